@@ -1,0 +1,38 @@
+# Every target sets up what it needs in .venv, from nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+export MUJOCO_GL ?= egl
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo test test-slow check docs bench
+
+setup: .venv/ready
+
+# torch comes first and pinned: resolved as a dependency it would be the newest build, with
+# gigabytes of CUDA.
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mujoco,video,lm,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/rlt demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs: setup
+	$(BIN)/zensical build
+
+bench: setup
+	$(BIN)/python benchmarks/train_step.py

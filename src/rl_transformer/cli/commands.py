@@ -1,0 +1,181 @@
+"""The commands but `train`: each declares its options and calls one function of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+
+def add_demo_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt demo`."""
+    parser.add_argument(
+        "--output", default="demo", help="Folder for everything; what an earlier demo wrote there is replaced."
+    )
+
+
+def run_demo(args: Any, arguments: Sequence[str]) -> None:
+    """Run the demo."""
+    from rl_transformer.experiments.demo import run_demo as run
+
+    run(Path(args.output))
+
+
+def add_inspect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt inspect`."""
+    parser.add_argument("uri", help="minari:NAMESPACE/NAME-v0, d4rl:FILE.hdf5 or rlt:FOLDER.")
+    parser.add_argument("--json", default=None, type=str | None, help="Write everything as JSON to this file.")
+    parser.add_argument(
+        "--figure", default=None, type=str | None, help="Draw the distributions of returns and lengths into this PNG."
+    )
+    parser.add_argument("--verify", action="store_true", help="Read every byte of a store and compare its hashes.")
+
+
+def run_inspect(args: Any, arguments: Sequence[str]) -> int:
+    """Describe a data set; 2 if training would refuse it."""
+    from rl_transformer.files import to_json, write_text
+    from rl_transformer.trajectories.inspection import as_text, describe
+    from rl_transformer.trajectories.open import read_trajectories
+
+    dataset = read_trajectories(args.uri, verify=args.verify)
+    description = describe(dataset)
+    print(as_text(description))
+    if args.json:
+        write_text(Path(args.json), to_json(description))
+    if args.figure:
+        from rl_transformer.evaluation.plots import plot_data
+
+        plot_data(dataset.episode_returns.tolist(), dataset.lengths.tolist(), Path(args.figure))
+    return 2 if description["refused"] else 0
+
+
+def add_evaluate_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt evaluate`."""
+    parser.add_argument("folder", help="A run folder or a policy folder.")
+    parser.add_argument("--env-id", required=True, help="Gymnasium id of the environment.")
+    parser.add_argument(
+        "--target-return",
+        nargs="+",
+        type=float,
+        default=[],
+        help="Returns to ask for; the policy's own suggestions if none.",
+    )
+    parser.add_argument("--num-episodes", type=int, default=20, help="Episodes a target.")
+    parser.add_argument(
+        "--seed", type=int, default=1_000_000, help="Seed of each target's first episode; later ones count up."
+    )
+    parser.add_argument(
+        "--reference",
+        type=str | None,
+        default=None,
+        help="hopper, halfcheetah or walker2d: add D4RL's normalized score.",
+    )
+    parser.add_argument(
+        "--json", type=str | None, default=None, help="Write every episode and the statistics to this file."
+    )
+    parser.add_argument(
+        "--figure",
+        type=str | None,
+        default=None,
+        help="Draw asked against achieved return into this PNG; needs --data.",
+    )
+    parser.add_argument(
+        "--data", type=str | None, default=None, help="URI of the training data, drawn behind --figure."
+    )
+    parser.add_argument("--video", type=str | None, default=None, help="Record the first episode as .gif or .mp4.")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N.")
+
+
+def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
+    """Score a policy."""
+    from rl_transformer.errors import RLTransformerError
+    from rl_transformer.evaluation.evaluate import evaluate_and_record
+    from rl_transformer.evaluation.plots import plot_asked_and_achieved
+    from rl_transformer.evaluation.rollout import check_video, save_video
+    from rl_transformer.files import to_json, write_text
+    from rl_transformer.policy import load_policy
+    from rl_transformer.run import find_device
+    from rl_transformer.trajectories import open_trajectories
+
+    if bool(args.figure) != bool(args.data):
+        raise RLTransformerError(
+            "one of the two is missing",
+            where="--figure and --data",
+            fix="give both: the figure shows the data behind the policy",
+        )
+    if args.video:
+        check_video(args.video)
+    data = open_trajectories(args.data) if args.data else None
+    policy = load_policy(args.folder).to(find_device(args.device))
+    report, episodes = evaluate_and_record(
+        policy,
+        env_id=args.env_id,
+        target_returns=args.target_return,
+        num_episodes=args.num_episodes,
+        seed=args.seed,
+        reference=args.reference,
+        record=1 if args.video else 0,
+    )
+    print(report)
+    if args.json:
+        write_text(Path(args.json), to_json(report.to_dict()))
+    if args.figure and data is not None:
+        plot_asked_and_achieved({"policy": report}, data.episode_returns.tolist(), Path(args.figure))
+    if args.video:
+        save_video(episodes[0].frames, args.video)
+
+
+def add_collect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt collect`."""
+    parser.add_argument("env_id", help="Gymnasium id of the environment.")
+    parser.add_argument("--output", required=True, help="Folder of the store; must be empty or new.")
+    parser.add_argument("--num-episodes", type=int, required=True, help="Episodes to record.")
+    parser.add_argument(
+        "--policy", type=str | None, default=None, help="Folder of a policy that acts; random actions if not given."
+    )
+    parser.add_argument("--target-return", type=float | None, default=None, help="Return the policy is asked for.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the first episode; later ones count up.")
+
+
+def run_collect(args: Any, arguments: Sequence[str]) -> None:
+    """Record episodes."""
+    from rl_transformer.errors import RLTransformerError
+    from rl_transformer.evaluation.environments import make_environment
+    from rl_transformer.evaluation.record import record_episodes
+    from rl_transformer.policy import load_policy
+    from rl_transformer.trajectories.store import write_store
+
+    if args.num_episodes < 1:
+        raise RLTransformerError(f"{args.num_episodes} episodes", where="--num-episodes", fix="ask for 1 or more")
+    if args.target_return is not None and not args.policy:
+        raise RLTransformerError(
+            "random actions are not asked for a return",
+            where="--target-return",
+            fix="pass --policy too, or leave it out",
+        )
+    environment = make_environment(args.env_id)
+    policy = load_policy(args.policy) if args.policy else None
+    spec, trajectories = record_episodes(
+        environment, args.env_id, args.num_episodes, seed=args.seed, policy=policy, target=args.target_return
+    )
+    print(f"wrote {write_store(Path(args.output), spec, trajectories)}")
+
+
+def add_convert_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt convert`."""
+    parser.add_argument("uri", help="minari:NAMESPACE/NAME-v0, d4rl:FILE.hdf5 or rlt:FOLDER.")
+    parser.add_argument("--output", required=True, help="Folder of the store; must be empty or new.")
+    parser.add_argument(
+        "--keep-unfinished", action="store_true", help="Keep a D4RL file's last episode that has no end."
+    )
+
+
+def run_convert(args: Any, arguments: Sequence[str]) -> None:
+    """Write a store, holding one episode in memory at a time."""
+    from rl_transformer.trajectories.open import open_source
+    from rl_transformer.trajectories.store import write_store
+
+    spec, trajectories, notes = open_source(args.uri, keep_unfinished=args.keep_unfinished)
+    print(f"wrote {write_store(Path(args.output), spec, trajectories, notes=notes)}")

@@ -1,0 +1,75 @@
+"""`rlt`: one table of commands, and one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+from rl_transformer.cli import commands
+from rl_transformer.cli.train import add_train_arguments, run_train
+from rl_transformer.errors import RLTransformerError
+
+_COMMANDS = {
+    "demo": (
+        commands.add_demo_arguments,
+        commands.run_demo,
+        "Key-to-Door from random walks to a chart; nothing to download.",
+    ),
+    "inspect": (
+        commands.add_inspect_arguments,
+        commands.run_inspect,
+        "Show what a data set holds and what is wrong with it.",
+    ),
+    "train": (add_train_arguments, run_train, "Train a policy from logged data."),
+    "evaluate": (commands.add_evaluate_arguments, commands.run_evaluate, "Score a policy in a live environment."),
+    "collect": (
+        commands.add_collect_arguments,
+        commands.run_collect,
+        "Record episodes of random actions, or of a policy, as a store.",
+    ),
+    "convert": (commands.add_convert_arguments, commands.run_convert, "Write any data set as a memory-mapped store."),
+}
+
+
+def make_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
+    """Return the parser; ``arguments`` tell which preset's values are the defaults of `train`."""
+    set_parsing_settings(parse_optionals_as_positionals=False)
+    parser = ArgumentParser(
+        prog="rlt", description="Offline reinforcement learning by sequence modelling.", exit_on_error=False
+    )
+    subcommands = parser.add_subcommands(required=True, metavar="COMMAND")
+    for name, (add_arguments, _, description) in _COMMANDS.items():
+        command = ArgumentParser(description=description, exit_on_error=False)
+        add_arguments(command, arguments)
+        subcommands.add_subcommand(name, command, help=description)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 2 the user can fix it; bugs keep their traceback (1)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = make_parser(arguments).parse_args(arguments)
+        name = parsed.subcommand
+        return _COMMANDS[name][1](parsed[name], arguments) or 0
+    except RLTransformerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ArgumentError as error:
+        command = arguments[0] if arguments and arguments[0] in _COMMANDS else ""
+        print(f"error: {' '.join(str(error).split())[:600]}\n  fix: see rlt {command} --help", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        if type(error).__name__ == "Interrupted":  # not imported: that would load torch for every command
+            print(f"{error}; continue with --resume", file=sys.stderr)
+            return int(getattr(error, "exit_code", 1))
+        raise
+
+
+def entry() -> None:
+    """Entry point of the command `rlt`."""
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""Everything a training run needs to know, as plain values: the command line and config.json are made from it.
+
+Nothing here imports torch, so that `rlt --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from rl_transformer.errors import RLTransformerError
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Which logged data to learn from."""
+
+    uri: str = ""
+    """minari:NAMESPACE/NAME-v0, d4rl:FILE.hdf5 or rlt:FOLDER."""
+    keep_unfinished: bool = False
+    """Keep a D4RL file's last episode that has no end."""
+    top_fraction: float = 1.0
+    """Learn only from the best episodes that hold this share of all timesteps (%BC)."""
+    min_return: float | None = None
+    """Learn only from episodes with at least this return."""
+    max_trajectories: int | None = None
+    """Learn only from the first so many episodes."""
+    validation_fraction: float = 0.0
+    """Share of episodes held out to measure the action error."""
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """Which network. Sizes that follow from the data are not asked for."""
+
+    arch: Literal["decision_transformer", "behavior_cloning"] = "decision_transformer"
+    """decision_transformer, or behavior_cloning: an MLP on the last context_length observations."""
+    conditions: list[str] = field(default_factory=lambda: ["return_to_go"])
+    """What is asked of the policy; an empty list makes the transformer a behavior cloner."""
+    condition_entry: Literal["token", "added"] = "token"
+    """A token of its own, as published, or added to the observation's token."""
+    action_head: Literal["auto", "continuous", "discrete", "gaussian"] = "auto"
+    """auto: discrete for discrete actions, else continuous."""
+    action_tanh: bool = True
+    """Squash continuous actions into the bounds of the action space."""
+    hidden_size: int = 128
+    """Width of a token."""
+    n_layer: int = 3
+    """Blocks of the transformer, or hidden layers of the MLP."""
+    n_head: int = 1
+    """Attention heads."""
+    n_inner: int | None = None
+    """Width inside a block's MLP; 4 * hidden_size if not given."""
+    activation_function: Literal["relu", "gelu", "gelu_new", "silu", "tanh"] = "relu"
+    """Non-linearity inside a block's MLP."""
+    resid_pdrop: float = 0.1
+    """Dropout on what a block adds."""
+    embd_pdrop: float = 0.1
+    """Dropout on the embedded tokens."""
+    attn_pdrop: float = 0.1
+    """Dropout on the attention weights."""
+    max_ep_len: int | None = None
+    """Rows of the timestep table; the longest episode of the data if not given. Later steps are held at the last row."""
+    timestep_initializer_range: float = 1.0
+    """Standard deviation of the initial timestep table."""
+    frame_stack: int = 1
+    """Images that make one state, the newest last."""
+
+
+@dataclass(kw_only=True)
+class WindowConfig:
+    """Which pieces of episodes the model learns from."""
+
+    context_length: int = 20
+    """Timesteps a prediction may see."""
+    start: Literal["any", "first"] = "any"
+    """Where windows begin: at any step, as published, or with the episode."""
+    return_balance: float = 0.0
+    """Share of each batch drawn uniformly over bins of return instead of over timesteps."""
+
+
+@dataclass(kw_only=True)
+class ReturnConfig:
+    """What a return is. The policy keeps this and counts in the same way."""
+
+    scale: float = 1.0
+    """Divisor before the model sees it."""
+    update: Literal["subtract", "keep"] = "subtract"
+    """subtract each reward from what is asked for; keep: the whole return throughout (delayed reward)."""
+    reward_clip: float | None = None
+    """Clip rewards to [-c, c] in the data and while acting."""
+
+
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """The optimization."""
+
+    train_steps: int = 100_000
+    """Updates."""
+    batch_size: int = 64
+    """Windows an update, over all processes."""
+    learning_rate: float = 1e-4
+    """Step size after the warm-up."""
+    warmup_steps: int = 10_000
+    """Updates over which the step size rises linearly."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: constant, or a cosine to zero at train_steps."""
+    weight_decay: float = 1e-4
+    """Decoupled decay."""
+    decay: Literal["all", "matrices"] = "all"
+    """Which parameters decay: all, as published for Gym; or weights of linear and convolution layers only."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Moments of AdamW."""
+    max_gradient_norm: float | None = 0.25
+    """Clip the global gradient norm; null: no clipping."""
+    average_decay: float = 0.0
+    """Decay of the running average of the weights that the policy is made of; 0: the last weights."""
+    entropy_weight: float = 0.0
+    """With the gaussian head: weight of the entropy bonus."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: autocast of the forward pass; weights stay float32."""
+    seed: int = 0
+    """Seed of initialization, batches, dropout and the held-out split."""
+    threads: int | None = None
+    """CPU threads; torch's default if not given."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+    checkpoint_every: int = 5_000
+    """Updates between resumable checkpoints; one is written at the end as well."""
+    keep_checkpoints: int = 2
+    """Newest verified checkpoints to keep."""
+    tensorboard: bool = False
+    """Write TensorBoard event files too."""
+    wandb: bool = False
+    """Report to Weights & Biases too."""
+
+
+@dataclass(kw_only=True)
+class PolicyConfig:
+    """How the finished policy acts."""
+
+    action_selection: Literal["greedy", "sample"] = "greedy"
+    """greedy, or sample from the action head's distribution."""
+    suggested_targets: list[float] | None = None
+    """Returns worth asking for; quartiles and maximum of the data if not given."""
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """Evaluation while training; none without an environment."""
+
+    env_id: str | None = None
+    """Gymnasium id."""
+    target_returns: list[float] = field(default_factory=list)
+    """Returns to ask for; the policy's suggestions if empty."""
+    num_episodes: int = 20
+    """Episodes a target."""
+    every: int = 10_000
+    """Updates between evaluations; one is made at the end as well."""
+    seed: int = 1_000_000
+    """Seed of the first episode; later ones count up."""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Everything that determines a run."""
+
+    output: str = ""
+    """The run folder."""
+    dataset: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    returns: ReturnConfig = field(default_factory=ReturnConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        values = asdict(self)
+        values["training"]["betas"] = list(self.training.betas)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> RunConfig:
+        """Read what `to_dict` returned; unknown fields are refused by name."""
+        config = cls()
+        for name, value in values.items():
+            _set(config, name, value, where)
+        config.training.betas = (float(config.training.betas[0]), float(config.training.betas[1]))
+        return config
+
+    def check(self) -> None:
+        """Refuse values that contradict each other or cannot work, naming the option."""
+        for option, problem, fix in _contradictions(self):
+            raise RLTransformerError(problem, where=option, fix=fix)
+
+
+def _set(config: Any, name: str, value: Any, where: object) -> None:
+    if name not in {f.name for f in fields(config)}:
+        raise RLTransformerError(
+            f"unknown option {name!r}", where=where, fix="remove it; rlt train PRESET --help lists the options"
+        )
+    section = getattr(config, name)
+    if not is_dataclass(section):
+        setattr(config, name, value)
+        return
+    if not isinstance(value, Mapping):
+        raise RLTransformerError(f"{name} is not a section of options", where=where, fix="write it as a mapping")
+    for inner, inner_value in value.items():
+        _set(section, inner, inner_value, where)
+
+
+def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
+    if not c.dataset.uri:
+        yield "dataset.uri", "no data is named", "pass --data URI, for example --data minari:mujoco/hopper/medium-v0"
+    if not c.output:
+        yield "output", "no run folder is named", "pass --output DIR"
+    t, m = c.training, c.model
+    positive = {
+        "training.train_steps": t.train_steps,
+        "training.batch_size": t.batch_size,
+        "training.learning_rate": t.learning_rate,
+    }
+    positive |= {"training.checkpoint_every": t.checkpoint_every, "windows.context_length": c.windows.context_length}
+    positive |= {
+        "returns.scale": c.returns.scale,
+        "model.frame_stack": m.frame_stack,
+        "evaluation.num_episodes": c.evaluation.num_episodes,
+    }
+    positive |= {"evaluation.every": c.evaluation.every, "training.keep_checkpoints": t.keep_checkpoints}
+    for option, value in positive.items():
+        if not value > 0:
+            yield option, f"{value} is not positive", "give a value above 0"
+    for option, value in {
+        "training.warmup_steps": t.warmup_steps,
+        "training.weight_decay": t.weight_decay,
+        "training.seed": t.seed,
+    }.items():
+        if value < 0:
+            yield option, f"{value} is negative", "give 0 or more"
+    if not 0 < c.dataset.top_fraction <= 1:
+        yield (
+            "dataset.top_fraction",
+            f"{c.dataset.top_fraction} is not in (0, 1]",
+            "give a share of the timesteps, for example 0.1",
+        )
+    if not 0 <= t.average_decay < 1:
+        yield "training.average_decay", f"{t.average_decay} is not in [0, 1)", "give 0 for none, or for example 0.999"
+    if m.conditions not in ([], ["return_to_go"]):
+        yield "model.conditions", f"{m.conditions} is not supported", "use [return_to_go] or []"
+    if t.entropy_weight and m.action_head != "gaussian":
+        yield (
+            "training.entropy_weight",
+            f"the {m.action_head} head has no entropy to weigh",
+            "set model.action_head to gaussian, or leave it 0",
+        )
+    if m.action_head == "gaussian" and not m.action_tanh:
+        yield "model.action_tanh", "the gaussian head is always squashed", "leave it true"
+    if c.evaluation.target_returns and not c.evaluation.env_id:
+        yield "evaluation.target_returns", "targets without an environment", "set evaluation.env_id too"
+    if c.evaluation.target_returns and (not m.conditions or m.arch == "behavior_cloning"):
+        yield "evaluation.target_returns", "this policy is not asked for a return", "leave the targets out"
+    if c.policy.action_selection == "sample" and m.action_head == "continuous":
+        yield (
+            "policy.action_selection",
+            "the continuous head has no distribution to sample from",
+            "use greedy, or model.action_head gaussian",
+        )

@@ -1,0 +1,162 @@
+"""Key-to-Door: pick up a key, cross an empty room, open a door.
+
+The rooms, the four actions and the phases of 15 steps are those of the original environment (Hung et
+al. 2018, `tvt/pycolab/key_to_door.py`), with an empty middle room and a reward of 1 at the door, as
+Decision Transformer describes its variant. A uniformly random agent succeeds in 2.815 % of episodes
+(`random_success_rate`); the Decision Transformer paper reports 3.1 % for its own, unpublished rooms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+# '#' wall, 'k' the key may lie here, '+' the player may start here, 'd' the door (a wall without key).
+KEY_ROOM = (
+    "#######",
+    "#kkkkk#",
+    "#kkkkk#",
+    "##   ##",
+    "#+++++#",
+    "#+++++#",
+    "#######",
+)
+EMPTY_ROOM = (
+    "###########",
+    "#         #",
+    "#         #",
+    "#         #",
+    "#         #",
+    "#    +    #",
+    "###########",
+)
+DOOR_ROOM = (
+    "##d##",
+    "#   #",
+    "# + #",
+    "#   #",
+    "#####",
+)
+ROOMS = (KEY_ROOM, EMPTY_ROOM, DOOR_ROOM)
+MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # north, south, west, east
+PHASE_STEPS = 15
+EPISODE_STEPS = PHASE_STEPS * len(ROOMS)
+OBSERVATION_DIM = 8
+_LARGEST = 10.0  # coordinates are divided by this
+_PIXELS = 16
+
+Cell = tuple[int, int]
+
+
+def cells(room: tuple[str, ...], symbol: str) -> list[Cell]:
+    """Return the places of a symbol in a room, row by row."""
+    return [(r, c) for r, line in enumerate(room) for c, found in enumerate(line) if found == symbol]
+
+
+@dataclass
+class _State:
+    step: int
+    player: Cell
+    key: Cell
+    has_key: bool = False
+
+
+class KeyToDoorEnv(gym.Env):
+    """The environment; every episode has 45 steps.
+
+    Observation, (8,) float32: the phase as one-hot (3), the player's row and column / 10, and
+    whether the key can be seen, its row and its column / 10 (zeros when taken or in another room).
+    Whether the player holds the key is hidden in the later phases.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012  gymnasium's own form
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.observation_space = gym.spaces.Box(0, 1, (OBSERVATION_DIM,), np.float32)
+        self.action_space = gym.spaces.Discrete(len(MOVES))
+        self.render_mode = render_mode
+        self._state = _State(0, (0, 0), (0, 0))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Place key and player at random; the same seed gives the same places."""
+        super().reset(seed=seed)
+        self._state = _State(0, self._draw(KEY_ROOM, "+"), self._draw(KEY_ROOM, "k"))
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Move; the last step of a phase leads to the next room, the last of all ends the episode."""
+        state, reward = self._state, 0.0
+        room = ROOMS[state.step // PHASE_STEPS]
+        down, right = MOVES[int(action)]
+        row, column = state.player[0] + down, state.player[1] + right
+        if room[row][column] == "d" and state.has_key:
+            reward, state.has_key, state.player = 1.0, False, (row, column)
+        elif 0 <= row < len(room) and room[row][column] not in "#d":
+            state.player = (row, column)
+        if room is KEY_ROOM and state.player == state.key:
+            state.has_key = True
+        state.step += 1
+        over = state.step == EPISODE_STEPS
+        if state.step % PHASE_STEPS == 0 and not over:
+            state.player = cells(ROOMS[state.step // PHASE_STEPS], "+")[0]
+        return self._observe(), reward, over, False, {}
+
+    def _draw(self, room: tuple[str, ...], symbol: str) -> Cell:
+        places = cells(room, symbol)
+        return places[int(self.np_random.integers(len(places)))]
+
+    def _observe(self) -> np.ndarray:
+        state, observation = self._state, np.zeros(OBSERVATION_DIM, np.float32)
+        phase = min(state.step, EPISODE_STEPS - 1) // PHASE_STEPS
+        observation[phase] = 1
+        observation[3:5] = np.divide(state.player, _LARGEST)
+        if phase == 0 and not state.has_key:
+            observation[5], observation[6:8] = 1, np.divide(state.key, _LARGEST)
+        return observation
+
+    def render(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the room as a picture: player blue, key yellow, door brown (green when it can open)."""
+        state = self._state
+        phase = min(state.step, EPISODE_STEPS - 1) // PHASE_STEPS
+        picture = np.full((len(KEY_ROOM), len(EMPTY_ROOM[0]), 3), 235, np.uint8)
+        for r, line in enumerate(ROOMS[phase]):
+            for c, symbol in enumerate(line):
+                if symbol == "#":
+                    picture[r, c] = (60, 64, 72)
+                elif symbol == "d":
+                    picture[r, c] = (60, 160, 90) if state.has_key else (150, 100, 60)
+        if phase == 0 and not state.has_key:
+            picture[state.key] = (240, 190, 40)
+        picture[state.player] = (40, 90, 200)
+        return picture.repeat(_PIXELS, axis=0).repeat(_PIXELS, axis=1)
+
+
+def random_success_rate() -> float:
+    """Return the exact success probability of uniformly random actions, by dynamic programming."""
+    return _reach(KEY_ROOM, cells(KEY_ROOM, "k")) * _reach(DOOR_ROOM, cells(DOOR_ROOM, "d"))
+
+
+def _reach(room: tuple[str, ...], goals: list[Cell]) -> float:
+    """Return the chance that a random walk of one phase touches a goal, over random goals and starts."""
+    starts = cells(room, "+")
+    total = 0.0
+    for goal in goals:
+        chance = dict.fromkeys(starts, 1 / len(starts))
+        reached = 0.0
+        for _ in range(PHASE_STEPS):
+            following: dict[Cell, float] = {}
+            for (row, column), probability in chance.items():
+                for down, right in MOVES:
+                    cell = (row + down, column + right)
+                    if cell == goal:
+                        reached += probability / len(MOVES)
+                        continue
+                    blocked = room[cell[0]][cell[1]] in ("#", "d")
+                    landing = (row, column) if blocked else cell
+                    following[landing] = following.get(landing, 0.0) + probability / len(MOVES)
+            chance = following
+        total += reached / len(goals)
+    return total

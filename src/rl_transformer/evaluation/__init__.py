@@ -1,0 +1,1 @@
+"""Scores of a policy in live environments."""

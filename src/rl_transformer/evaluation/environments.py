@@ -1,0 +1,66 @@
+"""Live environments, named by the user and checked against the policy."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.policy import Policy
+from rl_transformer.trajectories.spaces import DataSpec, Space
+
+
+def make_environment(env_id: str, *, render: bool = False) -> Any:
+    """Make a gymnasium environment by its id.
+
+    Raises:
+        RLTransformerError: No such id, or what it needs is not installed.
+    """
+    os.environ.setdefault("MUJOCO_GL", "egl")  # must stand before mujoco is imported; draws without a screen
+    import gymnasium
+
+    import rl_transformer.environments  # noqa: F401  registers this package's own
+
+    try:
+        return gymnasium.make(env_id, render_mode="rgb_array" if render else None)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise RLTransformerError(
+            str(error), where=env_id, fix="pip install 'rl-transformer[mujoco]', or what the message names"
+        ) from None
+    except (gymnasium.error.Error, ImportError, ValueError, TypeError, AttributeError) as error:
+        near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "name an id that gymnasium knows, such as Hopper-v5"
+        raise RLTransformerError(f"cannot be made: {error}", where=env_id, fix=hint) from None
+
+
+def environment_spec(environment: Any, env_id: str) -> DataSpec:
+    """Return the spaces of an environment."""
+    observation = Space.from_gymnasium(environment.observation_space, where=env_id)
+    return DataSpec(observation, Space.from_gymnasium(environment.action_space, where=env_id), env_id, env_id)
+
+
+def check_spaces(environment: Any, policy: Policy, env_id: str) -> None:
+    """Refuse an environment whose observations or actions are not those of the policy's data."""
+    found = environment_spec(environment, env_id)
+    trained = policy.spec.data
+    pairs: Sequence[tuple[str, Any, Any]] = (
+        ("observations", _form(found.observation_space), _form(trained.observation_space)),
+        ("actions", _form(found.action_space), _form(trained.action_space)),
+    )
+    for name, here, there in pairs:
+        if here != there:
+            raise RLTransformerError(
+                f"its {name} are {here}, and the policy was trained on {there}",
+                where=env_id,
+                fix="use the environment, and its version, that the data came from",
+            )
+
+
+def _form(space: Space) -> str:
+    if space.kind == "discrete":
+        return f"{space.n} whole numbers from {space.start}"
+    if space.is_image:
+        return f"images {space.shape}"
+    return f"vectors of {space.flat_dim}"

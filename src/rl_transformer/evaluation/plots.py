@@ -1,0 +1,77 @@
+"""Charts of asked against achieved returns, and of data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rl_transformer.evaluation.report import EvaluationReport
+
+INK, ACCENT, PALE = "#1b2a41", "#c1440e", "#c9d3df"
+
+
+def figure(width: float = 7.0, height: float = 4.5) -> tuple[Any, Any]:
+    """Return a figure that needs no screen, and its axes."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    axes = drawn.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn, axes
+
+
+def plot_asked_and_achieved(reports: dict[str, EvaluationReport], data_returns: Sequence[float], path: Path) -> None:
+    """Draw mean achieved against asked return with intervals, over the distribution of the data.
+
+    Policies that take no target are drawn as level lines.
+    """
+    drawn, axes = figure()
+    data = np.asarray(data_returns)
+    behind = axes.twinx()
+    behind.hist(data, bins=40, color=PALE, zorder=0)
+    behind.set_yticks([])
+    behind.spines[:].set_visible(False)
+    axes.set_zorder(behind.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.axvline(float(data.max()), color=INK, linestyle=":", linewidth=1, label="largest return in the data")
+    span = [float(data.min()), float(data.max())]
+    for index, (name, report) in enumerate(reports.items()):
+        color = ACCENT if index == 0 else f"C{index}"
+        means = [t.mean for t in report.targets]
+        errors = np.array(
+            [[t.mean - t.interval[0], t.interval[1] - t.mean] if t.interval else [0, 0] for t in report.targets]
+        ).T
+        asked = [t.target_return for t in report.targets if t.target_return is not None]
+        if len(asked) < len(report.targets):
+            axes.axhline(means[0], color=color, label=name)
+            continue
+        span += asked
+        axes.errorbar(asked, means, yerr=errors, color=color, marker="o", capsize=3, label=name)
+    ends = [min(span), max(span)]
+    axes.plot(ends, ends, color=INK, linewidth=1, alpha=0.4, label="achieved = asked")
+    axes.set_xlabel("asked return (gray: returns in the data)")
+    axes.set_ylabel("achieved return, mean and 95 % interval")
+    axes.legend(frameon=False)
+    save(drawn, path)
+
+
+def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Path) -> None:
+    """Draw the distributions of returns and lengths."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(8, 3), layout="constrained")
+    for axes, values, name in zip(drawn.subplots(1, 2), (episode_returns, lengths), ("return", "length"), strict=True):
+        axes.hist(values, bins=50, color=INK)
+        axes.set_xlabel(f"{name} of an episode")
+        axes.spines[["top", "right"]].set_visible(False)
+    save(drawn, path)
+
+
+def save(drawn: Any, path: Path) -> None:
+    """Write a figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(path, dpi=120)

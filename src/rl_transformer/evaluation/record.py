@@ -1,0 +1,64 @@
+"""Logged data from live environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from rl_transformer.evaluation.environments import check_spaces, environment_spec
+from rl_transformer.policy import Policy
+from rl_transformer.trajectories.nested import stack
+from rl_transformer.trajectories.spaces import DataSpec
+from rl_transformer.trajectories.trajectory import Trajectory
+
+
+def record_episodes(
+    environment: Any,
+    env_id: str,
+    num_episodes: int,
+    *,
+    seed: int,
+    policy: Policy | None = None,
+    target: float | None = None,
+) -> tuple[DataSpec, Iterator[Trajectory]]:
+    """Return the spaces of an environment and episodes as they are run; episode i is seeded with ``seed + i``.
+
+    Actions are uniformly random, or those of ``policy`` asked for ``target``.
+    """
+    if policy is not None:
+        check_spaces(environment, policy, env_id)
+    return environment_spec(environment, env_id), _episodes(
+        environment, range(seed, seed + num_episodes), policy, target
+    )
+
+
+def _episodes(environment: Any, seeds: range, policy: Policy | None, target: float | None) -> Iterator[Trajectory]:
+    for seed in seeds:
+        if policy is None:
+            environment.action_space.seed(seed)
+            yield _run(environment, seed, lambda observation: environment.action_space.sample(), lambda reward: None)
+        else:
+            session = policy.session(target, seed=seed)
+            yield _run(environment, seed, session.act, session.observe)
+
+
+def _run(environment: Any, seed: int, act: Callable[[Any], Any], observe: Callable[[float], None]) -> Trajectory:
+    observation, _ = environment.reset(seed=seed)
+    seen, actions, rewards = [observation], [], []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        actions.append(act(observation))
+        observation, reward, terminated, truncated, _ = environment.step(actions[-1])
+        observe(float(reward))
+        seen.append(observation)
+        rewards.append(float(reward))
+    return Trajectory(
+        observations=stack(seen[:-1]),
+        actions=np.asarray(actions),
+        rewards=np.asarray(rewards),
+        terminated=bool(terminated),
+        truncated=bool(truncated),
+        final_observation=seen[-1],
+    )

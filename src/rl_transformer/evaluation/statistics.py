@@ -1,0 +1,67 @@
+"""Scores with their uncertainty, on scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+# Random and expert returns of D4RL (`d4rl/infos.py`): score = 100 (R - random) / (expert - random).
+D4RL_REFERENCES = {
+    "halfcheetah": (-280.178953, 12135.0),
+    "hopper": (-20.272305, 3234.3),
+    "walker2d": (1.629008, 4592.3),
+}
+_RESAMPLES = 10_000
+
+
+def mean_interval(values: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
+    """Return the bootstrap interval of the mean (percentiles, 10,000 resamples); None below two values."""
+    array = np.asarray(values, np.float64)
+    if len(array) < 2:
+        return None
+    if np.ptp(array) == 0:
+        return float(array[0]), float(array[0])
+    random = np.random.default_rng(seed)
+    result = stats.bootstrap(
+        (array,), np.mean, confidence_level=confidence, n_resamples=_RESAMPLES, method="percentile", rng=random
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Return the standard error of the mean; None below two values."""
+    return float(stats.sem(values)) if len(values) > 1 else None
+
+
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Return the mean of the middle half (Agarwal et al. 2021)."""
+    return float(stats.trim_mean(values, 0.25))
+
+
+def success_rate(successes: int, episodes: int) -> dict[str, float | int | list[float]]:
+    """Return a rate with its 95 % Wilson interval."""
+    interval = stats.binomtest(successes, episodes).proportion_ci(0.95, method="wilson")
+    return {
+        "rate": successes / episodes,
+        "interval": [float(interval.low), float(interval.high)],
+        "successes": successes,
+        "episodes": episodes,
+    }
+
+
+def rank_correlation(asked: Sequence[float], achieved: Sequence[float]) -> float | None:
+    """Return Spearman's rho of asked and achieved returns; None where it is not defined."""
+    if len(asked) < 3 or np.ptp(achieved) == 0:
+        return None
+    rho, _ = stats.spearmanr(asked, achieved)
+    return float(rho)  # pyright: ignore[reportArgumentType]  scipy's stub: a tuple of unknowns
+
+
+def normalized_score(mean: float, reference: str | None) -> float | None:
+    """Return 100 (R - random) / (expert - random) for a reference of `D4RL_REFERENCES`."""
+    if reference is None:
+        return None
+    random, expert = D4RL_REFERENCES[reference]
+    return 100 * (mean - random) / (expert - random)

@@ -1,0 +1,177 @@
+"""`rlt demo`: Key-to-Door from random walks (Chen et al. 2021, section 5.4), in minutes on two cores."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_transformer.config import RunConfig
+from rl_transformer.environments import KEY_TO_DOOR
+from rl_transformer.environments.key_to_door import random_success_rate
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.evaluation import plots
+from rl_transformer.evaluation.environments import make_environment
+from rl_transformer.evaluation.evaluate import evaluate_and_record
+from rl_transformer.evaluation.record import record_episodes
+from rl_transformer.evaluation.report import versions
+from rl_transformer.evaluation.rollout import save_video
+from rl_transformer.evaluation.statistics import success_rate
+from rl_transformer.files import to_json, write_text
+from rl_transformer.policy import Policy, load_policy
+from rl_transformer.presets import key_to_door
+from rl_transformer.run import train
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.store import write_store
+
+NUM_EPISODES = 1_000
+EVALUATION_SEED = 1_000_000
+_MARKER = "report.json"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One policy of the comparison."""
+
+    name: str
+    title: str
+    num_trajectories: int
+    paper: str
+    """Success in Chen et al. 2021, table 6 (their rooms and model are not published)."""
+    takes_return: bool = False
+    return_balance: float = 0.0
+    min_return: float | None = None
+    train_steps: int | None = None
+    """None: as the preset."""
+
+
+ARMS = (
+    Arm("decision_transformer", "Decision Transformer", 10_000, "94.6 %", takes_return=True, return_balance=0.5),
+    Arm("behavior_cloning", "behavior cloning", 10_000, "1.6 %", train_steps=300),
+    Arm(
+        "behavior_cloning_same_sampler",
+        "behavior cloning, Decision Transformer's sampler",
+        10_000,
+        "-",
+        return_balance=0.5,
+    ),
+    Arm("percent_bc", "%BC (successful episodes only)", 10_000, "95.1 %", min_return=1.0),
+    Arm("decision_transformer", "Decision Transformer", 1_000, "71.8 %", takes_return=True, return_balance=0.5),
+    Arm("percent_bc", "%BC (successful episodes only)", 1_000, "69.9 %", min_return=1.0),
+)
+
+
+def run_demo(output: Path) -> dict[str, Any]:
+    """Collect random walks, train every arm, evaluate 1,000 episodes each, and write report, figure and GIF."""
+    began = time.monotonic()
+    _clear(output)
+    data = collect(output / "data", 10_000)
+    successes = int((data.episode_returns > 0).sum())
+    report: dict[str, Any] = {
+        "arms": {},
+        "random": success_rate(successes, len(data)),
+        "random_exact": random_success_rate(),
+    }
+    rows = []
+    for arm in ARMS:
+        policy = load_policy(train(arm_config(arm, output), dataset=data))
+        wanted = 1.0 if policy.spec.takes_target else None
+        first = arm is ARMS[0]
+        rate, frames = score(policy, wanted, record=first)
+        report["arms"].setdefault(str(arm.num_trajectories), {})[arm.name] = rate
+        rows.append((f"{arm.title}, {arm.num_trajectories:,} walks", rate, arm.paper))
+        if first:
+            report["target_zero"], _ = score(policy, 0.0)
+            if frames:
+                save_video(frames, str(output / "success.gif"), frames_per_second=8)
+    rows.append(("Decision Transformer asked for 0", report["target_zero"], "-"))
+    rows.append(("random actions (exactly 2.81 %)", report["random"], "3.1 %"))
+    report |= {
+        "environment": KEY_TO_DOOR,
+        "collection_seeds": [0, len(data) - 1],
+        "evaluation_seeds": [EVALUATION_SEED, EVALUATION_SEED + NUM_EPISODES - 1],
+        "interval_over": "episodes of one policy, one training seed (Wilson, 95 %)",
+        "versions": versions(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    draw(rows, output / "figure.png")
+    write_text(output / _MARKER, to_json(report))
+    print(as_table(rows))
+    print(f"{report['seconds']:.0f} s; {output / 'report.json'}, {output / 'figure.png'}, {output / 'success.gif'}")
+    return report
+
+
+def collect(folder: Path, num_episodes: int) -> TrajectoryDataset:
+    """Record random walks with seeds 0, 1, 2, ... as a store."""
+    spec, walks = record_episodes(make_environment(KEY_TO_DOOR).unwrapped, KEY_TO_DOOR, num_episodes, seed=0)
+    return write_store(folder, spec, walks)
+
+
+def arm_config(arm: Arm, output: Path) -> RunConfig:
+    """Return the preset with what makes this arm."""
+    config = key_to_door()
+    config.output = str(output / "runs" / f"{arm.name}-{arm.num_trajectories}")
+    config.dataset.uri = f"rlt:{output / 'data'}"
+    config.dataset.max_trajectories = arm.num_trajectories
+    config.dataset.min_return = arm.min_return
+    config.windows.return_balance = arm.return_balance
+    config.model.conditions = ["return_to_go"] if arm.takes_return else []
+    config.training.train_steps = arm.train_steps or config.training.train_steps
+    return config
+
+
+def score(policy: Policy, target: float | None, *, record: bool = False) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return the success rate over 1,000 episodes, and the frames of the first success if ``record``."""
+    targets = [] if target is None else [target]
+    report, episodes = evaluate_and_record(
+        policy,
+        env_id=KEY_TO_DOOR,
+        target_returns=targets,
+        num_episodes=NUM_EPISODES,
+        seed=EVALUATION_SEED,
+        record=10 if record else 0,
+    )
+    returns = report.targets[0].episode_returns
+    frames = next((e.frames for e in episodes if e.frames and e.episode_return > 0), [])
+    return success_rate(int(np.sum(np.array(returns) > 0)), len(returns)), frames
+
+
+def as_table(rows: list[tuple[str, dict[str, Any], str]]) -> str:
+    """Return the comparison as a table."""
+    lines = [f"{'success in Key-to-Door':<62} {'ours':>7} {'95 % interval':>17}  {'paper':>7}"]
+    for title, rate, paper in rows:
+        low, high = (100 * bound for bound in rate["interval"])
+        lines.append(f"{title:<62} {100 * rate['rate']:>5.1f} % {f'[{low:.1f}, {high:.1f}]':>17}  {paper:>7}")
+    return "\n".join(lines)
+
+
+def draw(rows: list[tuple[str, dict[str, Any], str]], path: Path) -> None:
+    """Draw success rates with their intervals."""
+    drawn, axes = plots.figure(8.5, 3.8)
+    rates = np.array([rate["rate"] for _, rate, _ in rows])
+    bounds = np.array([rate["interval"] for _, rate, _ in rows])
+    places = np.arange(len(rows))[::-1]
+    axes.barh(places, 100 * rates, xerr=100 * np.abs(bounds.T - rates), color=plots.INK, ecolor=plots.ACCENT, capsize=3)
+    axes.set_yticks(places, [title for title, _, _ in rows])
+    axes.set_xlabel("successful episodes, %, with 95 % Wilson interval")
+    axes.set_xlim(0, 100)
+    plots.save(drawn, path)
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier demo wrote; refuse a folder that holds anything else."""
+    if not output.exists():
+        return
+    own = {"data", "runs", _MARKER, "figure.png", "success.gif"}
+    foreign = sorted(p.name for p in output.iterdir() if p.name not in own and not p.name.startswith("."))
+    if not output.is_dir() or foreign:
+        raise RLTransformerError(
+            f"holds {', '.join(foreign[:5])}, which no demo wrote",
+            where=output,
+            fix="name another folder with --output",
+        )
+    shutil.rmtree(output)

@@ -1,0 +1,15 @@
+"""Networks: tensors in, tensors out."""
+
+from rl_transformer.models.behavior_cloning import BehaviorCloningModel as BehaviorCloningModel
+from rl_transformer.models.config import DecisionTransformerConfig as DecisionTransformerConfig
+from rl_transformer.models.decision_transformer import DecisionTransformerModel as DecisionTransformerModel
+from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model as DecisionTransformerGPT2Model
+
+PolicyModel = DecisionTransformerModel | BehaviorCloningModel
+
+
+def build_model(arch: str, config: DecisionTransformerConfig, context_length: int) -> PolicyModel:
+    """Return the network that ``arch`` names: decision_transformer or behavior_cloning."""
+    if arch == "behavior_cloning":
+        return BehaviorCloningModel(config, context_length)
+    return DecisionTransformerModel(config)

@@ -1,0 +1,39 @@
+"""Behavior cloning by an MLP on the last K observations: the paper's BC and %BC network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.models.heads import make_action_head
+
+
+class BehaviorCloningModel(nn.Module):
+    """Predict the action from the last ``context_length`` observations, oldest first.
+
+    Takes the same windows as `DecisionTransformerModel` and is called in the same way; it sees
+    neither conditions, nor actions, nor timesteps. Where fewer observations exist yet, zeros stand
+    in for the missing ones, which is the mean of normalized observations.
+    """
+
+    def __init__(self, config: DecisionTransformerConfig, context_length: int) -> None:
+        super().__init__()
+        self.config, self.context_length = config, context_length
+        layers: list[nn.Module] = []
+        width = context_length * config.state_dim
+        for _ in range(config.n_layer):
+            layers += [nn.Linear(width, config.hidden_size), nn.ReLU(), nn.Dropout(config.resid_pdrop)]
+            width = config.hidden_size
+        self.layers = nn.Sequential(*layers)
+        self.predict_action = make_action_head(config)
+
+    def predict_actions(
+        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, last_only: bool = False
+    ) -> Tensor:
+        """Return the action head's parameters, (B, T, parameters) or (B, parameters) with ``last_only``."""
+        padded = torch.cat([states.new_zeros(len(states), self.context_length - 1, states.shape[2]), states], dim=1)
+        stacked = padded.unfold(1, self.context_length, 1).transpose(2, 3).flatten(2)  # (B, T, K * state_dim)
+        if last_only:
+            stacked = stacked[:, -1]
+        return self.predict_action(self.layers(stacked))

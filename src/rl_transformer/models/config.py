@@ -1,0 +1,196 @@
+"""Everything needed to rebuild a model; nothing about data or training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rl_transformer.errors import RLTransformerError
+
+ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "tanh")
+ACTION_HEADS = ("continuous", "discrete", "gaussian")
+CONDITION_ENTRIES = ("token", "added")
+RETURN_TO_GO = "return_to_go"
+
+_HF_MODEL_TYPE = "decision_transformer"
+
+
+@dataclass(kw_only=True)
+class DecisionTransformerConfig:
+    """Sizes and switches of a Decision Transformer.
+
+    The first group has the names and defaults of `transformers.DecisionTransformerConfig`, and is
+    what its `config.json` holds. The second group is ours; a model that uses it away from the
+    defaults cannot be written in that layout, because it would load there and compute other
+    actions (see `extensions_in_use`).
+    """
+
+    state_dim: int = 17
+    """Length of one observation vector."""
+    act_dim: int = 4
+    """Length of one action vector; the number of actions with a discrete head."""
+    hidden_size: int = 128
+    """Width of a token."""
+    max_ep_len: int = 4096
+    """Rows of the timestep table: the longest episode it can tell apart."""
+    action_tanh: bool = True
+    """Squash continuous actions into [-1, 1]."""
+    vocab_size: int = 1
+    """Rows of the word table of a bare `DecisionTransformerGPT2Model`."""
+    n_positions: int = 1024
+    """Rows of the position table of a bare `DecisionTransformerGPT2Model`."""
+    n_layer: int = 3
+    """Blocks."""
+    n_head: int = 1
+    """Attention heads; must divide hidden_size."""
+    n_inner: int | None = None
+    """Width inside a block's MLP; None means 4 * hidden_size."""
+    activation_function: str = "relu"
+    """Non-linearity of the MLP: relu, gelu, gelu_new, silu or tanh."""
+    resid_pdrop: float = 0.1
+    """Dropout on what a block adds."""
+    embd_pdrop: float = 0.1
+    """Dropout on the embedded tokens."""
+    attn_pdrop: float = 0.1
+    """Dropout on the attention weights."""
+    layer_norm_epsilon: float = 1e-5
+    """Added to the variance in the blocks' layer norms."""
+    initializer_range: float = 0.02
+    """Standard deviation of the trunk's initial weights."""
+    scale_attn_weights: bool = True
+    """Divide attention scores by the square root of a head's width."""
+    use_cache: bool = True
+    """Kept for transformers; has no effect there nor here."""
+    bos_token_id: int | None = 50256
+    """Kept for transformers; has no effect."""
+    eos_token_id: int | None = 50256
+    """Kept for transformers; has no effect."""
+    scale_attn_by_inverse_layer_idx: bool = False
+    """Divide the scores of layer i by i + 1 as well."""
+    reorder_and_upcast_attn: bool = False
+    """Compute attention scores in float32 under mixed precision."""
+    add_cross_attention: bool = False
+    """Must be False: there is nothing to attend across to."""
+
+    conditions: tuple[str, ...] = (RETURN_TO_GO,)
+    """What is asked of the policy at each step; empty for behavior cloning."""
+    condition_entry: str = "token"
+    """token: a token of its own (as published); added: added to the observation's token."""
+    action_head: str = "continuous"
+    """continuous (squared error), discrete (cross-entropy) or gaussian (tanh-squashed)."""
+    image_shape: tuple[int, ...] | None = None
+    """(channels, height, width) of uint8 image observations, frames stacked; None for vectors."""
+    constant_position: bool = False
+    """Keep the one position vector that transformers' port adds to every token."""
+    timestep_initializer_range: float = 1.0
+    """Standard deviation of the initial timestep table; 1 as published."""
+
+    def __post_init__(self) -> None:
+        self.conditions = tuple(self.conditions)
+        self.image_shape = None if self.image_shape is None else tuple(self.image_shape)
+        for problem, fix in self._contradictions():
+            raise RLTransformerError(problem, where="DecisionTransformerConfig", fix=fix)
+
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
+        for name in (
+            "state_dim",
+            "act_dim",
+            "hidden_size",
+            "max_ep_len",
+            "vocab_size",
+            "n_positions",
+            "n_layer",
+            "n_head",
+        ):
+            if getattr(self, name) < 1:
+                yield f"{name}={getattr(self, name)} is not positive", f"give {name} a value of 1 or more"
+        if self.hidden_size % self.n_head:
+            yield (
+                f"hidden_size={self.hidden_size} is not a multiple of n_head={self.n_head}",
+                f"choose a multiple, for example hidden_size={self.n_head * max(1, self.hidden_size // self.n_head)}",
+            )
+        for name, allowed in (
+            ("activation_function", ACTIVATIONS),
+            ("action_head", ACTION_HEADS),
+            ("condition_entry", CONDITION_ENTRIES),
+        ):
+            if getattr(self, name) not in allowed:
+                yield f"{name}={getattr(self, name)!r} is unknown", f"choose one of {', '.join(allowed)}"
+        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if not 0 <= getattr(self, name) < 1:
+                yield f"{name}={getattr(self, name)} is not in [0, 1)", "choose a probability below 1"
+        if self.add_cross_attention:
+            yield "add_cross_attention is set, and there is no second sequence", "leave it False"
+        if len(set(self.conditions)) < len(self.conditions):
+            yield f"conditions {list(self.conditions)} repeat a name", "name each condition once"
+
+    @property
+    def inner_size(self) -> int:
+        """Width inside a block's MLP."""
+        return 4 * self.hidden_size if self.n_inner is None else self.n_inner
+
+    @property
+    def tokens_per_timestep(self) -> int:
+        """Condition tokens, the observation token and the action token."""
+        return self.observation_token + 2
+
+    @property
+    def observation_token(self) -> int:
+        """Index of the observation's token among those of its timestep."""
+        return len(self.conditions) if self.condition_entry == "token" else 0
+
+    @property
+    def extensions_in_use(self) -> list[str]:
+        """Names of the options that transformers' model does not have and that change actions."""
+        defaults, harmless = DecisionTransformerConfig(), {"constant_position", "timestep_initializer_range"}
+        return [
+            name
+            for name in (f.name for f in fields(self))
+            if name not in hf_field_names() and name not in harmless and getattr(self, name) != getattr(defaults, name)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> DecisionTransformerConfig:
+        """Build from a mapping, refusing fields we do not know rather than dropping them."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise RLTransformerError(
+                f"unknown model fields: {', '.join(unknown)}",
+                where=where,
+                fix="remove them, or load the folder with the version of rl_transformer that wrote it",
+            )
+        return cls(**values)
+
+    def to_hf_dict(self) -> dict[str, Any]:
+        """Return what transformers writes into config.json."""
+        values = {name: getattr(self, name) for name in hf_field_names()}
+        return {
+            "architectures": ["DecisionTransformerModel"],
+            "model_type": _HF_MODEL_TYPE,
+            "dtype": "float32",
+            **values,
+        }
+
+    @classmethod
+    def from_hf_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> DecisionTransformerConfig:
+        """Build from transformers' config.json; its general fields that do not touch the model are dropped."""
+        model_type = values.get("model_type")
+        if model_type != _HF_MODEL_TYPE:
+            raise RLTransformerError(
+                f"model_type is {model_type!r}, not {_HF_MODEL_TYPE!r}",
+                where=where,
+                fix="name a folder written by save_pretrained of a Decision Transformer",
+            )
+        return cls(**{name: values[name] for name in hf_field_names() if name in values})
+
+
+def hf_field_names() -> list[str]:
+    """Names of the fields that transformers' configuration has too, in order."""
+    names = [f.name for f in fields(DecisionTransformerConfig)]
+    return names[: names.index("conditions")]

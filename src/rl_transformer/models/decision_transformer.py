@@ -1,0 +1,220 @@
+"""Decision Transformer (Chen et al. 2021): returns-to-go, observations and actions in, actions out.
+
+Shapes: B batch, T timesteps, C conditions, P tokens a timestep, A act_dim, E hidden_size. One
+timestep is the tokens (conditions..., observation, action), so the trunk sees P * T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
+from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder
+from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model
+from rl_transformer.models.heads import make_action_head
+
+
+@dataclass
+class DecisionTransformerOutput:
+    """What `forward` returns; field names and order are those of transformers."""
+
+    state_preds: Tensor | None = None
+    action_preds: Tensor | None = None
+    return_preds: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    last_hidden_state: Tensor | None = None
+
+    def to_tuple(self) -> tuple:
+        """Return the fields that are not None, in order."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        return tuple(value for value in values if value is not None)
+
+    def __getitem__(self, key: int | str) -> Any:
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+
+class DecisionTransformerModel(nn.Module):
+    """The model of the paper; its tensors are named as in transformers.
+
+    `forward` computes everything that transformers' model returns. Training and acting call
+    `predict_actions`, which computes only what a loss or an action needs.
+    """
+
+    def __init__(self, config: DecisionTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.encoder = DecisionTransformerGPT2Model(config, with_tables=False)
+        self.embed_timestep = nn.Embedding(config.max_ep_len, width)
+        if RETURN_TO_GO in config.conditions:
+            self.embed_return = nn.Linear(1, width)
+        others = [name for name in config.conditions if name != RETURN_TO_GO]
+        self.embed_conditions = nn.ModuleDict({name: nn.Linear(1, width) for name in others})
+        if config.image_shape is None:
+            self.embed_state = nn.Linear(config.state_dim, width)
+        else:
+            self.embed_state = ImageEncoder(config.image_shape, width)
+        discrete = config.action_head == "discrete"
+        self.embed_action = (
+            DiscreteActionEmbedding(config.act_dim, width) if discrete else nn.Linear(config.act_dim, width)
+        )
+        self.embed_ln = nn.LayerNorm(width)
+        if not config.extensions_in_use:
+            # Heads of transformers' model that the paper does not train either.
+            self.predict_state = nn.Linear(width, config.state_dim)
+            self.predict_return = nn.Linear(width, 1)
+        self.predict_action = make_action_head(config)
+        nn.init.normal_(self.embed_timestep.weight, std=config.timestep_initializer_range)
+
+    def tokens(self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor) -> Tensor:
+        """Embed and interleave: (B, T, ...) inputs -> (B, P * T, E) tokens.
+
+        The timestep's embedding is added before the layer norm, as published.
+        """
+        time = self.embed_timestep(timesteps)  # (B, T, E)
+        observation = self.embed_state(states) + time
+        embedded = [
+            self._embed_condition(name)(conditions[..., i : i + 1]) for i, name in enumerate(self.config.conditions)
+        ]
+        if self.config.condition_entry == "added":
+            before = []
+            for condition in embedded:
+                observation = observation + condition
+        else:
+            before = [condition + time for condition in embedded]
+        stacked = torch.stack([*before, observation, self.embed_action(actions) + time], dim=2)  # (B, T, P, E)
+        return self.embed_ln(stacked).flatten(1, 2)  # (B, P * T, E)
+
+    def _embed_condition(self, name: str) -> nn.Module:
+        return self.embed_return if name == RETURN_TO_GO else self.embed_conditions[name]
+
+    def predict_actions(
+        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, last_only: bool = False
+    ) -> Tensor:
+        """Return the action head's parameters at the observation tokens.
+
+        The prediction at t sees conditions and observations up to t and actions before t. Windows
+        are left-aligned: what stands after a window's last step cannot be seen by any earlier one.
+
+        Args:
+            states: (B, T, state_dim), normalized; (B, T, *image_shape) uint8 for images.
+            actions: (B, T, A) in [-1, 1], or (B, T) whole numbers with a discrete head.
+            conditions: (B, T, C), scaled.
+            timesteps: (B, T) whole numbers below max_ep_len.
+            last_only: Predict only the last timestep: what acting needs.
+
+        Returns:
+            (B, T, parameters), or (B, parameters) with ``last_only``.
+        """
+        tokens = self.tokens(states, actions, conditions, timesteps)
+        tokens = tokens[:, :-1]  # nothing that is predicted sees the last action
+        if last_only:
+            return self.predict_action(self.encoder.run_at(tokens, slice(-1, None))).squeeze(1)
+        every = slice(self.config.observation_token, None, self.config.tokens_per_timestep)
+        return self.predict_action(self.encoder.run_at(tokens, every))
+
+    def forward(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        rewards: Tensor | None = None,
+        returns_to_go: Tensor | None = None,
+        timesteps: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        return_dict: bool = True,
+    ) -> DecisionTransformerOutput | tuple[Tensor | None, ...]:
+        """Compute every prediction, as transformers' model does (same arguments, same numbers).
+
+        Args:
+            states: (B, T, state_dim).
+            actions: (B, T, act_dim).
+            rewards: Accepted and not used, as there: rewards are no tokens.
+            returns_to_go: (B, T, 1), scaled.
+            timesteps: (B, T); 0, 1, 2, ... if not given.
+            attention_mask: (B, T), nonzero at real steps; padding may stand on either side.
+            output_hidden_states: Return n_layer + 1 hidden states, the last after ln_f.
+            output_attentions: Return the attention weights of every layer.
+            return_dict: Return a `DecisionTransformerOutput`; otherwise the three predictions.
+
+        Raises:
+            RLTransformerError: A timestep beyond the table, or a sequence that is all padding.
+        """
+        self._check_forward(states, returns_to_go, timesteps, attention_mask)
+        if timesteps is None:
+            timesteps = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
+        if returns_to_go is None:
+            returns_to_go = states.new_zeros(*states.shape[:2], 0)
+        per_step = self.config.tokens_per_timestep
+        valid = None if attention_mask is None else attention_mask.bool().repeat_interleave(per_step, dim=1)
+        tokens = self.tokens(states, actions, returns_to_go, timesteps)
+        trunk = self.encoder.run(tokens, valid, keep_hidden=output_hidden_states, keep_weights=output_attentions)
+        per_timestep = trunk.last_hidden_state.unflatten(1, (-1, per_step))  # (B, T, P, E)
+        action_token = per_timestep[:, :, -1]
+        has_heads = hasattr(self, "predict_state")
+        state_preds = self.predict_state(action_token) if has_heads else None
+        return_preds = self.predict_return(action_token) if has_heads else None
+        action_preds = self.predict_action(per_timestep[:, :, self.config.observation_token])
+        if not return_dict:
+            return state_preds, action_preds, return_preds
+        return DecisionTransformerOutput(
+            state_preds=state_preds,
+            action_preds=action_preds,
+            return_preds=return_preds,
+            hidden_states=trunk.hidden_states,
+            attentions=trunk.attentions,
+            last_hidden_state=trunk.last_hidden_state,
+        )
+
+    def _check_forward(
+        self, states: Tensor, returns_to_go: Tensor | None, timesteps: Tensor | None, attention_mask: Tensor | None
+    ) -> None:
+        where = "DecisionTransformerModel.forward"
+        if self.config.conditions == (RETURN_TO_GO,) and (
+            returns_to_go is None or returns_to_go.shape[:2] != states.shape[:2]
+        ):
+            got = None if returns_to_go is None else tuple(returns_to_go.shape)
+            raise RLTransformerError(
+                f"returns_to_go has shape {got}, and the states {tuple(states.shape)}",
+                where=where,
+                fix=f"pass returns_to_go of shape {(*states.shape[:2], 1)}",
+            )
+        length = states.shape[1] if timesteps is None else int(timesteps.max()) + 1
+        if length > self.config.max_ep_len:
+            raise RLTransformerError(
+                f"timestep {length - 1} is beyond the table of {self.config.max_ep_len} timesteps",
+                where=where,
+                fix=f"build the model with max_ep_len of {length} or more",
+            )
+        if attention_mask is not None and not attention_mask.bool().any(dim=1).all():
+            raise RLTransformerError(
+                "attention_mask has a row of zeros: that sequence is all padding",
+                where=where,
+                fix="put 1 at real timesteps and 0 at padded ones",
+            )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> DecisionTransformerModel:
+        """Load a model from a local folder in transformers' layout (config.json, model.safetensors)."""
+        from rl_transformer.models.hf_layout import load_model
+
+        return load_model(folder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors so that transformers computes the same numbers."""
+        from rl_transformer.models.hf_layout import save_model
+
+        save_model(self, folder)
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Count the trainable numbers of a model."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,257 @@
+"""The causal transformer: GPT-2's blocks over embedded tokens.
+
+Shapes: B batch, L tokens, Q query tokens, H heads, E hidden_size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.models.dropout import Dropout
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+class Conv1D(nn.Module):
+    """A linear layer that stores its weight as (inputs, outputs), as GPT-2's files do."""
+
+    def __init__(self, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor, columns: slice = slice(None)) -> Tensor:
+        """Return x @ weight[:, columns] + bias[columns], (..., inputs) -> (..., outputs)."""
+        weight, bias = self.weight[:, columns], self.bias[columns]
+        return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+
+
+class Attention(nn.Module):
+    """Masked self-attention, with as many queries as are asked for."""
+
+    def __init__(self, config: DecisionTransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.width, self.n_head = config.hidden_size, config.n_head
+        self.upcast = config.reorder_and_upcast_attn
+        self.scale = (self.width // self.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= layer + 1
+        self.c_attn = Conv1D(3 * self.width, self.width)
+        self.c_proj = Conv1D(self.width, self.width)
+        self.attn_dropout = Dropout(config.attn_pdrop)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.n_head, -1).transpose(1, 2)  # (B, H, L, E / H)
+
+    def forward(
+        self, x: Tensor, queries: Tensor | None, mask: Tensor, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from ``queries`` (or from every token) to ``x``.
+
+        Args:
+            x: (B, L, E) normalized tokens, the keys and values.
+            queries: (B, Q, E) normalized tokens that ask; None means all of ``x``.
+            mask: (B or 1, 1, Q, L), 0 where a query may look and a large negative number elsewhere.
+            need_weights: Return the attention weights (B, H, Q, L) as well.
+        """
+        if queries is None:
+            query, key, value = self.c_attn(x).split(self.width, dim=2)
+        else:
+            query = self.c_attn(queries, slice(0, self.width))
+            key, value = self.c_attn(x, slice(self.width, None)).split(self.width, dim=2)
+        query, key, value = self._split(query), self._split(key), self._split(value)
+        weights = None
+        if need_weights or self.attn_dropout.active or self.upcast:
+            weights = self._weights(query, key, mask).to(value.dtype)
+            mixed = self.attn_dropout(weights) @ value
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype), scale=self.scale)
+        return self.c_proj(mixed.transpose(1, 2).flatten(2)), weights
+
+    def _weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        if self.upcast:
+            with torch.autocast(query.device.type, enabled=False):
+                return torch.softmax(query.float() @ key.float().transpose(-1, -2) * self.scale + mask, dim=-1)
+        scores = torch.matmul(query * self.scale, key.transpose(-1, -2))
+        return torch.softmax(scores + mask.to(scores.dtype), dim=-1)
+
+
+class MLP(nn.Module):
+    """Two linear layers with a non-linearity between."""
+
+    def __init__(self, config: DecisionTransformerConfig) -> None:
+        super().__init__()
+        self.c_fc = Conv1D(config.inner_size, config.hidden_size)
+        self.c_proj = Conv1D(config.hidden_size, config.inner_size)
+        self.activation = _ACTIVATIONS[config.activation_function]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.activation(self.c_fc(x)))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, config: DecisionTransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+        self.dropout = Dropout(config.resid_pdrop)
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor, rows: slice | None = None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens at ``rows`` (None: all) after this block, and the attention weights."""
+        normed = self.ln_1(hidden)
+        attended, weights = self.attn(normed, None if rows is None else normed[:, rows], mask, need_weights)
+        hidden = hidden if rows is None else hidden[:, rows]
+        hidden = self.dropout.add_to(hidden, attended)
+        return self.dropout.add_to(hidden, self.mlp(self.ln_2(hidden))), weights
+
+
+def causal_mask(length: int, valid: Tensor | None, *, device: torch.device) -> Tensor:
+    """Return what each token must not see, to be added to the scores: (B or 1, 1, L, L).
+
+    ``valid`` is (B, L), True at real tokens. Without it the mask is plain causal. The blocked
+    value is finite, so that a padded token, which may see nothing, still computes finite numbers.
+    """
+    allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+    if valid is not None:
+        allowed = allowed & valid[:, None, None, :]
+    return torch.zeros(allowed.shape, device=device).masked_fill_(~allowed, torch.finfo(torch.bfloat16).min)
+
+
+@dataclass
+class TrunkOutput:
+    """What the trunk returns; the field names are those of transformers."""
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, ...]:
+        return [v for v in (self.last_hidden_state, self.hidden_states, self.attentions) if v is not None][index]
+
+
+class DecisionTransformerGPT2Model(nn.Module):
+    """GPT-2 as Decision Transformer uses it; tensors are named as in transformers.
+
+    Inside a `DecisionTransformerModel` the word and position tables are absent
+    (``with_tables=False``): they are never used there.
+    """
+
+    def __init__(self, config: DecisionTransformerConfig, *, with_tables: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        if with_tables:
+            self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.wpe = nn.Embedding(config.n_positions, config.hidden_size)
+        elif config.constant_position:
+            self.constant_position = nn.Parameter(torch.zeros(config.hidden_size))
+        self.drop = Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
+        self.ln_f = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Weights N(0, initializer_range), biases 0, as the published code (trajectory_gpt2.py)."""
+        for module in self.modules():
+            if isinstance(module, Conv1D | nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if hasattr(self, "constant_position"):
+            nn.init.normal_(self.constant_position, std=self.config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        **unsupported: object,
+    ) -> TrunkOutput:
+        """Run every block over word indices (B, L) or embedded tokens (B, L, E)."""
+        given = sorted(name for name, value in unsupported.items() if value not in (None, False))
+        if given:
+            raise RLTransformerError(
+                f"{', '.join(given)} is not supported by this trunk",
+                where="DecisionTransformerGPT2Model.forward",
+                fix="leave it out: a window is always computed whole",
+            )
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        tokens: Tensor = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
+        if hasattr(self, "wpe"):
+            if position_ids is None:
+                position_ids = torch.arange(tokens.shape[1], device=tokens.device)[None]
+            tokens = tokens + self.wpe(position_ids)
+        valid = None if attention_mask is None else attention_mask.bool()
+        return self.run(tokens, valid, keep_hidden=output_hidden_states, keep_weights=output_attentions)
+
+    def run(
+        self, tokens: Tensor, valid: Tensor | None, *, keep_hidden: bool = False, keep_weights: bool = False
+    ) -> TrunkOutput:
+        """Run every block over every token (B, L, E); ``valid`` (B, L) is True at real tokens."""
+        mask = causal_mask(tokens.shape[1], valid, device=tokens.device)
+        hidden = self._enter(tokens)
+        hidden_states, attentions = [hidden], []
+        for block in self.h:
+            hidden, weights = block(hidden, mask, need_weights=keep_weights)
+            hidden_states.append(hidden)
+            attentions.append(weights)
+        last = hidden_states[-1] = self.ln_f(hidden)
+        return TrunkOutput(
+            last_hidden_state=last,
+            hidden_states=tuple(hidden_states) if keep_hidden else None,
+            attentions=tuple(attentions) if keep_weights else None,
+        )
+
+    def run_at(self, tokens: Tensor, rows: slice) -> Tensor:
+        """Return the last hidden state at ``rows`` only: (B, L, E) -> (B, Q, E).
+
+        The last block computes keys and values of every token but everything else only where it is
+        asked for. Tokens are left-aligned, so causality alone keeps padding out of sight.
+        """
+        mask = causal_mask(tokens.shape[1], None, device=tokens.device)
+        hidden = self._enter(tokens)
+        *blocks, last = self.h
+        for block in blocks:
+            hidden, _ = block(hidden, mask)
+        hidden, _ = last(hidden, mask[:, :, rows], rows)
+        return self.ln_f(hidden)
+
+    def _enter(self, tokens: Tensor) -> Tensor:
+        if hasattr(self, "constant_position"):
+            tokens = tokens + self.constant_position
+        return self.drop(tokens)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> DecisionTransformerGPT2Model:
+        """Load a trunk from a folder in transformers' layout."""
+        from rl_transformer.models.hf_layout import load_trunk
+
+        return load_trunk(folder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors in transformers' layout."""
+        from rl_transformer.models.hf_layout import save_trunk
+
+        save_trunk(self, folder)

@@ -1,0 +1,240 @@
+"""A model that can act: weights, units and rules in one folder that holds no code.
+
+The folder has policy.json (everything but numbers), policy.safetensors (weights and statistics) and
+manifest.json (SHA-256 of both). Loading needs torch, numpy and safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.files import check_format, read_json, to_json, verify_folder, write_folder, write_text
+from rl_transformer.models import DecisionTransformerConfig, PolicyModel, build_model
+from rl_transformer.trajectories.spaces import DataSpec
+from rl_transformer.windows.conditions import ReturnRule
+from rl_transformer.windows.scaling import Scaling
+
+if TYPE_CHECKING:
+    from rl_transformer.policy.session import PolicySession, SessionBatch
+
+FORMAT_VERSION = 1
+ARCHS = ("decision_transformer", "behavior_cloning")
+_WEIGHTS, _SCALING = "model.", "scaling."
+_FIX = "name a run folder of rlt train, or its policy folder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec:
+    """Everything about a policy but its numbers."""
+
+    arch: str
+    """decision_transformer or behavior_cloning."""
+    model: DecisionTransformerConfig
+    data: DataSpec
+    """Spaces, and what the data was."""
+    context_length: int
+    """Timesteps a prediction may see."""
+    frame_stack: int = 1
+    return_rule: ReturnRule = field(default_factory=ReturnRule)
+    action_selection: str = "greedy"
+    timestep_rule: str = "hold"
+    """hold: steps beyond the timestep table use its last row, as the training windows do."""
+    suggested_targets: tuple[float, ...] = ()
+    """Returns worth asking for: quartiles and maximum of the training data."""
+    dataset: dict[str, Any] = field(default_factory=dict)
+    """Fingerprint and size of the training data."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def takes_target(self) -> bool:
+        """Whether a return is asked for."""
+        return self.arch == "decision_transformer" and bool(self.model.conditions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        plain = ("arch", "context_length", "frame_stack", "action_selection", "timestep_rule", "dataset", "versions")
+        return {
+            "format_version": FORMAT_VERSION,
+            **{name: getattr(self, name) for name in plain},
+            "model": self.model.to_dict(),
+            "data": self.data.to_dict(),
+            "return_rule": self.return_rule.to_dict(),
+            "suggested_targets": list(self.suggested_targets),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, where: object) -> PolicySpec:
+        """Read what `to_dict` returned."""
+        check_format(values, FORMAT_VERSION, where=where)
+        fix = "the file was changed by hand or is damaged: restore it"
+        try:
+            spec = cls(
+                arch=values["arch"],
+                model=DecisionTransformerConfig.from_dict(values["model"], where=where),
+                data=DataSpec.from_dict(values["data"], where=where),
+                context_length=int(values["context_length"]),
+                frame_stack=int(values["frame_stack"]),
+                return_rule=ReturnRule.from_dict(values["return_rule"]),
+                action_selection=values["action_selection"],
+                timestep_rule=values["timestep_rule"],
+                suggested_targets=tuple(float(t) for t in values["suggested_targets"]),
+                dataset=dict(values["dataset"]),
+                versions=dict(values["versions"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RLTransformerError(f"lacks or garbles a field: {error}", where=where, fix=fix) from None
+        if spec.arch not in ARCHS or spec.timestep_rule != "hold" or spec.action_selection not in ("greedy", "sample"):
+            raise RLTransformerError("names an unknown arch, timestep_rule or action_selection", where=where, fix=fix)
+        return spec
+
+
+class Policy:
+    """A trained model with its units and rules. Make sessions of it to act."""
+
+    def __init__(self, spec: PolicySpec, model: PolicyModel, scaling: Scaling) -> None:
+        self.spec, self.model, self.scaling = spec, model.eval(), scaling
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.model.parameters()).device
+
+    def session(self, target_return: float | None = None, seed: int = 0) -> PolicySession:
+        """Start one live episode.
+
+        Args:
+            target_return: The return to ask for, in the environment's units; the largest of
+                `suggested_targets` if not given.
+            seed: Seed of the episode's own draws, if the policy samples its actions.
+        """
+        from rl_transformer.policy.session import PolicySession
+
+        return PolicySession(self, target_return, seed)
+
+    def sessions(self, targets: Sequence[float | None], seeds: Sequence[int]) -> SessionBatch:
+        """Start several live episodes that act together."""
+        from rl_transformer.policy.session import SessionBatch
+
+        return SessionBatch(self, targets, seeds)
+
+    def target_or_default(self, target: float | None) -> float:
+        """Return the target to use, or explain why there is none to use."""
+        if not self.spec.takes_target:
+            if target is not None:
+                raise RLTransformerError(
+                    f"this policy is not asked for a return, and {target:g} was asked for",
+                    where="target_return",
+                    fix="leave the target out: behavior cloning has none",
+                )
+            return 0.0
+        if target is None:
+            if not self.spec.suggested_targets:
+                raise RLTransformerError(
+                    "no target is given and the policy suggests none", where="target_return", fix="pass a target return"
+                )
+            return max(self.spec.suggested_targets)
+        if not abs(target) < float("inf"):
+            raise RLTransformerError(
+                f"{target} is not a number to ask for", where="target_return", fix="pass a finite target return"
+            )
+        return float(target)
+
+    def to(self, device: str | torch.device) -> Policy:
+        """Return the policy with its model on ``device``."""
+        return Policy(self.spec, self.model.to(device), self.scaling.to(torch.device(device)))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the policy folder, whole or not at all."""
+        tensors = {_WEIGHTS + name: t for name, t in self.model.state_dict().items()}
+        tensors |= {_SCALING + name: t for name, t in vars(self.scaling).items() if t is not None}
+
+        def fill(temporary: Path) -> None:
+            write_text(temporary / "policy.json", to_json(self.spec.to_dict()))
+            save_file(
+                {k: t.detach().cpu().contiguous() for k, t in tensors.items()},
+                temporary / "policy.safetensors",
+                metadata={"format": "pt"},
+            )
+
+        write_folder(Path(folder), fill)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over spec and numbers: the same for the same policy wherever it lies."""
+        digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
+        for name, tensor in [*sorted(self.model.state_dict().items()), *sorted(vars(self.scaling).items())]:
+            if tensor is not None:
+                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
+    """Load a policy from a run folder or a policy folder; every byte is checked against the manifest.
+
+    ``hub:ORG/NAME@REVISION`` loads from the Hugging Face Hub, and only when spelled so.
+
+    Raises:
+        RLTransformerError: Nothing there, another format, or content that has changed.
+    """
+    folder = _from_hub(str(path)) if str(path).startswith("hub:") else Path(path)
+    if (folder / "policy" / "policy.json").exists():
+        folder = folder / "policy"
+    if not folder.is_dir():
+        raise RLTransformerError("no such folder", where=folder, fix=_FIX)
+    if not (folder / "policy.json").exists():
+        unfinished = (folder / "checkpoints").is_dir()
+        problem = (
+            "the run has not finished: it holds checkpoints and no policy" if unfinished else "holds no policy.json"
+        )
+        raise RLTransformerError(
+            problem, where=folder, fix="finish it with rlt train ... --resume" if unfinished else _FIX
+        )
+    verify_folder(folder)
+    spec = PolicySpec.from_dict(read_json(folder / "policy.json", fix=_FIX), where=folder / "policy.json")
+    try:
+        tensors = load_file(folder / "policy.safetensors", device=device)
+    except (OSError, SafetensorError) as error:
+        raise RLTransformerError(f"cannot be read: {error}", where=folder / "policy.safetensors", fix=_FIX) from None
+    model = build_model(spec.arch, spec.model, spec.context_length).to(device)
+    weights = {name.removeprefix(_WEIGHTS): t for name, t in tensors.items() if name.startswith(_WEIGHTS)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RLTransformerError(
+            f"does not fit policy.json: {error}",
+            where=folder / "policy.safetensors",
+            fix="restore the folder from a copy",
+        ) from None
+    names = ("observation_mean", "observation_scale", "action_center", "action_half_range")
+    return Policy(spec, model, Scaling(**{name: tensors.get(_SCALING + name) for name in names}))
+
+
+def _from_hub(uri: str) -> Path:
+    from rl_transformer.errors import require
+
+    repository, at, revision = uri.removeprefix("hub:").partition("@")
+    if not at or repository.count("/") != 1:
+        raise RLTransformerError(
+            "is not a Hub policy", where=uri, fix="write it as hub:ORG/NAME@REVISION, with the revision pinned"
+        )
+    require("huggingface_hub", extra="hub", purpose="loading a hub: policy")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:
+        raise RLTransformerError(
+            f"cannot be downloaded: {error}",
+            where=uri,
+            fix="check the name, the revision and the network, or download it and name the folder",
+        ) from error

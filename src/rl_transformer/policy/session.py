@@ -1,0 +1,204 @@
+"""Live episodes: the only way a policy acts, for one episode or for many at once.
+
+Shapes: S sessions, R rows that act now, K context_length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.nested import stack
+
+if TYPE_CHECKING:
+    from rl_transformer.policy.policy import Policy
+
+
+class SessionBatch:
+    """S live episodes that act together; each sees only its own history.
+
+    Sessions whose histories are equally long are computed in one forward pass over exactly that
+    many steps, so that no padding exists and an action does not depend on who acts beside it.
+    """
+
+    def __init__(self, policy: Policy, targets: Sequence[float | None], seeds: Sequence[int]) -> None:
+        self.policy, spec = policy, policy.spec
+        count, context = len(targets), spec.context_length
+        space = spec.data.action_space
+        self._discrete = space.kind == "discrete"
+        shape = (
+            spec.data.observation_space.shape
+            if spec.data.observation_space.is_image
+            else (spec.data.observation_space.flat_dim,)
+        )
+        stacked = (shape[0] * spec.frame_stack, *shape[1:]) if spec.frame_stack > 1 else shape
+        options: dict[str, Any] = {"device": policy.device}
+        self._states = torch.zeros(
+            count, context, *stacked, dtype=torch.uint8 if len(shape) == 3 else torch.float32, **options
+        )
+        self._actions = (
+            torch.zeros(count, context, **options, dtype=torch.int64)
+            if self._discrete
+            else torch.zeros(count, context, spec.model.act_dim, **options)
+        )
+        self._conditions = torch.zeros(count, context, len(spec.model.conditions), **options)
+        self._timesteps = torch.zeros(count, context, dtype=torch.int64, **options)
+        self._frames = torch.zeros(count, spec.frame_stack, *shape, dtype=torch.uint8) if len(shape) == 3 else None
+        self.step = np.zeros(count, dtype=np.int64)
+        """Timestep of each session's next action."""
+        self.return_to_go = np.zeros(count)
+        """What each session still asks for, in the environment's units."""
+        self._waiting = np.zeros(count, dtype=bool)
+        self._random: list[np.random.Generator] = [np.random.default_rng()] * count
+        self.reset(range(count), targets, seeds)
+
+    def reset(self, rows: Sequence[int], targets: Sequence[float | None], seeds: Sequence[int]) -> None:
+        """Begin new episodes in the sessions ``rows``."""
+        for row, target, seed in zip(rows, targets, seeds, strict=True):
+            self.return_to_go[row] = self.policy.target_or_default(target)
+            self.step[row], self._waiting[row] = 0, False
+            self._random[row] = np.random.default_rng([seed, 0xAC])
+
+    @torch.inference_mode()
+    def act(self, rows: Sequence[int] | np.ndarray, observations: Any, allowed: np.ndarray | None = None) -> np.ndarray:
+        """Return an action for each of ``rows``.
+
+        Args:
+            rows: Sessions that act now.
+            observations: What each of them sees, with one leading axis (R, ...); nested as the
+                observation space is.
+            allowed: (R, num_actions) bool: the legal discrete actions.
+
+        Returns:
+            (R, *action shape) in the environment's units.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if self._waiting[rows].any():
+            raise RLTransformerError(
+                f"session {int(rows[self._waiting[rows]][0])} acts twice in a row",
+                where="act",
+                fix="call observe(reward) after every action",
+            )
+        slot = self.step[rows] % self.policy.spec.context_length
+        self._write(rows, slot, observations)
+        allowed_tensor = self._allowed(allowed, len(rows))
+        lengths = np.minimum(self.step[rows] + 1, self.policy.spec.context_length)
+        actions = torch.empty(
+            len(rows), *self._actions.shape[2:], dtype=self._actions.dtype, device=self._actions.device
+        )
+        for length in np.unique(lengths):
+            group = np.flatnonzero(lengths == length)
+            chosen = self._predict(rows[group], int(length), None if allowed_tensor is None else allowed_tensor[group])
+            actions[torch.from_numpy(group)] = chosen.to(actions.dtype)
+        self._actions[rows, slot] = actions
+        self._waiting[rows] = True
+        space = self.policy.spec.data.action_space
+        if self._discrete:
+            return actions.cpu().numpy() + space.start
+        recorded = self.policy.scaling.recorded_actions(actions).cpu().numpy()
+        return recorded.reshape(len(rows), *space.shape).astype(space.dtype)
+
+    def observe(self, rows: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray) -> None:
+        """Tell the sessions ``rows`` what their last action earned."""
+        rows, rewards = np.asarray(rows, dtype=np.int64), np.asarray(rewards, np.float64)
+        if not self._waiting[rows].all():
+            raise RLTransformerError("a reward without an action", where="observe", fix="call act(observation) first")
+        if not np.isfinite(rewards).all():
+            raise RLTransformerError(
+                f"the reward {rewards[~np.isfinite(rewards)][0]} is not finite",
+                where="observe",
+                fix="repair the environment's reward",
+            )
+        self.return_to_go[rows] = self.policy.spec.return_rule.after(self.return_to_go[rows], rewards)
+        self.step[rows] += 1
+        self._waiting[rows] = False
+
+    def _write(self, rows: np.ndarray, slot: np.ndarray, observations: Any) -> None:
+        policy, spec = self.policy, self.policy.spec
+        flat = spec.data.observation_space.flatten(observations)
+        if flat.dtype.kind == "f" and not np.isfinite(flat).all():
+            bad = np.argwhere(~np.isfinite(flat))[0]
+            raise RLTransformerError(
+                f"feature {bad[1]} of the observation is {flat[tuple(bad)]}",
+                where="act",
+                fix="repair the environment's observation",
+            )
+        recorded = torch.from_numpy(np.ascontiguousarray(flat))
+        if self._frames is not None:
+            recorded = self._stack(rows, recorded)
+        self._states[rows, slot] = policy.scaling.observations(recorded.to(policy.device))
+        self._timesteps[rows, slot] = torch.from_numpy(np.minimum(self.step[rows], spec.model.max_ep_len - 1)).to(
+            policy.device
+        )
+        if spec.takes_target:
+            asked = torch.from_numpy(self.return_to_go[rows].astype(np.float32)).to(policy.device)
+            self._conditions[rows, slot] = (asked / spec.return_rule.scale)[:, None]
+
+    def _stack(self, rows: np.ndarray, newest: Tensor) -> Tensor:
+        """Put the newest image behind the last ones; the first image of an episode repeats."""
+        frames = self._frames
+        assert frames is not None
+        first = torch.from_numpy(self.step[rows] == 0)
+        shifted = torch.cat([frames[rows][:, 1:], newest[:, None]], dim=1)
+        repeated = newest[:, None].expand_as(shifted)
+        frames[rows] = torch.where(first.view(-1, *[1] * (shifted.dim() - 1)), repeated, shifted)
+        return frames[rows].flatten(1, 2)
+
+    def _predict(self, rows: np.ndarray, length: int, allowed: Tensor | None) -> Tensor:
+        newest = self.step[rows][:, None]
+        slots = (newest - np.arange(length - 1, -1, -1)) % self.policy.spec.context_length  # oldest first
+        at = (rows[:, None], slots)
+        head = self.policy.model.predict_action
+        inputs = (self._states[at], self._actions[at], self._conditions[at], self._timesteps[at])
+        parameters = self.policy.model.predict_actions(*inputs, last_only=True)
+        if self.policy.spec.action_selection == "greedy":
+            return head.greedy(parameters, allowed)
+        size = 1 if self._discrete else self._actions.shape[2]
+        uniforms = torch.from_numpy(np.stack([self._random[row].random(size) for row in rows]))
+        return head.sample(parameters, uniforms.to(parameters.device), allowed)
+
+    def _allowed(self, allowed: np.ndarray | None, count: int) -> Tensor | None:
+        if allowed is None:
+            return None
+        mask = np.asarray(allowed, dtype=bool)
+        wanted = (count, self.policy.spec.model.act_dim)
+        if not self._discrete or mask.shape != wanted or not mask.any(axis=1).all():
+            raise RLTransformerError(
+                f"allowed has shape {mask.shape}, or forbids every action, or the actions are not discrete",
+                where="act",
+                fix=f"pass booleans of shape {wanted}, at least one of them True, for discrete actions",
+            )
+        return torch.from_numpy(mask).to(self.policy.device)
+
+
+class PolicySession:
+    """One live episode: ``act`` on what is seen, then ``observe`` what it earned, and so on."""
+
+    def __init__(self, policy: Policy, target_return: float | None, seed: int) -> None:
+        self._batch = SessionBatch(policy, [target_return], [seed])
+
+    @property
+    def return_to_go(self) -> float:
+        """What the session still asks for."""
+        return float(self._batch.return_to_go[0])
+
+    def act(self, observation: Any, allowed: np.ndarray | None = None) -> Any:
+        """Return the action for one observation, in the environment's units.
+
+        Args:
+            observation: What the environment returned, not normalized.
+            allowed: (num_actions,) bool: the legal discrete actions.
+
+        Raises:
+            RLTransformerError: A wrong shape, a number that is not finite, or no `observe` since the last action.
+        """
+        return self._batch.act([0], stack([observation]), None if allowed is None else np.asarray(allowed)[None])[0]
+
+    def observe(self, reward: float) -> None:
+        """Tell the session what its last action earned."""
+        self._batch.observe([0], [reward])

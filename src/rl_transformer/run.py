@@ -1,0 +1,298 @@
+"""The main path: logged data in, a policy out.
+
+    data -> windows -> model -> training -> policy
+
+Read `train` from top to bottom; everything else is reached from it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rl_transformer.config import RunConfig
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.evaluation.evaluate import evaluate
+from rl_transformer.evaluation.report import EvaluationReport, versions
+from rl_transformer.files import read_json, to_json, write_text
+from rl_transformer.models import DecisionTransformerConfig, build_model
+from rl_transformer.policy import Policy, PolicySpec
+from rl_transformer.training.loop import Trainer
+from rl_transformer.training.metrics import Metrics
+from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
+from rl_transformer.windows.conditions import ReturnRule
+from rl_transformer.windows.gather import WindowGatherer
+from rl_transformer.windows.sampling import WindowSampler, split_trajectories, top_trajectories
+from rl_transformer.windows.scaling import Scaling
+
+
+def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset | None = None) -> Path:
+    """Train a policy and return its run folder.
+
+    Args:
+        config: Everything that determines the run.
+        resume: Continue the run in the folder, or start it if there is none. A finished run is left
+            as it is.
+        dataset: The data, if it is already open; ``config.dataset.uri`` then only names it.
+
+    Returns:
+        The run folder. `load_policy` reads the policy from it.
+
+    Raises:
+        RLTransformerError: Anything about the data, the options or the folder that the user can mend.
+    """
+    config.check()
+    folder = Path(config.output)
+    if prepare_folder(folder, config, resume=resume):
+        return folder
+    torch.set_num_threads(config.training.threads or torch.get_num_threads())
+    device = find_device(config.training.device)
+
+    # Data: columns over all steps, and which episodes to learn from.
+    dataset = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
+    rule = ReturnRule(scale=config.returns.scale, update=config.returns.update, reward_clip=config.returns.reward_clip)
+    returns = rule.totals(dataset)
+    learned, held_out = choose_trajectories(dataset, returns, config)
+
+    # Model: sizes follow from the data. The seed alone decides the initial weights.
+    spec = policy_spec(dataset, rule, returns[learned], config)
+    torch.manual_seed(config.training.seed)
+    model = build_model(spec.arch, spec.model, spec.context_length).to(device)
+
+    # Windows: a sampler that is a function of (seed, step), and one gather that cuts them out.
+    scaling = Scaling.of(spec.data, dataset.statistics, action_tanh=spec.model.action_tanh)
+    gatherer = WindowGatherer(
+        dataset,
+        conditions=[rule.column(dataset)] if spec.takes_target else [],
+        condition_scales=[rule.scale] if spec.takes_target else [],
+        window_length=spec.context_length,
+        max_timesteps=spec.model.max_ep_len,
+        scaling=scaling,
+        frame_stack=spec.frame_stack,
+        device=device,
+    )
+    options = {"seed": config.training.seed, "start": config.windows.start}
+    sampler = WindowSampler(
+        dataset.offsets, learned, **options, return_balance=config.windows.return_balance, episode_returns=returns
+    )
+
+    # Training: up to train_steps, from the newest checkpoint if there is one.
+    policy = Policy(spec, model, scaling.to(device))
+    trainer = Trainer(
+        model=model,
+        sampler=sampler,
+        gatherer=gatherer,
+        config=config.training,
+        folder=folder,
+        metrics=Metrics(
+            folder, tensorboard=config.training.tensorboard, wandb=config.training.wandb, config=config.to_dict()
+        ),
+        validation=WindowSampler(dataset.offsets, held_out, **options) if len(held_out) else None,
+        evaluate=evaluator(policy, config),
+        evaluate_every=config.evaluation.every,
+        dataset_fingerprint=dataset.fingerprint,
+    )
+    trainer.fit()
+
+    # Policy: weights, units and rules in one folder.
+    with trainer.policy_weights():
+        policy.save(folder / "policy")
+        if config.evaluation.env_id:
+            write_text(folder / "report.json", to_json(final_evaluation(policy, config).to_dict()))
+    return folder
+
+
+def choose_trajectories(
+    dataset: TrajectoryDataset, returns: np.ndarray, config: RunConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the episodes to learn from and those held out."""
+    data = config.dataset
+    chosen = np.arange(dataset.num_trajectories)[: data.max_trajectories]
+    if data.min_return is not None:
+        chosen = chosen[returns[chosen] >= data.min_return]
+        if not chosen.size:
+            raise RLTransformerError(
+                f"no episode has a return of {data.min_return:g} or more; the largest is {returns.max():g}",
+                where="dataset.min_return",
+                fix=f"choose {returns.max():g} or less",
+            )
+    if data.top_fraction < 1:
+        chosen = chosen[top_trajectories(returns[chosen], dataset.lengths[chosen], data.top_fraction)]
+    learned, held_out = split_trajectories(len(chosen), data.validation_fraction, seed=config.training.seed)
+    return chosen[learned], chosen[held_out]
+
+
+def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarray, config: RunConfig) -> PolicySpec:
+    """Return everything about the policy but its numbers: what the options leave open follows from the data."""
+    m, space = config.model, dataset.spec.observation_space
+    discrete = dataset.spec.action_space.kind == "discrete"
+    head = ("discrete" if discrete else "continuous") if m.action_head == "auto" else m.action_head
+    image_shape = (space.shape[0] * m.frame_stack, *space.shape[1:]) if space.is_image else None
+    for wrong, option, problem, fix in (
+        (
+            discrete != (head == "discrete"),
+            "model.action_head",
+            f"the {head} head does not fit these actions",
+            "use auto",
+        ),
+        (
+            m.frame_stack > 1 and not space.is_image,
+            "model.frame_stack",
+            "frames are stacked for images only",
+            "set it to 1",
+        ),
+        (
+            m.arch == "behavior_cloning" and space.is_image,
+            "model.arch",
+            "the MLP takes vectors, not images",
+            "use decision_transformer with conditions []",
+        ),
+        (
+            config.policy.action_selection == "sample" and head == "continuous",
+            "policy.action_selection",
+            "the continuous head has no distribution to sample from",
+            "use greedy",
+        ),
+    ):
+        if wrong:
+            raise RLTransformerError(problem, where=option, fix=fix)
+    longest = int(dataset.lengths.max())
+    if m.max_ep_len is not None and longest > m.max_ep_len:
+        print(
+            f"note: the longest episode has {longest} steps; steps from {m.max_ep_len} on share the last timestep embedding",
+            flush=True,
+        )
+    model = DecisionTransformerConfig(
+        state_dim=max(1, 0 if space.is_image else space.flat_dim),
+        act_dim=dataset.spec.action_space.flat_dim,
+        max_ep_len=m.max_ep_len or longest,
+        action_tanh=m.action_tanh,
+        conditions=() if m.arch == "behavior_cloning" else tuple(m.conditions),
+        action_head=head,
+        image_shape=image_shape,
+        **{name: getattr(m, name) for name in _SAME_NAMES},
+    )
+    suggested = config.policy.suggested_targets or sorted(
+        {float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))}
+    )
+    return PolicySpec(
+        arch=m.arch,
+        model=model,
+        data=dataset.spec,
+        context_length=config.windows.context_length,
+        frame_stack=m.frame_stack,
+        return_rule=rule,
+        action_selection=config.policy.action_selection,
+        suggested_targets=tuple(suggested),
+        dataset={
+            "fingerprint": dataset.fingerprint,
+            "num_trajectories": dataset.num_trajectories,
+            "num_steps": dataset.num_steps,
+        },
+        versions=versions(),
+    )
+
+
+_SAME_NAMES = (
+    "hidden_size", "n_layer", "n_head", "n_inner", "activation_function", "resid_pdrop", "embd_pdrop", "attn_pdrop",
+    "condition_entry", "timestep_initializer_range",
+)  # fmt: skip
+
+
+def evaluator(policy: Policy, config: RunConfig) -> Callable[[int, Callable[[], None]], Mapping[str, float]] | None:
+    """Return the callback that scores the policy while it is trained, if an environment is named."""
+    if not config.evaluation.env_id:
+        return None
+
+    def score(step: int, check: Callable[[], None]) -> dict[str, float]:
+        report = final_evaluation(policy, config, check)
+        return {
+            f"return_at_{'none' if t.target_return is None else format(t.target_return, 'g')}": t.mean
+            for t in report.targets
+        }
+
+    return score
+
+
+def final_evaluation(policy: Policy, config: RunConfig, check: Callable[[], None] = lambda: None) -> EvaluationReport:
+    """Evaluate as ``config.evaluation`` says."""
+    e = config.evaluation
+    return evaluate(
+        policy,
+        env_id=str(e.env_id),
+        target_returns=e.target_returns,
+        num_episodes=e.num_episodes,
+        seed=e.seed,
+        check=check,
+    )
+
+
+def prepare_folder(folder: Path, config: RunConfig, *, resume: bool) -> bool:
+    """Write config.json and run.json into a new run folder, or check those of the run to resume.
+
+    Returns:
+        Whether the run is already finished.
+    """
+    path = folder / "config.json"
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
+        raise RLTransformerError(
+            "is there already and not empty",
+            where=folder,
+            fix="name another folder, or pass --resume to continue the run in it",
+        )
+    if path.exists():
+        stored = read_json(path, fix="remove the folder and start again")
+        steps = _check_same(stored, config.to_dict(), folder)
+        if steps == config.training.train_steps and (folder / "policy" / "manifest.json").exists():
+            print(f"{folder} is finished at step {steps}: nothing to do", flush=True)
+            return True
+    write_text(path, to_json(config.to_dict()))
+    write_text(folder / "run.json", to_json(describe_machine(config)))
+    return False
+
+
+def _check_same(stored: dict, wanted: dict, folder: Path) -> int:
+    before = int(stored["training"]["train_steps"])
+    for section, values in wanted.items():
+        pairs = values.items() if isinstance(values, dict) else ()
+        for name, value in pairs:
+            old = stored.get(section, {}).get(name)
+            if old != value and not (name == "train_steps" and value > before):
+                raise RLTransformerError(
+                    f"{section}.{name} is {value!r}, and the run was started with {old!r}",
+                    where=folder,
+                    fix="resume with the same options (only a larger --train-steps may differ), or train into another folder",
+                )
+    return before
+
+
+def find_device(name: str) -> torch.device:
+    """Return the named device, or refuse one that is not here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RLTransformerError(
+            f"cannot be used: {str(error).splitlines()[0]}",
+            where=f"training.device={name}",
+            fix="use cpu, or a torch build with that device",
+        ) from None
+    return device
+
+
+def describe_machine(config: RunConfig) -> dict:
+    """Return what a result depends on besides the configuration."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    return {
+        "versions": versions(),
+        "device": config.training.device,
+        "threads": config.training.threads or torch.get_num_threads(),
+        "data": config.dataset.uri,
+        "git_commit": commit.stdout.strip() or None,
+    }

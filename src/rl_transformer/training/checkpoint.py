@@ -1,0 +1,113 @@
+"""Resumable state that survives a kill at any moment.
+
+A checkpoint is a folder step-N with safetensors and JSON, written aside, synced, hashed in a manifest
+and renamed. What counts is the newest one that verifies; nothing is ever deleted for lacking a manifest.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.files import read_json, to_json, verify_folder, write_folder, write_text
+from rl_transformer.training.optimizer import WeightAverage, trained_parameters
+
+_STEP = re.compile(r"step-(\d+)")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    state: dict[str, Any],
+) -> Path:
+    """Write everything that the next update depends on, and return the checkpoint's folder.
+
+    Random numbers are a function of (seed, step), so the step is all that is kept of them.
+    """
+    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+    for name, parameter in trained_parameters(model).items():
+        for moment in _MOMENTS:
+            if moment in optimizer.state.get(parameter, {}):
+                tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    if average is not None:
+        tensors |= {f"average.{name}": t for name, t in average.averages.items()}
+
+    def fill(temporary: Path) -> None:
+        save_file(
+            {k: t.detach().cpu().contiguous() for k, t in tensors.items()},
+            temporary / "state.safetensors",
+            metadata={"format": "pt"},
+        )
+        write_text(temporary / "state.json", to_json({"step": step, **state}))
+
+    path = folder / f"step-{step}"
+    write_folder(path, fill)
+    return path
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> dict[str, Any]:
+    """Restore what `save_checkpoint` wrote into ``model``, ``optimizer`` and ``average``; return its state."""
+    state = read_json(path / "state.json", fix="remove this checkpoint and resume from the one before")
+    tensors = load_file(path / "state.safetensors")
+    parameters = trained_parameters(model)
+    model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+    for name, parameter in parameters.items():
+        if f"exp_avg.{name}" in tensors:
+            moments: dict[str, Tensor] = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in _MOMENTS}
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(state["step"]), device=parameter.device),
+                **moments,
+            }
+    if average is not None:
+        for name, tensor in average.averages.items():
+            tensor.copy_(tensors[f"average.{name}"])
+    return state
+
+
+def newest_verified(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """Return the newest checkpoint whose every byte is as written; say which newer ones are not."""
+    for path in reversed(_numbered(folder)):
+        try:
+            verify_folder(path)
+        except RLTransformerError as error:
+            say(f"checkpoint {path.name} is damaged and is not used: {error.where}: {error.problem}")
+            continue
+        return path
+    return None
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints that verify, and what killed writers left behind.
+
+    Folders without a manifest are left alone: a missing marker is no reason to delete.
+    """
+    verified = []
+    for path in reversed(_numbered(folder)):
+        try:
+            verify_folder(path, hashes=len(verified) < keep)
+        except RLTransformerError:
+            continue
+        verified.append(path)
+    for path in verified[keep:]:
+        shutil.rmtree(path)
+    for path in [*folder.glob(".step-*.tmp-*"), *folder.glob(".step-*.old-*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]

@@ -1,0 +1,210 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_transformer.config import TrainingConfig
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.models import PolicyModel
+from rl_transformer.models.dropout import dropout_masks
+from rl_transformer.training.checkpoint import load_checkpoint, newest_verified, prune_checkpoints, save_checkpoint
+from rl_transformer.training.losses import action_error, action_loss
+from rl_transformer.training.metrics import Metrics, Progress
+from rl_transformer.training.optimizer import WeightAverage, learning_rate, make_optimizer, trained_parameters
+from rl_transformer.training.signals import Interrupted, StopSignals
+from rl_transformer.windows.gather import WindowBatch, WindowGatherer
+from rl_transformer.windows.sampling import WindowSampler
+
+_ENTROPY_SITE = 0xE0
+_VALIDATION_WINDOWS = 2_000
+Evaluate = Callable[[int, Callable[[], None]], Mapping[str, float]]
+
+
+@dataclass
+class Trainer:
+    """A model, the windows it learns from, and where its run is kept.
+
+    ``evaluate(step, check)`` is called every ``evaluate_every`` updates with the policy's weights in
+    place; its numbers go to metrics.jsonl. It should call ``check`` now and then, so that a signal
+    is not kept waiting.
+    """
+
+    model: PolicyModel
+    sampler: WindowSampler
+    gatherer: WindowGatherer
+    config: TrainingConfig
+    folder: Path
+    metrics: Metrics
+    validation: WindowSampler | None = None
+    evaluate: Evaluate | None = None
+    evaluate_every: int = 10_000
+    dataset_fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        self.optimizer = make_optimizer(self.model, self.config)
+        self.parameters = list(trained_parameters(self.model).values())
+        self.average = WeightAverage(self.model, self.config.average_decay) if self.config.average_decay else None
+        self.step = 0
+        self._evaluated = 0
+        self._clock = time.monotonic()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the resumable states."""
+        return self.folder / "checkpoints"
+
+    def fit(self) -> None:
+        """Train up to ``train_steps``, from the newest verified checkpoint if there is one.
+
+        Raises:
+            Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
+            RLTransformerError: A loss or gradient that is not finite; no update is made with it.
+        """
+        self.resume()
+        self.model.train()
+        with StopSignals() as signals:
+            progress = Progress(self.config.train_steps, self.step)
+            try:
+                self._evaluate_if_due(signals, progress)  # a signal may have cut the last one short
+                while self.step < self.config.train_steps:
+                    loss = self.update(self.step + 1)
+                    progress.update(self.step, loss)
+                    self._evaluate_if_due(signals, progress)
+                    if signals.received or self.step % self.config.checkpoint_every == 0:
+                        self.save()
+                        signals.check()
+            finally:
+                progress.close()
+        self.save()
+
+    def update(self, step: int) -> float:
+        """Make update ``step`` and return its loss. Every random draw is a function of (seed, step)."""
+        config = self.config
+        batch = self.gatherer.gather(self.sampler.draw(step, config.batch_size))
+        device = batch.states.device
+        with (
+            dropout_masks(config.seed, step, device),
+            torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
+        ):
+            loss = action_loss(
+                self.model, batch, entropy_weight=config.entropy_weight, normals=self._normals(step, batch)
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        limit = float("inf") if config.max_gradient_norm is None else config.max_gradient_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        numbers = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": learning_rate(step, config)}
+        self._require_finite(step, numbers, batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = numbers["learning_rate"]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step)
+        self.step = step
+        self.metrics.add(step, numbers)
+        return numbers["loss"]
+
+    def resume(self) -> None:
+        """Continue from the newest verified checkpoint, if there is one."""
+        path = newest_verified(self.checkpoints, print)
+        if path is None:
+            return
+        state = load_checkpoint(path, self.model, self.optimizer, self.average)
+        if state["dataset_fingerprint"] != self.dataset_fingerprint:
+            raise RLTransformerError(
+                "the data has changed since the checkpoint was written",
+                where=path,
+                fix="restore the data set, or train into another folder",
+            )
+        self.step, self._evaluated = int(state["step"]), int(state["evaluated"])
+        self.metrics.cut_back(self.step)
+        print(f"resumed from step {self.step} ({path.name})", flush=True)
+        changed = {k: (state[k], v) for k, v in self._conditions().items() if state.get(k) != v}
+        if changed:
+            told = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
+            print(f"not bit-exact with the uninterrupted run: {told}", flush=True)
+
+    def save(self) -> None:
+        """Write a checkpoint of the current step, and the metrics up to it."""
+        self.metrics.flush()
+        self.metrics.time(self.step, time.monotonic() - self._clock)
+        self._clock = time.monotonic()
+        state = {"dataset_fingerprint": self.dataset_fingerprint, "evaluated": self._evaluated, **self._conditions()}
+        save_checkpoint(self.checkpoints, self.step, self.model, self.optimizer, self.average, state)
+        prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
+
+    def _conditions(self) -> dict[str, str | int]:
+        """What bit-exactness depends on besides the configuration."""
+        return {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": str(self.gatherer.device)}
+
+    def _normals(self, step: int, batch: WindowBatch) -> Tensor | None:
+        if not self.config.entropy_weight:
+            return None
+        random = np.random.default_rng([self.config.seed, step, _ENTROPY_SITE])
+        return torch.from_numpy(random.standard_normal(batch.actions.shape, dtype=np.float32)).to(batch.actions.device)
+
+    def _require_finite(self, step: int, numbers: Mapping[str, float], batch: WindowBatch) -> None:
+        bad = [name for name, value in numbers.items() if not abs(value) < float("inf")]
+        if not bad:
+            return
+        self.metrics.flush()
+        episodes = sorted(set(batch.index.trajectories.tolist()))
+        named = ", ".join(map(str, episodes[:20])) + (" ..." if len(episodes) > 20 else "")
+        raise RLTransformerError(
+            f"{bad[0]} is {numbers[bad[0]]}; no update was made; the batch came from episodes {named}",
+            where=f"update {step}",
+            fix="look at these episodes with rlt inspect, lower training.learning_rate, or use training.precision float32",
+        )
+
+    def _evaluate_if_due(self, signals: StopSignals, progress: Progress) -> None:
+        due = self.step % self.evaluate_every == 0 or self.step == self.config.train_steps
+        if not due or self._evaluated == self.step or not (self.evaluate or self.validation):
+            return
+        row: dict[str, float] = {}
+        with self.policy_weights():
+            try:
+                if self.validation is not None:
+                    row["validation_action_error"] = self._validation_error()
+                if self.evaluate is not None:
+                    row |= self.evaluate(self.step, signals.check)
+            except Interrupted:
+                row = {}
+        if signals.received:
+            self.save()
+            signals.check()
+        self._evaluated = self.step
+        self.metrics.add(self.step, row)
+        progress.say(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+    @contextmanager
+    def policy_weights(self) -> Iterator[None]:
+        """Put the policy's weights into the model, ready to act, and the training state back after."""
+        if self.average is not None:
+            self.average.swap()
+        self.model.eval()
+        try:
+            yield
+        finally:
+            if self.average is not None:
+                self.average.swap()
+            self.model.train()
+
+    def _validation_error(self) -> float:
+        """Return the mean error of greedy actions on evenly spread windows of held-out episodes."""
+        assert self.validation is not None
+        count = min(_VALIDATION_WINDOWS, self.validation.num_steps)
+        steps = np.linspace(0, self.validation.num_steps - 1, count).astype(np.int64)
+        total, weight = 0.0, 0
+        for part in np.array_split(steps, -(-count // self.config.batch_size)):
+            error, valid = action_error(self.model, self.gatherer.gather(self.validation.locate(part)))
+            total, weight = total + error, weight + valid
+        return total / weight

@@ -1,0 +1,45 @@
+"""The loss of a batch of windows, over real steps only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rl_transformer.models import PolicyModel
+from rl_transformer.models.heads import GaussianHead
+from rl_transformer.windows.gather import WindowBatch
+
+
+def masked_mean(values: Tensor, valid_mask: Tensor) -> Tensor:
+    """Return sum(valid * values) / sum(valid): padded places have no weight at all, not even in the divisor."""
+    return torch.where(valid_mask, values, 0.0).sum() / valid_mask.sum()
+
+
+def action_loss(
+    model: PolicyModel, batch: WindowBatch, *, entropy_weight: float = 0.0, normals: Tensor | None = None
+) -> Tensor:
+    """Return the mean loss of the actions that were taken, over the real steps of all windows.
+
+    Args:
+        model: Any policy model.
+        batch: Windows.
+        entropy_weight: With the gaussian head, what a nat of entropy is worth.
+        normals: (B, T, A) standard normal numbers for the entropy estimate.
+    """
+    head = model.predict_action
+    parameters = model.predict_actions(*batch.inputs).float()
+    losses = head.loss(parameters, batch.actions)
+    if entropy_weight and isinstance(head, GaussianHead) and normals is not None:
+        losses = losses - entropy_weight * head.entropy(parameters, normals)
+    return masked_mean(losses, batch.valid_mask)
+
+
+@torch.inference_mode()
+def action_error(model: PolicyModel, batch: WindowBatch) -> tuple[float, int]:
+    """Return the summed error of greedy actions over real steps, and how many steps these are.
+
+    The error of a step is the mean absolute difference, or 1 for another discrete action.
+    """
+    parameters = model.predict_actions(*batch.inputs).float()
+    errors = model.predict_action.error(parameters, batch.actions)
+    return float(torch.where(batch.valid_mask, errors, 0.0).sum()), int(batch.valid_mask.sum())

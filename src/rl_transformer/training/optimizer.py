@@ -1,0 +1,94 @@
+"""AdamW with groups by role, the step size, and the average of weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_transformer.config import TrainingConfig
+from rl_transformer.models.gpt2 import Conv1D
+
+_MATRICES = (nn.Linear, nn.Conv2d, Conv1D)
+_UNTRAINED = ("predict_state.", "predict_return.")  # transformers' heads that no action depends on
+
+
+def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that a loss on actions can move, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and not name.startswith(_UNTRAINED)}
+
+
+def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Return AdamW's groups: those that decay and those that do not.
+
+    Every trained parameter is in exactly one group and no group is empty: a group that matches
+    nothing would leave an option without effect, silently.
+    """
+    named = trained_parameters(model)
+    decaying = set(named)
+    if config.decay == "matrices":
+        modules = dict(model.named_modules())
+        decaying = {
+            name
+            for name in named
+            if name.endswith("weight") and isinstance(modules[name.rpartition(".")[0]], _MATRICES)
+        }
+    groups = []
+    for role, names, decay in (("decay", decaying, config.weight_decay), ("no_decay", set(named) - decaying, 0.0)):
+        if names:
+            groups.append(
+                {
+                    "role": role,
+                    "names": sorted(names),
+                    "params": [named[n] for n in sorted(names)],
+                    "weight_decay": decay,
+                }
+            )
+    if not groups or (config.weight_decay and not decaying):
+        raise ValueError("an optimizer group is empty")
+    assert sum(len(group["names"]) for group in groups) == len(named)
+    return groups
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Return AdamW over the model's parameter groups."""
+    return torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Return the step size of update ``step``, counted from 1.
+
+    It rises linearly: learning_rate / warmup_steps at the first update, learning_rate at update
+    warmup_steps. Then it stays, or falls by a cosine to zero at train_steps.
+    """
+    if step <= config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, config.train_steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class WeightAverage:
+    """A running average of the trained weights; short at first, so that the start is forgotten."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._live = list(trained_parameters(model).values())
+        self.averages = {name: p.detach().clone() for name, p in trained_parameters(model).items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after update ``step``."""
+        decay = min(self.decay, step / (step + 10))
+        torch._foreach_lerp_(list(self.averages.values()), self._live, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the live weights and the averages, in place."""
+        for live, average in zip(self._live, self.averages.values(), strict=True):
+            kept = live.clone()
+            live.copy_(average)
+            average.copy_(kept)

@@ -1,0 +1,257 @@
+"""What is wrong or odd in logged data: found while it is read, all of it in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.spaces import DataSpec, Space
+from rl_transformer.trajectories.trajectory import Trajectory
+
+LEVELS = ("refuse", "warn", "info")
+MAX_POSITIONS = 20
+_BOUND_SLACK = 1e-5  # of the width of the space: rounding of a logger, not another unit
+
+
+@dataclass
+class Finding:
+    """One kind of defect in one field, with where it was met."""
+
+    level: str
+    """refuse: would poison training; warn: odd; info: worth knowing."""
+    kind: str
+    field: str
+    problem: str
+    fix: str
+    count: int = 0
+    positions: list[dict[str, int]] = dataclasses.field(default_factory=list)
+    """The first places, as episode and, where it has one, step and feature."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        place = (
+            ", ".join(f"{key} {value}" for key, value in self.positions[0].items())
+            if self.positions
+            else "whole data set"
+        )
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        return f"{place}, {self.field}: {self.problem}{more}"
+
+
+class Checker:
+    """Collects findings episode by episode, in memory that does not grow with their number."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.spec = spec
+        self._findings: dict[tuple[str, str], Finding] = {}
+        self._seen: dict[bytes, int] = {}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings so far, the gravest first."""
+        return sorted(self._findings.values(), key=lambda f: (LEVELS.index(f.level), f.kind, f.field))
+
+    def note(
+        self,
+        level: str,
+        kind: str,
+        name: str,
+        problem: str,
+        fix: str,
+        *,
+        positions: Iterable[dict[str, int]] = (),
+        count: int = 1,
+    ) -> None:
+        """Record a finding; further ones of the same kind and field are counted with it."""
+        finding = self._findings.setdefault((kind, name), Finding(level, kind, name, problem, fix))
+        finding.count += count
+        finding.positions += list(positions)[: MAX_POSITIONS - len(finding.positions)]
+
+    def structure(self, episode: int, trajectory: Trajectory) -> bool:
+        """Check lengths and number types; return whether the episode can be read further."""
+        length = trajectory.rewards.shape[0] if trajectory.rewards.ndim == 1 else -1
+        here = [{"episode": episode}]
+        if length == 0:
+            self.note("refuse", "empty episode", "rewards", "holds no step", "remove the episode", positions=here)
+            return False
+        arrays = {
+            "rewards": trajectory.rewards,
+            "actions": trajectory.actions,
+            **leaves(trajectory.observations, "observations"),
+            **trajectory.extras,
+        }
+        good = True
+        for name, array in arrays.items():
+            array = np.asarray(array)
+            if array.dtype.kind not in "biuf":
+                self.note("refuse", "not numbers", name, f"holds {array.dtype}", "record numbers", positions=here)
+                good = False
+            elif array.ndim == 0 or len(array) != length or (name == "rewards" and length < 0):
+                found = f"{len(array)} rows" if array.ndim else "one number"
+                problem = f"has {found} where rewards has shape {trajectory.rewards.shape}"
+                self.note("refuse", "length mismatch", name, problem, "give every array one row a step", positions=here)
+                good = False
+        return good
+
+    def values(self, episode: int, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
+        """Check the numbers of one episode after flattening; actions are as recorded."""
+        for name, array in (("observations", observations), ("actions", actions), ("rewards", rewards)):
+            if array.dtype.kind == "f":
+                self._finite(episode, name, array)
+        self._actions(episode, actions)
+        digest = blake2b(digest_size=16)
+        for array in (observations, actions, rewards):
+            digest.update(np.ascontiguousarray(array).data)
+        first = self._seen.setdefault(digest.digest(), episode)
+        if first != episode:
+            self.note(
+                "warn",
+                "duplicate episode",
+                "episode",
+                f"is the same episode as number {first}",
+                "remove copies unless they are meant to weigh more",
+                positions=[{"episode": episode}],
+            )
+
+    def ends(self, episode: int, trajectory: Trajectory) -> None:
+        """Check how the episode ended."""
+        here = [{"episode": episode}]
+        if trajectory.terminated and trajectory.truncated:
+            self.note(
+                "info",
+                "both ends",
+                "episode",
+                "is both terminated and truncated",
+                "nothing: it counts as terminated",
+                positions=here,
+            )
+        elif not (trajectory.terminated or trajectory.truncated):
+            problem = "has no end: its returns-to-go only count what was recorded"
+            self.note(
+                "warn",
+                "unfinished episode",
+                "episode",
+                problem,
+                "drop it, or record whether it was terminated or truncated",
+                positions=here,
+            )
+
+    def features(self, std: np.ndarray) -> None:
+        """Check the observations' standard deviations over all the data."""
+        constant = np.flatnonzero(std == 0)
+        if constant.size:
+            positions = [{"feature": int(i)} for i in constant]
+            self.note(
+                "warn",
+                "constant feature",
+                "observations",
+                "never changes",
+                "nothing, or leave the feature out",
+                positions=positions,
+                count=len(positions),
+            )
+
+    def _finite(self, episode: int, name: str, array: np.ndarray) -> None:
+        bad = ~np.isfinite(array)
+        if bad.any():
+            problem = "is NaN" if np.isnan(array[bad][0]) else "is infinite"
+            self._at(episode, bad, "not finite", name, problem, "repair or remove the episode")
+
+    def _actions(self, episode: int, actions: np.ndarray) -> None:
+        space = self.spec.action_space
+        if space.kind == "discrete":
+            bad = (actions < space.start) | (actions >= space.start + space.n) | (actions != np.floor(actions))
+            problem = f"is not one of the {space.n} actions from {space.start}"
+            self._at(episode, bad, "action off the space", "actions", problem, "record actions of the declared space")
+            return
+        low, high = space.bounds
+        slack = np.where(np.isfinite(high - low), (high - low) * _BOUND_SLACK, 0)
+        with np.errstate(invalid="ignore"):
+            bad = (actions < low - slack) | (actions > high + slack)
+        self._at(
+            episode,
+            bad,
+            "action outside the space",
+            "actions",
+            "is outside the bounds of the action space",
+            "declare the true bounds, or clip the actions",
+        )
+
+    def _at(self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str) -> None:
+        if not bad.any():
+            return
+        axes = ("step",) if bad.ndim == 1 else ("step", "feature", "axis 2", "axis 3")
+        places = [
+            {"episode": episode, **dict(zip(axes, map(int, place), strict=False))}
+            for place in np.argwhere(bad)[:MAX_POSITIONS]
+        ]
+        self.note("refuse", kind, name, problem, fix, positions=places, count=int(bad.sum()))
+
+
+def refuse_poison(findings: Iterable[Finding], where: object) -> None:
+    """Raise one error that lists every finding of level refuse, if there is any."""
+    poison = [finding for finding in findings if finding.level == "refuse"]
+    if poison:
+        raise RLTransformerError(
+            "; ".join(map(str, poison[:5])) + (f"; and {len(poison) - 5} more kinds" if len(poison) > 5 else ""),
+            where=where,
+            fix="; ".join(dict.fromkeys(finding.fix for finding in poison[:5])) + " (rlt inspect lists everything)",
+        )
+
+
+def leaves(values: Any, name: str) -> dict[str, np.ndarray]:
+    """Return the arrays inside nested dicts and tuples, under names like observations[goal]."""
+    if isinstance(values, dict):
+        return {k: v for key, part in values.items() for k, v in leaves(part, f"{name}[{key}]").items()}
+    if isinstance(values, tuple):
+        return {k: v for i, part in enumerate(values) for k, v in leaves(part, f"{name}[{i}]").items()}
+    return {name: np.asarray(values)}
+
+
+def infer_spaces(trajectories: list[Trajectory], where: object) -> tuple[Space, Space, list[Finding]]:
+    """Guess spaces from arrays alone, and say what was guessed."""
+    if not trajectories:
+        raise RLTransformerError("holds no episode", where=where, fix="give at least one episode")
+    first = np.asarray(trajectories[0].observations)
+    if isinstance(trajectories[0].observations, dict | tuple):
+        raise RLTransformerError(
+            "observations are nested and no observation space is given", where=where, fix="pass observation_space="
+        )
+    observation = (
+        Space.box(first.shape[1:], 0, 255, "uint8")
+        if first.dtype == np.uint8 and first.ndim == 4
+        else Space.box(first.shape[1:])
+    )
+    actions = [np.asarray(t.actions) for t in trajectories if len(t.actions)]
+    if not actions:
+        raise RLTransformerError("holds no step", where=where, fix="give at least one episode that is not empty")
+    if all(a.dtype.kind in "iub" for a in actions):
+        n = int(max(a.max() for a in actions)) + 1
+        guess = Finding(
+            "warn",
+            "guessed space",
+            "actions",
+            f"{n} actions were counted; a larger one may exist",
+            "pass action_space=",
+            1,
+        )
+        return observation, Space.discrete(n), [guess]
+    shape = actions[0].shape[1:]
+    with np.errstate(invalid="ignore"):
+        largest = max(float(np.nanmax(np.abs(a.astype(np.float64)), initial=0)) for a in actions)
+    bound = 1.0 if not np.isfinite(largest) else max(1.0, largest)
+    problem = f"no bounds are given; {-bound:g} ... {bound:g} is assumed"
+    return (
+        observation,
+        Space.box(shape, -bound, bound),
+        [Finding("info" if bound == 1 else "warn", "guessed space", "actions", problem, "pass action_space=", 1)],
+    )

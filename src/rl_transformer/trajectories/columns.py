@@ -1,0 +1,143 @@
+"""From trajectories to columns: one conversion for memory and for disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.checks import Checker, Finding
+from rl_transformer.trajectories.nested import stack
+from rl_transformer.trajectories.returns import returns_to_go
+from rl_transformer.trajectories.spaces import DataSpec
+from rl_transformer.trajectories.statistics import ObservationStatistics, StreamingStatistics
+from rl_transformer.trajectories.trajectory import Trajectory
+
+STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
+_HASHED = ("observations", "actions", "rewards")  # what a source records; the rest follows from it
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known about all the columns once the last trajectory is in."""
+
+    offsets: np.ndarray
+    """(E + 1,) int64: episode e is the rows offsets[e] ... offsets[e + 1]."""
+    terminated: np.ndarray
+    truncated: np.ndarray
+    episode_returns: np.ndarray
+    """(E,) float64."""
+    final_observations: np.ndarray | None
+    """(E, ...): what was seen after each episode's last action; None if any was not recorded."""
+    statistics: ObservationStatistics | None
+    """None for images, which are divided by 255 instead."""
+    findings: list[Finding]
+    fingerprint: str
+    """SHA-256 over the canonical columns: the same for every format of the same data."""
+
+
+def assemble(
+    spec: DataSpec,
+    trajectories: Iterable[Trajectory],
+    append: Callable[[str, np.ndarray], None],
+    checker: Checker | None = None,
+) -> Summary:
+    """Check every trajectory, hand its columns to ``append(name, rows)``, and return the summary.
+
+    Columns are observations (float32 vectors or uint8 images), actions (float32 vectors, or int64
+    counted from 0), rewards (float64), returns_to_go (float32, summed in float64) and whatever
+    further columns the trajectories carry. Episodes with findings of structure are left out.
+    """
+    checker = checker or Checker(spec)
+    image = spec.observation_space.is_image
+    statistics = None if image else StreamingStatistics(spec.observation_space.flat_dim)
+    hashes = {name: hashlib.sha256() for name in _HASHED}
+    lengths, ends, totals, finals, extra_names = [], [], [], [], None
+    for episode, trajectory in enumerate(trajectories):
+        if not checker.structure(episode, trajectory):
+            continue
+        rows = _canonical(spec, checker, episode, trajectory)
+        if rows is None:
+            continue
+        extras = {name: np.asarray(values) for name, values in trajectory.extras.items()}
+        if extra_names is not None and set(extras) != extra_names:
+            raise RLTransformerError(
+                f"episode {episode} has the extra columns {sorted(extras)}, and the first one {sorted(extra_names)}",
+                where=spec.source,
+                fix="give every episode the same arrays",
+            )
+        extra_names = set(extras)
+        for name, values in {**rows, **extras}.items():
+            append(name, values)
+        for name in _HASHED:
+            hashes[name].update(np.ascontiguousarray(rows[name]).data)
+        if statistics is not None and np.isfinite(rows["observations"]).all():
+            statistics.add(rows["observations"])
+        checker.ends(episode, trajectory)
+        lengths.append(len(rows["rewards"]))
+        ends.append((trajectory.terminated, trajectory.truncated))
+        totals.append(float(rows["rewards"].sum()))
+        finals.append(_final(spec, trajectory))
+    if statistics is not None and statistics.count:
+        checker.features(statistics.result().std)
+    flags = np.array(ends, dtype=bool).reshape(-1, 2)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    digests = {name: value.hexdigest() for name, value in hashes.items()}
+    for name, values in (("offsets", offsets), ("ends", flags)):
+        digests[name] = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+    return Summary(
+        offsets=offsets,
+        terminated=flags[:, 0],
+        truncated=flags[:, 1],
+        episode_returns=np.array(totals),
+        final_observations=np.stack(finals) if finals and all(f is not None for f in finals) else None,
+        statistics=statistics.result() if statistics is not None else None,
+        findings=checker.findings,
+        fingerprint=hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
+    )
+
+
+def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Trajectory) -> dict[str, np.ndarray] | None:
+    try:
+        observations = spec.observation_space.flatten(trajectory.observations, where="observations")
+        actions = _actions(spec, trajectory)
+    except RLTransformerError as error:
+        name = "actions" if error.where == "actions" else "observations"
+        checker.note("refuse", "wrong shape or value", name, error.problem, error.fix, positions=[{"episode": episode}])
+        return None
+    rewards = trajectory.rewards.astype(np.float64)
+    checker.values(episode, observations, actions, rewards)
+    if spec.action_space.kind == "discrete":
+        with np.errstate(invalid="ignore"):
+            actions = actions.astype(np.int64) - spec.action_space.start
+    return {
+        "observations": observations,
+        "actions": actions,
+        "rewards": rewards,
+        "returns_to_go": returns_to_go(rewards).astype(np.float32),
+    }
+
+
+def _actions(spec: DataSpec, trajectory: Trajectory) -> np.ndarray:
+    """Return actions as (T, A) float32, or (T,) as recorded for a discrete space."""
+    if spec.action_space.kind == "box":
+        return spec.action_space.flatten(trajectory.actions, where="actions")
+    actions = np.asarray(trajectory.actions)
+    if actions.size != len(actions):
+        raise RLTransformerError(
+            f"has shape {actions.shape}, and a discrete action is one number",
+            where="actions",
+            fix="record one number a step",
+        )
+    return actions.reshape(-1)
+
+
+def _final(spec: DataSpec, trajectory: Trajectory) -> np.ndarray | None:
+    final = trajectory.final_observation
+    if final is None:
+        return None
+    return spec.observation_space.flatten(stack([final]), where="final_observation")[0]

@@ -1,0 +1,178 @@
+"""Logged data in one form: columns over all steps, and where each episode begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.checks import Checker, Finding, infer_spaces, refuse_poison
+from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, assemble
+from rl_transformer.trajectories.spaces import DataSpec, Space
+from rl_transformer.trajectories.statistics import ObservationStatistics
+from rl_transformer.trajectories.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class TrajectoryDataset:
+    """Trajectories as columns of N steps in all, and E episodes.
+
+    Columns may be memory-mapped: treat them as read-only.
+    """
+
+    spec: DataSpec
+    columns: Mapping[str, np.ndarray]
+    """observations (N, ...), actions (N, A) or (N,), rewards (N,), returns_to_go (N,), and extras."""
+    summary: Summary
+    location: str = ""
+    """The URI it was opened from; empty if it was made in memory."""
+
+    @property
+    def observations(self) -> np.ndarray:
+        """(N, D) float32, or (N, channels, height, width) uint8."""
+        return self.columns["observations"]
+
+    @property
+    def actions(self) -> np.ndarray:
+        """(N, A) float32 as recorded, or (N,) int64 counted from 0."""
+        return self.columns["actions"]
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(N,) float64."""
+        return self.columns["rewards"]
+
+    @property
+    def returns_to_go(self) -> np.ndarray:
+        """(N,) float32: undiscounted, the reward of the step included."""
+        return self.columns["returns_to_go"]
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(E + 1,): episode e is the rows offsets[e] ... offsets[e + 1]."""
+        return self.summary.offsets
+
+    @property
+    def num_trajectories(self) -> int:
+        """E."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return int(self.offsets[-1])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(E,) steps of each episode."""
+        return np.diff(self.offsets)
+
+    @property
+    def episode_returns(self) -> np.ndarray:
+        """(E,) float64: the sum of each episode's rewards."""
+        return self.summary.episode_returns
+
+    @property
+    def statistics(self) -> ObservationStatistics | None:
+        """Mean and standard deviation of the observations; None for images."""
+        return self.summary.statistics
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the canonical columns, whatever format they came from."""
+        return self.summary.fingerprint
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is odd about the data."""
+        return self.summary.findings
+
+    def trajectory(self, index: int) -> Trajectory:
+        """Return one episode."""
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        final, extras = self.summary.final_observations, set(self.columns) - set(STEP_COLUMNS)
+        start = self.spec.action_space.start
+        return Trajectory(
+            observations=self.observations[rows],
+            actions=self.actions[rows] + start if start else self.actions[rows],
+            rewards=self.rewards[rows],
+            terminated=bool(self.summary.terminated[index]),
+            truncated=bool(self.summary.truncated[index]),
+            final_observation=None if final is None else final[index],
+            extras={name: self.columns[name][rows] for name in sorted(extras)},
+        )
+
+    def __len__(self) -> int:
+        return self.num_trajectories
+
+    def __repr__(self) -> str:
+        name = self.location or self.spec.source or "in memory"
+        return f"TrajectoryDataset({name!r}, {self.num_trajectories} trajectories, {self.num_steps} steps)"
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Iterable[Mapping[str, Any]],
+        *,
+        observation_space: Any = None,
+        action_space: Any = None,
+        source: str = "episodes",
+    ) -> TrajectoryDataset:
+        """Make a data set from arrays.
+
+        Args:
+            episodes: One dict an episode: ``observations`` (T or T + 1 rows), ``actions`` (T rows),
+                ``rewards`` (T,), and ``terminated`` or ``truncated`` (a bool, or one a step).
+                Further arrays with T rows are carried along.
+            observation_space: A `Space` or gymnasium space. Guessed from the arrays if absent.
+            action_space: Likewise. Whole numbers are taken for discrete actions.
+            source: A name for messages.
+
+        Raises:
+            RLTransformerError: Data that would poison training: NaN, wrong lengths, actions outside
+                the space. The message names every kind, with its first episode and step.
+        """
+        trajectories = [Trajectory.from_mapping(e, where=f"{source}[{i}]") for i, e in enumerate(episodes)]
+        spaces = [
+            None if s is None or isinstance(s, Space) else Space.from_gymnasium(s, where=source)
+            for s in (observation_space, action_space)
+        ]
+        observation, action = (
+            given if isinstance(given, Space) else made
+            for given, made in zip((observation_space, action_space), spaces, strict=True)
+        )
+        guesses: list[Finding] = []
+        if observation is None or action is None:
+            guessed_observation, guessed_action, found = infer_spaces(trajectories, source)
+            guesses = found if action is None else []
+            observation, action = observation or guessed_observation, action or guessed_action
+        dataset = cls.in_memory(DataSpec(observation, action, source), trajectories, guesses=guesses)
+        refuse_poison(dataset.findings, source)
+        return dataset
+
+    @classmethod
+    def in_memory(
+        cls, spec: DataSpec, trajectories: Iterable[Trajectory], *, location: str = "", guesses: Iterable[Finding] = ()
+    ) -> TrajectoryDataset:
+        """Collect trajectories into columns, with findings of every level left to the caller."""
+        parts: dict[str, list[np.ndarray]] = {}
+        checker = Checker(spec)
+        for guess in guesses:
+            checker.note(guess.level, guess.kind, guess.field, guess.problem, guess.fix)
+        summary = assemble(spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker)
+        columns = {name: np.concatenate(rows) for name, rows in parts.items()}
+        if not columns and not summary.findings:
+            raise RLTransformerError("holds no episode", where=location or spec.source, fix="give at least one episode")
+        return cls(spec, columns, summary, location)
+
+
+def parse_uri(uri: str | Path) -> tuple[str, str]:
+    """Split ``scheme:rest``; an existing folder without a scheme is taken for a store."""
+    scheme, colon, rest = str(uri).partition(":")
+    if not colon:
+        return "rlt", str(uri)
+    return scheme, rest

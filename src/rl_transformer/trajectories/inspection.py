@@ -1,0 +1,85 @@
+"""What a data set is, in numbers: for `rlt inspect`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rl_transformer.trajectories.checks import LEVELS
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+
+_QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+
+
+def describe(dataset: TrajectoryDataset) -> dict[str, Any]:
+    """Return sizes, spaces, distributions, how episodes ended, and every finding, JSON-ready."""
+    summary, findings = dataset.summary, dataset.findings
+    unfinished = ~(summary.terminated | summary.truncated)
+    return {
+        "uri": dataset.location,
+        "fingerprint": dataset.fingerprint,
+        "num_trajectories": dataset.num_trajectories,
+        "num_steps": dataset.num_steps,
+        **dataset.spec.to_dict(),
+        "columns": {
+            name: {"dtype": str(c.dtype), "shape": list(c.shape)} for name, c in sorted(dataset.columns.items())
+        },
+        "returns": distribution(dataset.episode_returns),
+        "lengths": distribution(dataset.lengths),
+        "ends": {
+            "terminated": int(summary.terminated.sum()),
+            "truncated": int((summary.truncated & ~summary.terminated).sum()),
+            "unfinished": int(unfinished.sum()),
+        },
+        "observation_mean": None if dataset.statistics is None else _finite(dataset.statistics.mean),
+        "observation_std": None if dataset.statistics is None else _finite(dataset.statistics.std),
+        "findings": [finding.to_dict() for finding in findings],
+        "refused": any(finding.level == LEVELS[0] for finding in findings),
+    }
+
+
+def distribution(values: np.ndarray) -> dict[str, float] | None:
+    """Return mean, standard deviation and quartiles; None of nothing, or of numbers that are not finite."""
+    if not len(values) or not np.isfinite(values).all():
+        return None
+    named = {name: float(np.quantile(values, q)) for name, q in _QUANTILES.items()}
+    return {"mean": float(values.mean()), "std": float(values.std()), **named}
+
+
+def as_text(description: dict[str, Any]) -> str:
+    """Return the description as a few lines for a person."""
+    d = description
+    lines = [
+        f"{d['uri'] or d['source']}: {d['num_trajectories']} episodes, {d['num_steps']} steps, fingerprint {d['fingerprint'][:12]}",
+        f"observations {_space(d['observation_space'])}, actions {_space(d['action_space'])}",
+        f"ends: {d['ends']['terminated']} terminated, {d['ends']['truncated']} truncated, {d['ends']['unfinished']} unfinished",
+    ]
+    if d["env_id"]:
+        lines.append(f"this data says it was made in {d['env_id']}: pass --env-id {d['env_id']} to act there")
+    for name in ("returns", "lengths"):
+        if d[name]:
+            lines.append(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in d[name].items()))
+    for finding in d["findings"]:
+        first = (
+            f" (first: {', '.join(f'{k} {v}' for k, v in finding['positions'][0].items())})"
+            if finding["positions"]
+            else ""
+        )
+        lines.append(
+            f"{finding['level'].upper()}: {finding['kind']}: {finding['field']} {finding['problem']}, {finding['count']} times{first}\n  fix: {finding['fix']}"
+        )
+    lines.append("training would refuse this data" if d["refused"] else "nothing that training would refuse")
+    return "\n".join(lines)
+
+
+def _space(space: dict[str, Any]) -> str:
+    if space["kind"] == "discrete":
+        return f"{space['n']} discrete"
+    if space["kind"] in ("dict", "tuple"):
+        return f"{space['kind']} of " + ", ".join(f"{name}: {_space(part)}" for name, part in space["parts"])
+    return f"{space['kind']} {tuple(space['shape'])}"
+
+
+def _finite(values: np.ndarray) -> list[float | None]:
+    return [float(v) if np.isfinite(v) else None for v in values]

@@ -1,0 +1,111 @@
+"""Minari data sets that are already on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.files import read_json
+from rl_transformer.trajectories.readers.hdf5 import open_hdf5
+from rl_transformer.trajectories.spaces import DataSpec, Space
+from rl_transformer.trajectories.trajectory import Trajectory, split_final
+
+_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*-v\d+")
+
+
+def read_minari(dataset_id: str) -> tuple[DataSpec, Iterator[Trajectory], list]:
+    """Return the spaces and the trajectories of a local Minari data set, HDF5 or Arrow.
+
+    The environment that the data set names is shown as text and never built. Its T + 1 observations
+    are cut in every episode: T that were acted on, and the final one.
+
+    Raises:
+        RLTransformerError: A malformed id, a data set that is not here, or spaces that are missing
+            or not supported.
+    """
+    folder = _folder(dataset_id)
+    metadata_file = folder / "data" / "metadata.json"
+    metadata = read_json(metadata_file, fix=f"download it: minari download {dataset_id}, or set MINARI_DATASETS_PATH")
+    missing = [name for name in ("observation_space", "action_space") if not metadata.get(name)]
+    if missing:
+        raise RLTransformerError(
+            f"the metadata has no {' and no '.join(missing)}",
+            where=metadata_file,
+            fix="write the data set again with both spaces, or use TrajectoryDataset.from_episodes",
+        )
+    for path in sorted((folder / "data").glob("*.hdf5")):
+        open_hdf5(path).close()
+    from minari import MinariDataset
+
+    try:
+        dataset = MinariDataset(folder / "data")
+        spaces = dataset.observation_space, dataset.action_space
+    except Exception as error:
+        raise RLTransformerError(
+            f"Minari cannot open it: {error}", where=folder, fix=f"download it again: minari download {dataset_id}"
+        ) from error
+    observation, action = (Space.from_gymnasium(space, where=f"minari:{dataset_id}") for space in spaces)
+    spec = DataSpec(observation, action, f"minari:{dataset_id}", _env_id(metadata))
+    return spec, _episodes(dataset, folder), []
+
+
+def _folder(dataset_id: str) -> Path:
+    where = f"minari:{dataset_id}"
+    if not _ID.fullmatch(dataset_id):
+        raise RLTransformerError("is not a Minari id", where=where, fix="write it as minari:NAMESPACE/NAME-v0")
+    root = Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets").expanduser()
+    folder = root.joinpath(*dataset_id.split("/"))
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise RLTransformerError(
+            "leads out of the folder of data sets",
+            where=where,
+            fix="keep data sets, not links, below MINARI_DATASETS_PATH",
+        )
+    if not (folder / "data").is_dir():
+        found = (
+            sorted(p.parent.parent.relative_to(root).as_posix() for p in root.glob("**/data/metadata.json"))
+            if root.is_dir()
+            else []
+        )
+        raise RLTransformerError(
+            f"no such data set below {root}; there: {', '.join(found[:8]) or 'none'}",
+            where=where,
+            fix=f"minari download {dataset_id}, or set MINARI_DATASETS_PATH to the folder that holds it",
+        )
+    return folder
+
+
+def _env_id(metadata: dict) -> str | None:
+    import json
+
+    try:
+        return str(json.loads(metadata["env_spec"])["id"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _episodes(dataset: Any, folder: Path) -> Iterator[Trajectory]:
+    done = 0
+    try:
+        for episode in dataset.iterate_episodes():
+            rewards = np.asarray(episode.rewards)
+            observations, final = split_final(episode.observations, len(rewards))
+            yield Trajectory(
+                observations=observations,
+                actions=np.asarray(episode.actions),
+                rewards=rewards,
+                terminated=bool(np.any(episode.terminations[-1:])),
+                truncated=bool(np.any(episode.truncations[-1:])),
+                final_observation=final,
+            )
+            done += 1
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise RLTransformerError(
+            f"episode {done} cannot be read: {error}", where=folder, fix="download the data set again"
+        ) from error

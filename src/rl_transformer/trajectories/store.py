@@ -1,0 +1,147 @@
+"""The `rlt:` store: one memory-mapped array a column, written once, opened at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.files import below, check_format, to_json, verify_folder, write_folder, write_text
+from rl_transformer.trajectories.checks import Checker, Finding, refuse_poison
+from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, assemble
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.spaces import DataSpec
+from rl_transformer.trajectories.statistics import ObservationStatistics
+from rl_transformer.trajectories.trajectory import Trajectory
+
+FORMAT_VERSION = 1
+_EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "final_observations")
+_STATISTICS = ("observation_mean", "observation_std")
+
+
+class _GrowingArray:
+    """Appends rows to a .npy file; the header, which numpy pads for this, is set at the end."""
+
+    def __init__(self, path: Path, rows: np.ndarray) -> None:
+        self.dtype, self.row_shape, self.num_rows = rows.dtype, rows.shape[1:], 0
+        self.path = path
+        self._file: BinaryIO = path.open("wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        shape = (self.num_rows, *self.row_shape)
+        npy.write_array_header_1_0(
+            self._file, {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        )
+
+    def append(self, rows: np.ndarray) -> None:
+        if rows.dtype != self.dtype or rows.shape[1:] != self.row_shape:
+            raise RLTransformerError(
+                f"rows of {rows.dtype} {rows.shape[1:]} after rows of {self.dtype} {self.row_shape}",
+                where=self.path.stem,
+                fix="give every episode arrays of one type and shape",
+            )
+        self._file.write(np.ascontiguousarray(rows).data)
+        self.num_rows += len(rows)
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+
+def write_store(
+    folder: Path, spec: DataSpec, trajectories: Iterable[Trajectory], *, notes: Iterable[Finding] = ()
+) -> TrajectoryDataset:
+    """Write trajectories as they come, in memory that holds one of them, and open the result.
+
+    Returns-to-go, statistics, findings and hashes are computed here, once. Data that would poison
+    training is refused and nothing is written.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise RLTransformerError(
+            "is there already and not empty", where=folder, fix="name another folder, or remove this one"
+        )
+
+    def fill(temporary: Path) -> dict:
+        arrays: dict[str, _GrowingArray] = {}
+
+        def append(name: str, rows: np.ndarray) -> None:
+            if name not in arrays:
+                arrays[name] = _GrowingArray(below(temporary, f"{name}.npy"), rows)
+            arrays[name].append(rows)
+
+        summary = assemble(spec, trajectories, append, checker := Checker(spec))
+        for array in arrays.values():
+            array.close()
+        for note in notes:
+            checker.note(note.level, note.kind, note.field, note.problem, note.fix, count=note.count)
+        refuse_poison(checker.findings, spec.source or folder)
+        if not arrays:
+            raise RLTransformerError("holds no episode", where=spec.source or folder, fix="give at least one episode")
+        _write_summary(temporary, summary)
+        info = {"format_version": FORMAT_VERSION, "fingerprint": summary.fingerprint, "step_columns": sorted(arrays)}
+        findings = [finding.to_dict() for finding in checker.findings]
+        write_text(temporary / "store.json", to_json({**info, **spec.to_dict(), "findings": findings}))
+        return {"format_version": FORMAT_VERSION}
+
+    if folder.exists():
+        folder.rmdir()
+    write_folder(folder, fill)
+    return open_store(folder)
+
+
+def _write_summary(folder: Path, summary: Summary) -> None:
+    for name in _EPISODE_COLUMNS:
+        values = getattr(summary, name)
+        if values is not None:
+            np.save(folder / f"{name}.npy", values, allow_pickle=False)
+    if summary.statistics is not None:
+        np.save(folder / "observation_mean.npy", summary.statistics.mean, allow_pickle=False)
+        np.save(folder / "observation_std.npy", summary.statistics.std, allow_pickle=False)
+
+
+def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
+    """Map a store's columns; reads the manifest and file sizes, and every byte with ``verify``."""
+    from rl_transformer.files import read_json
+
+    again = "write the store again with rlt convert or rlt collect"
+    if not folder.is_dir():
+        raise RLTransformerError(
+            "no such folder", where=folder, fix="name a store written by rlt collect or rlt convert"
+        )
+    manifest = verify_folder(folder, hashes=verify)
+    info = read_json(below(folder, "store.json"), fix=again)
+    check_format(info, FORMAT_VERSION, where=folder / "store.json")
+    listed = {name.removesuffix(".npy") for name in manifest["files"] if name.endswith(".npy")}
+    arrays = {name: _map(below(folder, f"{name}.npy"), again) for name in listed}
+    needed = {*STEP_COLUMNS, "offsets", "terminated", "truncated", "episode_returns"}
+    offsets = arrays.get("offsets", np.zeros(0))
+    steps = {name: arrays[name] for name in info.get("step_columns", ()) if name in arrays}
+    if not needed <= listed or any(len(column) != offsets[-1] for column in steps.values()):
+        raise RLTransformerError("columns are missing or of unequal length", where=folder, fix=again)
+    mean, std = (arrays.get(name) for name in _STATISTICS)
+    summary = Summary(
+        offsets=offsets,
+        terminated=arrays["terminated"],
+        truncated=arrays["truncated"],
+        episode_returns=arrays["episode_returns"],
+        final_observations=arrays.get("final_observations"),
+        statistics=None if mean is None or std is None else ObservationStatistics(mean, std),
+        findings=[Finding(**finding) for finding in info["findings"]],
+        fingerprint=info["fingerprint"],
+    )
+    return TrajectoryDataset(DataSpec.from_dict(info, where=folder / "store.json"), steps, summary, f"rlt:{folder}")
+
+
+def _map(path: Path, fix: str) -> np.ndarray:
+    try:
+        # Copy-on-write, so that torch may share the pages; nothing writes to them. asarray drops
+        # the memmap class, which costs more than the slice itself on every access.
+        return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (ValueError, OSError) as error:
+        raise RLTransformerError(f"cannot be mapped: {error}", where=path, fix=fix) from None

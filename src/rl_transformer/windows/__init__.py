@@ -1,0 +1,1 @@
+"""Fixed-length model inputs cut from trajectories."""
