@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.models.dropout import Dropout
+from rl_transformer.models.gpt2 import rows_around
 from rl_transformer.models.heads import make_action_head
 
 
@@ -23,17 +25,18 @@ class BehaviorCloningModel(nn.Module):
         layers: list[nn.Module] = []
         width = context_length * config.state_dim
         for _ in range(config.n_layer):
-            layers += [nn.Linear(width, config.hidden_size), nn.ReLU(), nn.Dropout(config.resid_pdrop)]
+            layers += [nn.Linear(width, config.hidden_size), nn.ReLU(), Dropout(config.resid_pdrop)]
             width = config.hidden_size
         self.layers = nn.Sequential(*layers)
         self.predict_action = make_action_head(config)
 
     def predict_actions(
-        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, last_only: bool = False
+        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, at: int | None = None
     ) -> Tensor:
-        """Return the action head's parameters, (B, T, parameters) or (B, parameters) with ``last_only``."""
+        """Return the action head's parameters, (B, T, parameters) or (B, parameters) with ``at``."""
         padded = torch.cat([states.new_zeros(len(states), self.context_length - 1, states.shape[2]), states], dim=1)
         stacked = padded.unfold(1, self.context_length, 1).transpose(2, 3).flatten(2)  # (B, T, K * state_dim)
-        if last_only:
-            stacked = stacked[:, -1]
-        return self.predict_action(self.layers(stacked))
+        if at is None:
+            return self.predict_action(self.layers(stacked))
+        rows, place = rows_around(at, stacked.shape[1])
+        return self.predict_action(self.layers(stacked[:, rows]))[:, place]

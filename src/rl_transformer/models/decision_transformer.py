@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
 from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder
-from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model
+from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, rows_around
 from rl_transformer.models.heads import make_action_head
 
 
@@ -96,7 +96,7 @@ class DecisionTransformerModel(nn.Module):
         return self.embed_return if name == RETURN_TO_GO else self.embed_conditions[name]
 
     def predict_actions(
-        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, last_only: bool = False
+        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, at: int | None = None
     ) -> Tensor:
         """Return the action head's parameters at the observation tokens.
 
@@ -108,17 +108,18 @@ class DecisionTransformerModel(nn.Module):
             actions: (B, T, A) in [-1, 1], or (B, T) whole numbers with a discrete head.
             conditions: (B, T, C), scaled.
             timesteps: (B, T) whole numbers below max_ep_len.
-            last_only: Predict only the last timestep: what acting needs.
+            at: Predict only this timestep of every window: what acting needs. None predicts all.
 
         Returns:
-            (B, T, parameters), or (B, parameters) with ``last_only``.
+            (B, T, parameters), or (B, parameters) with ``at``.
         """
         tokens = self.tokens(states, actions, conditions, timesteps)
         tokens = tokens[:, :-1]  # nothing that is predicted sees the last action
-        if last_only:
-            return self.predict_action(self.encoder.run_at(tokens, slice(-1, None))).squeeze(1)
-        every = slice(self.config.observation_token, None, self.config.tokens_per_timestep)
-        return self.predict_action(self.encoder.run_at(tokens, every))
+        first, stride = self.config.observation_token, self.config.tokens_per_timestep
+        if at is None:
+            return self.predict_action(self.encoder.run_at(tokens, slice(first, None, stride)))
+        rows, place = rows_around(at * stride + first, tokens.shape[1])
+        return self.predict_action(self.encoder.run_at(tokens, rows))[:, place]
 
     def forward(
         self,

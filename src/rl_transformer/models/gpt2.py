@@ -125,6 +125,20 @@ class Block(nn.Module):
         return self.dropout.add_to(hidden, self.mlp(self.ln_2(hidden))), weights
 
 
+SAME_SUMS_FROM = 4
+
+
+def rows_around(index: int, length: int) -> tuple[slice, int]:
+    """Return four neighboring rows (if there are so many) that hold ``index``, and its place among them.
+
+    A matrix product of fewer than four rows is summed in another order on CPUs. Computing four rows
+    where one is wanted costs next to nothing and makes an action the same to the bit, whether its
+    episode acts alone or among others.
+    """
+    begin = max(0, index + 1 - SAME_SUMS_FROM)
+    return slice(begin, min(length, begin + SAME_SUMS_FROM)), index - begin
+
+
 def causal_mask(length: int, valid: Tensor | None, *, device: torch.device) -> Tensor:
     """Return what each token must not see, to be added to the scores: (B or 1, 1, L, L).
 
@@ -189,7 +203,7 @@ class DecisionTransformerGPT2Model(nn.Module):
         **unsupported: object,
     ) -> TrunkOutput:
         """Run every block over word indices (B, L) or embedded tokens (B, L, E)."""
-        given = sorted(name for name, value in unsupported.items() if value not in (None, False))
+        given = sorted(name for name, value in unsupported.items() if value is not None and value is not False)
         if given:
             raise RLTransformerError(
                 f"{', '.join(given)} is not supported by this trunk",

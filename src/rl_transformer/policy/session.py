@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.models.gpt2 import SAME_SUMS_FROM
 from rl_transformer.trajectories.nested import stack
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class SessionBatch:
     """S live episodes that act together; each sees only its own history.
 
     Sessions whose histories are equally long are computed in one forward pass over exactly that
-    many steps, so that no padding exists and an action does not depend on who acts beside it.
+    many steps, so that an action does not depend on who acts beside it.
     """
 
     def __init__(self, policy: Policy, targets: Sequence[float | None], seeds: Sequence[int]) -> None:
@@ -151,11 +152,15 @@ class SessionBatch:
 
     def _predict(self, rows: np.ndarray, length: int, allowed: Tensor | None) -> Tensor:
         newest = self.step[rows][:, None]
-        slots = (newest - np.arange(length - 1, -1, -1)) % self.policy.spec.context_length  # oldest first
+        ages = np.arange(length - 1, -1, -1)  # oldest first
+        if length < SAME_SUMS_FROM:
+            # The newest step again, where causality hides it: see rows_around.
+            ages = np.concatenate([ages, np.zeros(SAME_SUMS_FROM - length, dtype=np.int64)])
+        slots = (newest - ages) % self.policy.spec.context_length
         at = (rows[:, None], slots)
         head = self.policy.model.predict_action
         inputs = (self._states[at], self._actions[at], self._conditions[at], self._timesteps[at])
-        parameters = self.policy.model.predict_actions(*inputs, last_only=True)
+        parameters = self.policy.model.predict_actions(*inputs, at=length - 1)
         if self.policy.spec.action_selection == "greedy":
             return head.greedy(parameters, allowed)
         size = 1 if self._discrete else self._actions.shape[2]

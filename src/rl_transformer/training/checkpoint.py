@@ -7,6 +7,7 @@ and renamed. What counts is the newest one that verifies; nothing is ever delete
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,9 @@ def save_checkpoint(
         write_text(temporary / "state.json", to_json({"step": step, **state}))
 
     path = folder / f"step-{step}"
+    if path.exists() and newest_verified(folder, lambda _: None) != path:
+        # Somebody's checkpoint lost its manifest, or was damaged: that is no reason to delete it.
+        path.rename(folder / f"{path.name}.set-aside-{secrets.token_hex(4)}")
     write_folder(path, fill)
     return path
 

@@ -84,7 +84,8 @@ class Trainer:
                         signals.check()
             finally:
                 progress.close()
-        self.save()
+        if self.step % self.config.checkpoint_every:
+            self.save()
 
     def update(self, step: int) -> float:
         """Make update ``step`` and return its loss. Every random draw is a function of (seed, step)."""
