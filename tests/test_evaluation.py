@@ -145,11 +145,13 @@ def test_charts_and_videos_are_written(policy, cloner, tmp_path):
     plot_asked_and_achieved(reports, point_data().episode_returns.tolist(), tmp_path / "asked.png")
     plot_data([1.0, 2.0], [3, 4], tmp_path / "data.png")
     for name in ("asked.png", "data.png"):
-        assert Image.open(tmp_path / name).size[0] > 500
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size[0] > 500
     frames = run_episodes(policy, POINT, [5.0, 5.0], [0, 1], record=1)[0].frames
     assert len(frames) == 12
     save_video(frames, str(tmp_path / "v.gif"))
-    assert Image.open(tmp_path / "v.gif").n_frames > 1
+    with Image.open(tmp_path / "v.gif") as animation:
+        assert animation.n_frames > 1
     save_video(frames, str(tmp_path / "v.mp4"))
     assert (tmp_path / "v.mp4").stat().st_size > 500
     with pytest.raises(RLTransformerError, match=r"neither a \.gif nor an \.mp4"):

@@ -10,24 +10,27 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.evaluation.evaluate import evaluate
-from rl_transformer.evaluation.report import EvaluationReport, versions
 from rl_transformer.files import read_json, to_json, write_text
 from rl_transformer.models import DecisionTransformerConfig, build_model
 from rl_transformer.policy import Policy, PolicySpec
 from rl_transformer.training.loop import Trainer
 from rl_transformer.training.metrics import Metrics
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
+from rl_transformer.versions import versions
 from rl_transformer.windows.conditions import ReturnRule
 from rl_transformer.windows.gather import WindowGatherer
 from rl_transformer.windows.sampling import WindowSampler, split_trajectories, top_trajectories
 from rl_transformer.windows.scaling import Scaling
+
+if TYPE_CHECKING:
+    from rl_transformer.evaluation.report import EvaluationReport
 
 
 def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset | None = None) -> Path:
@@ -47,7 +50,7 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
     """
     config.check()
     folder = Path(config.output)
-    if prepare_folder(folder, config, resume=resume):
+    if is_finished(folder, config, resume=resume):
         return folder
     torch.set_num_threads(config.training.threads or torch.get_num_threads())
     device = find_device(config.training.device)
@@ -80,8 +83,9 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
         dataset.offsets, learned, **options, return_balance=config.windows.return_balance, episode_returns=returns
     )
 
-    # Training: up to train_steps, from the newest checkpoint if there is one.
+    # Training: up to train_steps, from the newest checkpoint if there is one. Nothing was written so far.
     policy = Policy(spec, model, scaling.to(device))
+    write_run_files(folder, config)
     trainer = Trainer(
         model=model,
         sampler=sampler,
@@ -220,6 +224,9 @@ def evaluator(policy: Policy, config: RunConfig) -> Callable[[int, Callable[[], 
 
 def final_evaluation(policy: Policy, config: RunConfig, check: Callable[[], None] = lambda: None) -> EvaluationReport:
     """Evaluate as ``config.evaluation`` says."""
+    # Imported here: training on a store needs neither scipy nor an environment.
+    from rl_transformer.evaluation.evaluate import evaluate
+
     e = config.evaluation
     return evaluate(
         policy,
@@ -231,28 +238,31 @@ def final_evaluation(policy: Policy, config: RunConfig, check: Callable[[], None
     )
 
 
-def prepare_folder(folder: Path, config: RunConfig, *, resume: bool) -> bool:
-    """Write config.json and run.json into a new run folder, or check those of the run to resume.
-
-    Returns:
-        Whether the run is already finished.
-    """
-    path = folder / "config.json"
+def is_finished(folder: Path, config: RunConfig, *, resume: bool) -> bool:
+    """Check that a run may be made in ``folder``, and return whether it is there and finished."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
         raise RLTransformerError(
             "is there already and not empty",
             where=folder,
             fix="name another folder, or pass --resume to continue the run in it",
         )
-    if path.exists():
-        stored = read_json(path, fix="remove the folder and start again")
-        steps = _check_same(stored, config.to_dict(), folder)
-        if steps == config.training.train_steps and (folder / "policy" / "manifest.json").exists():
-            print(f"{folder} is finished at step {steps}: nothing to do", flush=True)
-            return True
-    write_text(path, to_json(config.to_dict()))
-    write_text(folder / "run.json", to_json(describe_machine(config)))
-    return False
+    if not (folder / "config.json").exists():
+        return False
+    stored = read_json(folder / "config.json", fix="remove the folder and start again")
+    steps = _check_same(stored, config.to_dict(), folder)
+    if steps < config.training.train_steps or not (folder / "policy" / "manifest.json").exists():
+        return False
+    print(f"{folder} is finished at step {steps}: nothing to do", flush=True)
+    return True
+
+
+def write_run_files(folder: Path, config: RunConfig) -> None:
+    """Write config.json, complete, and run.json: the machine."""
+    try:
+        write_text(folder / "config.json", to_json(config.to_dict()))
+        write_text(folder / "run.json", to_json(describe_machine(config)))
+    except OSError as error:
+        raise RLTransformerError(f"cannot be written: {error.strerror}", where=folder, fix="name a folder that you may write to") from None
 
 
 def _check_same(stored: dict, wanted: dict, folder: Path) -> int:

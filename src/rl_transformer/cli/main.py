@@ -49,7 +49,7 @@ def make_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 the user can fix it; bugs keep their traceback (1)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = _files_first(list(sys.argv[1:] if arguments is None else arguments))
     try:
         parsed = make_parser(arguments).parse_args(arguments)
         name = parsed.subcommand
@@ -58,8 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ArgumentError as error:
-        command = arguments[0] if arguments and arguments[0] in _COMMANDS else ""
-        print(f"error: {' '.join(str(error).split())[:600]}\n  fix: see rlt {command} --help", file=sys.stderr)
+        message = " ".join(str(error).split())[:600]
+        if message.startswith("Problems parsing config") and "--config" in arguments:
+            message = f"{arguments[arguments.index('--config') + 1]}: {message}"
+        command = [name for name in arguments[:1] if name in _COMMANDS]
+        print(f"error: {message}\n  fix: see {' '.join(['rlt', *command])} --help", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -68,6 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{error}; continue with --resume", file=sys.stderr)
             return int(getattr(error, "exit_code", 1))
         raise
+
+
+def _files_first(arguments: list[str]) -> list[str]:
+    """Move ``--config FILE`` to the front of the options, so that an option wins over the file wherever it stands."""
+    files, rest = [], []
+    words = iter(arguments)
+    for word in words:
+        if word == "--config":
+            files += [word, *[value for value in [next(words, None)] if value is not None]]
+        else:
+            (files if word.startswith("--config=") else rest).append(word)
+    return [*rest[:2], *files, *rest[2:]]
 
 
 def entry() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.evaluation.report import EvaluationReport, TargetReport, versions
+from rl_transformer.evaluation.report import EvaluationReport, TargetReport
 from rl_transformer.evaluation.rollout import Episode, run_episodes
 from rl_transformer.evaluation.statistics import D4RL_REFERENCES
 from rl_transformer.policy import Policy
+from rl_transformer.versions import versions
 
 
 def evaluate(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,6 @@ from rl_transformer.evaluation.statistics import (
     rank_correlation,
     standard_error,
 )
-
-_PACKAGES = ("rl-transformer", "torch", "numpy", "gymnasium", "mujoco")
-
 
 @dataclass
 class TargetReport:
@@ -94,14 +89,3 @@ class EvaluationReport:
             if t.normalized_score is not None:
                 rows[-1] += f"   normalized {t.normalized_score:.1f} ({t.reference})"
         return f"{self.env_id}, seeds from {self.seed} (interval over episodes of one policy)\n" + "\n".join(rows)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a score depends on; the MuJoCo version changes returns."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

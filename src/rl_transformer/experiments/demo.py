@@ -18,7 +18,6 @@ from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.environments import make_environment
 from rl_transformer.evaluation.evaluate import evaluate_and_record
 from rl_transformer.evaluation.record import record_episodes
-from rl_transformer.evaluation.report import versions
 from rl_transformer.evaluation.rollout import save_video
 from rl_transformer.evaluation.statistics import success_rate
 from rl_transformer.files import to_json, write_text
@@ -27,6 +26,7 @@ from rl_transformer.presets import key_to_door
 from rl_transformer.run import train
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.store import write_store
+from rl_transformer.versions import versions
 
 NUM_EPISODES = 1_000
 EVALUATION_SEED = 1_000_000

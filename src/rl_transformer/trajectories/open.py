@@ -47,6 +47,9 @@ def read_trajectories(uri: str | Path, *, keep_unfinished: bool = False, verify:
 def open_source(uri: str | Path, *, keep_unfinished: bool = False) -> Source:
     """Return spaces, an iterator over trajectories, and notes, without holding the data."""
     scheme, rest = parse_uri(uri)
+    if scheme == "rlt":
+        store = read_trajectories(uri)
+        return store.spec, (store.trajectory(i) for i in range(len(store))), store.findings
     if scheme not in _SOURCES:
         known = ", ".join(f"{name}:" for name in (*_SOURCES, "rlt"))
         raise RLTransformerError(
