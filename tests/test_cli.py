@@ -18,7 +18,18 @@ from rl_transformer.trajectories.store import open_store, write_store
 
 from .toys import POINT, point_data
 
-QUICK = ["--train-steps", "4", "--model.hidden_size", "8", "--model.n_layer", "1", "--training.batch_size", "4", "--training.threads", "1"]
+QUICK = [
+    "--train-steps",
+    "4",
+    "--model.hidden_size",
+    "8",
+    "--model.n_layer",
+    "1",
+    "--training.batch_size",
+    "4",
+    "--training.threads",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +40,36 @@ def ready(tmp_path_factory):
     write_store(folder / "store", data.spec, (data.trajectory(i) for i in range(len(data))))
     store = f"rlt:{folder / 'store'}"
     assert main(["train", "gym", "--data", store, "--output", str(folder / "run"), *QUICK]) == 0
-    assert main(["train", "gym", "--data", store, "--output", str(folder / "bc"), *QUICK, "--model.conditions", "[]"]) == 0
+    assert (
+        main(["train", "gym", "--data", store, "--output", str(folder / "bc"), *QUICK, "--model.conditions", "[]"]) == 0
+    )
     return folder
 
 
 def test_train_then_evaluate_from_the_command_line(ready, tmp_path, capsys):
     run = ready / "run"
-    for name in ("config.json", "metrics.jsonl", "timing.jsonl", "run.json", "policy/policy.json", "policy/policy.safetensors", "policy/manifest.json"):
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "run.json",
+        "policy/policy.json",
+        "policy/policy.safetensors",
+        "policy/manifest.json",
+    ):
         assert (run / name).is_file()
     assert not [p for p in run.rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".bin", ".ckpt")]
     arguments = ["--env-id", POINT, "--target-return", "3", "9", "--num-episodes", "2"]
-    files = ["--json", str(tmp_path / "e.json"), "--video", str(tmp_path / "v.gif"), "--figure", str(tmp_path / "f.png"), "--data", f"rlt:{ready / 'store'}"]
+    files = [
+        "--json",
+        str(tmp_path / "e.json"),
+        "--video",
+        str(tmp_path / "v.gif"),
+        "--figure",
+        str(tmp_path / "f.png"),
+        "--data",
+        f"rlt:{ready / 'store'}",
+    ]
     assert main(["evaluate", str(run), *arguments, *files]) == 0
     report = json.loads((tmp_path / "e.json").read_text())
     assert [t["target_return"] for t in report["targets"]] == [3, 9]
@@ -50,7 +80,23 @@ def test_train_then_evaluate_from_the_command_line(ready, tmp_path, capsys):
 
 def test_collect_convert_and_inspect(ready, tmp_path, capsys):
     assert main(["collect", KEY_TO_DOOR, "--output", str(tmp_path / "walks"), "--num-episodes", "5"]) == 0
-    assert main(["collect", POINT, "--output", str(tmp_path / "own"), "--num-episodes", "2", "--policy", str(ready / "run"), "--target-return", "6"]) == 0
+    assert (
+        main(
+            [
+                "collect",
+                POINT,
+                "--output",
+                str(tmp_path / "own"),
+                "--num-episodes",
+                "2",
+                "--policy",
+                str(ready / "run"),
+                "--target-return",
+                "6",
+            ]
+        )
+        == 0
+    )
     assert open_store(tmp_path / "walks").num_steps == 225
     with h5py.File(tmp_path / "d.hdf5", "w") as file:
         data = point_data(3)
@@ -76,7 +122,15 @@ def test_inspect_lists_everything_and_exits_with_2_if_training_would_refuse(tmp_
         observations[7, 1] = np.nan
         actions = np.zeros((10, 1), np.float32)
         actions[2] = 5
-        file.update({"observations": observations, "actions": actions, "rewards": np.zeros(10), "terminals": np.arange(10) % 5 == 4, "timeouts": np.zeros(10)})
+        file.update(
+            {
+                "observations": observations,
+                "actions": actions,
+                "rewards": np.zeros(10),
+                "terminals": np.arange(10) % 5 == 4,
+                "timeouts": np.zeros(10),
+            }
+        )
     assert main(["inspect", f"d4rl:{tmp_path / 'bad.hdf5'}", "--json", str(tmp_path / "i.json")]) == 2
     said = capsys.readouterr().out
     assert "REFUSE: not finite: observations is NaN, 1 times (first: episode 1, step 2, feature 1)" in said
@@ -129,17 +183,32 @@ def bad_inputs(ready, tmp):
         "unknown scheme": (with_data("ftp:x"), "ftp"),
         "no such d4rl file": (with_data("d4rl:/nowhere.hdf5"), "/nowhere.hdf5: no such file"),
         "not HDF5": (with_data(f"d4rl:{tmp / 'text.hdf5'}"), "text.hdf5: cannot be read as HDF5"),
-        "NaN in the data": (with_data(f"d4rl:{tmp / 'nan.hdf5'}"), "episode 0, step 0, feature 0, observations: is NaN"),
+        "NaN in the data": (
+            with_data(f"d4rl:{tmp / 'nan.hdf5'}"),
+            "episode 0, step 0, feature 0, observations: is NaN",
+        ),
         "no episode ends": (with_data(f"d4rl:{tmp / 'endless.hdf5'}"), "no episode of the 4 steps ends"),
         "no such store": (with_data("rlt:/nowhere"), "/nowhere: no such folder"),
         "an empty folder as store": (with_data(f"rlt:{tmp / 'empty'}"), "manifest.json: no such file"),
         "malformed Minari id": (with_data("minari:../x-v0"), "not a Minari id"),
         "no such Minari set": (with_data("minari:no/such-v0"), "no such data set"),
         "output holds something": (["train", "gym", "--data", store, "--output", run, *QUICK], "already and not empty"),
-        "output is a file": (["train", "gym", "--data", store, "--output", str(tmp / "text.hdf5"), *QUICK], "text.hdf5"),
-        "output below a file": (["train", "gym", "--data", store, "--output", str(tmp / "text.hdf5/x"), *QUICK], "text.hdf5"),
-        "resume with another option": (["train", "gym", "--data", store, "--output", run, *QUICK, "--resume", "--seed", "9"], "training.seed"),
-        "no updates": (["train", "gym", "--data", store, "--output", out, "--train-steps", "0"], "training.train_steps"),
+        "output is a file": (
+            ["train", "gym", "--data", store, "--output", str(tmp / "text.hdf5"), *QUICK],
+            "text.hdf5",
+        ),
+        "output below a file": (
+            ["train", "gym", "--data", store, "--output", str(tmp / "text.hdf5/x"), *QUICK],
+            "text.hdf5",
+        ),
+        "resume with another option": (
+            ["train", "gym", "--data", store, "--output", run, *QUICK, "--resume", "--seed", "9"],
+            "training.seed",
+        ),
+        "no updates": (
+            ["train", "gym", "--data", store, "--output", out, "--train-steps", "0"],
+            "training.train_steps",
+        ),
         "heads that do not divide": ([*train, "--model.n_head", "3"], "n_head=3"),
         "a head for other actions": ([*train, "--model.action_head", "discrete"], "model.action_head"),
         "frames of vectors": ([*train, "--model.frame_stack", "4"], "model.frame_stack"),
@@ -149,7 +218,10 @@ def bad_inputs(ready, tmp):
         "no such run": (["evaluate", "/nowhere", "--env-id", POINT], "/nowhere: no such folder"),
         "no environment named": (["evaluate", run], "env"),
         "no such environment": (["evaluate", run, "--env-id", "Hoper-v5"], "did you mean Hopper-v5"),
-        "another environment": (["evaluate", run, "--env-id", "CartPole-v1", "--target-return", "3"], "CartPole-v1: its observations"),
+        "another environment": (
+            ["evaluate", run, "--env-id", "CartPole-v1", "--target-return", "3"],
+            "CartPole-v1: its observations",
+        ),
         "a target that is no number": ([*score[:-1], "high"], "target"),
         "a target that is not finite": ([*score[:-1], "nan"], "nan"),
         "a target for cloning": (["evaluate", str(ready / "bc"), *score[2:]], "not asked for a return"),
@@ -159,7 +231,10 @@ def bad_inputs(ready, tmp):
         "a figure without data": ([*score, "--figure", str(tmp / "f.png")], "--data"),
         "a demo over something": (["demo", "--output", str(ready)], "which no demo wrote"),
         "no episodes to collect": (["collect", POINT, "--output", out, "--num-episodes", "0"], "--num-episodes"),
-        "a target for random actions": (["collect", POINT, "--output", out, "--num-episodes", "1", "--target-return", "3"], "--target-return"),
+        "a target for random actions": (
+            ["collect", POINT, "--output", out, "--num-episodes", "1", "--target-return", "3"],
+            "--target-return",
+        ),
         "converting onto something": (["convert", store, "--output", run], "already and not empty"),
     }
 
@@ -188,7 +263,10 @@ def test_bad_input_ends_with_2_one_message_and_nothing_written(ready, tmp_path, 
 def test_damaged_policies_and_runs_end_with_2(ready, tmp_path, capsys):
     import shutil
 
-    for name, change in (("policy.json", lambda b: b[:-9]), ("policy.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]))):
+    for name, change in (
+        ("policy.json", lambda b: b[:-9]),
+        ("policy.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+    ):
         shutil.copytree(ready / "run", tmp_path / name)
         damaged(tmp_path / name / "policy", name, change)
         assert main(["evaluate", str(tmp_path / name), "--env-id", POINT, "--target-return", "3"]) == 2
@@ -218,7 +296,11 @@ def test_flags_set_their_fields_and_a_file_gives_the_rest(ready, tmp_path):
         rest = ["--data", store, "--output", str(out), *QUICK, "--seed", "3", "--training.learning_rate", "0.125"]
         assert main(["train", "gym", *(file + rest if place == "before" else rest + file)]) == 0
         stored = json.loads((out / "config.json").read_text())
-        assert (stored["training"]["train_steps"], stored["training"]["seed"], stored["dataset"]["uri"]) == (4, 3, store)
+        assert (stored["training"]["train_steps"], stored["training"]["seed"], stored["dataset"]["uri"]) == (
+            4,
+            3,
+            store,
+        )
         assert (stored["training"]["warmup_steps"], stored["model"]["n_head"]) == (1, 2)
         assert stored["training"]["learning_rate"] == 0.125  # the command line, wherever the file stands
     again = tmp_path / "again"
@@ -231,11 +313,18 @@ def test_the_options_are_the_fields_of_the_configuration(capsys):
         main(["train", "fast", "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    options = {f"--{section}.{name}" for section, values in RunConfig().to_dict().items() if isinstance(values, dict) for name in values}
+    options = {
+        f"--{section}.{name}"
+        for section, values in RunConfig().to_dict().items()
+        if isinstance(values, dict)
+        for name in values
+    }
     assert len(options) > 50
     assert not [option for option in options if f"{option} " not in text]
     assert "default: 8000" in text  # of the named preset
-    assert {"--data", "--output", "--train-steps", "--seed", "--checkpoint-every", "--resume", "--config"} <= set(text.replace("]", " ").split())
+    assert {"--data", "--output", "--train-steps", "--seed", "--checkpoint-every", "--resume", "--config"} <= set(
+        text.replace("]", " ").split()
+    )
     assert set(field_texts(TrainingConfig)) == set(vars(TrainingConfig()))
     assert all(hasattr(getattr(RunConfig(), section), name) for section, name, _ in FLAGS.values())
 
@@ -249,14 +338,17 @@ def test_every_command_has_help(command, capsys):
 
 
 def test_help_and_import_do_not_load_torch():
-    for code in ("import rl_transformer", "from rl_transformer.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"):
+    for code in (
+        "import rl_transformer",
+        "from rl_transformer.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+    ):
         check = f"{code}\nimport sys\nassert 'torch' not in sys.modules and 'gymnasium' not in sys.modules"
         subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 
 
 def test_training_on_a_store_needs_no_reader_and_no_transformers(ready, tmp_path):
     """A bare machine: torch, numpy and safetensors are enough for the whole path from a store to a policy."""
-    blocked = "h5py minari pyarrow transformers tensorboard wandb matplotlib scipy gymnasium".split()
+    blocked = ["h5py", "minari", "pyarrow", "transformers", "tensorboard", "wandb", "matplotlib", "scipy", "gymnasium"]
     code = f"""
 import sys
 class Block:

@@ -25,7 +25,9 @@ def policy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cloner(tmp_path_factory):
-    return load_policy(train(tiny_config(tmp_path_factory.mktemp("run") / "r", model={"conditions": []}), dataset=point_data()))
+    return load_policy(
+        train(tiny_config(tmp_path_factory.mktemp("run") / "r", model={"conditions": []}), dataset=point_data())
+    )
 
 
 def one_at_a_time(policy, target, seed):
@@ -42,7 +44,9 @@ def one_at_a_time(policy, target, seed):
 def test_a_batch_gives_the_returns_of_single_episodes_to_the_bit(policy, max_live):
     targets, seeds = [3.0, 3.0, 9.0, 9.0, 5.0], [1, 2, 1, 2, 7]
     episodes = run_episodes(policy, POINT, targets, seeds, max_live=max_live)
-    assert [(e.episode_return, e.episode_length) for e in episodes] == [one_at_a_time(policy, t, s) for t, s in zip(targets, seeds, strict=True)]
+    assert [(e.episode_return, e.episode_length) for e in episodes] == [
+        one_at_a_time(policy, t, s) for t, s in zip(targets, seeds, strict=True)
+    ]
 
 
 def test_episodes_of_unequal_length_are_all_counted_and_their_slots_used_again(policy, monkeypatch):
@@ -68,14 +72,21 @@ def test_every_target_meets_the_same_seeds(policy):
 
 
 def test_the_report_has_the_promised_fields_and_nothing_undefined(policy):
-    report = json.loads(json.dumps(evaluate(policy, env_id=POINT, target_returns=[4.0], num_episodes=1).to_dict(), allow_nan=False))
+    report = json.loads(
+        json.dumps(evaluate(policy, env_id=POINT, target_returns=[4.0], num_episodes=1).to_dict(), allow_nan=False)
+    )
     assert {"env_id", "policy", "num_episodes", "seed", "versions", "targets"} <= set(report)
     (target,) = report["targets"]
     assert {
         "target_return", "episode_returns", "episode_lengths", "mean", "standard_error", "interval", "interval_over",
         "normalized_score", "reference",
     } <= set(target)  # fmt: skip
-    assert (target["standard_error"], target["interval"], target["normalized_score"], target["reference"]) == (None, None, None, None)
+    assert (target["standard_error"], target["interval"], target["normalized_score"], target["reference"]) == (
+        None,
+        None,
+        None,
+        None,
+    )
     assert target["interval_over"] == "episodes"
     assert report["policy"] == policy.content_hash
 
@@ -119,7 +130,9 @@ def test_behavior_cloning_is_evaluated_without_a_target(cloner):
 
 
 def test_an_environment_that_does_not_fit_the_policy_is_refused(policy):
-    with pytest.raises(RLTransformerError, match="observations are vectors of 4, and the policy was trained on vectors of 2"):
+    with pytest.raises(
+        RLTransformerError, match="observations are vectors of 4, and the policy was trained on vectors of 2"
+    ):
         evaluate(policy, env_id="CartPole-v1", target_returns=[1.0], num_episodes=1)
     with pytest.raises(RLTransformerError, match="did you mean CartPole-v1"):
         make_environment("CartPol-v1")
@@ -130,7 +143,9 @@ def test_recorded_episodes_are_what_happened(policy):
     spec, trajectories = record_episodes(environment, POINT, 3, seed=4, policy=policy, target=6.0)
     data = TrajectoryDataset.in_memory(spec, trajectories)
     assert data.lengths.tolist() == [12, 12, 12]
-    assert data.episode_returns.tolist() == pytest.approx([one_at_a_time(policy, 6.0, seed)[0] for seed in (4, 5, 6)], abs=1e-9)
+    assert data.episode_returns.tolist() == pytest.approx(
+        [one_at_a_time(policy, 6.0, seed)[0] for seed in (4, 5, 6)], abs=1e-9
+    )
     moved = np.diff(data.observations[:12, 0])
     np.testing.assert_allclose(moved, data.actions[:11, 0], atol=1e-5)
     random = TrajectoryDataset.in_memory(*record_episodes(environment, POINT, 2, seed=4))
@@ -159,7 +174,10 @@ def test_charts_and_videos_are_written(policy, cloner, tmp_path):
 
 
 def test_evaluation_while_training_reports_the_policy_that_would_be_saved(tmp_path):
-    options = {"evaluation": {"env_id": POINT, "target_returns": [4.0], "num_episodes": 2, "every": 6}, "training": {"average_decay": 0.9}}
+    options = {
+        "evaluation": {"env_id": POINT, "target_returns": [4.0], "num_episodes": 2, "every": 6},
+        "training": {"average_decay": 0.9},
+    }
     folder = train(tiny_config(tmp_path / "run", **options), dataset=point_data())
     from rl_transformer.training.metrics import read_metrics
 
@@ -167,6 +185,9 @@ def test_evaluation_while_training_reports_the_policy_that_would_be_saved(tmp_pa
     assert [row["step"] for row in rows] == [6, 12]
     report = json.loads((folder / "report.json").read_text())
     assert rows[-1]["return_at_4"] == report["targets"][0]["mean"]
-    assert report["targets"][0]["mean"] == evaluate(load_policy(folder), env_id=POINT, target_returns=[4.0], num_episodes=2).targets[0].mean
+    assert (
+        report["targets"][0]["mean"]
+        == evaluate(load_policy(folder), env_id=POINT, target_returns=[4.0], num_episodes=2).targets[0].mean
+    )
     quiet = train(tiny_config(tmp_path / "quiet", training={"average_decay": 0.9}), dataset=point_data())
     assert load_policy(quiet).content_hash == load_policy(folder).content_hash  # evaluation leaves training alone

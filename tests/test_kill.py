@@ -37,7 +37,9 @@ def command(store, output, *more, steps):
 
 
 def start(*args, **options):
-    return subprocess.Popen(command(*args, **options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command(*args, **options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def finish(process):
@@ -137,7 +139,9 @@ def test_a_signal_during_an_evaluation_is_obeyed_and_the_evaluation_made_up_for(
     def run(folder, delay, *more):
         arguments = [sys.executable, script, str(delay), *command(store, folder, *evaluation, *more, steps=60)[3:]]
         environment = os.environ | {"PYTHONPATH": str(root)}
-        return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root, env=environment)
+        return subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root, env=environment
+        )
 
     assert finish(run(tmp_path / "whole", 0))[0] == 0
     process = run(tmp_path / "cut", 3)

@@ -9,15 +9,32 @@ from rl_transformer.trajectories import Space, TrajectoryDataset
 from .toys import POINT, point_data, tiny_config
 
 MEMORY = {
-    "training": {"train_steps": 700, "warmup_steps": 50, "batch_size": 32, "learning_rate": 3e-3, "checkpoint_every": 700},
-    "model": {"hidden_size": 32, "n_head": 2, "resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "timestep_initializer_range": 0.02},
+    "training": {
+        "train_steps": 700,
+        "warmup_steps": 50,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "checkpoint_every": 700,
+    },
+    "model": {
+        "hidden_size": 32,
+        "n_head": 2,
+        "resid_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "timestep_initializer_range": 0.02,
+    },
 }
 LONGER = {"train_steps": 400, "warmup_steps": 20, "batch_size": 32, "learning_rate": 3e-3, "checkpoint_every": 400}
 
 
 @pytest.mark.parametrize("entry", ["token", "added"])
 def test_asking_for_more_gets_more(entry, tmp_path):
-    config = tiny_config(tmp_path / "run", training=LONGER, model={"condition_entry": entry, "resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0})
+    config = tiny_config(
+        tmp_path / "run",
+        training=LONGER,
+        model={"condition_entry": entry, "resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0},
+    )
     policy = load_policy(train(config, dataset=point_data(200)))
     report = evaluate(policy, env_id=POINT, target_returns=[3.0, 6.0, 9.0], num_episodes=10)
     assert [t.mean for t in report.targets] == pytest.approx([3, 6, 9], abs=0.8)
@@ -27,8 +44,16 @@ def test_asking_for_more_gets_more(entry, tmp_path):
 def test_cloning_gets_the_average_and_cloning_the_best_gets_more(tmp_path):
     means = {}
     for name, top in (("all", 1.0), ("best", 0.1)):
-        config = tiny_config(tmp_path / name, training=LONGER, model={"arch": "behavior_cloning"}, dataset={"top_fraction": top}, windows={"context_length": 1})
-        means[name] = evaluate(load_policy(train(config, dataset=point_data(200))), env_id=POINT, num_episodes=10).targets[0].mean
+        config = tiny_config(
+            tmp_path / name,
+            training=LONGER,
+            model={"arch": "behavior_cloning"},
+            dataset={"top_fraction": top},
+            windows={"context_length": 1},
+        )
+        means[name] = (
+            evaluate(load_policy(train(config, dataset=point_data(200))), env_id=POINT, num_episodes=10).targets[0].mean
+        )
     data = point_data(200).episode_returns
     assert means["all"] == pytest.approx(data.mean(), abs=1.0)
     assert means["best"] > np.quantile(data, 0.9) - 0.3 > means["all"] + 1
@@ -67,7 +92,9 @@ def test_a_cue_is_used_if_and_only_if_the_context_reaches_it(context, remembers,
 
 
 def test_a_return_of_zero_is_asked_for_as_well_as_one_of_one(tmp_path):
-    policy = load_policy(train(tiny_config(tmp_path / "run", **MEMORY, windows={"context_length": 6}), dataset=memory_data()))
+    policy = load_policy(
+        train(tiny_config(tmp_path / "run", **MEMORY, windows={"context_length": 6}), dataset=memory_data())
+    )
     choices = {}
     for target in (0.0, 1.0):
         session = policy.session(target)
@@ -88,7 +115,12 @@ def test_images_and_their_frames_are_learned_from(tmp_path):
         episodes.append({"observations": pictures, "actions": answers, "rewards": np.ones(4), "terminated": True})
     data = TrajectoryDataset.from_episodes(episodes, action_space=Space.discrete(2))
     training = LONGER | {"train_steps": 80, "learning_rate": 1e-3, "batch_size": 16}
-    policy = load_policy(train(tiny_config(tmp_path / "run", training=training, windows={"context_length": 2}, model={"frame_stack": 2}), dataset=data))
+    policy = load_policy(
+        train(
+            tiny_config(tmp_path / "run", training=training, windows={"context_length": 2}, model={"frame_stack": 2}),
+            dataset=data,
+        )
+    )
     session, right = policy.session(4.0), 0
     for t in range(4):
         right += session.act(data.observations[t]) == data.actions[t]

@@ -48,7 +48,12 @@ def inputs(config, batch=2, length=T):
     actions = torch.randn(batch, length, config.act_dim)
     if config.action_head == "discrete":
         actions = torch.randint(0, config.act_dim, (batch, length))
-    return [states, actions, torch.randn(batch, length, len(config.conditions)), torch.arange(length).expand(batch, length)]
+    return [
+        states,
+        actions,
+        torch.randn(batch, length, len(config.conditions)),
+        torch.arange(length).expand(batch, length),
+    ]
 
 
 def changed_at(tensor, t):
@@ -58,7 +63,9 @@ def changed_at(tensor, t):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("place", "first_visible"), [(0, 0), (1, 1), (2, 0)], ids=["observation", "action", "condition"])
+@pytest.mark.parametrize(
+    ("place", "first_visible"), [(0, 0), (1, 1), (2, 0)], ids=["observation", "action", "condition"]
+)
 def test_a_prediction_sees_the_past_and_nothing_else(variant, place, first_visible):
     """Changing input t moves predictions from t on (t + 1 for the action) and no earlier one."""
     model = make(variant)
@@ -90,7 +97,9 @@ def test_acting_computes_the_numbers_of_the_complete_forward(variant):
     model = make(variant)
     states, actions, conditions, timesteps = inputs(model.config)
     complete = model(states, actions, None, conditions if conditions.shape[-1] else None, timesteps)
-    torch.testing.assert_close(model.predict_actions(states, actions, conditions, timesteps), complete.action_preds, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        model.predict_actions(states, actions, conditions, timesteps), complete.action_preds, atol=1e-6, rtol=0
+    )
 
 
 def test_left_and_right_padding_of_any_content_give_the_unpadded_numbers():
@@ -175,7 +184,9 @@ def test_outputs_equal_those_of_transformers(seed, tmp_path):
     for name in ("state_preds", "action_preds", "return_preds"):
         torch.testing.assert_close(found[name][valid], expected[name][valid], atol=1e-5, rtol=1e-5)
         assert torch.isfinite(found[name]).all()
-    torch.testing.assert_close(found.last_hidden_state[tokens], expected.last_hidden_state[tokens], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found.last_hidden_state[tokens], expected.last_hidden_state[tokens], atol=1e-5, rtol=1e-5
+    )
     assert len(found.hidden_states) == len(expected.hidden_states) == values["n_layer"] + 1
     for mine, other in zip(found.hidden_states, expected.hidden_states, strict=True):
         torch.testing.assert_close(mine[tokens], other[tokens], atol=1e-5, rtol=1e-5)
@@ -195,7 +206,15 @@ def test_outputs_equal_those_of_transformers(seed, tmp_path):
 def test_a_bare_trunk_equals_that_of_transformers(tmp_path):
     import transformers
 
-    values = {"hidden_size": 16, "n_layer": 2, "n_head": 2, "vocab_size": 11, "n_positions": 32, "bos_token_id": None, "eos_token_id": None}
+    values = {
+        "hidden_size": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "vocab_size": 11,
+        "n_positions": 32,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
     theirs = transformers.DecisionTransformerGPT2Model(transformers.DecisionTransformerConfig(**values)).eval()
     theirs.save_pretrained(tmp_path / "trunk")
     ours = DecisionTransformerGPT2Model.from_pretrained(tmp_path / "trunk").eval()
@@ -218,7 +237,14 @@ def test_a_bare_trunk_equals_that_of_transformers(tmp_path):
 def test_the_published_size_has_the_published_number_of_parameters():
     hopper = DecisionTransformerConfig(state_dim=11, act_dim=3, max_ep_len=1000)
     assert num_parameters(DecisionTransformerModel(hopper)) == 727_567
-    assert num_parameters(DecisionTransformerModel(DecisionTransformerConfig(state_dim=11, act_dim=3, max_ep_len=1000, constant_position=True))) == 727_695
+    assert (
+        num_parameters(
+            DecisionTransformerModel(
+                DecisionTransformerConfig(state_dim=11, act_dim=3, max_ep_len=1000, constant_position=True)
+            )
+        )
+        == 727_695
+    )
     walker = DecisionTransformerConfig(state_dim=17, act_dim=6, max_ep_len=1000, constant_position=True)
     assert num_parameters(DecisionTransformerModel(walker)) == 730_008
 
@@ -234,7 +260,11 @@ def test_the_configuration_has_the_names_and_defaults_of_transformers():
 
 
 def test_a_model_that_transformers_would_misread_is_not_saved_in_its_layout(tmp_path):
-    for variant, name in (("added condition", "condition_entry"), ("no condition", "conditions"), ("discrete", "action_head")):
+    for variant, name in (
+        ("added condition", "condition_entry"),
+        ("no condition", "conditions"),
+        ("discrete", "action_head"),
+    ):
         with pytest.raises(RLTransformerError, match=f"has no .*{name}"):
             make(variant).save_pretrained(tmp_path / "x")
     assert not (tmp_path / "x").exists()
@@ -374,11 +404,14 @@ def test_dropout_has_its_rate_and_its_masks_are_independent():
 
 
 def test_images_take_bytes_and_refuse_what_is_too_small():
-    model = DecisionTransformerModel(DecisionTransformerConfig(image_shape=(4, 84, 84), act_dim=3, action_head="discrete", max_ep_len=10))
+    model = DecisionTransformerModel(
+        DecisionTransformerConfig(image_shape=(4, 84, 84), act_dim=3, action_head="discrete", max_ep_len=10)
+    )
     images = torch.randint(0, 255, (2, 3, 4, 84, 84), dtype=torch.uint8)
-    out = model.predict_actions(images, torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3, 1), torch.arange(3).expand(2, 3))
+    out = model.predict_actions(
+        images, torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3, 1), torch.arange(3).expand(2, 3)
+    )
     assert out.shape == (2, 3, 3)
     assert model.embed_state.project[0].in_features == 3136  # 64 x 7 x 7, as published
     with pytest.raises(RLTransformerError, match="10 x 84 pixels are too small"):
-        DecisionTransformerConfig(image_shape=(1, 10, 84))
         DecisionTransformerModel(DecisionTransformerConfig(image_shape=(1, 10, 84)))

@@ -52,11 +52,18 @@ def test_sessions_feed_the_model_what_training_windows_hold(kind, tmp_path, monk
     policy = untrained(data, tmp_path, **options)
     rule, context = policy.spec.return_rule, policy.spec.context_length
     gatherer = WindowGatherer(
-        data, conditions=[rule.column(data)], condition_scales=[rule.scale], window_length=context, max_timesteps=9, scaling=policy.scaling
+        data,
+        conditions=[rule.column(data)],
+        condition_scales=[rule.scale],
+        window_length=context,
+        max_timesteps=9,
+        scaling=policy.scaling,
     )
     seen = []
     genuine = policy.model.predict_actions
-    monkeypatch.setattr(policy.model, "predict_actions", lambda *inputs, **o: seen.append(inputs) or genuine(*inputs, **o))
+    monkeypatch.setattr(
+        policy.model, "predict_actions", lambda *inputs, **o: seen.append(inputs) or genuine(*inputs, **o)
+    )
     for episode in range(3):
         trajectory = data.trajectory(episode)
         session = policy.session(float(rule.totals(data)[episode]))
@@ -69,9 +76,13 @@ def test_sessions_feed_the_model_what_training_windows_hold(kind, tmp_path, monk
             start = max(0, t + 1 - context)
             length = t + 1 - start
             window = gatherer.gather(WindowIndex(np.array([data.offsets[episode] + start]), np.array([episode])))
-            for name, mine, theirs in zip(("states", "actions", "conditions", "timesteps"), seen[-1], window.inputs, strict=True):
+            for name, mine, theirs in zip(
+                ("states", "actions", "conditions", "timesteps"), seen[-1], window.inputs, strict=True
+            ):
                 steps = length - 1 if name == "actions" else length  # the newest action is not yet made
-                torch.testing.assert_close(mine[:, :steps], theirs[:, :steps], atol=1e-5, rtol=1e-5, msg=f"{name} at {t}")
+                torch.testing.assert_close(
+                    mine[:, :steps], theirs[:, :steps], atol=1e-5, rtol=1e-5, msg=f"{name} at {t}"
+                )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,7 +131,12 @@ def test_the_target_falls_by_each_reward_or_is_kept(tmp_path):
 
 
 def test_actions_come_back_in_the_units_and_bounds_of_the_environment(tmp_path):
-    episode = {"observations": np.random.rand(6, 1), "actions": np.full((5, 2), 4.0, np.float32), "rewards": np.zeros(5), "terminated": True}
+    episode = {
+        "observations": np.random.rand(6, 1),
+        "actions": np.full((5, 2), 4.0, np.float32),
+        "rewards": np.zeros(5),
+        "terminated": True,
+    }
     data = TrajectoryDataset.from_episodes([episode], action_space=Space.box((2,), [0, 4], [10, 6]))
     policy = untrained(data, tmp_path)
     for bias, expected in ((50.0, [10, 6]), (-50.0, [0, 4])):
@@ -131,7 +147,12 @@ def test_actions_come_back_in_the_units_and_bounds_of_the_environment(tmp_path):
 
 
 def test_discrete_actions_respect_the_first_number_and_what_is_allowed(tmp_path):
-    episode = {"observations": np.random.rand(6, 1), "actions": np.array([1, 2, 3, 1, 2]), "rewards": np.zeros(5), "terminated": True}
+    episode = {
+        "observations": np.random.rand(6, 1),
+        "actions": np.array([1, 2, 3, 1, 2]),
+        "rewards": np.zeros(5),
+        "terminated": True,
+    }
     data = TrajectoryDataset.from_episodes([episode], action_space=Space.discrete(3, start=1))
     policy = untrained(data, tmp_path)
     for only in (0, 1, 2):
@@ -154,7 +175,15 @@ def test_image_sessions_stack_frames_as_the_gather_does(tmp_path, monkeypatch):
     episode = {"observations": frames[:6], "actions": np.zeros(6, np.int64), "rewards": np.zeros(6), "terminated": True}
     data = TrajectoryDataset.from_episodes([episode], action_space=Space.discrete(2))
     policy = untrained(data, tmp_path, model={"frame_stack": 3})
-    gatherer = WindowGatherer(data, conditions=[], condition_scales=[], window_length=6, max_timesteps=9, scaling=policy.scaling, frame_stack=3)
+    gatherer = WindowGatherer(
+        data,
+        conditions=[],
+        condition_scales=[],
+        window_length=6,
+        max_timesteps=9,
+        scaling=policy.scaling,
+        frame_stack=3,
+    )
     expected = gatherer.gather(WindowIndex(np.array([0]), np.array([0]))).states[0]
     session = policy.session(0.0)
     for t in range(6):
@@ -186,7 +215,9 @@ def test_targets_are_refused_where_they_mean_nothing_and_suggested_where_none_is
         untrained(point_data(), tmp_path, **KINDS["cloning"]).session(3.0)
     policy = untrained(point_data(), tmp_path)
     assert policy.session().return_to_go == pytest.approx(point_data().episode_returns.max())
-    assert list(policy.spec.suggested_targets) == sorted(np.quantile(point_data().episode_returns, [0.25, 0.5, 0.75, 1]).tolist())
+    assert list(policy.spec.suggested_targets) == sorted(
+        np.quantile(point_data().episode_returns, [0.25, 0.5, 0.75, 1]).tolist()
+    )
     with pytest.raises(RLTransformerError, match="nan is not a number to ask for"):
         policy.session(float("nan"))
 
@@ -236,16 +267,29 @@ def test_a_policy_of_another_format_or_shape_is_refused(tmp_path):
         return tmp_path / folder
 
     cases = {
-        "newer": (rewritten("newer", lambda v: v | {"format_version": 99}), "format_version 99, and this rl_transformer reads 1 to 1"),
+        "newer": (
+            rewritten("newer", lambda v: v | {"format_version": 99}),
+            "format_version 99, and this rl_transformer reads 1 to 1",
+        ),
         "arch": (rewritten("arch", lambda v: v | {"arch": "mystery"}), "unknown arch"),
-        "field": (rewritten("field", lambda v: v | {"model": v["model"] | {"auto_map": "x.py"}}), "unknown model fields: auto_map"),
+        "field": (
+            rewritten("field", lambda v: v | {"model": v["model"] | {"auto_map": "x.py"}}),
+            "unknown model fields: auto_map",
+        ),
         "missing": (rewritten("missing", lambda v: {k: x for k, x in v.items() if k != "return_rule"}), "return_rule"),
-        "weights": (rewritten("weights", change_tensors=lambda t: {k: v for k, v in t.items() if "h.1" not in k}), "does not fit"),
+        "weights": (
+            rewritten("weights", change_tensors=lambda t: {k: v for k, v in t.items() if "h.1" not in k}),
+            "does not fit",
+        ),
     }
     for folder, message in cases.values():
         with pytest.raises(RLTransformerError, match=message):
             load_policy(folder)
-    for path, message in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "holds no policy.json"), ("hub:name", "not a Hub policy")):
+    for path, message in (
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path, "holds no policy.json"),
+        ("hub:name", "not a Hub policy"),
+    ):
         with pytest.raises(RLTransformerError, match=message):
             load_policy(path)
 

@@ -69,7 +69,13 @@ def write_d4rl(path, dataset, *, tail=0, drop=()):
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 def test_minari_observations_do_not_drift_from_the_second_episode_on(minari_root, data_format):
     data = telling_data()
-    write_minari("toy/telling-v0", list(buffers_of(data)), spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Box(-1, 1, (1,), np.float32), data_format)
+    write_minari(
+        "toy/telling-v0",
+        list(buffers_of(data)),
+        spaces.Box(-np.inf, np.inf, (2,), np.float32),
+        spaces.Box(-1, 1, (1,), np.float32),
+        data_format,
+    )
     read = open_trajectories("minari:toy/telling-v0")
     assert read.observations[-1].tolist() == [201, -201]  # last step of the last episode
     np.testing.assert_array_equal(read.observations, data.observations)
@@ -80,7 +86,13 @@ def test_minari_observations_do_not_drift_from_the_second_episode_on(minari_root
 def test_every_format_of_the_same_data_has_the_same_fingerprint(minari_root, tmp_path):
     data = telling_data()
     for data_format in ("hdf5", "arrow"):
-        write_minari(f"toy/{data_format}-v0", list(buffers_of(data)), spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Box(-1, 1, (1,), np.float32), data_format)
+        write_minari(
+            f"toy/{data_format}-v0",
+            list(buffers_of(data)),
+            spaces.Box(-np.inf, np.inf, (2,), np.float32),
+            spaces.Box(-1, 1, (1,), np.float32),
+            data_format,
+        )
     uris = ["minari:toy/hdf5-v0", "minari:toy/arrow-v0", write_d4rl(tmp_path / "d.hdf5", data)]
     spec, trajectories, notes = open_source(uris[0])
     uris.append(write_store(tmp_path / "store", spec, trajectories, notes=notes).location)
@@ -101,18 +113,35 @@ def test_minari_dict_observations_are_flattened_in_every_episode(minari_root):
     ]
     write_minari("toy/dict-v0", buffers, space, spaces.Discrete(2))
     data = open_trajectories("minari:toy/dict-v0")
-    assert data.observations[-1].tolist() == [0, 0, 1, 1]  # at is 2 of 0..2, then the goal of episode 1 (keys are sorted)
+    assert data.observations[-1].tolist() == [
+        0,
+        0,
+        1,
+        1,
+    ]  # at is 2 of 0..2, then the goal of episode 1 (keys are sorted)
     assert data.actions.dtype == np.int64
 
 
 def test_minari_images_stay_bytes(minari_root):
     picture = np.random.default_rng(0).integers(0, 255, (4, 40, 40, 3), dtype=np.uint8)
-    buffer = EpisodeBuffer(observations=picture, actions=np.zeros(3, np.int64), rewards=np.zeros(3), terminations=np.array([0, 0, 1], bool), truncations=np.zeros(3, bool))
+    buffer = EpisodeBuffer(
+        observations=picture,
+        actions=np.zeros(3, np.int64),
+        rewards=np.zeros(3),
+        terminations=np.array([0, 0, 1], bool),
+        truncations=np.zeros(3, bool),
+    )
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        minari.create_dataset_from_buffers("toy/image-v0", [buffer], observation_space=spaces.Box(0, 255, (40, 40, 3), np.uint8), action_space=spaces.Discrete(2), jpeg_encoding=False)
+        minari.create_dataset_from_buffers(
+            "toy/image-v0",
+            [buffer],
+            observation_space=spaces.Box(0, 255, (40, 40, 3), np.uint8),
+            action_space=spaces.Discrete(2),
+            jpeg_encoding=False,
+        )
     data = open_trajectories("minari:toy/image-v0")
     assert (data.observations.dtype, data.observations.shape) == (np.uint8, (3, 40, 40, 3))
     assert data.statistics is None
@@ -120,10 +149,15 @@ def test_minari_images_stay_bytes(minari_root):
 
 def test_minari_metadata_names_no_code_and_no_path(minari_root):
     data = telling_data()
-    write_minari("toy/telling-v0", list(buffers_of(data)), spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Box(-1, 1, (1,), np.float32))
+    write_minari(
+        "toy/telling-v0",
+        list(buffers_of(data)),
+        spaces.Box(-np.inf, np.inf, (2,), np.float32),
+        spaces.Box(-1, 1, (1,), np.float32),
+    )
     for uri, message in (
         ("minari:../../etc/passwd-v0", "not a Minari id"),
-        ("minari:toy/other-v0", "no such data set .*there: toy/telling-v0"),
+        ("minari:toy/other-v0", r"no such data set .*there: toy/telling-v0"),
         ("minari:toy", "not a Minari id"),
     ):
         with pytest.raises(RLTransformerError, match=message):
@@ -171,7 +205,7 @@ def test_d4rl_steps_in_are_steps_out_plus_steps_reported_dropped(tmp_path_factor
             lengths.append(run)
             run = 0
     if not lengths:
-        with pytest.raises(RLTransformerError, match="no episode of the .* ends"):
+        with pytest.raises(RLTransformerError, match=r"no episode of the .* ends"):
             read_trajectories(f"d4rl:{path}")
         return
     dataset = read_trajectories(f"d4rl:{path}")
@@ -196,13 +230,15 @@ def test_hdf5_links_out_of_the_file_and_declared_bombs_are_refused(tmp_path):
         "external": lambda f: f.__setitem__("observations", h5py.ExternalLink("outside.hdf5", "/secret")),
         "soft": lambda f: f.__setitem__("observations", h5py.SoftLink("/rewards")),
         "bomb": lambda f: f.create_dataset("observations", (1 << 40,), "f4", chunks=(1 << 20,)),
-        "storage": lambda f: f.create_dataset("observations", (4,), "f4", external=[(str(tmp_path / "outside.hdf5"), 0, 16)]),
+        "storage": lambda f: f.create_dataset(
+            "observations", (4,), "f4", external=[(str(tmp_path / "outside.hdf5"), 0, 16)]
+        ),
     }.items():
         path = tmp_path / f"{name}.hdf5"
         with h5py.File(path, "w") as file:
             file["rewards"] = np.zeros(3)
             plant(file)
-        with pytest.raises(RLTransformerError, match="observations (is a link|declares|keeps its data)"):
+        with pytest.raises(RLTransformerError, match=r"observations (is a link|declares|keeps its data)"):
             open_trajectories(f"d4rl:{path}")
 
 
@@ -261,7 +297,13 @@ def test_an_unknown_scheme_names_the_known_ones():
 
 
 def test_from_episodes_and_store_agree_on_extras(tmp_path):
-    one = {"observations": np.eye(3), "actions": np.zeros((3, 1)), "rewards": np.zeros(3), "terminated": True, "cost": np.arange(3.0)}
+    one = {
+        "observations": np.eye(3),
+        "actions": np.zeros((3, 1)),
+        "rewards": np.zeros(3),
+        "terminated": True,
+        "cost": np.arange(3.0),
+    }
     data = TrajectoryDataset.from_episodes([one])
     store = write_store(tmp_path / "s", data.spec, [data.trajectory(0)])
     assert store.columns["cost"].tolist() == [0, 1, 2]

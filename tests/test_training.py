@@ -35,14 +35,19 @@ def assert_equal_runs(one, other):
 
 
 def test_the_loss_divides_by_the_number_of_real_steps():
-    values, valid = torch.tensor([[1.0, 2, 100], [4, 100, 100]]), torch.tensor([[True, True, False], [True, False, False]])
+    values, valid = (
+        torch.tensor([[1.0, 2, 100], [4, 100, 100]]),
+        torch.tensor([[True, True, False], [True, False, False]]),
+    )
     assert masked_mean(values, valid).item() == pytest.approx(7 / 3)
     assert masked_mean(torch.tensor([[1.0, math.nan]]), torch.tensor([[True, False]])).item() == 1
 
 
 def test_the_loss_and_its_gradient_equal_a_loop_over_real_steps_and_ignore_padding():
     torch.manual_seed(0)
-    model = DecisionTransformerModel(DecisionTransformerConfig(state_dim=3, act_dim=2, hidden_size=16, n_layer=1, max_ep_len=9)).eval()
+    model = DecisionTransformerModel(
+        DecisionTransformerConfig(state_dim=3, act_dim=2, hidden_size=16, n_layer=1, max_ep_len=9)
+    ).eval()
     lengths = (5, 1, 3)
     states, actions, returns = torch.randn(3, 5, 3), torch.rand(3, 5, 2), torch.randn(3, 5, 1)
     timesteps = torch.arange(5).expand(3, 5)
@@ -57,7 +62,13 @@ def test_the_loss_and_its_gradient_equal_a_loop_over_real_steps_and_ignore_paddi
     batch = WindowBatch(states, actions, returns, timesteps, valid, index)
     expected = []
     for i, length in enumerate(lengths):
-        out = model(states[i : i + 1, :length], actions[i : i + 1, :length], None, returns[i : i + 1, :length], timesteps[i : i + 1, :length])
+        out = model(
+            states[i : i + 1, :length],
+            actions[i : i + 1, :length],
+            None,
+            returns[i : i + 1, :length],
+            timesteps[i : i + 1, :length],
+        )
         expected += [(out.action_preds[0, t] - actions[i, t]).square().mean() for t in range(length)]
     loop = torch.stack(expected).mean()
     ours = action_loss(model, batch)
@@ -148,7 +159,9 @@ def test_the_same_seed_gives_the_same_run(name, tmp_path):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_run_resumed_at_any_step_is_the_uninterrupted_run_to_the_bit(name, tmp_path):
     data = point_data()
-    every = OPTIONS[name] | {"training": OPTIONS[name].get("training", {}) | {"checkpoint_every": 1, "keep_checkpoints": 99}}
+    every = OPTIONS[name] | {
+        "training": OPTIONS[name].get("training", {}) | {"checkpoint_every": 1, "keep_checkpoints": 99}
+    }
     whole = train(tiny_config(tmp_path / "whole", **every), dataset=data)
     for step in range(1, 12):
         cut = tmp_path / f"cut-{step}"
@@ -171,14 +184,21 @@ def test_forgetting_any_part_of_the_state_would_be_noticed(forgotten, tmp_path, 
     cut = tmp_path / "cut"
     shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("policy", "step-8", "step-12", "config.json"))
     genuine = checkpoint.load_file
-    monkeypatch.setattr(checkpoint, "load_file", lambda p: {k: torch.zeros_like(t) if k.startswith(forgotten) else t for k, t in genuine(p).items()})
+    monkeypatch.setattr(
+        checkpoint,
+        "load_file",
+        lambda p: {k: torch.zeros_like(t) if k.startswith(forgotten) else t for k, t in genuine(p).items()},
+    )
     train(tiny_config(cut, **options), resume=True, dataset=point_data())
     with pytest.raises(AssertionError):
         assert_equal_runs(whole, cut)
 
 
 def test_metrics_hold_every_step_once_and_no_wall_clock(tmp_path):
-    folder = train(tiny_config(tmp_path / "run", dataset={"validation_fraction": 0.2}, evaluation={"every": 6}), dataset=point_data())
+    folder = train(
+        tiny_config(tmp_path / "run", dataset={"validation_fraction": 0.2}, evaluation={"every": 6}),
+        dataset=point_data(),
+    )
     rows = read_metrics(folder)
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
     assert [row["step"] for row in rows if "validation_action_error" in row] == [6, 12]
@@ -201,7 +221,11 @@ def test_a_longer_run_continues_and_a_finished_one_is_left_alone(tmp_path, capsy
 
 def test_resuming_with_another_option_is_refused_by_name(tmp_path):
     folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
-    for section, name, value in (("training", "learning_rate", 0.5), ("model", "n_layer", 1), ("training", "train_steps", 5)):
+    for section, name, value in (
+        ("training", "learning_rate", 0.5),
+        ("model", "n_layer", 1),
+        ("training", "train_steps", 5),
+    ):
         with pytest.raises(RLTransformerError, match=rf"{section}\.{name} is {value}"):
             train(tiny_config(folder, **{section: {name: value}}), resume=True, dataset=point_data())
     with pytest.raises(RLTransformerError, match="already and not empty"):
@@ -234,7 +258,7 @@ def test_a_checkpoint_without_a_manifest_is_neither_used_nor_deleted(tmp_path):
     folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
     (folder / "checkpoints/step-12/manifest.json").unlink()
     train(tiny_config(folder, training={"train_steps": 20}), resume=True, dataset=point_data())
-    aside = [p for p in (folder / "checkpoints").glob("step-12.set-aside-*")]
+    aside = list((folder / "checkpoints").glob("step-12.set-aside-*"))
     assert len(aside) == 1
     assert (aside[0] / "state.safetensors").exists()
 
@@ -287,7 +311,13 @@ def test_every_preset_is_free_of_contradictions(name):
 def test_the_gym_preset_is_the_published_recipe():
     config = preset("gym")
     t, m = config.training, config.model
-    assert (t.train_steps, t.batch_size, t.learning_rate, t.warmup_steps, t.schedule) == (100_000, 64, 1e-4, 10_000, "constant")
+    assert (t.train_steps, t.batch_size, t.learning_rate, t.warmup_steps, t.schedule) == (
+        100_000,
+        64,
+        1e-4,
+        10_000,
+        "constant",
+    )
     assert (t.weight_decay, t.decay, t.betas, t.max_gradient_norm) == (1e-4, "all", (0.9, 0.999), 0.25)
     assert (m.n_layer, m.n_head, m.hidden_size, m.n_inner, m.activation_function) == (3, 1, 128, None, "relu")
     assert (m.resid_pdrop, m.embd_pdrop, m.attn_pdrop, m.max_ep_len) == (0.1, 0.1, 0.1, 1000)

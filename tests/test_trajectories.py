@@ -71,16 +71,22 @@ def test_a_constant_feature_is_reported_and_not_blown_up():
 
 NAN, INF = float("nan"), float("inf")
 REFUSED = {
-    "NaN in observations": (dict(observations=np.full((5, 3), NAN)), "episode 1, step 0, feature 0, observations: is NaN"),
-    "infinite reward": (dict(rewards=np.array([0, 0, INF, 0, 0])), "episode 1, step 2, rewards: is infinite"),
-    "NaN in actions": (dict(actions=np.full((5, 2), NAN, np.float32)), "episode 1, step 0, feature 0, actions: is NaN"),
-    "actions outside the space": (dict(actions=np.full((5, 2), 1.5, np.float32)), "outside the bounds"),
-    "too few actions": (dict(actions=np.zeros((4, 2), np.float32)), "actions: has 4 rows where rewards has shape (5,)"),
-    "too many observations": (dict(observations=np.zeros((8, 3))), "observations: has 8 rows"),
-    "another width": (dict(observations=np.zeros((5, 4))), "has shape (4,), and the space has (3,)"),
-    "text": (dict(rewards=np.array(list("abcde"))), "rewards: holds <U1"),
-    "no step": (dict(observations=np.zeros((0, 3)), actions=np.zeros((0, 2)), rewards=np.zeros(0)), "holds no step"),
-    "rewards with an axis": (dict(rewards=np.zeros((5, 1))), "has 5 rows where rewards has shape (5, 1)"),
+    "NaN in observations": (
+        {"observations": np.full((5, 3), NAN)},
+        "episode 1, step 0, feature 0, observations: is NaN",
+    ),
+    "infinite reward": ({"rewards": np.array([0, 0, INF, 0, 0])}, "episode 1, step 2, rewards: is infinite"),
+    "NaN in actions": ({"actions": np.full((5, 2), NAN, np.float32)}, "episode 1, step 0, feature 0, actions: is NaN"),
+    "actions outside the space": ({"actions": np.full((5, 2), 1.5, np.float32)}, "outside the bounds"),
+    "too few actions": ({"actions": np.zeros((4, 2), np.float32)}, "actions: has 4 rows where rewards has shape (5,)"),
+    "too many observations": ({"observations": np.zeros((8, 3))}, "observations: has 8 rows"),
+    "another width": ({"observations": np.zeros((5, 4))}, "has shape (4,), and the space has (3,)"),
+    "text": ({"rewards": np.array(list("abcde"))}, "rewards: holds <U1"),
+    "no step": (
+        {"observations": np.zeros((0, 3)), "actions": np.zeros((0, 2)), "rewards": np.zeros(0)},
+        "holds no step",
+    ),
+    "rewards with an axis": ({"rewards": np.zeros((5, 1))}, "has 5 rows where rewards has shape (5, 1)"),
 }
 
 
@@ -135,7 +141,9 @@ SPACES = {
     "discrete": gym.spaces.Discrete(4, start=2),
     "multi binary": gym.spaces.MultiBinary(3),
     "dict": gym.spaces.Dict({"b": gym.spaces.Discrete(3), "a": gym.spaces.Box(0, 9, (2,), np.float32)}),
-    "tuple": gym.spaces.Tuple((gym.spaces.Discrete(2), gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (1,), np.float32)}))),
+    "tuple": gym.spaces.Tuple(
+        (gym.spaces.Discrete(2), gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (1,), np.float32)}))
+    ),
 }
 
 
@@ -169,7 +177,12 @@ def test_the_fingerprint_depends_on_content_alone():
     assert TrajectoryDataset.from_episodes([one]).fingerprint != TrajectoryDataset.from_episodes([other]).fingerprint
     joined = np.concatenate([episode()["observations"]] * 2)
     twice = TrajectoryDataset.from_episodes([episode()] * 2).fingerprint
-    long = {"observations": joined, "actions": np.tile(episode()["actions"], (2, 1)), "rewards": np.tile(episode()["rewards"], 2), "terminated": True}
+    long = {
+        "observations": joined,
+        "actions": np.tile(episode()["actions"], (2, 1)),
+        "rewards": np.tile(episode()["rewards"], 2),
+        "terminated": True,
+    }
     assert TrajectoryDataset.from_episodes([long]).fingerprint != twice
 
 

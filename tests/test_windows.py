@@ -20,7 +20,12 @@ PLAIN = Scaling(None, None, None, None)
 
 
 def gatherer(dataset, length=4, **options):
-    defaults = {"conditions": [dataset.returns_to_go], "condition_scales": [10.0], "max_timesteps": 100, "scaling": PLAIN}
+    defaults = {
+        "conditions": [dataset.returns_to_go],
+        "condition_scales": [10.0],
+        "max_timesteps": 100,
+        "scaling": PLAIN,
+    }
     return WindowGatherer(dataset, window_length=length, **(defaults | options))
 
 
@@ -36,7 +41,9 @@ def test_windows_hold_consecutive_steps_of_one_episode_with_padding_after_them()
     assert batch.states[..., 0][valid].tolist() == [100, 101, 102, 103, 105, 106, 201]
     assert batch.timesteps[valid].tolist() == [0, 1, 2, 3, 5, 6, 1]
     torch.testing.assert_close(batch.conditions[..., 0][valid], torch.tensor([28, 27, 25, 22, 13, 7, 20.0]))
-    torch.testing.assert_close(batch.actions[..., 0][valid], torch.tensor([0.1, 0.101, 0.102, 0.103, 0.105, 0.106, 0.201]))
+    torch.testing.assert_close(
+        batch.actions[..., 0][valid], torch.tensor([0.1, 0.101, 0.102, 0.103, 0.105, 0.106, 0.201])
+    )
     assert set(batch.states[..., 0][~valid].tolist()) <= {106, 201}  # never another episode
 
 
@@ -91,7 +98,9 @@ def test_balancing_raises_rare_returns_by_the_share_it_is_given():
     drawn = np.concatenate([chosen.draw(step, 100).trajectories for step in range(100)])
     assert (drawn == 7).mean() == pytest.approx(0.5 * 0.5 + 0.5 * 0.01, abs=0.02)
     plain = WindowSampler(offsets, np.arange(100), seed=0, episode_returns=returns)
-    assert (np.concatenate([plain.draw(s, 100).trajectories for s in range(100)]) == 7).mean() == pytest.approx(0.01, abs=0.005)
+    assert (np.concatenate([plain.draw(s, 100).trajectories for s in range(100)]) == 7).mean() == pytest.approx(
+        0.01, abs=0.005
+    )
 
 
 def test_only_the_chosen_episodes_are_drawn():
@@ -130,9 +139,14 @@ def test_timesteps_beyond_the_table_are_held_at_its_last_row():
 
 def test_frames_are_stacked_by_the_gather_and_never_across_episodes():
     frames = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 40, 40), np.uint8)
-    episodes = [{"observations": frames + 10 * e, "actions": np.zeros(5, np.int64), "rewards": np.zeros(5), "terminated": True} for e in range(2)]
+    episodes = [
+        {"observations": frames + 10 * e, "actions": np.zeros(5, np.int64), "rewards": np.zeros(5), "terminated": True}
+        for e in range(2)
+    ]
     data = TrajectoryDataset.from_episodes(episodes, action_space=Space.discrete(2))
-    batch = gatherer(data, 3, conditions=[], condition_scales=[], frame_stack=3).gather(WindowIndex(np.array([5, 8]), np.array([1, 1])))
+    batch = gatherer(data, 3, conditions=[], condition_scales=[], frame_stack=3).gather(
+        WindowIndex(np.array([5, 8]), np.array([1, 1]))
+    )
     assert batch.states.dtype == torch.uint8
     assert batch.states[:, :, :, 0, 0].tolist() == [
         [[10, 10, 10], [10, 10, 11], [10, 11, 12]],

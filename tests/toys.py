@@ -16,7 +16,7 @@ class PointEnv(gym.Env):
     be tested for: constant actions 2 * target / 12 - 1 earn the target.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     length = 12
 
     def __init__(self, render_mode=None):
@@ -55,7 +55,14 @@ def point_data(num_episodes=40, seed=0) -> TrajectoryDataset:
             observation, reward, *_ = environment.step(actions[-1])
             seen.append(observation)
             rewards.append(reward)
-        episodes.append({"observations": np.array(seen), "actions": np.array(actions), "rewards": np.array(rewards), "terminated": True})
+        episodes.append(
+            {
+                "observations": np.array(seen),
+                "actions": np.array(actions),
+                "rewards": np.array(rewards),
+                "terminated": True,
+            }
+        )
     return TrajectoryDataset.from_episodes(
         episodes, observation_space=environment.observation_space, action_space=environment.action_space, source="point"
     )

@@ -47,12 +47,14 @@ def key_to_door() -> RunConfig:
     config = RunConfig()
     config.windows.context_length = 45
     config.windows.start = "first"
-    config.windows.return_balance = 0.5
+    config.windows.return_balance = 1.0
     config.model.hidden_size = 64
     config.model.n_layer = 2
     config.model.n_head = 2
+    config.model.attn_pdrop = 0.0
     config.model.timestep_initializer_range = 0.02
     config.training.train_steps = 1_000
+    config.training.batch_size = 32
     config.training.learning_rate = 1e-3
     config.training.warmup_steps = 100
     config.training.schedule = "cosine"

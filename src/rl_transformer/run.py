@@ -262,7 +262,9 @@ def write_run_files(folder: Path, config: RunConfig) -> None:
         write_text(folder / "config.json", to_json(config.to_dict()))
         write_text(folder / "run.json", to_json(describe_machine(config)))
     except OSError as error:
-        raise RLTransformerError(f"cannot be written: {error.strerror}", where=folder, fix="name a folder that you may write to") from None
+        raise RLTransformerError(
+            f"cannot be written: {error.strerror}", where=folder, fix="name a folder that you may write to"
+        ) from None
 
 
 def _check_same(stored: dict, wanted: dict, folder: Path) -> int:

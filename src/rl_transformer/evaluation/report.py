@@ -16,6 +16,7 @@ from rl_transformer.evaluation.statistics import (
     standard_error,
 )
 
+
 @dataclass
 class TargetReport:
     """The episodes of one target."""

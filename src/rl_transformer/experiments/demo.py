@@ -45,22 +45,20 @@ class Arm:
     takes_return: bool = False
     return_balance: float = 0.0
     min_return: float | None = None
-    train_steps: int | None = None
-    """None: as the preset."""
 
 
 ARMS = (
-    Arm("decision_transformer", "Decision Transformer", 10_000, "94.6 %", takes_return=True, return_balance=0.5),
-    Arm("behavior_cloning", "behavior cloning", 10_000, "1.6 %", train_steps=300),
+    Arm("decision_transformer", "Decision Transformer", 10_000, "94.6 %", takes_return=True, return_balance=1.0),
+    Arm("behavior_cloning", "behavior cloning", 10_000, "1.6 %"),
     Arm(
         "behavior_cloning_same_sampler",
         "behavior cloning, Decision Transformer's sampler",
         10_000,
         "-",
-        return_balance=0.5,
+        return_balance=1.0,
     ),
     Arm("percent_bc", "%BC (successful episodes only)", 10_000, "95.1 %", min_return=1.0),
-    Arm("decision_transformer", "Decision Transformer", 1_000, "71.8 %", takes_return=True, return_balance=0.5),
+    Arm("decision_transformer", "Decision Transformer", 1_000, "71.8 %", takes_return=True, return_balance=1.0),
     Arm("percent_bc", "%BC (successful episodes only)", 1_000, "69.9 %", min_return=1.0),
 )
 
@@ -120,7 +118,6 @@ def arm_config(arm: Arm, output: Path) -> RunConfig:
     config.dataset.min_return = arm.min_return
     config.windows.return_balance = arm.return_balance
     config.model.conditions = ["return_to_go"] if arm.takes_return else []
-    config.training.train_steps = arm.train_steps or config.training.train_steps
     return config
 
 

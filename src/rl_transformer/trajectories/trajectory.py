@@ -66,7 +66,8 @@ def split_final(observations: Any, num_steps: int) -> tuple[Any, Any]:
     if isinstance(observations, Mapping):
         parts = {name: split_final(part, num_steps) for name, part in observations.items()}
         finals = {name: final for name, (_, final) in parts.items()}
-        return {name: kept for name, (kept, _) in parts.items()}, None if None in finals.values() else finals
+        missing = any(final is None for final in finals.values())
+        return {name: kept for name, (kept, _) in parts.items()}, None if missing else finals
     if isinstance(observations, tuple):
         pairs = [split_final(part, num_steps) for part in observations]
         finals = tuple(final for _, final in pairs)
