@@ -35,4 +35,4 @@ docs: setup
 	$(BIN)/zensical build
 
 bench: setup
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/large_store.py

@@ -1,5 +1,7 @@
 """Claims about foreign formats: nothing mixes, nothing is lost silently, nothing outside is touched."""
 
+import warnings
+
 import h5py
 import minari
 import numpy as np
@@ -22,14 +24,11 @@ def minari_root(tmp_path, monkeypatch):
     return tmp_path / "minari"
 
 
-def write_minari(dataset_id, buffers, observation_space, action_space, data_format="hdf5"):
-    import warnings
-
+def write_minari(dataset_id, buffers, observation_space, action_space, data_format="hdf5", **options):
+    options |= {"observation_space": observation_space, "action_space": action_space, "data_format": data_format}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        minari.create_dataset_from_buffers(
-            dataset_id, buffers, observation_space=observation_space, action_space=action_space, data_format=data_format
-        )
+        minari.create_dataset_from_buffers(dataset_id, buffers, **options)
 
 
 def buffers_of(dataset):
@@ -124,24 +123,11 @@ def test_minari_dict_observations_are_flattened_in_every_episode(minari_root):
 
 def test_minari_images_stay_bytes(minari_root):
     picture = np.random.default_rng(0).integers(0, 255, (4, 40, 40, 3), dtype=np.uint8)
-    buffer = EpisodeBuffer(
-        observations=picture,
-        actions=np.zeros(3, np.int64),
-        rewards=np.zeros(3),
-        terminations=np.array([0, 0, 1], bool),
-        truncations=np.zeros(3, bool),
+    ends = {"terminations": np.array([0, 0, 1], bool), "truncations": np.zeros(3, bool)}
+    buffer = EpisodeBuffer(observations=picture, actions=np.zeros(3, np.int64), rewards=np.zeros(3), **ends)
+    write_minari(
+        "toy/image-v0", [buffer], spaces.Box(0, 255, (40, 40, 3), np.uint8), spaces.Discrete(2), jpeg_encoding=False
     )
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        minari.create_dataset_from_buffers(
-            "toy/image-v0",
-            [buffer],
-            observation_space=spaces.Box(0, 255, (40, 40, 3), np.uint8),
-            action_space=spaces.Discrete(2),
-            jpeg_encoding=False,
-        )
     data = open_trajectories("minari:toy/image-v0")
     assert (data.observations.dtype, data.observations.shape) == (np.uint8, (3, 40, 40, 3))
     assert data.statistics is None

@@ -7,7 +7,6 @@ Read `train` from top to bottom; everything else is reached from it.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +16,14 @@ import torch
 
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.files import read_json, to_json, write_text
+from rl_transformer.files import to_json, write_text
+from rl_transformer.machine import find_device, versions
 from rl_transformer.models import DecisionTransformerConfig, build_model
 from rl_transformer.policy import Policy, PolicySpec
 from rl_transformer.training.loop import Trainer
 from rl_transformer.training.metrics import Metrics
+from rl_transformer.training.run_folder import is_finished, write_run_files
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
-from rl_transformer.versions import versions
 from rl_transformer.windows.conditions import ReturnRule
 from rl_transformer.windows.gather import WindowGatherer
 from rl_transformer.windows.sampling import WindowSampler, split_trajectories, top_trajectories
@@ -236,75 +236,3 @@ def final_evaluation(policy: Policy, config: RunConfig, check: Callable[[], None
         seed=e.seed,
         check=check,
     )
-
-
-def is_finished(folder: Path, config: RunConfig, *, resume: bool) -> bool:
-    """Check that a run may be made in ``folder``, and return whether it is there and finished."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
-        raise RLTransformerError(
-            "is there already and not empty",
-            where=folder,
-            fix="name another folder, or pass --resume to continue the run in it",
-        )
-    if not (folder / "config.json").exists():
-        return False
-    stored = read_json(folder / "config.json", fix="remove the folder and start again")
-    steps = _check_same(stored, config.to_dict(), folder)
-    if steps < config.training.train_steps or not (folder / "policy" / "manifest.json").exists():
-        return False
-    print(f"{folder} is finished at step {steps}: nothing to do", flush=True)
-    return True
-
-
-def write_run_files(folder: Path, config: RunConfig) -> None:
-    """Write config.json, complete, and run.json: the machine."""
-    try:
-        write_text(folder / "config.json", to_json(config.to_dict()))
-        write_text(folder / "run.json", to_json(describe_machine(config)))
-    except OSError as error:
-        raise RLTransformerError(
-            f"cannot be written: {error.strerror}", where=folder, fix="name a folder that you may write to"
-        ) from None
-
-
-def _check_same(stored: dict, wanted: dict, folder: Path) -> int:
-    before = int(stored["training"]["train_steps"])
-    for section, values in wanted.items():
-        pairs = values.items() if isinstance(values, dict) else ()
-        for name, value in pairs:
-            old = stored.get(section, {}).get(name)
-            if old != value and not (name == "train_steps" and value > before):
-                raise RLTransformerError(
-                    f"{section}.{name} is {value!r}, and the run was started with {old!r}",
-                    where=folder,
-                    fix="resume with the same options (only a larger --train-steps may differ), or train into another folder",
-                )
-    return before
-
-
-def find_device(name: str) -> torch.device:
-    """Return the named device, or refuse one that is not here."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RLTransformerError(
-            f"cannot be used: {str(error).splitlines()[0]}",
-            where=f"training.device={name}",
-            fix="use cpu, or a torch build with that device",
-        ) from None
-    return device
-
-
-def describe_machine(config: RunConfig) -> dict:
-    """Return what a result depends on besides the configuration."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-    )
-    return {
-        "versions": versions(),
-        "device": config.training.device,
-        "threads": config.training.threads or torch.get_num_threads(),
-        "data": config.dataset.uri,
-        "git_commit": commit.stdout.strip() or None,
-    }

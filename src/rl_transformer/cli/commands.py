@@ -91,12 +91,12 @@ def add_evaluate_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> 
 def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
     """Score a policy."""
     from rl_transformer.errors import RLTransformerError
-    from rl_transformer.evaluation.evaluate import evaluate_and_record
+    from rl_transformer.evaluation.evaluate import evaluate
     from rl_transformer.evaluation.plots import plot_asked_and_achieved
     from rl_transformer.evaluation.rollout import check_video, save_video
     from rl_transformer.files import to_json, write_text
+    from rl_transformer.machine import find_device
     from rl_transformer.policy import load_policy
-    from rl_transformer.run import find_device
     from rl_transformer.trajectories import open_trajectories
 
     if bool(args.figure) != bool(args.data):
@@ -109,7 +109,7 @@ def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
         check_video(args.video)
     data = open_trajectories(args.data) if args.data else None
     policy = load_policy(args.folder).to(find_device(args.device))
-    report, episodes = evaluate_and_record(
+    report = evaluate(
         policy,
         env_id=args.env_id,
         target_returns=args.target_return,
@@ -124,7 +124,7 @@ def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
     if args.figure and data is not None:
         plot_asked_and_achieved({"policy": report}, data.episode_returns.tolist(), Path(args.figure))
     if args.video:
-        save_video(episodes[0].frames, args.video)
+        save_video(report.recordings[0], args.video)
 
 
 def add_collect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.report import EvaluationReport, TargetReport
-from rl_transformer.evaluation.rollout import Episode, run_episodes
+from rl_transformer.evaluation.rollout import run_episodes
 from rl_transformer.evaluation.statistics import D4RL_REFERENCES
+from rl_transformer.machine import versions
 from rl_transformer.policy import Policy
-from rl_transformer.versions import versions
 
 
 def evaluate(
@@ -20,6 +20,7 @@ def evaluate(
     num_episodes: int = 20,
     seed: int = 1_000_000,
     reference: str | None = None,
+    record: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> EvaluationReport:
     """Run ``num_episodes`` for each target, all in one batch, and report every one of them.
@@ -34,36 +35,13 @@ def evaluate(
             the seeds that data is usually collected with.
         reference: hopper, halfcheetah or walker2d, to add D4RL's normalized score. Name it only if
             the environment's returns are comparable with D4RL's.
+        record: Keep the frames of the first so many episodes of the first target, in ``recordings``.
         check: Called at every step; may raise to stop.
 
     Raises:
         RLTransformerError: An environment that cannot be made or does not fit the policy, or a
             target for a policy that takes none.
     """
-    report, _ = evaluate_and_record(
-        policy,
-        env_id=env_id,
-        target_returns=target_returns,
-        num_episodes=num_episodes,
-        seed=seed,
-        reference=reference,
-        check=check,
-    )
-    return report
-
-
-def evaluate_and_record(
-    policy: Policy,
-    *,
-    env_id: str,
-    target_returns: Sequence[float] = (),
-    num_episodes: int = 20,
-    seed: int = 1_000_000,
-    reference: str | None = None,
-    record: int = 0,
-    check: Callable[[], None] = lambda: None,
-) -> tuple[EvaluationReport, list[Episode]]:
-    """As `evaluate`, and return the episodes too, the first ``record`` of them with frames."""
     if num_episodes < 1:
         raise RLTransformerError(f"{num_episodes} episodes", where="num_episodes", fix="ask for 1 or more")
     if seed < 0:
@@ -87,4 +65,5 @@ def evaluate_and_record(
         TargetReport.of(target, [e.episode_return for e in part], [e.episode_length for e in part], reference)
         for target, part in zip(targets, parts, strict=True)
     ]
-    return EvaluationReport(env_id, policy.content_hash, num_episodes, seed, reports, versions()), episodes
+    recordings = [episode.frames for episode in episodes[:record]]
+    return EvaluationReport(env_id, policy.content_hash, num_episodes, seed, reports, versions(), recordings)

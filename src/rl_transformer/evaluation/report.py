@@ -68,6 +68,8 @@ class EvaluationReport:
     """Seed of each target's first episode; later ones count up, the same for every target."""
     targets: list[TargetReport]
     versions: dict[str, str] = field(default_factory=dict)
+    recordings: list[list[np.ndarray]] = field(default_factory=list, repr=False)
+    """Frames of the first target's first episodes, if they were asked for; not part of `to_dict`."""
 
     @property
     def rank_correlation(self) -> float | None:
@@ -77,7 +79,9 @@ class EvaluationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; what is undefined is None."""
-        return {**asdict(self), "rank_correlation": self.rank_correlation}
+        values = {**asdict(self), "rank_correlation": self.rank_correlation}
+        del values["recordings"]
+        return values
 
     def __str__(self) -> str:
         rows = [f"{'asked':>10} {'achieved':>10} {'95 % interval':>22} {'IQM':>10} {'episodes':>9}"]

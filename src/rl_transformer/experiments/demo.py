@@ -16,17 +16,17 @@ from rl_transformer.environments.key_to_door import random_success_rate
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.environments import make_environment
-from rl_transformer.evaluation.evaluate import evaluate_and_record
+from rl_transformer.evaluation.evaluate import evaluate
 from rl_transformer.evaluation.record import record_episodes
 from rl_transformer.evaluation.rollout import save_video
 from rl_transformer.evaluation.statistics import success_rate
 from rl_transformer.files import to_json, write_text
+from rl_transformer.machine import versions
 from rl_transformer.policy import Policy, load_policy
 from rl_transformer.presets import key_to_door
 from rl_transformer.run import train
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.store import write_store
-from rl_transformer.versions import versions
 
 NUM_EPISODES = 1_000
 EVALUATION_SEED = 1_000_000
@@ -124,7 +124,7 @@ def arm_config(arm: Arm, output: Path) -> RunConfig:
 def score(policy: Policy, target: float | None, *, record: bool = False) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return the success rate over 1,000 episodes, and the frames of the first success if ``record``."""
     targets = [] if target is None else [target]
-    report, episodes = evaluate_and_record(
+    report = evaluate(
         policy,
         env_id=KEY_TO_DOOR,
         target_returns=targets,
@@ -133,8 +133,8 @@ def score(policy: Policy, target: float | None, *, record: bool = False) -> tupl
         record=10 if record else 0,
     )
     returns = report.targets[0].episode_returns
-    frames = next((e.frames for e in episodes if e.frames and e.episode_return > 0), [])
-    return success_rate(int(np.sum(np.array(returns) > 0)), len(returns)), frames
+    frames = next((f for f, earned in zip(report.recordings, returns, strict=False) if earned > 0), [])
+    return success_rate(sum(earned > 0 for earned in returns), len(returns)), frames
 
 
 def as_table(rows: list[tuple[str, dict[str, Any], str]]) -> str:

@@ -18,6 +18,7 @@ from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
 from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder
 from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, rows_around
 from rl_transformer.models.heads import make_action_head
+from rl_transformer.models.hf_layout import load_model, save_model
 
 
 @dataclass
@@ -205,15 +206,11 @@ class DecisionTransformerModel(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DecisionTransformerModel:
         """Load a model from a local folder in transformers' layout (config.json, model.safetensors)."""
-        from rl_transformer.models.hf_layout import load_model
-
-        return load_model(folder)
+        return load_model(cls, folder)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors so that transformers computes the same numbers."""
-        from rl_transformer.models.hf_layout import save_model
-
-        save_model(self, folder)
+        save_model(self, self.config, folder)
 
 
 def num_parameters(model: nn.Module) -> int:

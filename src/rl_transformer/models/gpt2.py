@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.dropout import Dropout
+from rl_transformer.models.hf_layout import load_trunk, save_trunk
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -260,12 +261,8 @@ class DecisionTransformerGPT2Model(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DecisionTransformerGPT2Model:
         """Load a trunk from a folder in transformers' layout."""
-        from rl_transformer.models.hf_layout import load_trunk
-
-        return load_trunk(folder)
+        return load_trunk(cls, folder)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors in transformers' layout."""
-        from rl_transformer.models.hf_layout import save_trunk
-
-        save_trunk(self, folder)
+        save_trunk(self, self.config, folder)

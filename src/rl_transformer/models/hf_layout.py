@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,17 +14,14 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
-from rl_transformer.models.decision_transformer import DecisionTransformerModel
-from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model
 
 _TRUNK = "encoder."
 _CONSTANT = "constant_position"
-_M = TypeVar("_M", bound=nn.Module)
+M = TypeVar("M", bound=nn.Module)
 
 
-def save_model(model: DecisionTransformerModel, folder: str | Path) -> None:
-    """Write a whole model; refuse one that transformers would load as another model."""
-    config = model.config
+def save_model(model: nn.Module, config: DecisionTransformerConfig, folder: str | Path) -> None:
+    """Write a whole Decision Transformer; refuse one that transformers would load as another model."""
     if config.extensions_in_use:
         raise RLTransformerError(
             f"transformers' Decision Transformer has no {', '.join(config.extensions_in_use)}",
@@ -42,8 +40,8 @@ def save_model(model: DecisionTransformerModel, folder: str | Path) -> None:
     _write(folder, config, tensors)
 
 
-def load_model(folder: str | Path) -> DecisionTransformerModel:
-    """Read a whole model; a position vector that transformers would add is kept."""
+def load_model(build: Callable[[DecisionTransformerConfig], M], folder: str | Path) -> M:
+    """Read a whole Decision Transformer; a position vector that transformers would add is kept."""
     values, tensors = _read(folder)
     tensors = {name: t for name, t in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
     positions = tensors.pop(_TRUNK + "wpe.weight", None)
@@ -52,25 +50,26 @@ def load_model(folder: str | Path) -> DecisionTransformerModel:
     if positions is not None and bool(positions[0].any()):
         config.constant_position = True
         tensors[_TRUNK + _CONSTANT] = positions[0].clone()
-    return _filled(DecisionTransformerModel(config), tensors, folder)
+    return _filled(build(config), tensors, folder)
 
 
-def save_trunk(trunk: DecisionTransformerGPT2Model, folder: str | Path) -> None:
+def save_trunk(trunk: nn.Module, config: DecisionTransformerConfig, folder: str | Path) -> None:
     """Write a bare trunk with its tables."""
-    if not hasattr(trunk, "wte"):
+    tensors = dict(trunk.state_dict())
+    if "wte.weight" not in tensors:
         raise RLTransformerError(
             "this trunk belongs to a Decision Transformer and has no word and position tables",
             where=f"save_pretrained({folder})",
             fix="call save_pretrained on the DecisionTransformerModel",
         )
-    _write(folder, trunk.config, dict(trunk.state_dict()))
+    _write(folder, config, tensors)
 
 
-def load_trunk(folder: str | Path) -> DecisionTransformerGPT2Model:
+def load_trunk(build: Callable[[DecisionTransformerConfig], M], folder: str | Path) -> M:
     """Read a bare trunk with its tables."""
     values, tensors = _read(folder)
     config = DecisionTransformerConfig.from_hf_dict(values, where=Path(folder) / "config.json")
-    return _filled(DecisionTransformerGPT2Model(config), tensors, folder)
+    return _filled(build(config), tensors, folder)
 
 
 def _write(folder: str | Path, config: DecisionTransformerConfig, tensors: dict[str, Tensor]) -> None:
@@ -102,7 +101,7 @@ def _read(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
     return values, tensors
 
 
-def _filled(model: _M, tensors: dict[str, Tensor], folder: str | Path) -> _M:
+def _filled(model: M, tensors: dict[str, Tensor], folder: str | Path) -> M:
     wanted = model.state_dict()
     missing, surplus = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     shapes = [

@@ -1,0 +1,61 @@
+"""The machine that a result depends on: versions, device, threads."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rl_transformer.config import RunConfig
+from rl_transformer.errors import RLTransformerError
+
+_PACKAGES = ("rl-transformer", "torch", "numpy", "gymnasium", "mujoco")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a score; MuJoCo's alone changes returns."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def find_device(name: str) -> torch.device:
+    """Return the named device, or refuse one that is not here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RLTransformerError(
+            f"cannot be used: {str(error).splitlines()[0]}",
+            where=f"training.device={name}",
+            fix="use cpu, or a torch build with that device",
+        ) from None
+    return device
+
+
+def describe_machine(config: RunConfig) -> dict[str, Any]:
+    """Return what a result depends on besides the configuration."""
+    return {
+        "versions": versions(),
+        "device": config.training.device,
+        "threads": config.training.threads or torch.get_num_threads(),
+        "data": config.dataset.uri,
+        "git_commit": git_commit(),
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, if it is one."""
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
