@@ -129,7 +129,8 @@ def test_minari_images_stay_bytes(minari_root):
         "toy/image-v0", [buffer], spaces.Box(0, 255, (40, 40, 3), np.uint8), spaces.Discrete(2), jpeg_encoding=False
     )
     data = open_trajectories("minari:toy/image-v0")
-    assert (data.observations.dtype, data.observations.shape) == (np.uint8, (3, 40, 40, 3))
+    assert (data.observations.dtype, data.observations.shape) == (np.uint8, (3, 3, 40, 40))
+    np.testing.assert_array_equal(data.observations[2], np.moveaxis(picture[2], -1, 0))
     assert data.statistics is None
 
 

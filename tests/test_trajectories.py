@@ -166,7 +166,7 @@ def test_spaces_without_a_meaning_here_are_refused_by_name():
         Space.from_gymnasium(gym.spaces.Dict({"say": gym.spaces.Text(5)}), where="test")
     with pytest.raises(RLTransformerError, match="actions of kind multi_binary are not supported"):
         DataSpec(Space.box((1,)), Space("multi_binary", (2,)))
-    image = Space.box((4, 4, 3), 0, 255, "uint8")
+    image = Space.box((40, 40, 3), 0, 255, "uint8")
     with pytest.raises(RLTransformerError, match="image inside a dict"):
         DataSpec(Space("dict", parts=(("camera", image),)), Space.discrete(2))
 
@@ -191,3 +191,43 @@ def test_a_trajectory_goes_in_and_comes_out_unchanged():
     again = TrajectoryDataset.in_memory(dataset.spec, (dataset.trajectory(i) for i in range(len(dataset))))
     assert again.fingerprint == dataset.fingerprint
     assert isinstance(dataset.trajectory(0), Trajectory)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((84, 84), (1, 84, 84)),
+        ((84, 96, 3), (3, 84, 96)),
+        ((4, 84, 84), (4, 84, 84)),
+        ((1, 36, 36), (1, 36, 36)),
+        ((7, 7, 3), None),
+        ((35, 84), None),
+        ((36,), None),
+    ],
+)
+def test_pictures_come_channels_first_and_small_grids_are_vectors(shape, expected):
+    space = Space.box(shape, 0, 255, "uint8")
+    values = np.random.default_rng(0).integers(0, 255, (2, *shape), dtype=np.uint8)
+    flat = space.flatten(values)
+    assert space.image_shape == expected
+    if expected is None:
+        assert (flat.dtype, flat.shape) == (np.float32, (2, int(np.prod(shape))))
+        return
+    assert (flat.dtype, flat.shape) == (np.uint8, (2, *expected))
+    place = (1, 2, 3) if len(shape) == 2 else (1, 2, 3, 0) if shape[-1] == 3 else (1, 0, 2, 3)
+    assert flat[1, 0, 2, 3] == values[place]
+
+
+@pytest.mark.parametrize("name", ["dict", "discrete", "pictures"])
+def test_flattened_observations_can_be_written_again(name):
+    space = gym.spaces.Box(0, 255, (40, 50, 3), np.uint8) if name == "pictures" else SPACES[name]
+    space.seed(0)
+    from rl_transformer.trajectories.nested import stack
+
+    seen = stack([space.sample() for _ in range(5)])
+    one = {"observations": seen, "actions": np.zeros(4, int), "rewards": np.zeros(4), "terminated": True}
+    data = TrajectoryDataset.from_episodes([one], observation_space=space, action_space=gym.spaces.Discrete(2))
+    again = TrajectoryDataset.in_memory(data.spec, [data.trajectory(0)])
+    assert again.fingerprint == data.fingerprint
+    assert again.findings == data.findings
+    np.testing.assert_array_equal(again.summary.final_observations, data.summary.final_observations)

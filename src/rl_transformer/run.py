@@ -135,7 +135,8 @@ def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarra
     m, space = config.model, dataset.spec.observation_space
     discrete = dataset.spec.action_space.kind == "discrete"
     head = ("discrete" if discrete else "continuous") if m.action_head == "auto" else m.action_head
-    image_shape = (space.shape[0] * m.frame_stack, *space.shape[1:]) if space.is_image else None
+    image = space.image_shape
+    image_shape = (image[0] * m.frame_stack, *image[1:]) if image else None
     for wrong, option, problem, fix in (
         (
             discrete != (head == "discrete"),

@@ -62,5 +62,5 @@ def _form(space: Space) -> str:
     if space.kind == "discrete":
         return f"{space.n} whole numbers from {space.start}"
     if space.is_image:
-        return f"images {space.shape}"
+        return f"images of {space.image_shape}"
     return f"vectors of {space.flat_dim}"

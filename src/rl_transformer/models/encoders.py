@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl_transformer.errors import RLTransformerError
-
-SMALLEST_IMAGE = 36  # what three convolutions of stride 4, 2 and 1 still leave one pixel of
+from rl_transformer.trajectories.spaces import SMALLEST_IMAGE
 
 
 class ImageEncoder(nn.Module):

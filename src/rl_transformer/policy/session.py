@@ -32,11 +32,8 @@ class SessionBatch:
         count, context = len(targets), spec.context_length
         space = spec.data.action_space
         self._discrete = space.kind == "discrete"
-        shape = (
-            spec.data.observation_space.shape
-            if spec.data.observation_space.is_image
-            else (spec.data.observation_space.flat_dim,)
-        )
+        observation = spec.data.observation_space
+        shape = observation.flat_shape
         stacked = (shape[0] * spec.frame_stack, *shape[1:]) if spec.frame_stack > 1 else shape
         options: dict[str, Any] = {"device": policy.device}
         self._states = torch.zeros(

@@ -226,11 +226,8 @@ def infer_spaces(trajectories: list[Trajectory], where: object) -> tuple[Space, 
         raise RLTransformerError(
             "observations are nested and no observation space is given", where=where, fix="pass observation_space="
         )
-    observation = (
-        Space.box(first.shape[1:], 0, 255, "uint8")
-        if first.dtype == np.uint8 and first.ndim == 4
-        else Space.box(first.shape[1:])
-    )
+    pictures = Space.box(first.shape[1:], 0, 255, "uint8")
+    observation = pictures if first.dtype == np.uint8 and pictures.is_image else Space.box(first.shape[1:])
     actions = [np.asarray(t.actions) for t in trajectories if len(t.actions)]
     if not actions:
         raise RLTransformerError("holds no step", where=where, fix="give at least one episode that is not empty")

@@ -53,8 +53,7 @@ def assemble(
     further columns the trajectories carry. Episodes with findings of structure are left out.
     """
     checker = checker or Checker(spec)
-    image = spec.observation_space.is_image
-    statistics = None if image else StreamingStatistics(spec.observation_space.flat_dim)
+    statistics = None if spec.observation_space.is_image else StreamingStatistics(spec.observation_space.flat_dim)
     hashes = {name: hashlib.sha256() for name in _HASHED}
     lengths, ends, totals, finals, extra_names = [], [], [], [], None
     for episode, trajectory in enumerate(trajectories):

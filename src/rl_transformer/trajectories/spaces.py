@@ -11,6 +11,8 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 
+SMALLEST_IMAGE = 36  # pixels: what the image encoder's three convolutions leave one of
+_CHANNELS = (1, 3, 4)
 _KINDS = ("box", "discrete", "multi_binary", "dict", "tuple")
 
 
@@ -36,9 +38,35 @@ class Space:
     """Named parts of a dict or tuple, in order."""
 
     @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) if a value is a picture, else None.
+
+        A picture is bytes with two axes, or with three of which the first or last are channels, and
+        large enough for the image encoder. Smaller grids are flattened like any other box.
+        """
+        if self.kind != "box" or self.dtype != "uint8" or len(self.shape) not in (2, 3):
+            return None
+        first, second, third = (1, *self.shape) if len(self.shape) == 2 else self.shape
+        shape = (third, first, second) if self._channels_last else (first, second, third)
+        return shape if min(shape[1:]) >= SMALLEST_IMAGE else None
+
+    @property
+    def _channels_last(self) -> bool:
+        return len(self.shape) == 3 and self.shape[2] in _CHANNELS and self.shape[0] not in _CHANNELS
+
+    @property
     def is_image(self) -> bool:
-        """Whether a value is a picture: bytes with three axes."""
-        return self.kind == "box" and self.dtype == "uint8" and len(self.shape) == 3
+        """Whether a value is a picture."""
+        return self.image_shape is not None
+
+    @property
+    def flat_shape(self) -> tuple[int, ...]:
+        """Shape of what `flatten` makes of one value."""
+        return self.image_shape or (self.flat_dim,)
+
+    @property
+    def _flat_dtype(self) -> np.dtype:
+        return np.dtype(np.uint8 if self.is_image else np.float32)
 
     @property
     def flat_dim(self) -> int:
@@ -57,7 +85,7 @@ class Space:
         return low, high
 
     def flatten(self, values: Any, *, where: object = "observation") -> np.ndarray:
-        """Turn values with one leading axis into float32 vectors (T, flat_dim); images stay (T, ...).
+        """Turn values with one leading axis into float32 vectors (T, flat_dim), images into bytes (T, C, H, W).
 
         A discrete value becomes one-hot; the parts of a dict or tuple stand one after the other, in
         the order of the space.
@@ -65,6 +93,8 @@ class Space:
         Raises:
             RLTransformerError: The values do not have the form of this space.
         """
+        if isinstance(values, np.ndarray) and (values.shape[1:], values.dtype) == (self.flat_shape, self._flat_dtype):
+            return values  # a data set's own rows, written again
         if self.kind in ("dict", "tuple"):
             return np.concatenate(
                 [part.flatten(_part(values, name, where), where=f"{where}[{name}]") for name, part in self.parts],
@@ -86,7 +116,13 @@ class Space:
                 where=where,
                 fix="use the environment (and its version) that the data came from",
             )
-        return array if self.is_image else array.astype(np.float32).reshape(len(array), -1)
+        if not self.is_image:
+            return array.astype(np.float32).reshape(len(array), -1)
+        if array.dtype != np.uint8:
+            raise RLTransformerError(
+                f"is {array.dtype}, and images are uint8", where=where, fix="record bytes from 0 to 255"
+            )
+        return np.moveaxis(array, -1, 1) if self._channels_last else array.reshape(len(array), *self.flat_shape)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; infinite bounds become the words inf and -inf."""
