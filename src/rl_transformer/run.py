@@ -7,7 +7,7 @@ Read `train` from top to bottom; everything else is reached from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,7 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
 
     # Training: up to train_steps, from the newest checkpoint if there is one. Nothing was written so far.
     policy = Policy(spec, model, scaling.to(device))
+    live_score = LiveScore(policy, config) if config.evaluation.env_id else None
     write_run_files(folder, config)
     trainer = Trainer(
         model=model,
@@ -96,7 +97,7 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
             folder, tensorboard=config.training.tensorboard, wandb=config.training.wandb, config=config.to_dict()
         ),
         validation=WindowSampler(dataset.offsets, held_out, **options) if len(held_out) else None,
-        evaluate=evaluator(policy, config),
+        evaluate=live_score,
         evaluate_every=config.evaluation.every,
         dataset_fingerprint=dataset.fingerprint,
     )
@@ -105,8 +106,11 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
     # Policy: weights, units and rules in one folder.
     with trainer.policy_weights():
         policy.save(folder / "policy")
-        if config.evaluation.env_id:
-            write_text(folder / "report.json", to_json(final_evaluation(policy, config).to_dict()))
+        if live_score is not None:
+            if live_score.report is None:  # the run was resumed after its last evaluation
+                live_score(trainer.step)
+            assert live_score.report is not None
+            write_text(folder / "report.json", to_json(live_score.report.to_dict()))
     return folder
 
 
@@ -208,32 +212,25 @@ _SAME_NAMES = (
 )  # fmt: skip
 
 
-def evaluator(policy: Policy, config: RunConfig) -> Callable[[int, Callable[[], None]], Mapping[str, float]] | None:
-    """Return the callback that scores the policy while it is trained, if an environment is named."""
-    if not config.evaluation.env_id:
-        return None
+class LiveScore:
+    """Scores the policy as ``config.evaluation`` says, and keeps the last report."""
 
-    def score(step: int, check: Callable[[], None]) -> dict[str, float]:
-        report = final_evaluation(policy, config, check)
-        return {
-            f"return_at_{'none' if t.target_return is None else format(t.target_return, 'g')}": t.mean
-            for t in report.targets
-        }
+    def __init__(self, policy: Policy, config: RunConfig) -> None:
+        self._policy, self._config = policy, config.evaluation
+        self.report: EvaluationReport | None = None
 
-    return score
+    def __call__(self, step: int, check: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Run the episodes; return the mean return of each target under a name for metrics.jsonl."""
+        # Imported here: training on a store needs neither scipy nor an environment.
+        from rl_transformer.evaluation.evaluate import evaluate
 
-
-def final_evaluation(policy: Policy, config: RunConfig, check: Callable[[], None] = lambda: None) -> EvaluationReport:
-    """Evaluate as ``config.evaluation`` says."""
-    # Imported here: training on a store needs neither scipy nor an environment.
-    from rl_transformer.evaluation.evaluate import evaluate
-
-    e = config.evaluation
-    return evaluate(
-        policy,
-        env_id=str(e.env_id),
-        target_returns=e.target_returns,
-        num_episodes=e.num_episodes,
-        seed=e.seed,
-        check=check,
-    )
+        self.report = evaluate(
+            self._policy,
+            env_id=str(self._config.env_id),
+            target_returns=self._config.target_returns,
+            num_episodes=self._config.num_episodes,
+            seed=self._config.seed,
+            check=check,
+        )
+        asked = ["none" if t.target_return is None else format(t.target_return, "g") for t in self.report.targets]
+        return {f"return_at_{name}": t.mean for name, t in zip(asked, self.report.targets, strict=True)}
