@@ -16,7 +16,7 @@ from rl_transformer.windows.scaling import Scaling
 
 from .toys import telling_data
 
-PLAIN = Scaling(None, None, None, None)
+PLAIN = Scaling(None, None, None, None, None, None)
 
 
 def gatherer(dataset, length=4, **options):

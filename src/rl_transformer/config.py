@@ -230,22 +230,31 @@ def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
         "evaluation.num_episodes": c.evaluation.num_episodes,
     }
     positive |= {"evaluation.every": c.evaluation.every, "training.keep_checkpoints": t.keep_checkpoints}
+    positive |= {"model.hidden_size": m.hidden_size, "model.n_layer": m.n_layer, "model.n_head": m.n_head}
+    positive |= {"model.max_ep_len": m.max_ep_len, "model.n_inner": m.n_inner, "training.threads": t.threads}
+    positive |= {"training.max_gradient_norm": t.max_gradient_norm, "returns.reward_clip": c.returns.reward_clip}
+    positive |= {"dataset.max_trajectories": c.dataset.max_trajectories}
     for option, value in positive.items():
-        if not value > 0:
+        if value is not None and not 0 < value < float("inf"):
             yield option, f"{value} is not positive", "give a value above 0"
     for option, value in {
         "training.warmup_steps": t.warmup_steps,
         "training.weight_decay": t.weight_decay,
         "training.seed": t.seed,
+        "evaluation.seed": c.evaluation.seed,
+        "model.timestep_initializer_range": m.timestep_initializer_range,
+        "training.entropy_weight": t.entropy_weight,
     }.items():
-        if value < 0:
-            yield option, f"{value} is negative", "give 0 or more"
+        if not 0 <= value < float("inf"):
+            yield option, f"{value} is not 0 or more", "give 0 or more"
     if not 0 < c.dataset.top_fraction <= 1:
         yield (
             "dataset.top_fraction",
             f"{c.dataset.top_fraction} is not in (0, 1]",
             "give a share of the timesteps, for example 0.1",
         )
+    if not all(0 <= beta < 1 for beta in t.betas):
+        yield "training.betas", f"{t.betas} are not both in [0, 1)", "give for example [0.9, 0.999]"
     if not 0 <= t.average_decay < 1:
         yield "training.average_decay", f"{t.average_decay} is not in [0, 1)", "give 0 for none, or for example 0.999"
     if m.conditions not in ([], ["return_to_go"]):

@@ -103,17 +103,35 @@ def write_folder(folder: Path, fill: Callable[[Path], Mapping[str, Any] | None])
                 os.fsync(file.fileno())
             files[path.relative_to(temporary).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
         write_text(temporary / MANIFEST, to_json({**fields, "files": files}))
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
-            folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(folder)
+        _replace(folder, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(folder.parent)
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
+    folder.rename(old)
+    try:
+        temporary.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
+
+
+def check_writable(path: str | Path | None) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold."""
+    if path is None:
+        return
+    path = Path(path)
+    ancestor = next(p for p in path.absolute().parents if p.exists())
+    if path.is_dir() or not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise RLTransformerError("cannot be written", where=path, fix="name a file in a folder that you may write to")
 
 
 def verify_folder(folder: Path, *, hashes: bool = True) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import torch
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.files import to_json, write_text
-from rl_transformer.machine import find_device, versions
+from rl_transformer.machine import cpu_threads, find_device, versions
 from rl_transformer.models import DecisionTransformerConfig, build_model
 from rl_transformer.policy import Policy, PolicySpec
 from rl_transformer.training.loop import Trainer
 from rl_transformer.training.metrics import Metrics
-from rl_transformer.training.run_folder import is_finished, write_run_files
+from rl_transformer.training.run_folder import is_finished, mark_finished, write_run_files
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.windows.conditions import ReturnRule
 from rl_transformer.windows.gather import WindowGatherer
@@ -49,17 +49,28 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
         RLTransformerError: Anything about the data, the options or the folder that the user can mend.
     """
     config.check()
-    folder = Path(config.output)
-    if is_finished(folder, config, resume=resume):
-        return folder
-    torch.set_num_threads(config.training.threads or torch.get_num_threads())
-    device = find_device(config.training.device)
+    if is_finished(Path(config.output), config, resume=resume):
+        return Path(config.output)
+    with cpu_threads(config.training.threads):
+        return _train(config, dataset)
+
+
+def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
+    folder, device = Path(config.output), find_device(config.training.device)
 
     # Data: columns over all steps, and which episodes to learn from.
     dataset = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
     rule = ReturnRule(scale=config.returns.scale, update=config.returns.update, reward_clip=config.returns.reward_clip)
     returns = rule.totals(dataset)
     learned, held_out = choose_trajectories(dataset, returns, config)
+
+    longest = int(dataset.lengths[learned].max())
+    if config.windows.start == "first" and longest > config.windows.context_length:
+        raise RLTransformerError(
+            f"an episode has {longest} steps, and windows that begin with it end after {config.windows.context_length}",
+            where="windows.start",
+            fix=f"set windows.start to any, or windows.context_length to {longest}",
+        )
 
     # Model: sizes follow from the data. The seed alone decides the initial weights.
     spec = policy_spec(dataset, rule, returns[learned], config)
@@ -83,34 +94,32 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
         dataset.offsets, learned, **options, return_balance=config.windows.return_balance, episode_returns=returns
     )
 
-    # Training: up to train_steps, from the newest checkpoint if there is one. Nothing was written so far.
+    # Training: from the newest checkpoint, if there is one, up to train_steps. Nothing was written so far.
     policy = Policy(spec, model, scaling.to(device))
     live_score = LiveScore(policy, config) if config.evaluation.env_id else None
-    write_run_files(folder, config)
     trainer = Trainer(
         model=model,
         sampler=sampler,
         gatherer=gatherer,
         config=config.training,
         folder=folder,
-        metrics=Metrics(
-            folder, tensorboard=config.training.tensorboard, wandb=config.training.wandb, config=config.to_dict()
-        ),
+        metrics=Metrics(folder, config),
         validation=WindowSampler(dataset.offsets, held_out, **options) if len(held_out) else None,
         evaluate=live_score,
         evaluate_every=config.evaluation.every,
         dataset_fingerprint=dataset.fingerprint,
     )
+    trainer.resume()
+    write_run_files(folder, config, dataset_fingerprint=dataset.fingerprint)
     trainer.fit()
 
     # Policy: weights, units and rules in one folder.
     with trainer.policy_weights():
         policy.save(folder / "policy")
         if live_score is not None:
-            if live_score.report is None:  # the run was resumed after its last evaluation
-                live_score(trainer.step)
-            assert live_score.report is not None
-            write_text(folder / "report.json", to_json(live_score.report.to_dict()))
+            report = live_score.report or live_score.run()  # none if the run was resumed after its last evaluation
+            write_text(folder / "report.json", to_json(report.to_dict()))
+    mark_finished(folder, config)
     return folder
 
 
@@ -213,24 +222,35 @@ _SAME_NAMES = (
 
 
 class LiveScore:
-    """Scores the policy as ``config.evaluation`` says, and keeps the last report."""
+    """Scores the policy as ``config.evaluation`` says, and keeps the last report.
+
+    What could be wrong with the environment or the targets is found when this is made, before training.
+    """
 
     def __init__(self, policy: Policy, config: RunConfig) -> None:
+        # Imported here: training on a store needs neither scipy nor an environment.
+        from rl_transformer.evaluation.environments import check_spaces, make_environment
+
         self._policy, self._config = policy, config.evaluation
         self.report: EvaluationReport | None = None
+        env_id = str(self._config.env_id)
+        environment = make_environment(env_id)
+        check_spaces(environment, policy, env_id)
+        environment.close()
+        for target in self._config.target_returns:
+            policy.target_or_default(target)
 
-    def __call__(self, step: int, check: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Run the episodes; return the mean return of each target under a name for metrics.jsonl."""
-        # Imported here: training on a store needs neither scipy nor an environment.
+    def run(self, check: Callable[[], None] = lambda: None) -> EvaluationReport:
+        """Run the episodes, and keep and return the report."""
         from rl_transformer.evaluation.evaluate import evaluate
 
-        self.report = evaluate(
-            self._policy,
-            env_id=str(self._config.env_id),
-            target_returns=self._config.target_returns,
-            num_episodes=self._config.num_episodes,
-            seed=self._config.seed,
-            check=check,
-        )
-        asked = ["none" if t.target_return is None else format(t.target_return, "g") for t in self.report.targets]
-        return {f"return_at_{name}": t.mean for name, t in zip(asked, self.report.targets, strict=True)}
+        e = self._config
+        options = {"target_returns": e.target_returns, "num_episodes": e.num_episodes, "seed": e.seed}
+        self.report = evaluate(self._policy, env_id=str(e.env_id), **options, check=check)
+        return self.report
+
+    def __call__(self, step: int, check: Callable[[], None]) -> dict[str, float]:
+        """Return the mean return of each target under a name for metrics.jsonl."""
+        targets = self.run(check).targets
+        asked = ["none" if t.target_return is None else format(t.target_return, "g") for t in targets]
+        return {f"return_at_{name}": t.mean for name, t in zip(asked, targets, strict=True)}

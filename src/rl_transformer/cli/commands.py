@@ -19,8 +19,12 @@ def add_demo_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None
 def run_demo(args: Any, arguments: Sequence[str]) -> None:
     """Run the demo."""
     from rl_transformer.experiments.demo import run_demo as run
+    from rl_transformer.files import check_writable, to_json, write_text
 
-    run(Path(args.output))
+    check_writable(args.json)
+    report = run(Path(args.output))
+    if args.json:
+        write_text(Path(args.json), to_json(report))
 
 
 def add_inspect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
@@ -35,10 +39,12 @@ def add_inspect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> N
 
 def run_inspect(args: Any, arguments: Sequence[str]) -> int:
     """Describe a data set; 2 if training would refuse it."""
-    from rl_transformer.files import to_json, write_text
+    from rl_transformer.files import check_writable, to_json, write_text
     from rl_transformer.trajectories.inspection import as_text, describe
     from rl_transformer.trajectories.open import read_trajectories
 
+    check_writable(args.json)
+    check_writable(args.figure)
     dataset = read_trajectories(args.uri, verify=args.verify)
     description = describe(dataset)
     print(as_text(description))
@@ -94,7 +100,7 @@ def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
     from rl_transformer.evaluation.evaluate import evaluate
     from rl_transformer.evaluation.plots import plot_asked_and_achieved
     from rl_transformer.evaluation.rollout import check_video, save_video
-    from rl_transformer.files import to_json, write_text
+    from rl_transformer.files import check_writable, to_json, write_text
     from rl_transformer.machine import find_device
     from rl_transformer.policy import load_policy
     from rl_transformer.trajectories import open_trajectories
@@ -105,6 +111,8 @@ def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
             where="--figure and --data",
             fix="give both: the figure shows the data behind the policy",
         )
+    for path in (args.json, args.figure, args.video):
+        check_writable(path)
     if args.video:
         check_video(args.video)
     data = open_trajectories(args.data) if args.data else None
@@ -132,6 +140,7 @@ def add_collect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> N
     parser.add_argument("env_id", help="Gymnasium id of the environment.")
     parser.add_argument("--output", required=True, help="Folder of the store; must be empty or new.")
     parser.add_argument("--num-episodes", type=int, required=True, help="Episodes to record.")
+    _add_json(parser)
     parser.add_argument(
         "--policy", type=str | None, default=None, help="Folder of a policy that acts; random actions if not given."
     )
@@ -144,23 +153,28 @@ def run_collect(args: Any, arguments: Sequence[str]) -> None:
     from rl_transformer.errors import RLTransformerError
     from rl_transformer.evaluation.environments import make_environment
     from rl_transformer.evaluation.record import record_episodes
+    from rl_transformer.files import check_writable
     from rl_transformer.policy import load_policy
     from rl_transformer.trajectories.store import write_store
 
-    if args.num_episodes < 1:
-        raise RLTransformerError(f"{args.num_episodes} episodes", where="--num-episodes", fix="ask for 1 or more")
+    if args.num_episodes < 1 or args.seed < 0:
+        found = f"{args.num_episodes} episodes from seed {args.seed}"
+        raise RLTransformerError(
+            found, where="--num-episodes, --seed", fix="ask for 1 episode or more, from seed 0 or more"
+        )
     if args.target_return is not None and not args.policy:
         raise RLTransformerError(
             "random actions are not asked for a return",
             where="--target-return",
             fix="pass --policy too, or leave it out",
         )
+    check_writable(args.json)
     environment = make_environment(args.env_id)
     policy = load_policy(args.policy) if args.policy else None
     spec, trajectories = record_episodes(
         environment, args.env_id, args.num_episodes, seed=args.seed, policy=policy, target=args.target_return
     )
-    print(f"wrote {write_store(Path(args.output), spec, trajectories)}")
+    _report(write_store(Path(args.output), spec, trajectories), args.json)
 
 
 def add_convert_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
@@ -172,10 +186,25 @@ def add_convert_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> N
     )
 
 
+def _add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", type=str | None, default=None, help="Write what rlt inspect would say to this file.")
+
+
+def _report(dataset: Any, path: str | None) -> None:
+    from rl_transformer.files import to_json, write_text
+    from rl_transformer.trajectories.inspection import describe
+
+    print(f"wrote {dataset}")
+    if path:
+        write_text(Path(path), to_json(describe(dataset)))
+
+
 def run_convert(args: Any, arguments: Sequence[str]) -> None:
     """Write a store, holding one episode in memory at a time."""
+    from rl_transformer.files import check_writable
     from rl_transformer.trajectories.open import open_source
     from rl_transformer.trajectories.store import write_store
 
+    check_writable(args.json)
     spec, trajectories, notes = open_source(args.uri, keep_unfinished=args.keep_unfinished)
-    print(f"wrote {write_store(Path(args.output), spec, trajectories, notes=notes)}")
+    _report(write_store(Path(args.output), spec, trajectories, notes=notes), args.json)

@@ -6,8 +6,10 @@ import ast
 import inspect
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from rl_transformer.config import RunConfig
@@ -74,27 +76,51 @@ def field_texts(cls: type) -> dict[str, str]:
 
 def run_train(args: Any, arguments: Sequence[str]) -> None:
     """Merge flags, options and file into one configuration, and train."""
+    if arguments[1:2] != [args.preset]:
+        raise RLTransformerError(
+            f"the preset {args.preset} stands after options, whose defaults depend on it",
+            where="rlt train",
+            fix=f"write it first: rlt train {args.preset} ...",
+        )
     values = {f.name: args[f.name].as_dict() for f in fields(RunConfig) if f.name != "output"}
+    in_files = _file_values(arguments)
     for flag, (section, name, _) in FLAGS.items():
         given = args[flag]
         if given is None:
             continue
-        default = getattr(getattr(preset(args.preset), section), name)
-        if values[section][name] not in (default, given) or (
-            _is_given(arguments, f"--{section}.{name}") and values[section][name] != given
-        ):
-            raise RLTransformerError(
-                f"is {given!r}, and {section}.{name} is {values[section][name]!r}",
-                where=f"--{flag.replace('_', '-')}",
-                fix="give only one of them",
-            )
+        stated = [values[section][name]] if _is_given(arguments, f"--{section}.{name}") else []
+        stated += [file[section][name] for file in in_files if name in (file.get(section) or {})]
+        for value in stated:
+            if value != given:
+                raise RLTransformerError(
+                    f"is {given!r}, and {section}.{name} is {value!r}",
+                    where=f"--{flag.replace('_', '-')}",
+                    fix="give only one of them",
+                )
         values[section][name] = given
     config = RunConfig.from_dict({**values, "output": args.output})
+    from rl_transformer.files import check_writable, to_json, write_text
+    from rl_transformer.policy import load_policy
     from rl_transformer.run import train
 
+    check_writable(args.json)
     folder = train(config, resume=args.resume)
     print(f"policy: {folder / 'policy'}")
+    if args.json:
+        content = {
+            "output": str(folder),
+            "policy": load_policy(folder).content_hash,
+            "train_steps": config.training.train_steps,
+        }
+        write_text(Path(args.json), to_json(content))
 
 
 def _is_given(arguments: Sequence[str], option: str) -> bool:
     return any(argument == option or argument.startswith(f"{option}=") for argument in arguments)
+
+
+def _file_values(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what the files of --config say; the parser has read and checked them already."""
+    paths = [value for word, value in zip(arguments, arguments[1:], strict=False) if word == "--config"]
+    paths += [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
+    return [yaml.safe_load(Path(path).read_text()) or {} for path in paths]

@@ -30,7 +30,8 @@ from rl_transformer.trajectories.store import write_store
 
 NUM_EPISODES = 1_000
 EVALUATION_SEED = 1_000_000
-_MARKER = "report.json"
+_MARKER = ".rlt-demo"
+_OWN = {_MARKER, "data", "runs", "report.json", "figure.png", "success.gif"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ ARMS = (
 def run_demo(output: Path) -> dict[str, Any]:
     """Collect random walks, train every arm, evaluate 1,000 episodes each, and write report, figure and GIF."""
     began = time.monotonic()
-    _clear(output)
+    _begin(output)
     data = collect(output / "data", 10_000)
     successes = int((data.episode_returns > 0).sum())
     report: dict[str, Any] = {
@@ -97,7 +98,7 @@ def run_demo(output: Path) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began, 1),
     }
     draw(rows, output / "figure.png")
-    write_text(output / _MARKER, to_json(report))
+    write_text(output / "report.json", to_json(report))
     print(as_table(rows))
     print(f"{report['seconds']:.0f} s; {output / 'report.json'}, {output / 'figure.png'}, {output / 'success.gif'}")
     return report
@@ -159,16 +160,19 @@ def draw(rows: list[tuple[str, dict[str, Any], str]], path: Path) -> None:
     plots.save(drawn, path)
 
 
-def _clear(output: Path) -> None:
+def _begin(output: Path) -> None:
     """Remove what an earlier demo wrote; refuse a folder that holds anything else."""
-    if not output.exists():
-        return
-    own = {"data", "runs", _MARKER, "figure.png", "success.gif"}
-    foreign = sorted(p.name for p in output.iterdir() if p.name not in own and not p.name.startswith("."))
-    if not output.is_dir() or foreign:
+    if output.exists() and not output.is_dir():
+        raise RLTransformerError("is not a folder", where=output, fix="name another folder with --output")
+    found = sorted(path.name for path in output.iterdir()) if output.exists() else []
+    foreign = [name for name in found if name not in _OWN]
+    if foreign or (found and _MARKER not in found):
         raise RLTransformerError(
-            f"holds {', '.join(foreign[:5])}, which no demo wrote",
+            f"holds {', '.join((foreign or found)[:5])}, which no demo wrote",
             where=output,
             fix="name another folder with --output",
         )
-    shutil.rmtree(output)
+    for name in found:
+        path = output / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_text(output / _MARKER, "This folder was written by rlt demo, which replaces it when it runs again.\n")

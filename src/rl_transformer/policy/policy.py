@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +215,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
             where=folder / "policy.safetensors",
             fix="restore the folder from a copy",
         ) from None
-    names = ("observation_mean", "observation_scale", "action_center", "action_half_range")
+    names = [item.name for item in fields(Scaling)]
     return Policy(spec, model, Scaling(**{name: tensors.get(_SCALING + name) for name in names}))
 
 

@@ -83,8 +83,8 @@ class SessionBatch:
                 fix="call observe(reward) after every action",
             )
         slot = self.step[rows] % self.policy.spec.context_length
-        self._write(rows, slot, observations)
         allowed_tensor = self._allowed(allowed, len(rows))
+        self._write(rows, slot, observations)
         lengths = np.minimum(self.step[rows] + 1, self.policy.spec.context_length)
         actions = torch.empty(
             len(rows), *self._actions.shape[2:], dtype=self._actions.dtype, device=self._actions.device

@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.files import read_json, to_json, verify_folder, write_folder, write_text
+from rl_transformer.files import check_format, read_json, to_json, verify_folder, write_folder, write_text
 from rl_transformer.training.optimizer import WeightAverage, trained_parameters
 
+FORMAT_VERSION = 1
 _STEP = re.compile(r"step-(\d+)")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -51,7 +52,7 @@ def save_checkpoint(
             temporary / "state.safetensors",
             metadata={"format": "pt"},
         )
-        write_text(temporary / "state.json", to_json({"step": step, **state}))
+        write_text(temporary / "state.json", to_json({"format_version": FORMAT_VERSION, "step": step, **state}))
 
     path = folder / f"step-{step}"
     if path.exists() and newest_verified(folder, lambda _: None) != path:
@@ -66,6 +67,7 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote into ``model``, ``optimizer`` and ``average``; return its state."""
     state = read_json(path / "state.json", fix="remove this checkpoint and resume from the one before")
+    check_format(state, FORMAT_VERSION, where=path / "state.json")
     tensors = load_file(path / "state.safetensors")
     parameters = trained_parameters(model)
     model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})

@@ -54,7 +54,7 @@ class Trainer:
         self.parameters = list(trained_parameters(self.model).values())
         self.average = WeightAverage(self.model, self.config.average_decay) if self.config.average_decay else None
         self.step = 0
-        self._evaluated = 0
+        self._evaluated = self._saved = 0
         self._clock = time.monotonic()
 
     @property
@@ -63,13 +63,12 @@ class Trainer:
         return self.folder / "checkpoints"
 
     def fit(self) -> None:
-        """Train up to ``train_steps``, from the newest verified checkpoint if there is one.
+        """Train up to ``train_steps``; call `resume` first to continue from a checkpoint.
 
         Raises:
             Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
             RLTransformerError: A loss or gradient that is not finite; no update is made with it.
         """
-        self.resume()
         self.model.train()
         with StopSignals() as signals:
             progress = Progress(self.config.train_steps, self.step)
@@ -84,7 +83,7 @@ class Trainer:
                         signals.check()
             finally:
                 progress.close()
-        if self.step % self.config.checkpoint_every:
+        if self.step != self._saved:
             self.save()
 
     def update(self, step: int) -> float:
@@ -118,6 +117,7 @@ class Trainer:
         """Continue from the newest verified checkpoint, if there is one."""
         path = newest_verified(self.checkpoints, print)
         if path is None:
+            self.metrics.cut_back(0)  # a run may have died after its first rows and before its first checkpoint
             return
         state = load_checkpoint(path, self.model, self.optimizer, self.average)
         if state["dataset_fingerprint"] != self.dataset_fingerprint:
@@ -126,7 +126,8 @@ class Trainer:
                 where=path,
                 fix="restore the data set, or train into another folder",
             )
-        self.step, self._evaluated = int(state["step"]), int(state["evaluated"])
+        self.step = self._saved = int(state["step"])
+        self._evaluated = int(state["evaluated"])
         self.metrics.cut_back(self.step)
         print(f"resumed from step {self.step} ({path.name})", flush=True)
         changed = {k: (state[k], v) for k, v in self._conditions().items() if state.get(k) != v}
@@ -142,6 +143,7 @@ class Trainer:
         state = {"dataset_fingerprint": self.dataset_fingerprint, "evaluated": self._evaluated, **self._conditions()}
         save_checkpoint(self.checkpoints, self.step, self.model, self.optimizer, self.average, state)
         prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
+        self._saved = self.step
 
     def _conditions(self) -> dict[str, str | int]:
         """What bit-exactness depends on besides the configuration."""

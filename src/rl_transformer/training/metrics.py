@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rl_transformer.config import RunConfig
 from rl_transformer.errors import require
 from rl_transformer.files import write_text
 
@@ -21,13 +22,11 @@ _LINES_EVERY_SECONDS = 10.0
 class Metrics:
     """Collects rows and writes them to disk at every checkpoint, in the order of their steps."""
 
-    def __init__(
-        self, folder: Path, *, tensorboard: bool = False, wandb: bool = False, config: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, config: RunConfig) -> None:
         self._path, self._timing_path = folder / "metrics.jsonl", folder / "timing.jsonl"
         self._rows: list[str] = []
         self._trackers: list[Any] = []
-        if tensorboard:
+        if config.training.tensorboard:
             require("tensorboard", extra="track", purpose="training.tensorboard")
             from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -37,12 +36,12 @@ class Metrics:
                     [writer.add_scalar(name, value, step) for name, value in row.items()] and writer.flush()
                 )
             )
-        if wandb:
+        if config.training.wandb:
             require("wandb", extra="track", purpose="training.wandb")
             import wandb as weights_and_biases  # pyright: ignore[reportMissingImports]
 
             run = weights_and_biases.init(
-                project="rl_transformer", name=folder.name, dir=str(folder), config=dict(config or {})
+                project="rl_transformer", name=folder.name, dir=str(folder), config=config.to_dict()
             )
             self._trackers.append(lambda step, row: run.log(dict(row), step=step))
 

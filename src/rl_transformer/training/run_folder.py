@@ -6,8 +6,11 @@ from pathlib import Path
 
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.files import read_json, to_json, write_text
+from rl_transformer.files import check_format, read_json, to_json, write_text
 from rl_transformer.machine import describe_machine
+
+FORMAT_VERSION = 1
+_FINISHED = "finished.json"
 
 
 def is_finished(folder: Path, config: RunConfig, *, resume: bool) -> bool:
@@ -20,35 +23,46 @@ def is_finished(folder: Path, config: RunConfig, *, resume: bool) -> bool:
         )
     if not (folder / "config.json").exists():
         return False
-    stored = read_json(folder / "config.json", fix="remove the folder and start again")
-    steps = _check_same(stored, config.to_dict(), folder)
-    if steps < config.training.train_steps or not (folder / "policy" / "manifest.json").exists():
+    start_again = "name the folder of a run, or another folder to start a new one in"
+    check_format(read_json(folder / "run.json", fix=start_again), FORMAT_VERSION, where=folder / "run.json")
+    # Through RunConfig, so that options which did not exist yet have the values that change nothing.
+    values = read_json(folder / "config.json", fix=start_again)
+    _check_same(RunConfig.from_dict(values, where=folder / "config.json"), config, folder)
+    if not (folder / _FINISHED).exists():
+        return False
+    steps = read_json(folder / _FINISHED, fix="remove this file and resume").get("train_steps")
+    if steps != config.training.train_steps:
         return False
     print(f"{folder} is finished at step {steps}: nothing to do", flush=True)
     return True
 
 
-def write_run_files(folder: Path, config: RunConfig) -> None:
-    """Write config.json, complete, and run.json: the machine."""
+def write_run_files(folder: Path, config: RunConfig, *, dataset_fingerprint: str) -> None:
+    """Write config.json, complete, and run.json: the machine and the data."""
+    machine = {"format_version": FORMAT_VERSION, "dataset_fingerprint": dataset_fingerprint, **describe_machine(config)}
     try:
+        write_text(folder / "run.json", to_json(machine))
         write_text(folder / "config.json", to_json(config.to_dict()))
-        write_text(folder / "run.json", to_json(describe_machine(config)))
     except OSError as error:
         raise RLTransformerError(
             f"cannot be written: {error.strerror}", where=folder, fix="name a folder that you may write to"
         ) from None
 
 
-def _check_same(stored: dict, wanted: dict, folder: Path) -> int:
-    before = int(stored["training"]["train_steps"])
-    for section, values in wanted.items():
-        pairs = values.items() if isinstance(values, dict) else ()
-        for name, value in pairs:
-            old = stored.get(section, {}).get(name)
-            if old != value and not (name == "train_steps" and value > before):
+def mark_finished(folder: Path, config: RunConfig) -> None:
+    """Record, after everything else was written, up to which step the run is complete."""
+    write_text(folder / _FINISHED, to_json({"train_steps": config.training.train_steps}))
+
+
+def _check_same(stored: RunConfig, wanted: RunConfig, folder: Path) -> None:
+    before, now = stored.to_dict(), wanted.to_dict()
+    for section, values in now.items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            old = before[section][name]
+            if old != value and not (name == "train_steps" and value > old):
                 raise RLTransformerError(
                     f"{section}.{name} is {value!r}, and the run was started with {old!r}",
                     where=folder,
-                    fix="resume with the same options (only a larger --train-steps may differ), or train into another folder",
+                    fix="resume with the same options (only a larger --train-steps may differ), "
+                    "or train into another folder",
                 )
-    return before

@@ -18,6 +18,8 @@ from rl_transformer.trajectories.statistics import ObservationStatistics, Stream
 from rl_transformer.trajectories.trajectory import Trajectory
 
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
+EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "final_observations")
+RESERVED = {*STEP_COLUMNS, *EPISODE_COLUMNS, "observation_mean", "observation_std"}
 _HASHED = ("observations", "actions", "rewards")  # what a source records; the rest follows from it
 
 
@@ -63,6 +65,12 @@ def assemble(
         if rows is None:
             continue
         extras = {name: np.asarray(values) for name, values in trajectory.extras.items()}
+        if reserved := sorted(set(extras) & RESERVED):
+            raise RLTransformerError(
+                f"{', '.join(reserved)} is computed here, from rewards and episode ends",
+                where=spec.source,
+                fix="leave it out, or give it another name",
+            )
         if extra_names is not None and set(extras) != extra_names:
             raise RLTransformerError(
                 f"episode {episode} has the extra columns {sorted(extras)}, and the first one {sorted(extra_names)}",

@@ -60,6 +60,11 @@ class Space:
         return self.image_shape is not None
 
     @property
+    def has_image(self) -> bool:
+        """Whether it is a picture, or a dict or tuple with one anywhere inside."""
+        return self.is_image or any(part.has_image for _, part in self.parts)
+
+    @property
     def flat_shape(self) -> tuple[int, ...]:
         """Shape of what `flatten` makes of one value."""
         return self.image_shape or (self.flat_dim,)
@@ -218,8 +223,7 @@ class DataSpec:
                 where=self.source or "action space",
                 fix="use data with Box or Discrete actions",
             )
-        images = [part for _, part in self.observation_space.parts if part.is_image]
-        if images:
+        if self.observation_space.parts and self.observation_space.has_image:
             raise RLTransformerError(
                 "an image inside a dict or tuple observation is not supported",
                 where=self.source or "observation space",

@@ -12,14 +12,13 @@ from numpy.lib import format as npy
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.files import below, check_format, to_json, verify_folder, write_folder, write_text
 from rl_transformer.trajectories.checks import Checker, Finding, refuse_poison
-from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, assemble
+from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary, assemble
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.spaces import DataSpec
 from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
 
 FORMAT_VERSION = 1
-_EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "final_observations")
 _STATISTICS = ("observation_mean", "observation_std")
 
 
@@ -62,7 +61,7 @@ def write_store(
     Returns-to-go, statistics, findings and hashes are computed here, once. Data that would poison
     training is refused and nothing is written.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RLTransformerError(
             "is there already and not empty", where=folder, fix="name another folder, or remove this one"
         )
@@ -96,7 +95,7 @@ def write_store(
 
 
 def _write_summary(folder: Path, summary: Summary) -> None:
-    for name in _EPISODE_COLUMNS:
+    for name in EPISODE_COLUMNS:
         values = getattr(summary, name)
         if values is not None:
             np.save(folder / f"{name}.npy", values, allow_pickle=False)

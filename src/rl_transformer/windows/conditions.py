@@ -28,11 +28,12 @@ class ReturnRule:
     """Clip every reward to [-reward_clip, reward_clip] first, in the data and while acting alike."""
 
     def __post_init__(self) -> None:
-        if self.unit != "episode" or self.update not in UPDATES or not self.scale > 0:
+        clip = self.reward_clip
+        if self.unit != "episode" or self.update not in UPDATES or not self.scale > 0 or not (clip is None or clip > 0):
             raise RLTransformerError(
-                f"unit {self.unit!r}, update {self.update!r}, scale {self.scale} is not a return rule",
+                f"unit {self.unit!r}, update {self.update!r}, scale {self.scale}, clip {clip} is not a return rule",
                 where="return rule",
-                fix=f"use unit episode, update {' or '.join(UPDATES)}, and a positive scale",
+                fix=f"use unit episode, update {' or '.join(UPDATES)}, a positive scale and clip",
             )
 
     def reward(self, reward: np.ndarray | float) -> np.ndarray:

@@ -15,36 +15,42 @@ from rl_transformer.trajectories.statistics import ObservationStatistics
 
 @dataclass(frozen=True)
 class Scaling:
-    """Normalizes observations and maps actions to [-1, 1] and back.
+    """Normalizes observations, maps actions to the model's units and back, and keeps them in bounds.
 
-    Every field is a float32 tensor, or None where nothing is to be done (images, discrete actions).
+    Every field is a float32 tensor. Observation fields are None for images; action fields are None
+    for discrete actions.
     """
 
     observation_mean: Tensor | None
     observation_scale: Tensor | None
     action_center: Tensor | None
-    action_half_range: Tensor | None
+    action_scale: Tensor | None
+    action_low: Tensor | None
+    action_high: Tensor | None
 
     @classmethod
     def of(cls, spec: DataSpec, statistics: ObservationStatistics | None, *, action_tanh: bool) -> Scaling:
-        """Make the scaling of a data set.
+        """Make the scaling of a data set: with ``action_tanh``, bounds become [-1, 1].
 
         Raises:
             RLTransformerError: Actions without bounds for a model that squashes them.
         """
-        mean = scale = center = half = None
+        mean = scale = None
         if statistics is not None:
-            mean, scale = (torch.tensor(v, dtype=torch.float32) for v in (statistics.mean, statistics.scale))
-        if spec.action_space.kind == "box" and action_tanh:
-            low, high = spec.action_space.bounds
-            if not (np.isfinite(low).all() and np.isfinite(high).all()):
-                raise RLTransformerError(
-                    "the action space has no bounds, and the model squashes actions into bounds",
-                    where=spec.source or "action space",
-                    fix="set model.action_tanh to false, or declare the bounds of the actions",
-                )
-            center, half = (torch.tensor(v, dtype=torch.float32) for v in ((high + low) / 2, (high - low) / 2))
-        return cls(mean, scale, center, half)
+            mean, scale = _tensors(statistics.mean, statistics.scale)
+        if spec.action_space.kind == "discrete":
+            return cls(mean, scale, None, None, None, None)
+        low, high = spec.action_space.bounds
+        if not action_tanh:
+            return cls(mean, scale, *_tensors(np.zeros_like(low), np.ones_like(low), low, high))
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise RLTransformerError(
+                "the action space has no bounds, and the model squashes actions into bounds",
+                where=spec.source or "action space",
+                fix="set model.action_tanh to false, or declare the bounds of the actions",
+            )
+        half = np.where(high > low, (high - low) / 2, 1)  # a dimension that cannot vary keeps its one value
+        return cls(mean, scale, *_tensors((high + low) / 2, half, low, high))
 
     def observations(self, recorded: Tensor) -> Tensor:
         """Normalize observations (..., D); images pass unchanged."""
@@ -54,17 +60,20 @@ class Scaling:
 
     def actions(self, recorded: Tensor) -> Tensor:
         """Map recorded actions to the model's."""
-        if self.action_center is None or self.action_half_range is None:
+        if self.action_center is None or self.action_scale is None:
             return recorded
-        return (recorded - self.action_center) / self.action_half_range
+        return (recorded - self.action_center) / self.action_scale
 
     def recorded_actions(self, actions: Tensor) -> Tensor:
         """Map the model's actions to recorded ones, inside the bounds."""
-        if self.action_center is None or self.action_half_range is None:
+        if self.action_center is None or self.action_scale is None:
             return actions
-        low, high = self.action_center - self.action_half_range, self.action_center + self.action_half_range
-        return torch.clamp(actions * self.action_half_range + self.action_center, low, high)
+        return torch.clamp(actions * self.action_scale + self.action_center, self.action_low, self.action_high)
 
     def to(self, device: torch.device) -> Scaling:
         """Return a copy on ``device``."""
         return Scaling(**{name: None if t is None else t.to(device) for name, t in vars(self).items()})
+
+
+def _tensors(*arrays: np.ndarray) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(array, dtype=torch.float32) for array in arrays)
