@@ -13,9 +13,12 @@ from tests.toys import point_data, tiny_config
 HERE = Path(__file__).parent / "released"
 
 
+RELEASED_RUN = {"model": {"hidden_size": 8, "n_layer": 1}}
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        config = tiny_config(Path(folder) / "run", model={"hidden_size": 8, "n_layer": 1})
+        config = tiny_config(Path(folder) / "run", **RELEASED_RUN)
         policy = load_policy(train(config, dataset=point_data()))
     policy.save(HERE / "policy-format-1")
     observations = np.random.default_rng(0).normal(size=(8, 2)).round(3)
@@ -27,6 +30,8 @@ def main() -> None:
     (HERE / "policy-format-1-actions.json").write_text(json.dumps(values) + "\n")
     data = point_data(3)
     write_store(HERE / "store-format-1", data.spec, (data.trajectory(i) for i in range(len(data))))
+
+    train(tiny_config(HERE / "run-format-1", **RELEASED_RUN, training={"train_steps": 4}), dataset=point_data())
 
 
 if __name__ == "__main__":

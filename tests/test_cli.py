@@ -155,6 +155,10 @@ def bad_inputs(ready, tmp):
     (tmp / "empty").mkdir()
     (tmp / "options.yaml").write_text("training: {train_stepz: 5}")
     (tmp / "broken.yaml").write_text("training: [")
+    (tmp / "default.yaml").write_text("training: {train_steps: 100000}")
+    (tmp / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp / "foreign").mkdir()
+    (tmp / "foreign/config.json").write_text("{}")
     (tmp / "steps.yaml").write_text("training: {train_steps: 77}")
     with h5py.File(tmp / "nan.hdf5", "w") as file:
         columns = {"observations": np.full((4, 2), np.nan), "actions": np.zeros((4, 1)), "rewards": np.zeros(4)}
@@ -204,6 +208,25 @@ def bad_inputs(ready, tmp):
         "resume with another option": (
             ["train", "gym", "--data", store, "--output", run, *QUICK, "--resume", "--seed", "9"],
             "training.seed",
+        ),
+        "flag and file differ, and the file has the default": (
+            [*train, "--config", str(tmp / "default.yaml")],
+            "--train-steps",
+        ),
+        "a file that is not text": ([*train, "--config", str(tmp / "bytes.yaml")], "not text"),
+        "the preset after the options": (["train", "--data", store, "--output", out, "fast"], "rlt train fast"),
+        "a clip that turns rewards around": ([*train, "--returns.reward_clip", "-1"], "returns.reward_clip"),
+        "an evaluation that cannot be": ([*train, "--evaluation.env_id", "Nowhere-v0"], "Nowhere-v0"),
+        "a store onto a file": (
+            ["convert", f"d4rl:{tmp / 'nan.hdf5'}", "--output", str(tmp / "text.hdf5")],
+            "text.hdf5",
+        ),
+        "a report into a folder": ([*score, "--json", str(tmp / "empty")], "empty: cannot be written"),
+        "a figure of another kind": (["inspect", store, "--figure", str(tmp / "f.xyz")], "does not end with .png"),
+        "a seed below 0": (["collect", POINT, "--output", out, "--num-episodes", "1", "--seed", "-4"], "seed -4"),
+        "a folder that is no run": (
+            [*train[:4], "--output", str(tmp / "foreign"), *QUICK, "--resume"],
+            "run.json: no such file",
         ),
         "no updates": (
             ["train", "gym", "--data", store, "--output", out, "--train-steps", "0"],

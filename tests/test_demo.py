@@ -51,12 +51,27 @@ def test_the_demo_writes_what_it_promises_and_replaces_itself_alone(small, tmp_p
     assert (folder / "figure.png").stat().st_size > 5000
     assert "Decision Transformer" in capsys.readouterr().out
 
+    for name in (".git", "notes"):
+        (folder / name).mkdir()
+        with pytest.raises(RLTransformerError, match="which no demo wrote"):
+            demo.run_demo(folder)
+        (folder / name).rmdir()
     (folder / "mine.txt").write_text("keep me")
     with pytest.raises(RLTransformerError, match=r"holds mine\.txt, which no demo wrote"):
         demo.run_demo(folder)
     assert (folder / "report.json").exists()
     (folder / "mine.txt").unlink()
     demo.run_demo(folder)
+
+
+def test_the_demo_leaves_a_folder_alone_that_merely_looks_like_its_own(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.csv").write_text("1,2")
+    with pytest.raises(RLTransformerError, match="holds data, which no demo wrote"):
+        demo.run_demo(tmp_path)
+    with pytest.raises(RLTransformerError, match="is not a folder"):
+        demo.run_demo(tmp_path / "data/mine.csv")
+    assert (tmp_path / "data/mine.csv").exists()
 
 
 def test_the_demo_ships_no_weights_and_no_trajectories():

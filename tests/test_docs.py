@@ -67,6 +67,12 @@ def test_every_guarding_test_exists():
     assert not missing
 
 
+def test_every_numbered_trap_is_on_the_page():
+    page = (ROOT / "docs/traps.md").read_text()
+    numbers = {int(n) for group in re.findall(r"T-(\d\d(?:, \d\d)*)", page) for n in group.split(", ")}
+    assert numbers == set(range(1, 38))
+
+
 def test_the_number_of_traps_in_the_readme_is_that_of_the_page():
     rows = (ROOT / "docs/traps.md").read_text().count(" | `test_")
     assert f"[{rows} known traps](docs/traps.md)" in (ROOT / "README.md").read_text()

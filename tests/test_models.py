@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rl_transformer import (
     DecisionTransformerConfig,
@@ -100,6 +101,17 @@ def test_acting_computes_the_numbers_of_the_complete_forward(variant):
     torch.testing.assert_close(
         model.predict_actions(states, actions, conditions, timesteps), complete.action_preds, atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_is_made_on_another_device_than_the_inputs(variant):
+    """The meta device computes shapes only, and refuses a tensor of any other device, as a GPU would."""
+    model = make(variant).to("meta")
+    given = [g.to("meta") for g in inputs(model.config)]
+    assert model.predict_actions(*given).device.type == "meta"
+    assert model.predict_actions(*given, at=2).device.type == "meta"
+    if not model.config.extensions_in_use:
+        assert model(given[0], given[1], None, given[2]).action_preds.device.type == "meta"
 
 
 def test_left_and_right_padding_of_any_content_give_the_unpadded_numbers():
@@ -232,6 +244,16 @@ def test_a_bare_trunk_equals_that_of_transformers(tmp_path):
         ours(words, past_key_values=object())
     with pytest.raises(RLTransformerError, match="encoder_hidden_states is not supported"):
         ours(words, encoder_hidden_states=embedded)
+
+
+def test_weights_of_half_precision_are_read_as_float32(tmp_path):
+    model = make("published")
+    model.save_pretrained(tmp_path)
+    weights = {name: t.bfloat16() for name, t in load_file(tmp_path / "model.safetensors").items()}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = DecisionTransformerModel.from_pretrained(tmp_path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert loaded.predict_actions(*inputs(model.config)).dtype == torch.float32
 
 
 def test_the_published_size_has_the_published_number_of_parameters():

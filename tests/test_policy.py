@@ -202,6 +202,68 @@ MISUSES = {
 }
 
 
+def test_numbers_beyond_float32_are_refused_and_never_acted_on(tmp_path):
+    policy = untrained(point_data(), tmp_path)
+    for target, message in ((1e39, "is not a number to ask for"), (1e38, "not finite")):
+        with pytest.raises(RLTransformerError, match=message):
+            policy.session(target).act(np.zeros(2))
+    session = policy.session(1.0)
+    session.act(np.zeros(2))
+    with pytest.raises(RLTransformerError, match="leaves the range of float32"):
+        session.observe(-1e300)
+
+
+def test_integer_actions_are_rounded_and_a_dimension_that_cannot_vary_is_kept(tmp_path):
+    episode = {
+        "observations": np.random.rand(6, 1),
+        "actions": np.full((5, 2), 7),
+        "rewards": np.zeros(5),
+        "terminated": True,
+    }
+    space = Space.box((2,), [0, 7], [10, 7], dtype="int64")
+    policy = untrained(TrajectoryDataset.from_episodes([episode], action_space=space), tmp_path)
+    linear = policy.model.predict_action[0]
+    torch.nn.init.zeros_(linear.weight)
+    torch.nn.init.constant_(
+        linear.bias, 0.99 / 5 * 2
+    )  # tanh of it, in units of half the range, is 1.9 above the middle
+    action = policy.session(0.0).act(np.zeros(1))
+    assert (action.tolist(), action.dtype) == ([7, 7], np.int64)
+
+
+def test_actions_stay_in_their_bounds_without_tanh_too(tmp_path):
+    policy = untrained(point_data(), tmp_path, model={"action_tanh": False})
+    torch.nn.init.constant_(policy.model.predict_action[0].bias, 50.0)
+    assert policy.session(5.0).act(np.zeros(2)).tolist() == [1.0]
+
+
+def test_a_refused_act_leaves_the_session_as_it_was(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (3, 1, 36, 36), dtype=np.uint8)
+    episode = {"observations": frames, "actions": np.zeros(3, np.int64), "rewards": np.zeros(3), "terminated": True}
+    data = TrajectoryDataset.from_episodes([episode], action_space=Space.discrete(2))
+    policy = untrained(data, tmp_path, model={"frame_stack": 2})
+    clean, tried = policy.session(0.0), policy.session(0.0)
+    for frame in frames:
+        with pytest.raises(RLTransformerError, match="forbids every action"):
+            tried.act(frame, allowed=[False, False])
+        assert clean.act(frame) == tried.act(frame)
+        clean.observe(0.0)
+        tried.observe(0.0)
+    assert torch.equal(clean._batch._states, tried._batch._states)
+
+
+def test_a_batch_of_sessions_refuses_rows_that_do_not_fit(tmp_path):
+    sessions = untrained(point_data(), tmp_path).sessions([1.0, 2.0], [0, 1])
+    for rows in ([0, 0], [-1], [2]):
+        with pytest.raises(RLTransformerError, match="are not different sessions of 2"):
+            sessions.act(rows, np.zeros((len(rows), 2)))
+    with pytest.raises(RLTransformerError, match="1 observations for 2 sessions"):
+        sessions.act([0, 1], np.zeros((1, 2)))
+    sessions.act([0, 1], np.zeros((2, 2)))
+    with pytest.raises(RLTransformerError, match="rewards for 2 sessions"):
+        sessions.observe([0, 1], [5.0])
+
+
 @pytest.mark.parametrize("name", MISUSES)
 def test_misuse_of_a_session_is_an_error_with_a_cure(name, tmp_path):
     misuse, message = MISUSES[name]

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from rl_transformer.training.optimizer import WeightAverage, learning_rate, para
 from rl_transformer.windows.gather import WindowBatch
 from rl_transformer.windows.sampling import WindowIndex
 
+from .make_released import RELEASED_RUN
 from .toys import point_data, telling_data, tiny_config
 
 
@@ -79,9 +81,39 @@ def test_the_loss_and_its_gradient_equal_a_loop_over_real_steps_and_ignore_paddi
         torch.testing.assert_close(found[name], naive[name], atol=1e-6, rtol=1e-4)
     states[~valid], actions[~valid], returns[~valid] = 1e3, 7, -1e3
     assert action_loss(model, batch).item() == pytest.approx(loop.item(), rel=1e-6)
+    assert action_loss(model, batch, entropy_weight=0.0).item() == pytest.approx(loop.item(), rel=1e-6)
     error, count = action_error(model, batch)
     assert count == 9
     assert 0 < error / count < 2
+
+
+def test_the_entropy_bonus_ignores_padding_as_the_loss_does():
+    config = DecisionTransformerConfig(
+        state_dim=3, act_dim=2, hidden_size=16, n_layer=1, max_ep_len=9, action_head="gaussian"
+    )
+    model = DecisionTransformerModel(config).eval()
+    states, actions, returns, normals = (
+        torch.randn(2, 4, 3),
+        torch.rand(2, 4, 2),
+        torch.randn(2, 4, 1),
+        torch.randn(2, 4, 2),
+    )
+    valid = torch.tensor([[True] * 4, [True, False, False, False]])
+    batch = WindowBatch(
+        states, actions, returns, torch.arange(4).expand(2, 4), valid, WindowIndex(np.zeros(2, int), np.zeros(2, int))
+    )
+    parameters = model.predict_actions(*batch.inputs)
+    head = model.predict_action
+    expected = [
+        head.loss(parameters, actions)[i, t] - 0.3 * head.entropy(parameters, normals)[i, t]
+        for i in (0, 1)
+        for t in range(4)
+        if valid[i, t]
+    ]
+    loss = action_loss(model, batch, entropy_weight=0.3, normals=normals)
+    assert loss.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+    normals[~valid], actions[~valid] = 1e6, 0.999
+    assert action_loss(model, batch, entropy_weight=0.3, normals=normals).item() == pytest.approx(loss.item(), rel=1e-6)
 
 
 def test_the_step_size_rises_linearly_then_stays_or_falls():
@@ -165,11 +197,10 @@ def test_a_run_resumed_at_any_step_is_the_uninterrupted_run_to_the_bit(name, tmp
     whole = train(tiny_config(tmp_path / "whole", **every), dataset=data)
     for step in range(1, 12):
         cut = tmp_path / f"cut-{step}"
-        shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("policy"))
+        shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("policy", "finished.json"))
         for later in range(step + 1, 13):
             shutil.rmtree(cut / "checkpoints" / f"step-{later}")
         config = tiny_config(cut, **every)
-        (cut / "config.json").write_text((cut / "config.json").read_text().replace(str(whole), str(cut)))
         train(config, resume=True, dataset=data)
         assert_equal_runs(whole, cut)
 
@@ -182,7 +213,7 @@ def test_forgetting_any_part_of_the_state_would_be_noticed(forgotten, tmp_path, 
     options = {"training": {"average_decay": 0.9, "keep_checkpoints": 99}}
     whole = train(tiny_config(tmp_path / "whole", **options), dataset=point_data())
     cut = tmp_path / "cut"
-    shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("policy", "step-8", "step-12", "config.json"))
+    shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("policy", "finished.json", "step-8", "step-12"))
     genuine = checkpoint.load_file
     monkeypatch.setattr(
         checkpoint,
@@ -217,6 +248,91 @@ def test_a_longer_run_continues_and_a_finished_one_is_left_alone(tmp_path, capsy
     assert "resumed from step 12" in capsys.readouterr().out
     straight = train(tiny_config(tmp_path / "straight", training={"train_steps": 20}), dataset=data)
     assert_equal_runs(folder, straight)
+
+
+def test_an_extended_run_that_dies_is_not_called_finished(tmp_path, monkeypatch):
+    from rl_transformer.training import loop
+
+    data, longer = point_data(), {"training": {"train_steps": 20}}
+    folder = train(tiny_config(tmp_path / "run"), dataset=data)
+    genuine = loop.Trainer.update
+
+    def dies_at_15(trainer, step):
+        if step == 15:
+            raise KeyboardInterrupt
+        return genuine(trainer, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "update", dies_at_15)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_config(folder, **longer), resume=True, dataset=data)
+    train(tiny_config(folder, **longer), resume=True, dataset=data)
+    assert_equal_runs(folder, train(tiny_config(tmp_path / "straight", **longer), dataset=data))
+
+
+def test_a_run_that_died_before_its_first_checkpoint_holds_every_step_once(tmp_path, monkeypatch, capsys):
+    from rl_transformer.training import loop
+
+    def dies(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", dies)  # metrics are on disk by then
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_config(tmp_path / "run"), dataset=point_data())
+    folder = train(tiny_config(tmp_path / "run"), resume=True, dataset=point_data())
+    assert "no usable checkpoint: starting again from step 0" in capsys.readouterr().out
+    assert [row["step"] for row in read_metrics(folder)] == list(range(1, 13))
+
+
+def test_a_refused_resume_changes_nothing_in_the_folder(tmp_path):
+    folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(RLTransformerError, match="the data has changed"):
+        train(tiny_config(folder, training={"train_steps": 20}), resume=True, dataset=point_data(seed=1))
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_run_json_says_what_the_run_stood_on(tmp_path):
+    folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
+    described = json.loads((folder / "run.json").read_text())
+    assert described["dataset_fingerprint"] == point_data().fingerprint
+    assert {"versions", "device", "threads", "git_commit", "format_version"} <= set(described)
+    assert torch.get_num_threads() == 1
+
+
+def test_an_environment_that_cannot_work_is_found_before_the_first_update(tmp_path):
+    for env_id, message in (("nonsense-v0", "cannot be made"), ("CartPole-v1", "observations are vectors of 4")):
+        with pytest.raises(RLTransformerError, match=message):
+            train(tiny_config(tmp_path / "run", evaluation={"env_id": env_id}), dataset=point_data())
+    assert not (tmp_path / "run").exists()
+
+
+WRONG = {
+    "training.precision": "float16", "training.schedule": "linear", "training.train_steps": 2.5, "training.batch_size": "8",
+    "training.learning_rate": math.nan, "training.betas": (0.9, 1.5), "training.max_gradient_norm": -1.0,
+    "training.threads": -1, "training.seed": -1, "training.weight_decay": math.inf, "returns.reward_clip": -1.0,
+    "returns.scale": math.inf, "dataset.max_trajectories": 0, "dataset.top_fraction": 0.0, "model.max_ep_len": 0,
+    "model.n_inner": -3, "model.timestep_initializer_range": -1.0, "model.arch": "rnn", "model.conditions": ["cost"],
+    "policy.action_selection": "banana", "policy.suggested_targets": [], "evaluation.env_id": "", "windows.start": "first",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_values_that_would_train_garbage_are_refused_by_name(option, tmp_path):
+    section, name = option.split(".")
+    with pytest.raises(RLTransformerError) as caught:
+        train(tiny_config(tmp_path / "run", **{section: {name: WRONG[option]}}), dataset=point_data())
+    assert option in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_the_first_format_can_be_resumed(tmp_path):
+    """The folder was written by version 0.1.0 after 4 updates; every later version must be able to go on."""
+    released = Path(__file__).parent / "released" / "run-format-1"
+    shutil.copytree(released, tmp_path / "run")
+    train(tiny_config(tmp_path / "run", **RELEASED_RUN, training={"train_steps": 8}), resume=True, dataset=point_data())
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == list(range(1, 9))
 
 
 def test_resuming_with_another_option_is_refused_by_name(tmp_path):

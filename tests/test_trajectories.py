@@ -231,3 +231,37 @@ def test_flattened_observations_can_be_written_again(name):
     assert again.fingerprint == data.fingerprint
     assert again.findings == data.findings
     np.testing.assert_array_equal(again.summary.final_observations, data.summary.final_observations)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"returns_to_go": np.ones(5)}, "returns_to_go is computed here"),
+        ({"offsets": np.ones(5)}, "offsets is computed here"),
+        ({"terminated": np.array([0, 1, 0, 0, 1])}, "is set at step 1 of 5: the episode goes on after its end"),
+        ({"truncated": np.array([0, 0, 1])}, "has 3 flags for 5 steps"),
+        ({"terminated": "False"}, "is 'False'"),
+        ({"rewards": np.full(5, 1e300)}, "sum to more than float32 can hold"),
+    ],
+)
+def test_what_would_change_returns_silently_is_refused(changes, message):
+    with pytest.raises(RLTransformerError) as caught:
+        TrajectoryDataset.from_episodes([episode(**changes)])
+    assert message in str(caught.value)
+
+
+def test_observations_off_their_space_are_refused():
+    space = gym.spaces.Dict({"a": gym.spaces.Box(-1, 1, (2,), np.float32), "b": gym.spaces.Discrete(3, start=1)})
+    good = {"a": np.zeros((5, 2)), "b": np.array([1, 2, 3, 1, 2])}
+    for bad, message in (
+        ({**good, "b": np.array([1.7, 2, 3, 1, 2])}, "is not one of the 3 values from 1"),
+        ({**good, "b": np.array([np.nan, 2, 3, 1, 2])}, "is not one of the 3 values from 1"),
+        ({**good, "zz": np.zeros(5)}, "has 3 parts, and the space has 2"),
+        ({"a": good["a"]}, "has 1 parts, and the space has 2"),
+        ({**good, "b": np.ones((5, 2))}, "a discrete value is one number"),
+    ):
+        with pytest.raises(RLTransformerError, match=message):
+            TrajectoryDataset.from_episodes([episode(observations=bad)], observation_space=space)
+    TrajectoryDataset.from_episodes(
+        [episode(observations=good)], observation_space=space
+    )  # the action space is guessed

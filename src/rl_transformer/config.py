@@ -5,9 +5,11 @@ Nothing here imports torch, so that `rlt --help` answers at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rl_transformer.errors import RLTransformerError
 
@@ -188,13 +190,42 @@ class RunConfig:
         config = cls()
         for name, value in values.items():
             _set(config, name, value, where)
-        config.training.betas = (float(config.training.betas[0]), float(config.training.betas[1]))
+        if isinstance(config.training.betas, list):  # as JSON and YAML have it
+            config.training.betas = tuple(config.training.betas)  # pyright: ignore[reportAttributeAccessIssue]  checked later
         return config
+
+    def check_types(self) -> None:
+        """Refuse values that are not of their option's type, or not among its choices."""
+        for section in (f.name for f in fields(self) if f.name != "output"):
+            hints = get_type_hints(type(getattr(self, section)))
+            for name, value in vars(getattr(self, section)).items():
+                if not _fits(value, hints[name]):
+                    wanted = str(hints[name]).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
+                    raise RLTransformerError(
+                        f"{value!r:.200} is not {wanted}", where=f"{section}.{name}", fix="give a value of that kind"
+                    )
 
     def check(self) -> None:
         """Refuse values that contradict each other or cannot work, naming the option."""
+        self.check_types()
         for option, problem, fix in _contradictions(self):
             raise RLTransformerError(problem, where=option, fix=fix)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value is of a type that a field of a configuration may have."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in inner)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is hint
 
 
 def _set(config: Any, name: str, value: Any, where: object) -> None:
@@ -235,7 +266,7 @@ def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
     positive |= {"training.max_gradient_norm": t.max_gradient_norm, "returns.reward_clip": c.returns.reward_clip}
     positive |= {"dataset.max_trajectories": c.dataset.max_trajectories}
     for option, value in positive.items():
-        if value is not None and not 0 < value < float("inf"):
+        if value is not None and not value > 0:
             yield option, f"{value} is not positive", "give a value above 0"
     for option, value in {
         "training.warmup_steps": t.warmup_steps,
@@ -245,7 +276,7 @@ def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
         "model.timestep_initializer_range": m.timestep_initializer_range,
         "training.entropy_weight": t.entropy_weight,
     }.items():
-        if not 0 <= value < float("inf"):
+        if value < 0:
             yield option, f"{value} is not 0 or more", "give 0 or more"
     if not 0 < c.dataset.top_fraction <= 1:
         yield (
@@ -257,6 +288,13 @@ def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
         yield "training.betas", f"{t.betas} are not both in [0, 1)", "give for example [0.9, 0.999]"
     if not 0 <= t.average_decay < 1:
         yield "training.average_decay", f"{t.average_decay} is not in [0, 1)", "give 0 for none, or for example 0.999"
+    if c.evaluation.env_id == "":
+        yield "evaluation.env_id", "is empty", "name an environment, or leave it out"
+    if c.policy.suggested_targets == []:
+        yield "policy.suggested_targets", "is empty", "name a target, or leave it out"
+    for option, seed in {"training.seed": t.seed, "evaluation.seed": c.evaluation.seed}.items():
+        if seed >= 2**63:
+            yield option, f"{seed} is too large", "give a seed below 2**63"
     if m.conditions not in ([], ["return_to_go"]):
         yield "model.conditions", f"{m.conditions} is not supported", "use [return_to_go] or []"
     if t.entropy_weight and m.action_head != "gaussian":

@@ -8,7 +8,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +55,32 @@ def read_json(path: Path, *, fix: str) -> dict[str, Any]:
     return value
 
 
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn a full disk, a missing right or a file in the way into an error that names the path and the cure."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror or error}"
+        fix = "free space there, or name a place that you may write to"
+        raise RLTransformerError(problem, where=path, fix=fix) from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file at once: a reader sees the old text or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -92,22 +105,24 @@ def write_folder(folder: Path, fill: Callable[[Path], Mapping[str, Any] | None])
     manifest. The order is: write and sync every file, write the manifest last, rename, sync the
     parent. A folder of that name is replaced.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
-        fields = dict(fill(temporary) or {})
-        files = {}
-        for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            files[path.relative_to(temporary).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-        write_text(temporary / MANIFEST, to_json({**fields, "files": files}))
-        _replace(folder, temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            fields = dict(fill(temporary) or {})
+            files = {}
+            for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                name = path.relative_to(temporary).as_posix()
+                files[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+            write_text(temporary / MANIFEST, to_json({**fields, "files": files}))
+            _replace(folder, temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
 
 
 def _replace(folder: Path, temporary: Path) -> None:
@@ -124,35 +139,40 @@ def _replace(folder: Path, temporary: Path) -> None:
     shutil.rmtree(old)
 
 
-def check_writable(path: str | Path | None) -> None:
+def check_writable(path: str | Path | None, suffix: str = "") -> None:
     """Refuse a file that could not be written, before the work whose result it is to hold."""
     if path is None:
         return
     path = Path(path)
+    if suffix and path.suffix != suffix:
+        raise RLTransformerError(f"does not end with {suffix}", where=path, fix=f"name a file that ends with {suffix}")
     ancestor = next(p for p in path.absolute().parents if p.exists())
     if path.is_dir() or not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
         raise RLTransformerError("cannot be written", where=path, fix="name a file in a folder that you may write to")
 
 
-def verify_folder(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
+def verify_folder(folder: Path, *, required: Iterable[str] = (), hashes: bool = True) -> dict[str, Any]:
     """Return a folder's manifest after checking every file that it names.
 
     Raises:
-        RLTransformerError: The manifest or a file is missing, or has another size or content.
+        RLTransformerError: The manifest or a file is missing, a ``required`` one is not listed, or one has
+            another size or content.
     """
     fix = "restore the folder from a copy, or write it again"
     manifest = read_json(folder / MANIFEST, fix=fix)
     files = manifest.get("files")
-    if not isinstance(files, dict):
-        raise RLTransformerError("lists no files", where=folder / MANIFEST, fix=fix)
+    if not isinstance(files, dict) or not set(required) <= set(files):
+        problem = f"does not list {', '.join(required) or 'any file'}"
+        raise RLTransformerError(problem, where=folder / MANIFEST, fix=fix)
     for name, expected in files.items():
         path = below(folder, name)
+        if not isinstance(expected, dict) or not {"bytes", "sha256"} <= set(expected):
+            raise RLTransformerError(f"says nothing of {name}", where=folder / MANIFEST, fix=fix)
         if not path.is_file():
             raise RLTransformerError("is missing", where=path, fix=fix)
         if path.stat().st_size != expected["bytes"]:
-            raise RLTransformerError(
-                f"has {path.stat().st_size} bytes, not the {expected['bytes']} that were written", where=path, fix=fix
-            )
+            problem = f"has {path.stat().st_size} bytes, not the {expected['bytes']} that were written"
+            raise RLTransformerError(problem, where=path, fix=fix)
         if hashes and sha256(path) != expected["sha256"]:
             raise RLTransformerError("has changed since it was written (SHA-256 differs)", where=path, fix=fix)
     return manifest
@@ -161,7 +181,7 @@ def verify_folder(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
 def check_format(values: Mapping[str, Any], version: int, *, where: object) -> None:
     """Refuse a folder that a later version of this package wrote."""
     found = values.get("format_version")
-    if not isinstance(found, int) or not 1 <= found <= version:
+    if type(found) is not int or not 1 <= found <= version:
         raise RLTransformerError(
             f"has format_version {found!r}, and this rl_transformer reads 1 to {version}",
             where=where,

@@ -34,6 +34,8 @@ def find_device(name: str) -> torch.device:
     """Return the named device, or refuse one that is not here."""
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("only cpu and cuda are supported")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RLTransformerError(

@@ -14,6 +14,7 @@ def add_demo_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None
     parser.add_argument(
         "--output", default="demo", help="Folder for everything; what an earlier demo wrote there is replaced."
     )
+    parser.add_argument("--json", type=str | None, default=None, help="Write the report to this file too.")
 
 
 def run_demo(args: Any, arguments: Sequence[str]) -> None:
@@ -44,7 +45,7 @@ def run_inspect(args: Any, arguments: Sequence[str]) -> int:
     from rl_transformer.trajectories.open import read_trajectories
 
     check_writable(args.json)
-    check_writable(args.figure)
+    check_writable(args.figure, ".png")
     dataset = read_trajectories(args.uri, verify=args.verify)
     description = describe(dataset)
     print(as_text(description))
@@ -111,8 +112,9 @@ def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
             where="--figure and --data",
             fix="give both: the figure shows the data behind the policy",
         )
-    for path in (args.json, args.figure, args.video):
-        check_writable(path)
+    check_writable(args.json)
+    check_writable(args.figure, ".png")
+    check_writable(args.video)
     if args.video:
         check_video(args.video)
     data = open_trajectories(args.data) if args.data else None
@@ -184,6 +186,7 @@ def add_convert_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> N
     parser.add_argument(
         "--keep-unfinished", action="store_true", help="Keep a D4RL file's last episode that has no end."
     )
+    _add_json(parser)
 
 
 def _add_json(parser: ArgumentParser) -> None:

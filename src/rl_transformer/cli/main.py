@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = [name for name in arguments[:1] if name in _COMMANDS]
         print(f"error: {message}\n  fix: see {' '.join(['rlt', *command])} --help", file=sys.stderr)
         return 2
+    except UnicodeDecodeError as error:
+        print(f"error: a file of --config is not text: {error}\n  fix: name a YAML or JSON file", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except BaseException as error:

@@ -6,6 +6,7 @@ import ast
 import inspect
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -37,6 +38,9 @@ def add_train_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Non
         parser.add_argument(
             f"--{flag.replace('_', '-')}", type=kind | None, default=None, help=f"{text} Sets {section}.{name}."
         )
+    parser.add_argument(
+        "--json", type=str | None, default=None, help="Write where the policy is, and its hash, to this file."
+    )
     parser.add_argument(
         "--resume", action="store_true", help="Continue the run in the folder, or start it if there is none."
     )
@@ -121,6 +125,6 @@ def _is_given(arguments: Sequence[str], option: str) -> bool:
 
 def _file_values(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """Return what the files of --config say; the parser has read and checked them already."""
-    paths = [value for word, value in zip(arguments, arguments[1:], strict=False) if word == "--config"]
+    paths = [value for word, value in pairwise(arguments) if word == "--config"]
     paths += [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
     return [yaml.safe_load(Path(path).read_text()) or {} for path in paths]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy import Policy
@@ -43,24 +44,28 @@ def environment_spec(environment: Any, env_id: str) -> DataSpec:
 
 def check_spaces(environment: Any, policy: Policy, env_id: str) -> None:
     """Refuse an environment whose observations or actions are not those of the policy's data."""
-    found = environment_spec(environment, env_id)
-    trained = policy.spec.data
-    pairs: Sequence[tuple[str, Any, Any]] = (
+    found, trained = environment_spec(environment, env_id), policy.spec.data
+    pairs = (
         ("observations", _form(found.observation_space), _form(trained.observation_space)),
-        ("actions", _form(found.action_space), _form(trained.action_space)),
+        ("actions", _form(found.action_space, bounds=True), _form(trained.action_space, bounds=True)),
     )
     for name, here, there in pairs:
         if here != there:
             raise RLTransformerError(
                 f"its {name} are {here}, and the policy was trained on {there}",
                 where=env_id,
-                fix="use the environment, and its version, that the data came from",
+                fix="use the environment, and its version, that the data came from, or declare the data's spaces",
             )
 
 
-def _form(space: Space) -> str:
+def _form(space: Space, *, bounds: bool = False) -> str:
     if space.kind == "discrete":
         return f"{space.n} whole numbers from {space.start}"
+    if space.parts:
+        return f"{space.kind} of " + ", ".join(f"{name}: {_form(part)}" for name, part in space.parts)
     if space.is_image:
         return f"images of {space.image_shape}"
-    return f"vectors of {space.flat_dim}"
+    if not bounds:
+        return f"vectors of {space.flat_dim}"
+    low, high = (np.unique(side).tolist() for side in space.bounds)
+    return f"vectors of {space.flat_dim} within {low} and {high}"

@@ -53,7 +53,7 @@ def evaluate(
             fix=f"choose one of {', '.join(D4RL_REFERENCES)}",
         )
     targets: list[float | None] = [
-        *(target_returns or (policy.spec.suggested_targets if policy.spec.takes_target else ()))
+        *(target_returns if len(target_returns) else policy.spec.suggested_targets if policy.spec.takes_target else ())
     ] or [None]
     for target in targets:
         policy.target_or_default(target)

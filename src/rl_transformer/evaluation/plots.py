@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rl_transformer.files import writing
+
 if TYPE_CHECKING:
     from rl_transformer.evaluation.report import EvaluationReport
 
@@ -73,5 +75,6 @@ def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Pa
 
 def save(drawn: Any, path: Path) -> None:
     """Write a figure as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=120)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(path, dpi=120)

@@ -11,6 +11,7 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.evaluation.environments import check_spaces, make_environment
+from rl_transformer.files import writing
 from rl_transformer.policy import Policy
 from rl_transformer.trajectories.nested import stack
 
@@ -113,13 +114,15 @@ def check_video(path: str) -> None:
 def save_video(frames: Sequence[np.ndarray], path: str, *, frames_per_second: int = 30) -> None:
     """Write frames as .gif or .mp4."""
     check_video(path)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if path.endswith(".gif"):
-        from PIL import Image
+    with writing(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith(".gif"):
+            from PIL import Image
 
-        images = [Image.fromarray(frame) for frame in frames]
-        images[0].save(path, save_all=True, append_images=images[1:], duration=1000 // frames_per_second, loop=0)
-    else:
-        import imageio
+            images = [Image.fromarray(frame) for frame in frames]
+            duration = 1000 // frames_per_second
+            images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
+        else:
+            import imageio
 
-        imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=1)
+            imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=1)

@@ -91,10 +91,16 @@ class PolicySpec:
                 dataset=dict(values["dataset"]),
                 versions=dict(values["versions"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RLTransformerError(f"lacks or garbles a field: {error}", where=where, fix=fix) from None
-        if spec.arch not in ARCHS or spec.timestep_rule != "hold" or spec.action_selection not in ("greedy", "sample"):
-            raise RLTransformerError("names an unknown arch, timestep_rule or action_selection", where=where, fix=fix)
+        numbers = (1 <= spec.context_length <= 100_000) and (1 <= spec.frame_stack <= 1_000)
+        known = spec.arch in ARCHS and spec.timestep_rule == "hold" and spec.action_selection in ("greedy", "sample")
+        if not (numbers and known):
+            raise RLTransformerError(
+                "names an unknown arch, timestep_rule or action_selection, or lengths out of range",
+                where=where,
+                fix=fix,
+            )
         return spec
 
 
@@ -143,7 +149,7 @@ class Policy:
                     "no target is given and the policy suggests none", where="target_return", fix="pass a target return"
                 )
             return max(self.spec.suggested_targets)
-        if not abs(target) < float("inf"):
+        if isinstance(target, str) or not abs(target) <= float(torch.finfo(torch.float32).max):
             raise RLTransformerError(
                 f"{target} is not a number to ask for", where="target_return", fix="pass a finite target return"
             )
@@ -199,7 +205,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
         raise RLTransformerError(
             problem, where=folder, fix="finish it with rlt train ... --resume" if unfinished else _FIX
         )
-    verify_folder(folder)
+    verify_folder(folder, required=("policy.json", "policy.safetensors"))
     spec = PolicySpec.from_dict(read_json(folder / "policy.json", fix=_FIX), where=folder / "policy.json")
     try:
         tensors = load_file(folder / "policy.safetensors", device=device)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rl_transformer.policy.policy import Policy
 
 
+LARGEST_RETURN = float(np.finfo(np.float32).max)
+
+
 class SessionBatch:
     """S live episodes that act together; each sees only its own history.
 
@@ -75,7 +78,7 @@ class SessionBatch:
         Returns:
             (R, *action shape) in the environment's units.
         """
-        rows = np.asarray(rows, dtype=np.int64)
+        rows = self._rows(rows)
         if self._waiting[rows].any():
             raise RLTransformerError(
                 f"session {int(rows[self._waiting[rows]][0])} acts twice in a row",
@@ -99,11 +102,16 @@ class SessionBatch:
         if self._discrete:
             return actions.cpu().numpy() + space.start
         recorded = self.policy.scaling.recorded_actions(actions).cpu().numpy()
-        return recorded.reshape(len(rows), *space.shape).astype(space.dtype)
+        dtype = np.dtype(space.dtype)
+        return (np.rint(recorded) if dtype.kind in "iu" else recorded).reshape(len(rows), *space.shape).astype(dtype)
 
     def observe(self, rows: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray) -> None:
         """Tell the sessions ``rows`` what their last action earned."""
-        rows, rewards = np.asarray(rows, dtype=np.int64), np.asarray(rewards, np.float64)
+        rows, rewards = self._rows(rows), np.asarray(rewards, np.float64)
+        if rewards.shape != rows.shape:
+            raise RLTransformerError(
+                f"{rewards.shape} rewards for {len(rows)} sessions", where="observe", fix="pass one number a session"
+            )
         if not self._waiting[rows].all():
             raise RLTransformerError("a reward without an action", where="observe", fix="call act(observation) first")
         if not np.isfinite(rewards).all():
@@ -112,13 +120,35 @@ class SessionBatch:
                 where="observe",
                 fix="repair the environment's reward",
             )
-        self.return_to_go[rows] = self.policy.spec.return_rule.after(self.return_to_go[rows], rewards)
+        asked = self.policy.spec.return_rule.after(self.return_to_go[rows], rewards)
+        if not (np.abs(asked) <= LARGEST_RETURN).all():
+            raise RLTransformerError(
+                "what is left to ask for leaves the range of float32",
+                where="observe",
+                fix="repair the environment's reward",
+            )
+        self.return_to_go[rows] = asked
         self.step[rows] += 1
         self._waiting[rows] = False
+
+    def _rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        array = np.asarray(rows, dtype=np.int64)
+        count = len(self.step)
+        if array.ndim != 1 or len(set(array.tolist())) < len(array) or ((array < 0) | (array >= count)).any():
+            raise RLTransformerError(
+                f"{array.tolist()} are not different sessions of {count}",
+                where="sessions",
+                fix=f"name rows from 0 to {count - 1}, each once",
+            )
+        return array
 
     def _write(self, rows: np.ndarray, slot: np.ndarray, observations: Any) -> None:
         policy, spec = self.policy, self.policy.spec
         flat = spec.data.observation_space.flatten(observations)
+        if len(flat) != len(rows):
+            raise RLTransformerError(
+                f"{len(flat)} observations for {len(rows)} sessions", where="act", fix="pass one a session"
+            )
         if flat.dtype.kind == "f" and not np.isfinite(flat).all():
             bad = np.argwhere(~np.isfinite(flat))[0]
             raise RLTransformerError(
@@ -158,6 +188,12 @@ class SessionBatch:
         head = self.policy.model.predict_action
         inputs = (self._states[at], self._actions[at], self._conditions[at], self._timesteps[at])
         parameters = self.policy.model.predict_actions(*inputs, at=length - 1)
+        if not torch.isfinite(parameters).all():
+            raise RLTransformerError(
+                f"the model answers with numbers that are not finite (asked for {self.return_to_go[rows].tolist()[:5]})",
+                where="act",
+                fix="ask for a return nearer to those of the training data, and check the observation",
+            )
         if self.policy.spec.action_selection == "greedy":
             return head.greedy(parameters, allowed)
         size = 1 if self._discrete else self._actions.shape[2]

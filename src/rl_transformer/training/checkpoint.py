@@ -23,6 +23,7 @@ from rl_transformer.training.optimizer import WeightAverage, trained_parameters
 
 FORMAT_VERSION = 1
 _STEP = re.compile(r"step-(\d+)")
+_FILES = ("state.json", "state.safetensors")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -88,7 +89,9 @@ def newest_verified(folder: Path, say: Callable[[str], None]) -> Path | None:
     """Return the newest checkpoint whose every byte is as written; say which newer ones are not."""
     for path in reversed(_numbered(folder)):
         try:
-            verify_folder(path)
+            verify_folder(path, required=_FILES)
+            if read_json(path / "state.json", fix="").get("step") != int(path.name.removeprefix("step-")):
+                raise RLTransformerError("holds another step than its name says", where=path, fix="")
         except RLTransformerError as error:
             say(f"checkpoint {path.name} is damaged and is not used: {error.where}: {error.problem}")
             continue
@@ -104,7 +107,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     verified = []
     for path in reversed(_numbered(folder)):
         try:
-            verify_folder(path, hashes=len(verified) < keep)
+            verify_folder(path, required=_FILES, hashes=len(verified) < keep)
         except RLTransformerError:
             continue
         verified.append(path)

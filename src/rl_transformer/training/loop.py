@@ -117,7 +117,9 @@ class Trainer:
         """Continue from the newest verified checkpoint, if there is one."""
         path = newest_verified(self.checkpoints, print)
         if path is None:
-            self.metrics.cut_back(0)  # a run may have died after its first rows and before its first checkpoint
+            # A run may have died after its first rows and before its first checkpoint.
+            if self.metrics.cut_back(0):
+                print("no usable checkpoint: starting again from step 0", flush=True)
             return
         state = load_checkpoint(path, self.model, self.optimizer, self.average)
         if state["dataset_fingerprint"] != self.dataset_fingerprint:

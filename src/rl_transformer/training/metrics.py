@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import require
-from rl_transformer.files import write_text
+from rl_transformer.files import write_text, writing
 
 _LINES_EVERY_SECONDS = 10.0
 
@@ -60,12 +60,15 @@ class Metrics:
         """Record how long the updates since the last call took."""
         _append(self._timing_path, [json.dumps({"step": step, "seconds": round(seconds, 3)})])
 
-    def cut_back(self, step: int) -> None:
-        """Drop rows after ``step``: their updates will be made again."""
+    def cut_back(self, step: int) -> bool:
+        """Drop rows after ``step``, whose updates will be made again; return whether there were any."""
         if not self._path.exists():
-            return
-        kept = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
+            return False
+        with writing(self._path):
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
         write_text(self._path, "".join(f"{line}\n" for line in kept))
+        return len(kept) < len(lines)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -74,16 +77,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _append(path: Path, lines: list[str]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(f"{line}\n" for line in lines))
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _step_of(line: str) -> float:
     """Return a row's step; a row that a kill cut in half belongs to no step."""
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 

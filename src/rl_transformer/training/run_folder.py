@@ -22,13 +22,19 @@ def is_finished(folder: Path, config: RunConfig, *, resume: bool) -> bool:
             fix="name another folder, or pass --resume to continue the run in it",
         )
     if not (folder / "config.json").exists():
+        if any((folder / "checkpoints").glob("step-*")):
+            raise RLTransformerError(
+                "has checkpoints and no config.json", where=folder, fix="restore it, or train anew"
+            )
         return False
     start_again = "name the folder of a run, or another folder to start a new one in"
     check_format(read_json(folder / "run.json", fix=start_again), FORMAT_VERSION, where=folder / "run.json")
     # Through RunConfig, so that options which did not exist yet have the values that change nothing.
     values = read_json(folder / "config.json", fix=start_again)
-    _check_same(RunConfig.from_dict(values, where=folder / "config.json"), config, folder)
-    if not (folder / _FINISHED).exists():
+    stored = RunConfig.from_dict(values, where=folder / "config.json")
+    stored.check_types()
+    _check_same(stored, config, folder)
+    if not (folder / _FINISHED).exists() or not (folder / "policy" / "manifest.json").exists():
         return False
     steps = read_json(folder / _FINISHED, fix="remove this file and resume").get("train_steps")
     if steps != config.training.train_steps:
@@ -40,13 +46,8 @@ def is_finished(folder: Path, config: RunConfig, *, resume: bool) -> bool:
 def write_run_files(folder: Path, config: RunConfig, *, dataset_fingerprint: str) -> None:
     """Write config.json, complete, and run.json: the machine and the data."""
     machine = {"format_version": FORMAT_VERSION, "dataset_fingerprint": dataset_fingerprint, **describe_machine(config)}
-    try:
-        write_text(folder / "run.json", to_json(machine))
-        write_text(folder / "config.json", to_json(config.to_dict()))
-    except OSError as error:
-        raise RLTransformerError(
-            f"cannot be written: {error.strerror}", where=folder, fix="name a folder that you may write to"
-        ) from None
+    write_text(folder / "run.json", to_json(machine))
+    write_text(folder / "config.json", to_json(config.to_dict()))
 
 
 def mark_finished(folder: Path, config: RunConfig) -> None:

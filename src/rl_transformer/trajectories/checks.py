@@ -217,38 +217,32 @@ def leaves(values: Any, name: str) -> dict[str, np.ndarray]:
     return {name: np.asarray(values)}
 
 
-def infer_spaces(trajectories: list[Trajectory], where: object) -> tuple[Space, Space, list[Finding]]:
-    """Guess spaces from arrays alone, and say what was guessed."""
+def infer_observation_space(trajectories: list[Trajectory], where: object) -> Space:
+    """Return a box without bounds, or of bytes, of the first episode's shape."""
     if not trajectories:
         raise RLTransformerError("holds no episode", where=where, fix="give at least one episode")
-    first = np.asarray(trajectories[0].observations)
     if isinstance(trajectories[0].observations, dict | tuple):
-        raise RLTransformerError(
-            "observations are nested and no observation space is given", where=where, fix="pass observation_space="
-        )
+        raise RLTransformerError("observations are nested", where=where, fix="pass observation_space=")
+    first = np.asarray(trajectories[0].observations)
     pictures = Space.box(first.shape[1:], 0, 255, "uint8")
-    observation = pictures if first.dtype == np.uint8 and pictures.is_image else Space.box(first.shape[1:])
-    actions = [np.asarray(t.actions) for t in trajectories if len(t.actions)]
-    if not actions:
-        raise RLTransformerError("holds no step", where=where, fix="give at least one episode that is not empty")
+    return pictures if first.dtype == np.uint8 and pictures.is_image else Space.box(first.shape[1:])
+
+
+def infer_action_space(trajectories: list[Trajectory], where: object) -> tuple[Space, list[Finding]]:
+    """Guess the action space from the actions alone, and say what was guessed."""
+    actions = [np.asarray(t.actions) for t in trajectories if np.asarray(t.actions).size]
+    if not actions or any(a.dtype.kind not in "biuf" for a in actions):
+        raise RLTransformerError("has no actions that are numbers", where=where, fix="record an action a step")
+    cure = "pass action_space="
     if all(a.dtype.kind in "iub" for a in actions):
         n = int(max(a.max() for a in actions)) + 1
         guess = Finding(
-            "warn",
-            "guessed space",
-            "actions",
-            f"{n} actions were counted; a larger one may exist",
-            "pass action_space=",
-            1,
+            "warn", "guessed space", "actions", f"{n} actions were counted; a larger one may exist", cure, 1
         )
-        return observation, Space.discrete(n), [guess]
-    shape = actions[0].shape[1:]
+        return Space.discrete(max(n, 1)), [guess]
     with np.errstate(invalid="ignore"):
         largest = max(float(np.nanmax(np.abs(a.astype(np.float64)), initial=0)) for a in actions)
     bound = 1.0 if not np.isfinite(largest) else max(1.0, largest)
     problem = f"no bounds are given; {-bound:g} ... {bound:g} is assumed"
-    return (
-        observation,
-        Space.box(shape, -bound, bound),
-        [Finding("info" if bound == 1 else "warn", "guessed space", "actions", problem, "pass action_space=", 1)],
-    )
+    guess = Finding("info" if bound == 1 else "warn", "guessed space", "actions", problem, cure, 1)
+    return Space.box(actions[0].shape[1:], -bound, bound), [guess]

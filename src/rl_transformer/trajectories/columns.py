@@ -118,6 +118,14 @@ def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Traje
         return None
     rewards = trajectory.rewards.astype(np.float64)
     checker.values(episode, observations, actions, rewards)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = returns_to_go(rewards)
+        asked = sums.astype(np.float32)
+    if np.isfinite(rewards).all() and not np.isfinite(asked).all():
+        here = [{"episode": episode}]
+        checker.note(
+            "refuse", "overflow", "rewards", "sum to more than float32 can hold", "rescale the rewards", positions=here
+        )
     if spec.action_space.kind == "discrete":
         with np.errstate(invalid="ignore"):
             actions = actions.astype(np.int64) - spec.action_space.start
@@ -125,7 +133,7 @@ def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Traje
         "observations": observations,
         "actions": actions,
         "rewards": rewards,
-        "returns_to_go": returns_to_go(rewards).astype(np.float32),
+        "returns_to_go": asked,
     }
 
 

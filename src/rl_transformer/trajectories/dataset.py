@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.trajectories.checks import Checker, Finding, infer_spaces, refuse_poison
+from rl_transformer.trajectories.checks import (
+    Checker,
+    Finding,
+    infer_action_space,
+    infer_observation_space,
+    refuse_poison,
+)
 from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, assemble
 from rl_transformer.trajectories.spaces import DataSpec, Space
 from rl_transformer.trajectories.statistics import ObservationStatistics
@@ -137,19 +143,11 @@ class TrajectoryDataset:
                 the space. The message names every kind, with its first episode and step.
         """
         trajectories = [Trajectory.from_mapping(e, where=f"{source}[{i}]") for i, e in enumerate(episodes)]
-        spaces = [
-            None if s is None or isinstance(s, Space) else Space.from_gymnasium(s, where=source)
-            for s in (observation_space, action_space)
-        ]
-        observation, action = (
-            given if isinstance(given, Space) else made
-            for given, made in zip((observation_space, action_space), spaces, strict=True)
-        )
         guesses: list[Finding] = []
-        if observation is None or action is None:
-            guessed_observation, guessed_action, found = infer_spaces(trajectories, source)
-            guesses = found if action is None else []
-            observation, action = observation or guessed_observation, action or guessed_action
+        observation = _as_space(observation_space, source) or infer_observation_space(trajectories, source)
+        action = _as_space(action_space, source)
+        if action is None:
+            action, guesses = infer_action_space(trajectories, source)
         dataset = cls.in_memory(DataSpec(observation, action, source), trajectories, guesses=guesses)
         refuse_poison(dataset.findings, source)
         return dataset
@@ -168,6 +166,10 @@ class TrajectoryDataset:
         if not columns and not summary.findings:
             raise RLTransformerError("holds no episode", where=location or spec.source, fix="give at least one episode")
         return cls(spec, columns, summary, location)
+
+
+def _as_space(given: Any, where: str) -> Space | None:
+    return given if given is None or isinstance(given, Space) else Space.from_gymnasium(given, where=where)
 
 
 def parse_uri(uri: str | Path) -> tuple[str, str]:

@@ -101,20 +101,34 @@ class Space:
         if isinstance(values, np.ndarray) and (values.shape[1:], values.dtype) == (self.flat_shape, self._flat_dtype):
             return values  # a data set's own rows, written again
         if self.kind in ("dict", "tuple"):
+            if isinstance(values, dict | tuple | list) and len(values) != len(self.parts):
+                raise RLTransformerError(
+                    f"has {len(values)} parts, and the space has {len(self.parts)}: {', '.join(n for n, _ in self.parts)}",
+                    where=where,
+                    fix="record exactly the parts of the observation space",
+                )
             return np.concatenate(
                 [part.flatten(_part(values, name, where), where=f"{where}[{name}]") for name, part in self.parts],
                 axis=1,
             )
         array = np.asarray(values)
         if self.kind == "discrete":
-            index = array.astype(np.int64).reshape(len(array)) - self.start
-            if ((index < 0) | (index >= self.n)).any():
+            if array.size != len(array) or array.dtype.kind not in "iufb":
                 raise RLTransformerError(
-                    f"{int(index[(index < 0) | (index >= self.n)][0]) + self.start} is not one of the {self.n} values from {self.start}",
+                    f"has shape {array.shape[1:]} of {array.dtype}, and a discrete value is one number",
+                    where=where,
+                    fix="record one number a step",
+                )
+            index = array.reshape(len(array)) - self.start
+            with np.errstate(invalid="ignore"):
+                bad = ~((index >= 0) & (index < self.n) & (index == np.floor(index)))
+            if bad.any():
+                raise RLTransformerError(
+                    f"{index[bad][0] + self.start} is not one of the {self.n} values from {self.start}",
                     where=where,
                     fix="record values of the declared space",
                 )
-            return np.eye(self.n, dtype=np.float32)[index]
+            return np.eye(self.n, dtype=np.float32)[index.astype(np.int64)]
         if array.shape[1:] != self.shape:
             raise RLTransformerError(
                 f"has shape {array.shape[1:]}, and the space has {self.shape}",
@@ -162,6 +176,8 @@ class Space:
             if kind == "multi_binary":
                 return cls(kind, shape)
             low, high = (tuple(float(v) for v in values[side]) for side in ("low", "high"))
+            if not {len(low), len(high)} <= {1, math.prod(shape)}:
+                raise ValueError(f"{len(low)} and {len(high)} bounds for {math.prod(shape)} numbers")
             return cls("box", shape, str(np.dtype(values["dtype"])), low, high)
         except (KeyError, TypeError, ValueError) as error:
             raise RLTransformerError(

@@ -19,7 +19,7 @@ from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
 
 FORMAT_VERSION = 1
-_STATISTICS = ("observation_mean", "observation_std")
+_REQUIRED = ("store.json", *(f"{name}.npy" for name in (*STEP_COLUMNS, *EPISODE_COLUMNS[:-1])))
 
 
 class _GrowingArray:
@@ -61,6 +61,7 @@ def write_store(
     Returns-to-go, statistics, findings and hashes are computed here, once. Data that would poison
     training is refused and nothing is written.
     """
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RLTransformerError(
             "is there already and not empty", where=folder, fix="name another folder, or remove this one"
@@ -113,28 +114,53 @@ def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
         raise RLTransformerError(
             "no such folder", where=folder, fix="name a store written by rlt collect or rlt convert"
         )
-    manifest = verify_folder(folder, hashes=verify)
+    manifest = verify_folder(folder, required=_REQUIRED, hashes=verify)
     info = read_json(below(folder, "store.json"), fix=again)
     check_format(info, FORMAT_VERSION, where=folder / "store.json")
-    listed = {name.removesuffix(".npy") for name in manifest["files"] if name.endswith(".npy")}
-    arrays = {name: _map(below(folder, f"{name}.npy"), again) for name in listed}
-    needed = {*STEP_COLUMNS, "offsets", "terminated", "truncated", "episode_returns"}
-    offsets = arrays.get("offsets", np.zeros(0))
-    steps = {name: arrays[name] for name in info.get("step_columns", ()) if name in arrays}
-    if not needed <= listed or any(len(column) != offsets[-1] for column in steps.values()):
-        raise RLTransformerError("columns are missing or of unequal length", where=folder, fix=again)
-    mean, std = (arrays.get(name) for name in _STATISTICS)
-    summary = Summary(
-        offsets=offsets,
-        terminated=arrays["terminated"],
-        truncated=arrays["truncated"],
-        episode_returns=arrays["episode_returns"],
-        final_observations=arrays.get("final_observations"),
-        statistics=None if mean is None or std is None else ObservationStatistics(mean, std),
-        findings=[Finding(**finding) for finding in info["findings"]],
-        fingerprint=info["fingerprint"],
+    spec = DataSpec.from_dict(info, where=folder / "store.json")
+    names = [name.removesuffix(".npy") for name in manifest["files"] if name.endswith(".npy")]
+    arrays = {name: _map(below(folder, f"{name}.npy"), again) for name in names}
+    try:
+        steps = {name: arrays[name] for name in info["step_columns"]}
+        summary = Summary(
+            offsets=arrays["offsets"],
+            terminated=arrays["terminated"],
+            truncated=arrays["truncated"],
+            episode_returns=arrays["episode_returns"],
+            final_observations=arrays.get("final_observations"),
+            statistics=ObservationStatistics(arrays["observation_mean"], arrays["observation_std"])
+            if "observation_mean" in arrays
+            else None,
+            findings=[Finding(**finding) for finding in info["findings"]],
+            fingerprint=str(info["fingerprint"]),
+        )
+        consistent = _is_consistent(spec, steps, summary)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RLTransformerError(f"lacks or garbles {error}", where=folder, fix=again) from None
+    if not consistent:
+        raise RLTransformerError("columns are missing, or their shapes do not fit each other", where=folder, fix=again)
+    return TrajectoryDataset(spec, steps, summary, f"rlt:{folder}")
+
+
+def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summary) -> bool:
+    offsets, shape = summary.offsets, spec.observation_space.flat_shape
+    if (
+        offsets.dtype != np.int64
+        or offsets.ndim != 1
+        or len(offsets) < 2
+        or offsets[0] != 0
+        or (np.diff(offsets) < 1).any()
+    ):
+        return False
+    action_shape = () if spec.action_space.kind == "discrete" else (spec.action_space.flat_dim,)
+    rows = {"observations": shape, "actions": action_shape, "rewards": (), "returns_to_go": ()}
+    per_episode = (summary.terminated, summary.truncated, summary.episode_returns)
+    return (
+        all(len(column) == offsets[-1] for column in steps.values())
+        and all(steps[name].shape[1:] == row for name, row in rows.items())
+        and all(column.shape == (len(offsets) - 1,) for column in per_episode)
+        and (summary.statistics is None or summary.statistics.mean.shape == summary.statistics.std.shape == shape)
     )
-    return TrajectoryDataset(DataSpec.from_dict(info, where=folder / "store.json"), steps, summary, f"rlt:{folder}")
 
 
 def _map(path: Path, fix: str) -> np.ndarray:

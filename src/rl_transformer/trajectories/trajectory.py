@@ -46,7 +46,8 @@ class Trajectory:
             )
         rewards = np.asarray(episode["rewards"])
         observations, final = split_final(episode["observations"], len(rewards) if rewards.ndim else 0)
-        flags = {name: _last(episode.get(name, False)) for name in _FLAGS}
+        length = len(rewards) if rewards.ndim else 0
+        flags = {name: flag_at_end(episode.get(name, False), length, where=f"{where}: {name}") for name in _FLAGS}
         extras = {str(k): np.asarray(v) for k, v in episode.items() if k not in (*_KEYS, *_FLAGS, "final_observation")}
         return cls(
             observations,
@@ -78,6 +79,17 @@ def split_final(observations: Any, num_steps: int) -> tuple[Any, Any]:
     return array, None
 
 
-def _last(flag: Any) -> bool:
-    array = np.asarray(flag).reshape(-1)
-    return bool(array[-1]) if array.size else False
+def flag_at_end(flag: Any, num_steps: int, *, where: object) -> bool:
+    """Return whether an episode ended so: from a bool, or from one a step of which only the last may be True."""
+    array = np.asarray(flag)
+    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise RLTransformerError(f"is {flag!r:.100}", where=where, fix="give True or False, or one of them a step")
+    flags = array.astype(bool).reshape(-1)
+    if array.ndim and len(flags) != num_steps:
+        raise RLTransformerError(
+            f"has {len(flags)} flags for {num_steps} steps", where=where, fix="give one flag a step"
+        )
+    if flags[:-1].any():
+        problem = f"is set at step {int(np.flatnonzero(flags)[0])} of {num_steps}: the episode goes on after its end"
+        raise RLTransformerError(problem, where=where, fix="cut the recording at episode ends, one episode each")
+    return bool(flags[-1]) if flags.size else False

@@ -33,6 +33,9 @@ def read_d4rl(path: Path, *, keep_unfinished: bool = False) -> tuple[DataSpec, I
                 where=path,
                 fix="name a D4RL file, or use TrajectoryDataset.from_episodes for your own arrays",
             )
+        scalars = [name for name in _REQUIRED if not arrays[name].shape]
+        if scalars:
+            raise RLTransformerError(f"{', '.join(scalars)} is one number", where=path, fix="download the file again")
         rows = {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
     lengths = {name: len(values) for name, values in rows.items()}
     if len(set(lengths.values())) > 1:
@@ -44,6 +47,15 @@ def read_d4rl(path: Path, *, keep_unfinished: bool = False) -> tuple[DataSpec, I
             where=path,
             fix="use TrajectoryDataset.from_episodes, which takes an action space",
         )
+    for name in ("rewards", "terminals", "timeouts"):
+        flags = rows[name]
+        if (
+            flags.size != len(flags)
+            or flags.dtype.kind not in "biuf"
+            or (name != "rewards" and not np.isin(flags, (0, 1)).all())
+        ):
+            problem = f"{name} is {flags.dtype} {flags.shape}" + ("" if name == "rewards" else ", and not only 0 and 1")
+            raise RLTransformerError(problem, where=path, fix="download the file again")
     terminated, truncated = rows["terminals"].astype(bool).reshape(-1), rows["timeouts"].astype(bool).reshape(-1)
     ends = np.flatnonzero(terminated | truncated) + 1
     tail = lengths["rewards"] - (int(ends[-1]) if ends.size else 0)

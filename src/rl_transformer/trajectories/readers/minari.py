@@ -14,7 +14,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.files import read_json
 from rl_transformer.trajectories.readers.hdf5 import open_hdf5
 from rl_transformer.trajectories.spaces import DataSpec, Space
-from rl_transformer.trajectories.trajectory import Trajectory, split_final
+from rl_transformer.trajectories.trajectory import Trajectory, flag_at_end, split_final
 
 _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*-v\d+")
 
@@ -100,12 +100,16 @@ def _episodes(dataset: Any, folder: Path) -> Iterator[Trajectory]:
                 observations=observations,
                 actions=np.asarray(episode.actions),
                 rewards=rewards,
-                terminated=bool(np.any(episode.terminations[-1:])),
-                truncated=bool(np.any(episode.truncations[-1:])),
+                terminated=flag_at_end(
+                    episode.terminations, len(rewards), where=f"{folder}: episode {done}: terminations"
+                ),
+                truncated=flag_at_end(
+                    episode.truncations, len(rewards), where=f"{folder}: episode {done}: truncations"
+                ),
                 final_observation=final,
             )
             done += 1
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, ValueError, IndexError, AssertionError, TypeError) as error:
         raise RLTransformerError(
             f"episode {done} cannot be read: {error}", where=folder, fix="download the data set again"
         ) from error
