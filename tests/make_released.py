@@ -32,6 +32,10 @@ def main() -> None:
     write_store(HERE / "store-format-1", data.spec, (data.trajectory(i) for i in range(len(data))))
 
     train(tiny_config(HERE / "run-format-1", **RELEASED_RUN, training={"train_steps": 4}), dataset=point_data())
+    stored = json.loads((HERE / "run-format-1/config.json").read_text())
+    (HERE / "run-format-1/config.json").write_text(
+        json.dumps(stored | {"output": "run-format-1"}, indent=2, sort_keys=True) + "\n"
+    )
 
 
 if __name__ == "__main__":
