@@ -234,7 +234,9 @@ def test_integer_actions_are_rounded_and_a_dimension_that_cannot_vary_is_kept(tm
 def test_actions_stay_in_their_bounds_without_tanh_too(tmp_path):
     policy = untrained(point_data(), tmp_path, model={"action_tanh": False})
     torch.nn.init.constant_(policy.model.predict_action[0].bias, 50.0)
-    assert policy.session(5.0).act(np.zeros(2)).tolist() == [1.0]
+    session = policy.session(5.0)
+    assert session.act(np.zeros(2)).tolist() == [1.0]
+    assert session._batch._actions[0, 0].tolist() == [1.0]  # the context holds what was done
 
 
 def test_a_refused_act_leaves_the_session_as_it_was(tmp_path):

@@ -96,14 +96,17 @@ class SessionBatch:
             group = np.flatnonzero(lengths == length)
             chosen = self._predict(rows[group], int(length), None if allowed_tensor is None else allowed_tensor[group])
             actions[torch.from_numpy(group)] = chosen.to(actions.dtype)
-        self._actions[rows, slot] = actions
         self._waiting[rows] = True
         space = self.policy.spec.data.action_space
         if self._discrete:
+            self._actions[rows, slot] = actions
             return actions.cpu().numpy() + space.start
-        recorded = self.policy.scaling.recorded_actions(actions).cpu().numpy()
+        recorded = self.policy.scaling.recorded_actions(actions)
         dtype = np.dtype(space.dtype)
-        return (np.rint(recorded) if dtype.kind in "iu" else recorded).reshape(len(rows), *space.shape).astype(dtype)
+        recorded = torch.round(recorded) if dtype.kind in "iu" else recorded
+        # The context holds what is done, as the logged data does: after clipping and rounding.
+        self._actions[rows, slot] = self.policy.scaling.actions(recorded)
+        return recorded.cpu().numpy().reshape(len(rows), *space.shape).astype(dtype)
 
     def observe(self, rows: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray) -> None:
         """Tell the sessions ``rows`` what their last action earned."""
