@@ -358,6 +358,27 @@ def test_a_policy_of_another_format_or_shape_is_refused(tmp_path):
             load_policy(path)
 
 
+def test_a_hub_policy_is_loaded_at_its_pinned_revision_and_only_its_data_files(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    policy, asked = untrained(point_data(), tmp_path), []
+    policy.save(tmp_path / "snapshot")
+
+    def download(repository, *, revision, allow_patterns):
+        asked.append((repository, revision, tuple(allow_patterns)))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_policy("hub:someone/hopper@v1").content_hash == policy.content_hash
+    assert asked == [("someone/hopper", "v1", ("*.json", "*.safetensors"))]
+    for uri in ("hub:someone/hopper", "hub:hopper@v1"):
+        with pytest.raises(RLTransformerError, match="not a Hub policy"):
+            load_policy(uri)
+    monkeypatch.undo()
+    with pytest.raises(RLTransformerError, match="cannot be downloaded"):  # the tests set the offline mode
+        load_policy("hub:someone/hopper@v1")
+
+
 def test_a_run_that_has_not_finished_says_so(tmp_path):
     folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
     shutil.rmtree(folder / "policy")
