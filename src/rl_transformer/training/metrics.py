@@ -20,11 +20,15 @@ _LINES_EVERY_SECONDS = 10.0
 
 
 class Metrics:
-    """Collects rows and writes them to disk at every checkpoint, in the order of their steps."""
+    """Collects rows and writes them to disk now and then and before every checkpoint, in order.
+
+    Rows of a step after the newest checkpoint are cut back when a run is resumed.
+    """
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self._path, self._timing_path = folder / "metrics.jsonl", folder / "timing.jsonl"
         self._rows: list[str] = []
+        self._flushed = time.monotonic()
         self._trackers: list[Any] = []
         if config.training.tensorboard:
             require("tensorboard", extra="track", purpose="training.tensorboard")
@@ -50,11 +54,13 @@ class Metrics:
         self._rows.append(json.dumps({"step": step, **row}, allow_nan=False))
         for tracker in self._trackers:
             tracker(step, row)
+        if time.monotonic() - self._flushed > _LINES_EVERY_SECONDS:  # so that a run can be watched
+            self.flush()
 
     def flush(self) -> None:
         """Make everything recorded so far durable."""
         _append(self._path, self._rows)
-        self._rows = []
+        self._rows, self._flushed = [], time.monotonic()
 
     def time(self, step: int, seconds: float) -> None:
         """Record how long the updates since the last call took."""
