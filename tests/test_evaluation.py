@@ -71,6 +71,14 @@ def test_every_target_meets_the_same_seeds(policy):
     assert report.seed == 5
 
 
+def test_each_target_is_reported_with_its_own_episodes(policy):
+    report = evaluate(policy, env_id=POINT, target_returns=[2.0, 10.0], num_episodes=3, seed=5)
+    for target in report.targets:
+        expected = [one_at_a_time(policy, target.target_return, seed) for seed in (5, 6, 7)]
+        assert list(zip(target.episode_returns, target.episode_lengths, strict=True)) == expected
+    assert report.targets[0].episode_returns != report.targets[1].episode_returns
+
+
 def test_the_report_has_the_promised_fields_and_nothing_undefined(policy):
     report = json.loads(
         json.dumps(evaluate(policy, env_id=POINT, target_returns=[4.0], num_episodes=1).to_dict(), allow_nan=False)
