@@ -193,6 +193,9 @@ def test_evaluation_while_training_reports_the_policy_that_would_be_saved(tmp_pa
     assert [row["step"] for row in rows] == [6, 12]
     report = json.loads((folder / "report.json").read_text())
     assert rows[-1]["return_at_4"] == report["targets"][0]["mean"]
+    best = max(rows, key=lambda row: row["return_at_4"])
+    expected = {"last": rows[-1]["return_at_4"], "best": best["return_at_4"], "best_step": best["step"]}
+    assert report["while_training"] == {"return_at_4": expected}
     assert (
         report["targets"][0]["mean"]
         == evaluate(load_policy(folder), env_id=POINT, target_returns=[4.0], num_episodes=2).targets[0].mean

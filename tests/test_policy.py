@@ -341,6 +341,12 @@ def test_a_policy_of_another_format_or_shape_is_refused(tmp_path):
             "unknown model fields: auto_map",
         ),
         "missing": (rewritten("missing", lambda v: {k: x for k, x in v.items() if k != "return_rule"}), "return_rule"),
+        "statistics": (
+            rewritten(
+                "statistics", change_tensors=lambda t: {k: v for k, v in t.items() if "observation_mean" not in k}
+            ),
+            "lacks observation_mean",
+        ),
         "weights": (
             rewritten("weights", change_tensors=lambda t: {k: v for k, v in t.items() if "h.1" not in k}),
             "does not fit",

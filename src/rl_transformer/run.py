@@ -21,7 +21,7 @@ from rl_transformer.machine import cpu_threads, find_device, versions
 from rl_transformer.models import DecisionTransformerConfig, build_model
 from rl_transformer.policy import Policy, PolicySpec
 from rl_transformer.training.loop import Trainer
-from rl_transformer.training.metrics import Metrics
+from rl_transformer.training.metrics import Metrics, read_metrics
 from rl_transformer.training.run_folder import is_finished, mark_finished, write_run_files
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.windows.conditions import ReturnRule
@@ -117,8 +117,9 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
     with trainer.policy_weights():
         policy.save(folder / "policy")
         if live_score is not None:
+            trainer.metrics.flush()
             report = live_score.report or live_score.run()  # none if the run was resumed after its last evaluation
-            write_text(folder / "report.json", to_json(report.to_dict()))
+            write_text(folder / "report.json", to_json({**report.to_dict(), "while_training": last_and_best(folder)}))
     mark_finished(folder, config)
     return folder
 
@@ -219,6 +220,20 @@ _SAME_NAMES = (
     "hidden_size", "n_layer", "n_head", "n_inner", "activation_function", "resid_pdrop", "embd_pdrop", "attn_pdrop",
     "condition_entry", "timestep_initializer_range",
 )  # fmt: skip
+
+
+def last_and_best(folder: Path) -> dict[str, dict[str, float]]:
+    """Return, for every score in metrics.jsonl, the last one and the best one with its step: never the best alone."""
+    scores: dict[str, list[tuple[float, int]]] = {}
+    for row in read_metrics(folder):
+        for name, value in row.items():
+            if name.startswith("return_at_"):
+                scores.setdefault(name, []).append((value, row["step"]))
+    found = {}
+    for name, history in scores.items():
+        best, step = max(history, key=lambda pair: pair[0])
+        found[name] = {"last": history[-1][0], "best": best, "best_step": step}
+    return found
 
 
 class LiveScore:

@@ -221,8 +221,22 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
             where=folder / "policy.safetensors",
             fix="restore the folder from a copy",
         ) from None
-    names = [item.name for item in fields(Scaling)]
-    return Policy(spec, model, Scaling(**{name: tensors.get(_SCALING + name) for name in names}))
+    scaling = {item.name: tensors.get(_SCALING + item.name) for item in fields(Scaling)}
+    absent = [name for name, tensor in scaling.items() if tensor is None and _needs(spec.data, name)]
+    if absent:
+        raise RLTransformerError(
+            f"does not fit policy.json: lacks {', '.join(absent)}",
+            where=folder / "policy.safetensors",
+            fix="restore the folder from a copy",
+        )
+    return Policy(spec, model, Scaling(**scaling))
+
+
+def _needs(data: DataSpec, name: str) -> bool:
+    """Return whether a policy on this data cannot do without a tensor of its scaling."""
+    if name.startswith("action_"):
+        return data.action_space.kind == "box"
+    return not data.observation_space.is_image
 
 
 def _from_hub(uri: str) -> Path:
