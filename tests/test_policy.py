@@ -34,7 +34,7 @@ KINDS = {
 def untrained(dataset, tmp_path, **options) -> Policy:
     """A policy with random weights that are large enough for mistakes to show."""
     config = tiny_config(tmp_path / "none", **options)
-    rule = ReturnRule(scale=config.returns.scale, update=config.returns.update, reward_clip=config.returns.reward_clip)
+    rule = ReturnRule.for_data(dataset, **vars(config.returns))
     spec = policy_spec(dataset, rule, rule.totals(dataset), config)
     model = build_model(spec.arch, spec.model, spec.context_length)
     for parameter in model.parameters():

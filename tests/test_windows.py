@@ -170,6 +170,24 @@ def test_what_is_asked_in_the_data_is_what_a_session_would_ask(clip, update):
             assert asked == pytest.approx(0)
 
 
+@pytest.mark.parametrize(
+    ("largest", "scale"), [(3718.0, 1000), (1.0, 1), (0.5, 0.1), (-250.0, 100), (0.0, 1), (999.9, 100)]
+)
+def test_the_scale_that_is_not_given_is_the_power_of_ten_below_the_largest_return(largest, scale):
+    episode = {
+        "observations": np.eye(2),
+        "actions": np.zeros((2, 1)),
+        "rewards": np.array([0, largest]),
+        "terminated": True,
+    }
+    data = TrajectoryDataset.from_episodes([episode])
+    rule = ReturnRule.for_data(data, scale=None, update="subtract", reward_clip=None)
+    assert rule.scale == pytest.approx(scale)
+    assert ReturnRule.for_data(data, scale=7.0, update="keep", reward_clip=1.0) == ReturnRule(
+        scale=7.0, update="keep", reward_clip=1.0
+    )
+
+
 def test_the_delayed_rule_leaves_the_data_as_it_is():
     data = telling_data()
     before = data.rewards.copy()

@@ -86,8 +86,8 @@ class WindowConfig:
 class ReturnConfig:
     """What a return is. The policy keeps this and counts in the same way."""
 
-    scale: float = 1.0
-    """Divisor before the model sees it."""
+    scale: float | None = None
+    """Divisor before the model sees it; the power of ten below the data's largest return if not given."""
     update: Literal["subtract", "keep"] = "subtract"
     """subtract each reward from what is asked for; keep: the whole return throughout (delayed reward)."""
     reward_clip: float | None = None

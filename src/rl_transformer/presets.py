@@ -25,9 +25,12 @@ def fast() -> RunConfig:
 
     Differences from `gym`: context 5 with the return added to the observation's token (10 tokens a
     window instead of 60), batch 256, no dropout, a timestep table that starts small, step size 1e-3
-    with a short warm-up and a cosine to zero, and a running average of the weights. 8,000 updates.
+    with a short warm-up and a cosine to zero, and a running average of the weights. 8,000 updates. The
+    scale of returns and the size of the timestep table follow from the data.
     """
     config = gym()
+    config.returns.scale = None
+    config.model.max_ep_len = None
     config.model.condition_entry = "added"
     config.model.resid_pdrop = config.model.embd_pdrop = config.model.attn_pdrop = 0.0
     config.model.timestep_initializer_range = 0.02

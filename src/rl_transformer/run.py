@@ -60,7 +60,7 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
 
     # Data: columns over all steps, and which episodes to learn from.
     dataset = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
-    rule = ReturnRule(scale=config.returns.scale, update=config.returns.update, reward_clip=config.returns.reward_clip)
+    rule = ReturnRule.for_data(dataset, **vars(config.returns))
     returns = rule.totals(dataset)
     learned, held_out = choose_trajectories(dataset, returns, config)
 

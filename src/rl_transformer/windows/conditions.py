@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,17 @@ class ReturnRule:
                 where="return rule",
                 fix=f"use unit episode, update {' or '.join(UPDATES)}, a positive scale and clip",
             )
+
+    @classmethod
+    def for_data(
+        cls, dataset: TrajectoryDataset, *, scale: float | None, update: str, reward_clip: float | None
+    ) -> ReturnRule:
+        """Return a rule; without a scale, the power of ten at or below the largest absolute return of the data."""
+        rule = cls(update=update, reward_clip=reward_clip)
+        if scale is None:
+            largest = float(np.abs(rule.totals(dataset)).max())
+            scale = 10.0 ** math.floor(math.log10(largest)) if largest > 0 else 1.0
+        return replace(rule, scale=scale)
 
     def reward(self, reward: np.ndarray | float) -> np.ndarray:
         """Return what a reward counts."""
