@@ -46,6 +46,11 @@ def buffers_of(dataset):
         )
 
 
+def write_vectors(dataset_id, dataset, data_format="hdf5"):
+    observation, action = spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Box(-1, 1, (1,), np.float32)
+    write_minari(dataset_id, list(buffers_of(dataset)), observation, action, data_format)
+
+
 def write_d4rl(path, dataset, *, tail=0, drop=()):
     steps = dataset.num_steps
     last = np.zeros(steps, bool)
@@ -68,13 +73,7 @@ def write_d4rl(path, dataset, *, tail=0, drop=()):
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 def test_minari_observations_do_not_drift_from_the_second_episode_on(minari_root, data_format):
     data = telling_data()
-    write_minari(
-        "toy/telling-v0",
-        list(buffers_of(data)),
-        spaces.Box(-np.inf, np.inf, (2,), np.float32),
-        spaces.Box(-1, 1, (1,), np.float32),
-        data_format,
-    )
+    write_vectors("toy/telling-v0", data, data_format)
     read = open_trajectories("minari:toy/telling-v0")
     assert read.observations[-1].tolist() == [201, -201]  # last step of the last episode
     np.testing.assert_array_equal(read.observations, data.observations)
@@ -85,13 +84,7 @@ def test_minari_observations_do_not_drift_from_the_second_episode_on(minari_root
 def test_every_format_of_the_same_data_has_the_same_fingerprint(minari_root, tmp_path):
     data = telling_data()
     for data_format in ("hdf5", "arrow"):
-        write_minari(
-            f"toy/{data_format}-v0",
-            list(buffers_of(data)),
-            spaces.Box(-np.inf, np.inf, (2,), np.float32),
-            spaces.Box(-1, 1, (1,), np.float32),
-            data_format,
-        )
+        write_vectors(f"toy/{data_format}-v0", data, data_format)
     uris = ["minari:toy/hdf5-v0", "minari:toy/arrow-v0", write_d4rl(tmp_path / "d.hdf5", data)]
     spec, trajectories, notes = open_source(uris[0])
     uris.append(write_store(tmp_path / "store", spec, trajectories, notes=notes).location)
@@ -136,12 +129,7 @@ def test_minari_images_stay_bytes(minari_root):
 
 def test_minari_metadata_names_no_code_and_no_path(minari_root):
     data = telling_data()
-    write_minari(
-        "toy/telling-v0",
-        list(buffers_of(data)),
-        spaces.Box(-np.inf, np.inf, (2,), np.float32),
-        spaces.Box(-1, 1, (1,), np.float32),
-    )
+    write_vectors("toy/telling-v0", data)
     for uri, message in (
         ("minari:../../etc/passwd-v0", "not a Minari id"),
         ("minari:toy/other-v0", r"no such data set .*there: toy/telling-v0"),
