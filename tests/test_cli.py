@@ -296,17 +296,21 @@ def test_damaged_policies_and_runs_end_with_2(ready, tmp_path, capsys):
         assert name in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback_and_ends_with_1(ready, tmp_path):
+@pytest.mark.parametrize(
+    ("bug", "name"),
+    [("1 // 0", "ZeroDivisionError"), ("b'\\xff'.decode()", "UnicodeDecodeError"), ("int('x')", "ValueError")],
+)
+def test_a_bug_keeps_its_traceback_and_ends_with_1(bug, name, ready, tmp_path):
     """An internal error, provoked: the gather is made to fail as no user could make it."""
     code = (
         "import rl_transformer.windows.gather as g\n"
-        "g.WindowGatherer.gather = lambda self, index: 1 // 0\n"
+        f"g.WindowGatherer.gather = lambda self, index: {bug}\n"
         "from rl_transformer.cli.main import entry; entry()\n"
     )
     arguments = ["train", "gym", "--data", f"rlt:{ready / 'store'}", "--output", str(tmp_path / "x"), *QUICK]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "ZeroDivisionError" in done.stderr
+    assert name in done.stderr
     assert "Traceback" in done.stderr
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from rl_transformer.cli import commands
 from rl_transformer.cli.train import add_train_arguments, run_train
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.training.signals import Interrupted
 
 _COMMANDS = {
     "demo": (
@@ -51,29 +52,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 the user can fix it; bugs keep their traceback (1)."""
     arguments = _files_first(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        parsed = make_parser(arguments).parse_args(arguments)
-        name = parsed.subcommand
-        return _COMMANDS[name][1](parsed[name], arguments) or 0
+        parsed = _parse(arguments)
+        return _COMMANDS[parsed.subcommand][1](parsed[parsed.subcommand], arguments) or 0
     except RLTransformerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except ArgumentError as error:
-        message = " ".join(str(error).split())[:600]
-        if message.startswith("Problems parsing config") and "--config" in arguments:
-            message = f"{arguments[arguments.index('--config') + 1]}: {message}"
-        command = [name for name in arguments[:1] if name in _COMMANDS]
-        print(f"error: {message}\n  fix: see {' '.join(['rlt', *command])} --help", file=sys.stderr)
-        return 2
-    except UnicodeDecodeError as error:
-        print(f"error: a file of --config is not text: {error}\n  fix: name a YAML or JSON file", file=sys.stderr)
-        return 2
+    except Interrupted as error:
+        print(f"{error}; continue with --resume", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BaseException as error:
-        if type(error).__name__ == "Interrupted":  # not imported: that would load torch for every command
-            print(f"{error}; continue with --resume", file=sys.stderr)
-            return int(getattr(error, "exit_code", 1))
-        raise
+
+
+def _parse(arguments: list[str]) -> Namespace:
+    """Parse, and turn what the parser refuses into our error; an error of a command itself stays what it is."""
+    try:
+        return make_parser(arguments).parse_args(arguments)
+    except (ArgumentError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())[:600]
+        command = " ".join(["rlt", *[name for name in arguments[:1] if name in _COMMANDS]])
+        in_file = problem.startswith("Problems parsing config") and "--config" in arguments
+        if isinstance(error, UnicodeDecodeError):
+            problem, in_file = f"is not text: {problem}", "--config" in arguments
+        where = arguments[arguments.index("--config") + 1] if in_file else command
+        raise RLTransformerError(problem, where=where, fix=f"see {command} --help") from None
 
 
 def _files_first(arguments: list[str]) -> list[str]:

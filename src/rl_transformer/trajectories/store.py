@@ -38,6 +38,7 @@ class _GrowingArray:
         )
 
     def append(self, rows: np.ndarray) -> None:
+        """Write further rows of the first ones' type and shape."""
         if rows.dtype != self.dtype or rows.shape[1:] != self.row_shape:
             raise RLTransformerError(
                 f"rows of {rows.dtype} {rows.shape[1:]} after rows of {self.dtype} {self.row_shape}",
