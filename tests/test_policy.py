@@ -34,7 +34,8 @@ KINDS = {
 def untrained(dataset, tmp_path, **options) -> Policy:
     """A policy with random weights that are large enough for mistakes to show."""
     config = tiny_config(tmp_path / "none", **options)
-    rule = ReturnRule.for_data(dataset, **vars(config.returns))
+    r = config.returns
+    rule = ReturnRule.for_data(dataset, scale=r.scale, update=r.update, reward_clip=r.reward_clip)
     spec = policy_spec(dataset, rule, rule.totals(dataset), config)
     model = build_model(spec.arch, spec.model, spec.context_length)
     for parameter in model.parameters():

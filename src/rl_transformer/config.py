@@ -68,6 +68,8 @@ class ModelConfig:
     """Standard deviation of the initial timestep table."""
     frame_stack: int = 1
     """Images that make one state, the newest last."""
+    embedding: Literal["linear", "mlp"] = "linear"
+    """What embeds vectors and reads actions out: one linear layer, as published, or an MLP of two (LaMo)."""
 
 
 @dataclass(kw_only=True)
@@ -92,6 +94,13 @@ class ReturnConfig:
     """subtract each reward from what is asked for; keep: the whole return throughout (delayed reward)."""
     reward_clip: float | None = None
     """Clip rewards to [-c, c] in the data and while acting."""
+    label: Literal["realized", "expected"] = "realized"
+    """Label each step with the return that followed; or with the return that a model of returns expects after
+    its action, so that luck is not asked for (in the spirit of ESPER)."""
+    predict: bool = False
+    """Train a model of returns beside the policy, and keep it there; implied by label expected and target generated."""
+    bins: int = 101
+    """Values among which the model of returns distributes its belief."""
 
 
 @dataclass(kw_only=True)
@@ -120,6 +129,10 @@ class TrainingConfig:
     """Decay of the running average of the weights that the policy is made of; 0: the last weights."""
     entropy_weight: float = 0.0
     """With the gaussian head: weight of the entropy bonus."""
+    trunk: Literal["full", "frozen", "lora"] = "full"
+    """Train the blocks, or leave them as they are, or train a low-rank change of their attention."""
+    lora_rank: int = 16
+    """Rank of that change."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast of the forward pass; weights stay float32."""
     seed: int = 0
@@ -146,6 +159,12 @@ class PolicyConfig:
     """greedy, or sample from the action head's distribution."""
     suggested_targets: list[float] | None = None
     """Returns worth asking for; quartiles and maximum of the data if not given."""
+    target: Literal["asked", "generated"] = "asked"
+    """Who names the return: whoever asks, or the policy, from its model of returns, at every step."""
+    prior_exponent: float = 10.0
+    """With generated targets: how strongly likely returns are weighed towards good ones."""
+    prior_floor: float = 0.001
+    """With generated targets: returns that the model of returns holds less likely than this are not considered."""
 
 
 @dataclass(kw_only=True)
@@ -193,6 +212,11 @@ class RunConfig:
         if isinstance(config.training.betas, list):  # as JSON and YAML have it
             config.training.betas = tuple(config.training.betas)  # pyright: ignore[reportAttributeAccessIssue]  checked later
         return config
+
+    @property
+    def needs_return_model(self) -> bool:
+        """Whether a model of returns is trained beside the policy."""
+        return self.returns.predict or self.returns.label == "expected" or self.policy.target == "generated"
 
     def check_types(self) -> None:
         """Refuse values that are not of their option's type, or not among its choices."""
@@ -264,7 +288,7 @@ def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
     positive |= {"model.hidden_size": m.hidden_size, "model.n_layer": m.n_layer, "model.n_head": m.n_head}
     positive |= {"model.max_ep_len": m.max_ep_len, "model.n_inner": m.n_inner, "training.threads": t.threads}
     positive |= {"training.max_gradient_norm": t.max_gradient_norm, "returns.reward_clip": c.returns.reward_clip}
-    positive |= {"dataset.max_trajectories": c.dataset.max_trajectories}
+    positive |= {"dataset.max_trajectories": c.dataset.max_trajectories, "training.lora_rank": t.lora_rank}
     for option, value in positive.items():
         if value is not None and not value > 0:
             yield option, f"{value} is not positive", "give a value above 0"
@@ -275,6 +299,7 @@ def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
         "evaluation.seed": c.evaluation.seed,
         "model.timestep_initializer_range": m.timestep_initializer_range,
         "training.entropy_weight": t.entropy_weight,
+        "policy.prior_exponent": c.policy.prior_exponent,
     }.items():
         if value < 0:
             yield option, f"{value} is not 0 or more", "give 0 or more"
@@ -288,6 +313,25 @@ def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
         yield "training.betas", f"{t.betas} are not both in [0, 1)", "give for example [0.9, 0.999]"
     if not 0 <= t.average_decay < 1:
         yield "training.average_decay", f"{t.average_decay} is not in [0, 1)", "give 0 for none, or for example 0.999"
+    if not 0 <= c.policy.prior_floor < 1:
+        yield "policy.prior_floor", f"{c.policy.prior_floor} is not in [0, 1)", "give for example 0.001"
+    if c.returns.bins < 2:
+        yield "returns.bins", f"{c.returns.bins} is fewer than 2", "give 2 or more"
+    conditioned = bool(m.conditions) and m.arch == "decision_transformer"
+    if not conditioned and (c.returns.label == "expected" or c.policy.target == "generated"):
+        option = "returns.label" if c.returns.label == "expected" else "policy.target"
+        yield option, "this policy is not conditioned on a return", "leave it at its default"
+    if m.arch == "behavior_cloning":
+        if c.returns.predict:
+            yield "returns.predict", "the MLP has no history to predict from", "use decision_transformer"
+        if t.trunk != "full":
+            yield "training.trunk", "the MLP has no trunk", "leave it full"
+        if m.embedding != "linear":
+            yield "model.embedding", "the MLP has no embeddings", "leave it linear"
+    if c.policy.target == "generated" and c.policy.suggested_targets is not None:
+        yield "policy.suggested_targets", "the policy names its returns itself", "leave it out"
+    if c.policy.target == "generated" and c.evaluation.target_returns:
+        yield "evaluation.target_returns", "the policy names its returns itself", "leave the targets out"
     if c.evaluation.env_id == "":
         yield "evaluation.env_id", "is empty", "name an environment, or leave it out"
     if c.policy.suggested_targets == []:

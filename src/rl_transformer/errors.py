@@ -1,5 +1,10 @@
 """The one error that a user can cause and mend."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
 
 class RLTransformerError(Exception):
     """Something outside the program is wrong, and the user can put it right.
@@ -16,6 +21,10 @@ class RLTransformerError(Exception):
     def __init__(self, problem: str, *, where: object, fix: str) -> None:
         self.problem, self.where, self.fix = problem, str(where), fix
         super().__init__(f"{where}: {problem}\n  fix: {fix}")
+
+    def __reduce__(self) -> tuple[Callable[..., RLTransformerError], tuple[()]]:
+        """Survive the way back from another process."""
+        return partial(RLTransformerError, self.problem, where=self.where, fix=self.fix), ()
 
 
 def require(package: str, *, extra: str, purpose: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -66,6 +67,19 @@ def describe_machine(config: RunConfig) -> dict[str, Any]:
         "data": config.dataset.uri,
         "git_commit": git_commit(),
     }
+
+
+def hardware() -> dict[str, Any]:
+    """Return what a duration depends on: processor, cores, memory in GiB."""
+    found: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count()}
+    cpuinfo, meminfo = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+    if cpuinfo.exists() and meminfo.exists():
+        named = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        found["processor"] = named[0] if named else platform.processor()
+        found["memory_gib"] = round(int(meminfo.read_text().split()[1]) / 2**20)
+    return found
 
 
 def git_commit() -> str | None:

@@ -8,6 +8,7 @@ Read `train` from top to bottom; everything else is reached from it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,10 @@ from rl_transformer.files import to_json, write_text
 from rl_transformer.machine import cpu_threads, find_device, versions
 from rl_transformer.models import DecisionTransformerConfig, build_model
 from rl_transformer.policy import Policy, PolicySpec
+from rl_transformer.training.adapters import adapt_trunk, merge_trunk
 from rl_transformer.training.loop import Trainer
 from rl_transformer.training.metrics import Metrics, read_metrics
+from rl_transformer.training.return_model import fit_return_model, predicted_returns, return_bins
 from rl_transformer.training.run_folder import is_finished, mark_finished, write_run_files
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.windows.conditions import ReturnRule
@@ -60,7 +63,8 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
 
     # Data: columns over all steps, and which episodes to learn from.
     dataset = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
-    rule = ReturnRule.for_data(dataset, **vars(config.returns))
+    counted = config.returns
+    rule = ReturnRule.for_data(dataset, scale=counted.scale, update=counted.update, reward_clip=counted.reward_clip)
     returns = rule.totals(dataset)
     learned, held_out = choose_trajectories(dataset, returns, config)
 
@@ -75,14 +79,17 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
     # Model: sizes follow from the data. The seed alone decides the initial weights.
     spec = policy_spec(dataset, rule, returns[learned], config)
     torch.manual_seed(config.training.seed)
-    model = build_model(spec.arch, spec.model, spec.context_length).to(device)
+    model = build_model(spec.arch, spec.model, spec.context_length)
+    adapt_trunk(model, config.training.trunk, config.training.lora_rank)
+    return_model = spec.build_return_model()
+    model.to(device)
 
     # Windows: a sampler that is a function of (seed, step), and one gather that cuts them out.
     scaling = Scaling.of(spec.data, dataset.statistics, action_tanh=spec.model.action_tanh)
     gatherer = WindowGatherer(
         dataset,
-        conditions=[rule.column(dataset)] if spec.takes_target else [],
-        condition_scales=[rule.scale] if spec.takes_target else [],
+        conditions=[rule.column(dataset)] if spec.conditioned or return_model else [],
+        condition_scales=[rule.scale] if spec.conditioned or return_model else [],
         window_length=spec.context_length,
         max_timesteps=spec.model.max_ep_len,
         scaling=scaling,
@@ -95,7 +102,7 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
     )
 
     # Training: from the newest checkpoint, if there is one, up to train_steps. Nothing was written so far.
-    policy = Policy(spec, model, scaling.to(device))
+    policy = Policy(spec, model, scaling.to(device), return_model)
     live_score = LiveScore(policy, config) if config.evaluation.env_id else None
     trainer = Trainer(
         model=model,
@@ -111,10 +118,17 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
     )
     trainer.resume()
     write_run_files(folder, config, dataset_fingerprint=dataset.fingerprint)
+    if return_model is not None:
+        fit_return_model(return_model.to(device), config, sampler, gatherer, folder / "return_model", dataset)
+        if config.returns.label == "expected":
+            expected = predicted_returns(return_model, gatherer, dataset.offsets)
+            gatherer.set_conditions([(expected * rule.scale).astype(np.float32)])
+            policy.spec = suggesting(spec, config, expected[dataset.offsets[learned]] * rule.scale)
     trainer.fit()
 
     # Policy: weights, units and rules in one folder.
     with trainer.policy_weights():
+        merge_trunk(model)
         policy.save(folder / "policy")
         if live_score is not None:
             trainer.metrics.flush()
@@ -195,10 +209,7 @@ def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarra
         image_shape=image_shape,
         **{name: getattr(m, name) for name in _SAME_NAMES},
     )
-    suggested = config.policy.suggested_targets or sorted(
-        {float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))}
-    )
-    return PolicySpec(
+    spec = PolicySpec(
         arch=m.arch,
         model=model,
         data=dataset.spec,
@@ -206,7 +217,12 @@ def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarra
         frame_stack=m.frame_stack,
         return_rule=rule,
         action_selection=config.policy.action_selection,
-        suggested_targets=tuple(suggested),
+        target=config.policy.target,
+        prior_exponent=config.policy.prior_exponent,
+        prior_floor=config.policy.prior_floor,
+        return_bins=return_bins(rule.column(dataset) / rule.scale, config.returns.bins)
+        if config.needs_return_model
+        else None,
         dataset={
             "fingerprint": dataset.fingerprint,
             "num_trajectories": dataset.num_trajectories,
@@ -214,11 +230,18 @@ def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarra
         },
         versions=versions(),
     )
+    return suggesting(spec, config, returns)
+
+
+def suggesting(spec: PolicySpec, config: RunConfig, returns: np.ndarray) -> PolicySpec:
+    """Return the spec with the targets to suggest: those of the options, or quartiles and maximum of ``returns``."""
+    quartiles = sorted({float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))})
+    return replace(spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles))
 
 
 _SAME_NAMES = (
     "hidden_size", "n_layer", "n_head", "n_inner", "activation_function", "resid_pdrop", "embd_pdrop", "attn_pdrop",
-    "condition_entry", "timestep_initializer_range",
+    "condition_entry", "timestep_initializer_range", "embedding",
 )  # fmt: skip
 
 

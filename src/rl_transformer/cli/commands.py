@@ -28,6 +28,57 @@ def run_demo(args: Any, arguments: Sequence[str]) -> None:
         write_text(Path(args.json), to_json(report))
 
 
+def add_reproduce_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt reproduce`."""
+    from rl_transformer.experiments import EXPERIMENTS
+
+    parser.add_argument("name", help=f"{', '.join(EXPERIMENTS)}.")
+    parser.add_argument("--quick", action="store_true", help="The same code at a smaller size, in minutes.")
+    parser.add_argument(
+        "--seeds", type=int | None, default=None, help="Seeds; the experiment's own number if not given."
+    )
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="Folder of the results; reproductions/results/NAME (quick: reproductions/quick/NAME) if not given. "
+        "Data and policies are kept in .runs beside it and shared.",
+    )
+    parser.add_argument("--data", type=str | None, default=None, help="URI of control data; made here if not given.")
+    parser.add_argument("--env-id", type=str | None, default=None, help="Environment of --data.")
+    parser.add_argument(
+        "--jobs", type=int | None, default=None, help="Policies trained at a time; one a core if not given."
+    )
+    _add_json(parser)
+
+
+def run_reproduce(args: Any, arguments: Sequence[str]) -> None:
+    """Run an experiment of the papers."""
+    import os
+
+    from rl_transformer.errors import RLTransformerError
+    from rl_transformer.experiments import find_experiment
+    from rl_transformer.experiments.reproduction import Setup, reproduce
+    from rl_transformer.files import check_writable, to_json, write_text
+
+    check_writable(args.json)
+    experiment = find_experiment(args.name)
+    seeds = args.seeds if args.seeds is not None else experiment.quick_seeds if args.quick else experiment.seeds
+    jobs = args.jobs if args.jobs is not None else os.cpu_count() or 1
+    for option, value in {"--seeds": seeds, "--jobs": jobs}.items():
+        if value < 1:
+            raise RLTransformerError(f"{value} is not positive", where=option, fix="give 1 or more")
+    if bool(args.data) != bool(args.env_id):
+        raise RLTransformerError("one of the two is missing", where="--data and --env-id", fix="give both, or neither")
+    if args.data and not experiment.takes_data:
+        raise RLTransformerError(f"{args.name} makes its own data", where="--data", fix="leave --data and --env-id out")
+    output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{args.name}")
+    setup = Setup(quick=args.quick, seeds=seeds, output=output, data=args.data, env_id=args.env_id)
+    result = reproduce(experiment, setup, jobs=jobs, command=" ".join(["rlt", *arguments]))
+    if args.json:
+        write_text(Path(args.json), to_json(result))
+
+
 def add_inspect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     """Declare the options of `rlt inspect`."""
     parser.add_argument("uri", help="minari:NAMESPACE/NAME-v0, d4rl:FILE.hdf5 or rlt:FOLDER.")

@@ -18,6 +18,11 @@ _COMMANDS = {
         commands.run_demo,
         "Key-to-Door from random walks to a chart; nothing to download.",
     ),
+    "reproduce": (
+        commands.add_reproduce_arguments,
+        commands.run_reproduce,
+        "Rerun an experiment of the papers, and judge it by a rule written before.",
+    ),
     "inspect": (
         commands.add_inspect_arguments,
         commands.run_inspect,

@@ -1,8 +1,35 @@
-"""Small environments of the papers; importing this registers them with gymnasium."""
+"""Small environments of the papers; importing this registers them with gymnasium.
+
+In the graph walk and the T-maze the seed of `reset` chooses the episode in turn, so that
+consecutive seeds meet every start, and both cues, equally often.
+"""
+
+from typing import Any
 
 import gymnasium
 
 KEY_TO_DOOR = "rl_transformer/KeyToDoor-v0"
+GAMBLING = "rl_transformer/Gambling-v0"
+STITCHING = "rl_transformer/Stitching-v0"
 
-if KEY_TO_DOOR not in gymnasium.registry:
-    gymnasium.register(KEY_TO_DOOR, entry_point="rl_transformer.environments.key_to_door:KeyToDoorEnv")
+
+def graph_walk(graph_seed: int) -> str:
+    """Return the id of the shortest-path task in the random graph of that seed."""
+    entry = "rl_transformer.environments.graph_walk:GraphWalkEnv"
+    return _registered(f"rl_transformer/GraphWalk{graph_seed}-v0", entry, graph_seed=graph_seed)
+
+
+def t_maze(length: int) -> str:
+    """Return the id of the passive T-maze whose corridor takes ``length`` steps."""
+    return _registered(f"rl_transformer/TMaze{length}-v0", "rl_transformer.environments.t_maze:TMazeEnv", length=length)
+
+
+def _registered(env_id: str, entry_point: str, **options: Any) -> str:
+    if env_id not in gymnasium.registry:
+        gymnasium.register(env_id, entry_point=entry_point, kwargs=options)
+    return env_id
+
+
+_registered(KEY_TO_DOOR, "rl_transformer.environments.key_to_door:KeyToDoorEnv")
+_registered(GAMBLING, "rl_transformer.environments.traps:GamblingEnv")
+_registered(STITCHING, "rl_transformer.environments.traps:StitchingEnv")

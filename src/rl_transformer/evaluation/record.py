@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from rl_transformer.trajectories.nested import stack
 from rl_transformer.trajectories.spaces import DataSpec
 from rl_transformer.trajectories.trajectory import Trajectory
 
+_SITE = 0xBE  # keeps these draws apart from the environment's
+Behavior = Callable[[Any, np.random.Generator], Any]
+"""From an observation and a source of randomness to an action."""
+
 
 def record_episodes(
     environment: Any,
@@ -22,26 +27,37 @@ def record_episodes(
     seed: int,
     policy: Policy | None = None,
     target: float | None = None,
+    behavior: Behavior | None = None,
 ) -> tuple[DataSpec, Iterator[Trajectory]]:
     """Return the spaces of an environment and episodes as they are run; episode i is seeded with ``seed + i``.
 
-    Actions are uniformly random, or those of ``policy`` asked for ``target``.
+    Actions are those of ``policy`` asked for ``target``, or of ``behavior``, or uniformly random. Their
+    draws and the environment's are different streams of the same seed.
     """
     if policy is not None:
         check_spaces(environment, policy, env_id)
     return environment_spec(environment, env_id), _episodes(
-        environment, range(seed, seed + num_episodes), policy, target
+        environment, range(seed, seed + num_episodes), policy, target, behavior
     )
 
 
-def _episodes(environment: Any, seeds: range, policy: Policy | None, target: float | None) -> Iterator[Trajectory]:
+def _episodes(
+    environment: Any, seeds: range, policy: Policy | None, target: float | None, behavior: Behavior | None
+) -> Iterator[Trajectory]:
     for seed in seeds:
-        if policy is None:
-            environment.action_space.seed(seed)
-            yield _run(environment, seed, lambda observation: environment.action_space.sample(), lambda reward: None)
-        else:
+        if policy is not None:
             session = policy.session(target, seed=seed)
             yield _run(environment, seed, session.act, session.observe)
+            continue
+        # gymnasium seeds spaces and environments alike: with one seed for both, the first random
+        # actions would follow from where the episode begins.
+        random = np.random.default_rng([seed, _SITE])
+        environment.action_space.seed(int(random.integers(2**31)))
+        yield _run(environment, seed, partial(_behave, environment, behavior, random), lambda reward: None)
+
+
+def _behave(environment: Any, behavior: Behavior | None, random: np.random.Generator, observation: Any) -> Any:
+    return environment.action_space.sample() if behavior is None else behavior(observation, random)
 
 
 def _run(environment: Any, seed: int, act: Callable[[Any], Any], observe: Callable[[float], None]) -> Trajectory:

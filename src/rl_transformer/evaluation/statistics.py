@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -28,6 +29,15 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95, seed: in
         (array,), np.mean, confidence_level=confidence, n_resamples=_RESAMPLES, method="percentile", rng=random
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def over_seeds(values: Sequence[float], unit: str = "training_seeds") -> dict[str, Any]:
+    """Return mean, 95 % interval (Student's t, which is honest about few values) and the values, one a seed."""
+    array = np.asarray(values, np.float64)
+    half = stats.t.ppf(0.975, len(array) - 1) * stats.sem(array) if len(array) > 1 else None
+    mean = float(array.mean())
+    interval = None if half is None else [mean - float(half), mean + float(half)]
+    return {"mean": mean, "interval": interval, "interval_over": unit, "values": array.tolist()}
 
 
 def standard_error(values: Sequence[float]) -> float | None:

@@ -11,6 +11,7 @@ from rl_transformer.errors import RLTransformerError
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "tanh")
 ACTION_HEADS = ("continuous", "discrete", "gaussian")
 CONDITION_ENTRIES = ("token", "added")
+EMBEDDINGS = ("linear", "mlp")
 RETURN_TO_GO = "return_to_go"
 
 _HF_MODEL_TYPE = "decision_transformer"
@@ -81,6 +82,8 @@ class DecisionTransformerConfig:
     """continuous (squared error), discrete (cross-entropy) or gaussian (tanh-squashed)."""
     image_shape: tuple[int, ...] | None = None
     """(channels, height, width) of uint8 image observations, frames stacked; None for vectors."""
+    embedding: str = "linear"
+    """linear (as published) or mlp: what embeds vectors and reads actions out (LaMo)."""
     constant_position: bool = False
     """Keep the one position vector that transformers' port adds to every token."""
     timestep_initializer_range: float = 1.0
@@ -114,6 +117,7 @@ class DecisionTransformerConfig:
             ("activation_function", ACTIVATIONS),
             ("action_head", ACTION_HEADS),
             ("condition_entry", CONDITION_ENTRIES),
+            ("embedding", EMBEDDINGS),
         ):
             if getattr(self, name) not in allowed:
                 yield f"{name}={getattr(self, name)!r} is unknown", f"choose one of {', '.join(allowed)}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
-from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder
+from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder, vector_embedding
 from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, rows_around
 from rl_transformer.models.heads import make_action_head
 from rl_transformer.models.hf_layout import load_model, save_model
@@ -55,16 +55,16 @@ class DecisionTransformerModel(nn.Module):
         self.encoder = DecisionTransformerGPT2Model(config, with_tables=False)
         self.embed_timestep = nn.Embedding(config.max_ep_len, width)
         if RETURN_TO_GO in config.conditions:
-            self.embed_return = nn.Linear(1, width)
+            self.embed_return = vector_embedding(config, 1)
         others = [name for name in config.conditions if name != RETURN_TO_GO]
-        self.embed_conditions = nn.ModuleDict({name: nn.Linear(1, width) for name in others})
+        self.embed_conditions = nn.ModuleDict({name: vector_embedding(config, 1) for name in others})
         if config.image_shape is None:
-            self.embed_state = nn.Linear(config.state_dim, width)
+            self.embed_state = vector_embedding(config, config.state_dim)
         else:
             self.embed_state = ImageEncoder(config.image_shape, width)
         discrete = config.action_head == "discrete"
         self.embed_action = (
-            DiscreteActionEmbedding(config.act_dim, width) if discrete else nn.Linear(config.act_dim, width)
+            DiscreteActionEmbedding(config.act_dim, width) if discrete else vector_embedding(config, config.act_dim)
         )
         self.embed_ln = nn.LayerNorm(width)
         if not config.extensions_in_use:

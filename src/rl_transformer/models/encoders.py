@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.trajectories.spaces import SMALLEST_IMAGE
 
 
@@ -51,3 +52,21 @@ class DiscreteActionEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.embedding(input.long(), self.weight)
+
+
+class ResidualMLP(nn.Module):
+    """Two linear layers with a shortcut, W2 gelu(W1 x) + W1 x: LaMo's embedding (Shi et al. 2024)."""
+
+    def __init__(self, inputs: int, hidden_size: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs, hidden_size), nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.second(F.gelu(hidden)) + hidden
+
+
+def vector_embedding(config: DecisionTransformerConfig, inputs: int) -> nn.Module:
+    """Return what embeds vectors of ``inputs`` numbers: (..., inputs) -> (..., hidden_size)."""
+    embedding = nn.Linear if config.embedding == "linear" else ResidualMLP
+    return embedding(inputs, config.hidden_size)

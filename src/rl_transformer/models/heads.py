@@ -25,7 +25,7 @@ class ContinuousHead(nn.Sequential):
     """One action vector, trained by squared error (the paper's Gym experiments)."""
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
-        linear = nn.Linear(config.hidden_size, config.act_dim)
+        linear = _readout(config, config.act_dim)
         super().__init__(linear, *([nn.Tanh()] if config.action_tanh else []))
 
     def loss(self, parameters: Tensor, actions: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class DiscreteHead(nn.Module):
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
         super().__init__()
-        self.linear = nn.Linear(config.hidden_size, config.act_dim)
+        self.linear = _readout(config, config.act_dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.linear(hidden)
@@ -80,7 +80,7 @@ class GaussianHead(nn.Module):
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
         super().__init__()
-        self.linear = nn.Linear(config.hidden_size, 2 * config.act_dim)
+        self.linear = _readout(config, 2 * config.act_dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.linear(hidden)
@@ -133,6 +133,13 @@ _HEADS: dict[str, type[ActionHead]] = {
 def make_action_head(config: DecisionTransformerConfig) -> ActionHead:
     """Return the head that ``config.action_head`` names."""
     return _HEADS[config.action_head](config)
+
+
+def _readout(config: DecisionTransformerConfig, outputs: int) -> nn.Module:
+    width = config.hidden_size
+    if config.embedding == "linear":
+        return nn.Linear(width, outputs)
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
 
 
 def _log_tanh_slope(x: Tensor) -> Tensor:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.files import check_format, read_json, to_json, verify_folder, write_folder, write_text
 from rl_transformer.models import DecisionTransformerConfig, PolicyModel, build_model
+from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.trajectories.spaces import DataSpec
 from rl_transformer.windows.conditions import ReturnRule
 from rl_transformer.windows.scaling import Scaling
@@ -27,9 +29,9 @@ from rl_transformer.windows.scaling import Scaling
 if TYPE_CHECKING:
     from rl_transformer.policy.session import PolicySession, SessionBatch
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: models of returns
 ARCHS = ("decision_transformer", "behavior_cloning")
-_WEIGHTS, _SCALING = "model.", "scaling."
+_WEIGHTS, _RETURNS, _SCALING = "model.", "return_model.", "scaling."
 _FIX = "name a run folder of rlt train, or its policy folder"
 
 
@@ -47,6 +49,14 @@ class PolicySpec:
     frame_stack: int = 1
     return_rule: ReturnRule = field(default_factory=ReturnRule)
     action_selection: str = "greedy"
+    target: str = "asked"
+    """asked: whoever acts names a return; generated: the policy names one at every step, from its model of returns."""
+    prior_exponent: float = 10.0
+    """How strongly generated returns lean towards good ones."""
+    prior_floor: float = 0.001
+    """Less likely returns are not generated."""
+    return_bins: tuple[float, float, int] | None = None
+    """Smallest and largest value, scaled, and number of values of the model of returns; None if there is none."""
     timestep_rule: str = "hold"
     """hold: steps beyond the timestep table use its last row, as the training windows do."""
     suggested_targets: tuple[float, ...] = ()
@@ -56,13 +66,26 @@ class PolicySpec:
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
-    def takes_target(self) -> bool:
-        """Whether a return is asked for."""
+    def conditioned(self) -> bool:
+        """Whether the model reads a return."""
         return self.arch == "decision_transformer" and bool(self.model.conditions)
+
+    @property
+    def takes_target(self) -> bool:
+        """Whether whoever acts asks for a return."""
+        return self.conditioned and self.target == "asked"
+
+    def build_return_model(self) -> ReturnModel | None:
+        """Return a new model of returns, if this policy has one."""
+        if self.return_bins is None:
+            return None
+        low, high, count = self.return_bins
+        return ReturnModel(self.model, low=low, high=high, num_bins=count)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         plain = ("arch", "context_length", "frame_stack", "action_selection", "timestep_rule", "dataset", "versions")
+        plain += ("target", "prior_exponent", "prior_floor", "return_bins")
         return {
             "format_version": FORMAT_VERSION,
             **{name: getattr(self, name) for name in plain},
@@ -88,6 +111,11 @@ class PolicySpec:
                 action_selection=values["action_selection"],
                 timestep_rule=values["timestep_rule"],
                 suggested_targets=tuple(float(t) for t in values["suggested_targets"]),
+                # Policies of format 1 have none of these.
+                target=values.get("target", "asked"),
+                prior_exponent=float(values.get("prior_exponent", 10.0)),
+                prior_floor=float(values.get("prior_floor", 0.001)),
+                return_bins=_bins(values.get("return_bins")),
                 dataset=dict(values["dataset"]),
                 versions=dict(values["versions"]),
             )
@@ -95,9 +123,10 @@ class PolicySpec:
             raise RLTransformerError(f"lacks or garbles a field: {error}", where=where, fix=fix) from None
         numbers = (1 <= spec.context_length <= 100_000) and (1 <= spec.frame_stack <= 1_000)
         known = spec.arch in ARCHS and spec.timestep_rule == "hold" and spec.action_selection in ("greedy", "sample")
+        known = known and (spec.target == "asked" or (spec.target == "generated" and spec.return_bins is not None))
         if not (numbers and known):
             raise RLTransformerError(
-                "names an unknown arch, timestep_rule or action_selection, or lengths out of range",
+                "names an unknown arch, target, timestep_rule or action_selection, or lengths out of range",
                 where=where,
                 fix=fix,
             )
@@ -107,8 +136,11 @@ class PolicySpec:
 class Policy:
     """A trained model with its units and rules. Make sessions of it to act."""
 
-    def __init__(self, spec: PolicySpec, model: PolicyModel, scaling: Scaling) -> None:
+    def __init__(
+        self, spec: PolicySpec, model: PolicyModel, scaling: Scaling, return_model: ReturnModel | None = None
+    ) -> None:
         self.spec, self.model, self.scaling = spec, model.eval(), scaling
+        self.return_model = None if return_model is None else return_model.eval()
 
     @property
     def device(self) -> torch.device:
@@ -137,10 +169,12 @@ class Policy:
         """Return the target to use, or explain why there is none to use."""
         if not self.spec.takes_target:
             if target is not None:
+                generates = self.spec.target == "generated"
                 raise RLTransformerError(
                     f"this policy is not asked for a return, and {target:g} was asked for",
                     where="target_return",
-                    fix="leave the target out: behavior cloning has none",
+                    fix="leave the target out: "
+                    + ("this policy generates its own" if generates else "behavior cloning has none"),
                 )
             return 0.0
         if target is None:
@@ -157,20 +191,23 @@ class Policy:
 
     def to(self, device: str | torch.device) -> Policy:
         """Return the policy with its model on ``device``."""
-        return Policy(self.spec, self.model.to(device), self.scaling.to(torch.device(device)))
+        returns = None if self.return_model is None else self.return_model.to(device)
+        return Policy(self.spec, self.model.to(device), self.scaling.to(torch.device(device)), returns)
+
+    def _numbers(self) -> dict[str, Tensor]:
+        """Return every tensor of the policy by its name in the file."""
+        tensors = {_WEIGHTS + name: t for name, t in self.model.state_dict().items()}
+        tensors |= {_SCALING + name: t for name, t in vars(self.scaling).items() if t is not None}
+        if self.return_model is not None:
+            tensors |= {_RETURNS + name: t for name, t in self.return_model.state_dict().items()}
+        return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
     def save(self, folder: str | Path) -> None:
         """Write the policy folder, whole or not at all."""
-        tensors = {_WEIGHTS + name: t for name, t in self.model.state_dict().items()}
-        tensors |= {_SCALING + name: t for name, t in vars(self.scaling).items() if t is not None}
 
         def fill(temporary: Path) -> None:
             write_text(temporary / "policy.json", to_json(self.spec.to_dict()))
-            save_file(
-                {k: t.detach().cpu().contiguous() for k, t in tensors.items()},
-                temporary / "policy.safetensors",
-                metadata={"format": "pt"},
-            )
+            save_file(self._numbers(), temporary / "policy.safetensors", metadata={"format": "pt"})
 
         write_folder(Path(folder), fill)
 
@@ -178,9 +215,8 @@ class Policy:
     def content_hash(self) -> str:
         """SHA-256 over spec and numbers: the same for the same policy wherever it lies."""
         digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
-        for name, tensor in [*sorted(self.model.state_dict().items()), *sorted(vars(self.scaling).items())]:
-            if tensor is not None:
-                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        for name, tensor in sorted(self._numbers().items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -212,9 +248,11 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
     except (OSError, SafetensorError) as error:
         raise RLTransformerError(f"cannot be read: {error}", where=folder / "policy.safetensors", fix=_FIX) from None
     model = build_model(spec.arch, spec.model, spec.context_length).to(device)
-    weights = {name.removeprefix(_WEIGHTS): t for name, t in tensors.items() if name.startswith(_WEIGHTS)}
+    return_model = spec.build_return_model()
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(_under(_WEIGHTS, tensors))
+        if return_model is not None:
+            return_model.to(device).load_state_dict(_under(_RETURNS, tensors))
     except RuntimeError as error:
         raise RLTransformerError(
             f"does not fit policy.json: {error}",
@@ -229,7 +267,20 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
             where=folder / "policy.safetensors",
             fix="restore the folder from a copy",
         )
-    return Policy(spec, model, Scaling(**scaling))
+    return Policy(spec, model, Scaling(**scaling), return_model)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _bins(value: Any) -> tuple[float, float, int] | None:
+    if value is None:
+        return None
+    low, high, count = value
+    if not (float(low) < float(high) and 2 <= int(count) <= 100_000):
+        raise ValueError(f"return_bins {value}")
+    return float(low), float(high), int(count)
 
 
 def _needs(data: DataSpec, name: str) -> bool:

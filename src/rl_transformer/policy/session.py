@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.gpt2 import SAME_SUMS_FROM
+from rl_transformer.models.return_model import likely_and_good
 from rl_transformer.trajectories.nested import stack
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class SessionBatch:
         self._timesteps[rows, slot] = torch.from_numpy(np.minimum(self.step[rows], spec.model.max_ep_len - 1)).to(
             policy.device
         )
-        if spec.takes_target:
+        if spec.conditioned:
             asked = torch.from_numpy(self.return_to_go[rows].astype(np.float32)).to(policy.device)
             self._conditions[rows, slot] = (asked / spec.return_rule.scale)[:, None]
 
@@ -188,6 +189,8 @@ class SessionBatch:
             ages = np.concatenate([ages, np.zeros(SAME_SUMS_FROM - length, dtype=np.int64)])
         slots = (newest - ages) % self.policy.spec.context_length
         at = (rows[:, None], slots)
+        if self.policy.spec.target == "generated":
+            self._ask(rows, at, length - 1)
         head = self.policy.model.predict_action
         inputs = (self._states[at], self._actions[at], self._conditions[at], self._timesteps[at])
         parameters = self.policy.model.predict_actions(*inputs, at=length - 1)
@@ -202,6 +205,15 @@ class SessionBatch:
         size = 1 if self._discrete else self._actions.shape[2]
         uniforms = torch.from_numpy(np.stack([self._random[row].random(size) for row in rows]))
         return head.sample(parameters, uniforms.to(parameters.device), allowed)
+
+    def _ask(self, rows: np.ndarray, at: tuple[np.ndarray, np.ndarray], newest: int) -> None:
+        """Let the model of returns name what the sessions ``rows`` ask for now."""
+        spec, model = self.policy.spec, self.policy.return_model
+        assert model is not None
+        belief = model.before_action(self._states[at], self._actions[at], self._timesteps[at], at=newest)
+        chosen = model.values[likely_and_good(belief, spec.prior_exponent, spec.prior_floor)]
+        self.return_to_go[rows] = chosen.double().cpu().numpy() * spec.return_rule.scale
+        self._conditions[rows, self.step[rows] % spec.context_length] = chosen[:, None]
 
     def _allowed(self, allowed: np.ndarray | None, count: int) -> Tensor | None:
         if allowed is None:

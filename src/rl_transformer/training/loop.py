@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.models import PolicyModel
 from rl_transformer.models.dropout import dropout_masks
 from rl_transformer.training.checkpoint import load_checkpoint, newest_verified, prune_checkpoints, save_checkpoint
 from rl_transformer.training.losses import action_error, action_loss
@@ -38,7 +38,8 @@ class Trainer:
     is not kept waiting.
     """
 
-    model: PolicyModel
+    model: Any
+    """A `PolicyModel`, or with ``loss`` whatever that takes."""
     sampler: WindowSampler
     gatherer: WindowGatherer
     config: TrainingConfig
@@ -48,6 +49,8 @@ class Trainer:
     evaluate: Evaluate | None = None
     evaluate_every: int = 10_000
     dataset_fingerprint: str = ""
+    loss: Callable[[Any, WindowBatch], Tensor] | None = None
+    """What is minimized; the loss of the actions if not given."""
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.model, self.config)
@@ -95,9 +98,7 @@ class Trainer:
             dropout_masks(config.seed, step, device),
             torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
         ):
-            loss = action_loss(
-                self.model, batch, entropy_weight=config.entropy_weight, normals=self._normals(step, batch)
-            )
+            loss = self._loss(step, batch)
         self.optimizer.zero_grad()
         loss.backward()
         limit = float("inf") if config.max_gradient_norm is None else config.max_gradient_norm
@@ -112,6 +113,12 @@ class Trainer:
         self.step = step
         self.metrics.add(step, numbers)
         return numbers["loss"]
+
+    def _loss(self, step: int, batch: WindowBatch) -> Tensor:
+        if self.loss is not None:
+            return self.loss(self.model, batch)
+        weight = self.config.entropy_weight
+        return action_loss(self.model, batch, entropy_weight=weight, normals=self._normals(step, batch))
 
     def resume(self) -> None:
         """Continue from the newest verified checkpoint, if there is one."""

@@ -25,12 +25,12 @@ class Metrics:
     Rows of a step after the newest checkpoint are cut back when a run is resumed.
     """
 
-    def __init__(self, folder: Path, config: RunConfig) -> None:
+    def __init__(self, folder: Path, config: RunConfig | None = None) -> None:
         self._path, self._timing_path = folder / "metrics.jsonl", folder / "timing.jsonl"
         self._rows: list[str] = []
         self._flushed = time.monotonic()
         self._trackers: list[Any] = []
-        if config.training.tensorboard:
+        if config is not None and config.training.tensorboard:
             require("tensorboard", extra="track", purpose="training.tensorboard")
             from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -40,7 +40,7 @@ class Metrics:
                     [writer.add_scalar(name, value, step) for name, value in row.items()] and writer.flush()
                 )
             )
-        if config.training.wandb:
+        if config is not None and config.training.wandb:
             require("wandb", extra="track", purpose="training.wandb")
             import wandb as weights_and_biases  # pyright: ignore[reportMissingImports]
 

@@ -75,11 +75,17 @@ class WindowGatherer:
         self.window_length, self.max_timesteps, self.frame_stack = window_length, max_timesteps, frame_stack
         columns = [dataset.observations, dataset.actions, *conditions]
         home = self.device if self._fits(columns) else torch.device("cpu")
-        self._observations, self._actions, *self._conditions = (torch.from_numpy(column).to(home) for column in columns)
+        self._observations, self._actions = (torch.from_numpy(column).to(home) for column in columns[:2])
+        self._home = home
+        self.set_conditions(conditions)
         self._offsets = torch.from_numpy(np.asarray(dataset.offsets)).to(home)
         self._steps = torch.arange(window_length, device=home)
-        self._scaling, self._home = scaling.to(self.device), home
+        self._scaling = scaling.to(self.device)
         self._scales = list(condition_scales)
+
+    def set_conditions(self, conditions: Sequence[np.ndarray]) -> None:
+        """Ask for other values from now on: (N,) each, not scaled, in the order of ``condition_scales``."""
+        self._conditions = [torch.from_numpy(column).to(self._home) for column in conditions]
 
     def _fits(self, columns: Sequence[np.ndarray]) -> bool:
         if self.device.type != "cuda":

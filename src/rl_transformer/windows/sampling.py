@@ -71,6 +71,10 @@ class WindowSampler:
         self._bin_begins = self._begins[edges]
         self._bin_ends = np.append(self._begins[edges[1:]], self._ends[-1])
 
+    def over_timesteps(self) -> WindowSampler:
+        """Return the same sampler without balance: uniform over timesteps."""
+        return WindowSampler(self._offsets, np.sort(self._trajectories), seed=self.seed, start=self.start)
+
     @property
     def num_steps(self) -> int:
         """Number of windows that can be drawn."""

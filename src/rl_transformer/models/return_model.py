@@ -1,0 +1,100 @@
+"""A model of returns: what will still be earned, given a history.
+
+The same causal transformer without a condition reads (observation, action, observation, ...) and
+says how likely each return-to-go is, before and after each action. Chen et al. 2021 (section 5.5)
+train one network to predict actions and returns; here the two are apart, so that what the model
+knows of the return cannot come from the return that was asked for.
+
+Shapes: B batch, T timesteps, N bins.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.models.decision_transformer import DecisionTransformerModel
+from rl_transformer.models.gpt2 import rows_around
+
+BEFORE_ACTION, AFTER_ACTION = 0, 1
+
+
+class ReturnModel(nn.Module):
+    """P(return-to-go | history) over evenly spaced values.
+
+    A return between two values is split between them by its distance, so that the mean of the
+    distribution is the mean of the returns, exactly: that is what relabelling needs.
+
+    Args:
+        config: The policy's model; its conditions are left out.
+        low: Smallest return, scaled.
+        high: Largest return, scaled.
+        num_bins: N, two or more.
+    """
+
+    values: Tensor
+
+    def __init__(self, config: DecisionTransformerConfig, *, low: float, high: float, num_bins: int) -> None:
+        super().__init__()
+        self.history = DecisionTransformerModel(replace(config, conditions=()))
+        del self.history.predict_action  # this model does not act
+        self.belief = nn.Linear(config.hidden_size, num_bins)
+        self.register_buffer("values", torch.linspace(low, high, num_bins), persistent=False)
+
+    def forward(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+        """Return log-probabilities (B, T, 2, N): before (0) and after (1) the action of each step."""
+        tokens = self._tokens(states, actions, timesteps)
+        hidden = self.history.encoder.run_at(tokens, slice(None))
+        return self._log_probabilities(hidden).unflatten(1, (-1, 2))
+
+    def before_action(self, states: Tensor, actions: Tensor, timesteps: Tensor, *, at: int) -> Tensor:
+        """Return log-probabilities (B, N) at timestep ``at``, before its action: what acting needs."""
+        tokens = self._tokens(states, actions, timesteps)[:, :-1]
+        rows, place = rows_around(2 * at, tokens.shape[1])
+        return self._log_probabilities(self.history.encoder.run_at(tokens, rows))[:, place]
+
+    def _tokens(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+        return self.history.tokens(states, actions, states.new_zeros(*timesteps.shape, 0), timesteps)
+
+    def _log_probabilities(self, hidden: Tensor) -> Tensor:
+        return self.belief(hidden).float().log_softmax(-1)
+
+    def expected(self, log_probabilities: Tensor) -> Tensor:
+        """Return the mean of each distribution, scaled: (..., N) -> (...)."""
+        return log_probabilities.exp() @ self.values
+
+    def loss(self, log_probabilities: Tensor, returns: Tensor) -> Tensor:
+        """Return the cross-entropy of each step, before and after its action: (B, T, 2, N), (B, T) -> (B, T)."""
+        return -(log_probabilities * self.soft_bins(returns)[:, :, None]).sum(-1).mean(-1)
+
+    def soft_bins(self, returns: Tensor) -> Tensor:
+        """Return each scaled return as weights of its two neighboring values: (...) -> (..., N)."""
+        last = len(self.values) - 1
+        place = (returns - self.values[0]) / (self.values[-1] - self.values[0]) * last
+        place = place.clamp(0, last)
+        below = place.floor().clamp(max=last - 1)
+        upper = (place - below)[..., None]
+        index = below.long()
+        low, high = F.one_hot(index, last + 1), F.one_hot(index + 1, last + 1)
+        return low * (1 - upper) + high * upper
+
+
+def likely_and_good(log_probabilities: Tensor, prior_exponent: float, floor: float) -> Tensor:
+    """Return the index of the return to ask for: the mode of P(R | history) * P_prior(R) ** exponent.
+
+    The prior rises linearly from the worst bin to the best one. For returns of -1 a step it is the
+    prior of the paper's shortest paths, P(R = -k) proportional to T + 1 - k (Chen et al. 2021,
+    appendix). Returns less likely than ``floor`` are left out, unless they are the likeliest: a
+    network never says never, and the tenth power of the prior would raise its last doubts above
+    what it has seen.
+    """
+    prior = torch.arange(1, log_probabilities.shape[-1] + 1, device=log_probabilities.device)
+    likeliest = log_probabilities.amax(-1, keepdim=True)
+    possible = (log_probabilities.exp() >= floor) | (log_probabilities == likeliest)
+    weighed = log_probabilities + prior_exponent * prior.log()
+    return weighed.masked_fill(~possible, -math.inf).argmax(-1)
