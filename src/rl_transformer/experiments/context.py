@@ -55,11 +55,13 @@ class Context(Experiment):
             "walks": 1_000,
             "episodes": 200 if setup.quick else 1_000,
             "options": {
-                "windows.start": "any",
                 "windows.return_balance": 0.0,
-                "model.hidden_size": 32,
+                "model.condition_entry": "added",
                 "model.n_head": 1,
-                "training.train_steps": 500,
+                "model.resid_pdrop": 0.0,
+                "model.embd_pdrop": 0.0,
+                "model.timestep_initializer_range": 0.2,
+                "training.train_steps": 1_500,
                 "training.batch_size": 64,
             },
             "control": Control.of(setup).recipe(),
@@ -83,7 +85,9 @@ class Context(Experiment):
         first = 10_000_000 + cell["seed"] * 10_000
         environment = make_environment(env_id)
         walks = record_episodes(environment, env_id, recipe["walks"], seed=first, behavior=_turn_at_random)
-        options = {**recipe["options"], "windows.context_length": int(context), "training.seed": cell["seed"]}
+        # Windows begin with the episode where they hold all of it; shorter ones begin anywhere.
+        options = {**recipe["options"], "windows.start": "first" if int(context) > LENGTH else "any"}
+        options |= {"windows.context_length": int(context), "training.seed": cell["seed"]}
         policy = trained_policy(configured(key_to_door(), options), setup, TrajectoryDataset.in_memory(*walks))
         return {"mean": float(np.mean(returns_at(policy, env_id, [1.0], recipe["episodes"])[0]))}
 

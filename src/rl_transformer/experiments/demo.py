@@ -4,64 +4,26 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rl_transformer.config import RunConfig
 from rl_transformer.environments import KEY_TO_DOOR
 from rl_transformer.environments.key_to_door import random_success_rate
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
-from rl_transformer.evaluation.environments import make_environment
-from rl_transformer.evaluation.evaluate import evaluate
-from rl_transformer.evaluation.record import record_episodes
 from rl_transformer.evaluation.rollout import save_video
 from rl_transformer.evaluation.statistics import success_rate
+from rl_transformer.experiments.arms import EVALUATION_SEED
+from rl_transformer.experiments.key_to_door import ARMS, NUM_EPISODES, arm_config, collect, score
 from rl_transformer.files import to_json, write_text
 from rl_transformer.machine import versions
-from rl_transformer.policy import Policy, load_policy
-from rl_transformer.presets import key_to_door
+from rl_transformer.policy import load_policy
 from rl_transformer.run import train
-from rl_transformer.trajectories import TrajectoryDataset
-from rl_transformer.trajectories.store import write_store
 
-NUM_EPISODES = 1_000
-EVALUATION_SEED = 1_000_000
 _MARKER = ".rlt-demo"
 _OWN = {_MARKER, "data", "runs", "report.json", "figure.png", "success.gif"}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One policy of the comparison."""
-
-    name: str
-    title: str
-    num_trajectories: int
-    paper: str
-    """Success in Chen et al. 2021, table 6 (their rooms and model are not published)."""
-    takes_return: bool = False
-    return_balance: float = 0.0
-    min_return: float | None = None
-
-
-ARMS = (
-    Arm("decision_transformer", "Decision Transformer", 10_000, "94.6 %", takes_return=True, return_balance=1.0),
-    Arm("behavior_cloning", "behavior cloning", 10_000, "1.6 %"),
-    Arm(
-        "behavior_cloning_same_sampler",
-        "behavior cloning, Decision Transformer's sampler",
-        10_000,
-        "-",
-        return_balance=1.0,
-    ),
-    Arm("percent_bc", "%BC (successful episodes only)", 10_000, "95.1 %", min_return=1.0),
-    Arm("decision_transformer", "Decision Transformer", 1_000, "71.8 %", takes_return=True, return_balance=1.0),
-    Arm("percent_bc", "%BC (successful episodes only)", 1_000, "69.9 %", min_return=1.0),
-)
 
 
 def run_demo(output: Path) -> dict[str, Any]:
@@ -77,7 +39,10 @@ def run_demo(output: Path) -> dict[str, Any]:
     }
     rows = []
     for arm in ARMS:
-        policy = load_policy(train(arm_config(arm, output), dataset=data))
+        config = arm_config(arm)
+        config.dataset.uri = f"rlt:{output / 'data'}"
+        config.output = str(output / "runs" / f"{arm.name}-{arm.num_trajectories}")
+        policy = load_policy(train(config, dataset=data))
         wanted = 1.0 if policy.spec.takes_target else None
         first = arm is ARMS[0]
         rate, frames = score(policy, wanted, record=first)
@@ -102,40 +67,6 @@ def run_demo(output: Path) -> dict[str, Any]:
     print(as_table(rows))
     print(f"{report['seconds']:.0f} s; {output / 'report.json'}, {output / 'figure.png'}, {output / 'success.gif'}")
     return report
-
-
-def collect(folder: Path, num_episodes: int) -> TrajectoryDataset:
-    """Record random walks with seeds 0, 1, 2, ... as a store."""
-    spec, walks = record_episodes(make_environment(KEY_TO_DOOR).unwrapped, KEY_TO_DOOR, num_episodes, seed=0)
-    return write_store(folder, spec, walks)
-
-
-def arm_config(arm: Arm, output: Path) -> RunConfig:
-    """Return the preset with what makes this arm."""
-    config = key_to_door()
-    config.output = str(output / "runs" / f"{arm.name}-{arm.num_trajectories}")
-    config.dataset.uri = f"rlt:{output / 'data'}"
-    config.dataset.max_trajectories = arm.num_trajectories
-    config.dataset.min_return = arm.min_return
-    config.windows.return_balance = arm.return_balance
-    config.model.conditions = ["return_to_go"] if arm.takes_return else []
-    return config
-
-
-def score(policy: Policy, target: float | None, *, record: bool = False) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Return the success rate over 1,000 episodes, and the frames of the first success if ``record``."""
-    targets = [] if target is None else [target]
-    report = evaluate(
-        policy,
-        env_id=KEY_TO_DOOR,
-        target_returns=targets,
-        num_episodes=NUM_EPISODES,
-        seed=EVALUATION_SEED,
-        record=10 if record else 0,
-    )
-    returns = report.targets[0].episode_returns
-    frames = next((f for f, earned in zip(report.recordings, returns, strict=False) if earned > 0), [])
-    return success_rate(sum(earned > 0 for earned in returns), len(returns)), frames
 
 
 def as_table(rows: list[tuple[str, dict[str, Any], str]]) -> str:

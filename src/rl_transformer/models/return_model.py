@@ -58,6 +58,12 @@ class ReturnModel(nn.Module):
         rows, place = rows_around(2 * at, tokens.shape[1])
         return self._log_probabilities(self.history.encoder.run_at(tokens, rows))[:, place]
 
+    def attentions(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> tuple[Tensor, ...]:
+        """Return each layer's attention weights (B, H, 2T, 2T), over observation and action tokens in turn."""
+        found = self.history.encoder.run(self._tokens(states, actions, timesteps), None, keep_weights=True).attentions
+        assert found is not None
+        return found
+
     def _tokens(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
         return self.history.tokens(states, actions, states.new_zeros(*timesteps.shape, 0), timesteps)
 
