@@ -57,10 +57,10 @@ class Context(Experiment):
             "options": {
                 "windows.return_balance": 0.0,
                 "model.condition_entry": "added",
-                "model.n_head": 1,
+                "model.n_head": 4,
                 "model.resid_pdrop": 0.0,
                 "model.embd_pdrop": 0.0,
-                "model.timestep_initializer_range": 0.2,
+                "model.timestep_initializer_range": 1.0,
                 "training.train_steps": 1_500,
                 "training.batch_size": 64,
             },
