@@ -5,19 +5,19 @@ import json
 import pytest
 
 from rl_transformer import RLTransformerError
-from rl_transformer.experiments import demo
+from rl_transformer.experiments import demo, key_to_door
 
 
 @pytest.fixture
 def small(monkeypatch):
-    genuine = demo.key_to_door
+    genuine = key_to_door.key_to_door
 
     def preset():
         config = genuine()
         config.training.train_steps, config.training.batch_size, config.training.threads = 3, 4, 1
         return config
 
-    monkeypatch.setattr(demo, "key_to_door", preset)
+    monkeypatch.setattr(key_to_door, "key_to_door", preset)
     monkeypatch.setattr(demo, "NUM_EPISODES", 20)
     monkeypatch.setattr(
         demo,

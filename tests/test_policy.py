@@ -334,7 +334,7 @@ def test_a_policy_of_another_format_or_shape_is_refused(tmp_path):
     cases = {
         "newer": (
             rewritten("newer", lambda v: v | {"format_version": 99}),
-            "format_version 99, and this rl_transformer reads 1 to 1",
+            "format_version 99, and this rl_transformer reads 1 to 2",
         ),
         "arch": (rewritten("arch", lambda v: v | {"arch": "mystery"}), "unknown arch"),
         "field": (
@@ -398,13 +398,15 @@ def test_a_run_folder_and_its_policy_folder_load_alike(tmp_path):
     assert load_policy(folder).content_hash == load_policy(folder / "policy").content_hash
 
 
-def test_policies_of_the_first_format_load():
-    """The folder was written by version 0.1.0; it must load, and act the same, for ever."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_policies_of_every_released_format_load(version):
+    """The folders were written by the versions that brought the format; they must load, and act the same, for ever."""
     from pathlib import Path
 
-    policy = load_policy(Path(__file__).parent / "released" / "policy-format-1")
-    expected = json.loads((Path(__file__).parent / "released" / "policy-format-1-actions.json").read_text())
-    session = policy.session(6.0)
+    released = Path(__file__).parent / "released"
+    policy = load_policy(released / f"policy-format-{version}")
+    expected = json.loads((released / f"policy-format-{version}-actions.json").read_text())
+    session = policy.session(6.0 if policy.spec.takes_target else None)
     for observation, action in zip(expected["observations"], expected["actions"], strict=True):
         np.testing.assert_allclose(session.act(np.array(observation, np.float32)), action, atol=1e-6)
         session.observe(0.5)

@@ -267,95 +267,97 @@ def _set(config: Any, name: str, value: Any, where: object) -> None:
         _set(section, inner, inner_value, where)
 
 
+_POSITIVE = (
+    "training.train_steps", "training.batch_size", "training.learning_rate", "training.checkpoint_every",
+    "training.keep_checkpoints", "training.threads", "training.max_gradient_norm", "training.lora_rank",
+    "windows.context_length", "returns.scale", "returns.reward_clip", "model.frame_stack", "model.hidden_size",
+    "model.n_layer", "model.n_head", "model.n_inner", "model.max_ep_len", "dataset.max_trajectories",
+    "evaluation.num_episodes", "evaluation.every",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "training.warmup_steps", "training.weight_decay", "training.seed", "training.entropy_weight", "evaluation.seed",
+    "model.timestep_initializer_range", "policy.prior_exponent",
+)  # fmt: skip
+_NOT_EMPTY = ("evaluation.env_id", "policy.suggested_targets")
+
+
 def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
     if not c.dataset.uri:
         yield "dataset.uri", "no data is named", "pass --data URI, for example --data minari:mujoco/hopper/medium-v0"
     if not c.output:
         yield "output", "no run folder is named", "pass --output DIR"
-    t, m = c.training, c.model
-    positive = {
-        "training.train_steps": t.train_steps,
-        "training.batch_size": t.batch_size,
-        "training.learning_rate": t.learning_rate,
-    }
-    positive |= {"training.checkpoint_every": t.checkpoint_every, "windows.context_length": c.windows.context_length}
-    positive |= {
-        "returns.scale": c.returns.scale,
-        "model.frame_stack": m.frame_stack,
-        "evaluation.num_episodes": c.evaluation.num_episodes,
-    }
-    positive |= {"evaluation.every": c.evaluation.every, "training.keep_checkpoints": t.keep_checkpoints}
-    positive |= {"model.hidden_size": m.hidden_size, "model.n_layer": m.n_layer, "model.n_head": m.n_head}
-    positive |= {"model.max_ep_len": m.max_ep_len, "model.n_inner": m.n_inner, "training.threads": t.threads}
-    positive |= {"training.max_gradient_norm": t.max_gradient_norm, "returns.reward_clip": c.returns.reward_clip}
-    positive |= {"dataset.max_trajectories": c.dataset.max_trajectories, "training.lora_rank": t.lora_rank}
-    for option, value in positive.items():
-        if value is not None and not value > 0:
-            yield option, f"{value} is not positive", "give a value above 0"
-    for option, value in {
-        "training.warmup_steps": t.warmup_steps,
-        "training.weight_decay": t.weight_decay,
-        "training.seed": t.seed,
-        "evaluation.seed": c.evaluation.seed,
-        "model.timestep_initializer_range": m.timestep_initializer_range,
-        "training.entropy_weight": t.entropy_weight,
-        "policy.prior_exponent": c.policy.prior_exponent,
-    }.items():
-        if value < 0:
-            yield option, f"{value} is not 0 or more", "give 0 or more"
-    if not 0 < c.dataset.top_fraction <= 1:
-        yield (
-            "dataset.top_fraction",
-            f"{c.dataset.top_fraction} is not in (0, 1]",
-            "give a share of the timesteps, for example 0.1",
-        )
+    yield from _out_of_range(c)
+    yield from _impossible_together(c)
+    yield from _without_effect(c)
+
+
+def _get(c: RunConfig, option: str) -> Any:
+    section, _, name = option.partition(".")
+    return getattr(getattr(c, section), name)
+
+
+def _out_of_range(c: RunConfig) -> Iterator[tuple[str, str, str]]:
+    t = c.training
+    for option in _POSITIVE:
+        if _get(c, option) is not None and not _get(c, option) > 0:
+            yield option, f"{_get(c, option)} is not positive", "give a value above 0"
+    for option in _NOT_NEGATIVE:
+        if _get(c, option) < 0:
+            yield option, f"{_get(c, option)} is not 0 or more", "give 0 or more"
+    for option in _NOT_EMPTY:
+        if _get(c, option) in ("", []):
+            yield option, "is empty", "name one, or leave it out"
+    for option in ("training.seed", "evaluation.seed"):
+        if _get(c, option) >= 2**63:
+            yield option, f"{_get(c, option)} is too large", "give a seed below 2**63"
+    share = c.dataset.top_fraction
+    if not 0 < share <= 1:
+        yield "dataset.top_fraction", f"{share} is not in (0, 1]", "give a share of the timesteps, for example 0.1"
     if not all(0 <= beta < 1 for beta in t.betas):
         yield "training.betas", f"{t.betas} are not both in [0, 1)", "give for example [0.9, 0.999]"
-    if not 0 <= t.average_decay < 1:
-        yield "training.average_decay", f"{t.average_decay} is not in [0, 1)", "give 0 for none, or for example 0.999"
-    if not 0 <= c.policy.prior_floor < 1:
-        yield "policy.prior_floor", f"{c.policy.prior_floor} is not in [0, 1)", "give for example 0.001"
+    for option, example in {"training.average_decay": 0.999, "policy.prior_floor": 0.001}.items():
+        if not 0 <= _get(c, option) < 1:
+            yield option, f"{_get(c, option)} is not in [0, 1)", f"give 0 for none, or for example {example}"
     if c.returns.bins < 2:
         yield "returns.bins", f"{c.returns.bins} is fewer than 2", "give 2 or more"
+    if c.model.conditions not in ([], ["return_to_go"]):
+        yield "model.conditions", f"{c.model.conditions} is not supported", "use [return_to_go] or []"
+
+
+def _impossible_together(c: RunConfig) -> Iterator[tuple[str, str, str]]:
+    t, m, targets = c.training, c.model, c.evaluation.target_returns
     conditioned = bool(m.conditions) and m.arch == "decision_transformer"
-    if not conditioned and (c.returns.label == "expected" or c.policy.target == "generated"):
-        option = "returns.label" if c.returns.label == "expected" else "policy.target"
-        yield option, "this policy is not conditioned on a return", "leave it at its default"
-    if m.arch == "behavior_cloning":
-        if c.returns.predict:
-            yield "returns.predict", "the MLP has no history to predict from", "use decision_transformer"
-        if t.trunk != "full":
-            yield "training.trunk", "the MLP has no trunk", "leave it full"
-        if m.embedding != "linear":
-            yield "model.embedding", "the MLP has no embeddings", "leave it linear"
-    if c.policy.target == "generated" and c.policy.suggested_targets is not None:
-        yield "policy.suggested_targets", "the policy names its returns itself", "leave it out"
-    if c.policy.target == "generated" and c.evaluation.target_returns:
-        yield "evaluation.target_returns", "the policy names its returns itself", "leave the targets out"
-    if c.evaluation.env_id == "":
-        yield "evaluation.env_id", "is empty", "name an environment, or leave it out"
-    if c.policy.suggested_targets == []:
-        yield "policy.suggested_targets", "is empty", "name a target, or leave it out"
-    for option, seed in {"training.seed": t.seed, "evaluation.seed": c.evaluation.seed}.items():
-        if seed >= 2**63:
-            yield option, f"{seed} is too large", "give a seed below 2**63"
-    if m.conditions not in ([], ["return_to_go"]):
-        yield "model.conditions", f"{m.conditions} is not supported", "use [return_to_go] or []"
     if t.entropy_weight and m.action_head != "gaussian":
-        yield (
-            "training.entropy_weight",
-            f"the {m.action_head} head has no entropy to weigh",
-            "set model.action_head to gaussian, or leave it 0",
-        )
+        problem = f"the {m.action_head} head has no entropy to weigh"
+        yield "training.entropy_weight", problem, "set model.action_head to gaussian, or leave it 0"
     if m.action_head == "gaussian" and not m.action_tanh:
         yield "model.action_tanh", "the gaussian head is always squashed", "leave it true"
-    if c.evaluation.target_returns and not c.evaluation.env_id:
+    if targets and not c.evaluation.env_id:
         yield "evaluation.target_returns", "targets without an environment", "set evaluation.env_id too"
-    if c.evaluation.target_returns and (not m.conditions or m.arch == "behavior_cloning"):
+    if targets and not conditioned:
         yield "evaluation.target_returns", "this policy is not asked for a return", "leave the targets out"
+    if c.policy.target == "generated" and (targets or c.policy.suggested_targets):
+        option = "evaluation.target_returns" if targets else "policy.suggested_targets"
+        yield option, "the policy names its returns itself", "leave them out, or set policy.target to asked"
+    for option, default in {"returns.label": "realized", "policy.target": "asked"}.items():
+        if not conditioned and _get(c, option) != default:
+            yield option, "this policy is not conditioned on a return", f"leave it {default}"
+    for option, default in {"returns.predict": False, "training.trunk": "full", "model.embedding": "linear"}.items():
+        if m.arch == "behavior_cloning" and _get(c, option) != default:
+            yield option, "the MLP of behavior_cloning has no such part", f"leave it {default}"
     if c.policy.action_selection == "sample" and m.action_head == "continuous":
-        yield (
-            "policy.action_selection",
-            "the continuous head has no distribution to sample from",
-            "use greedy, or model.action_head gaussian",
-        )
+        problem = "the continuous head has no distribution to sample from"
+        yield "policy.action_selection", problem, "use greedy, or model.action_head gaussian"
+
+
+def _without_effect(c: RunConfig) -> Iterator[tuple[str, str, str]]:
+    """Options of something that is switched off: what the user set would be ignored."""
+    switched_off = {
+        "training.lora_rank": c.training.trunk != "lora" and "training.trunk is not lora",
+        "returns.bins": not c.needs_return_model and "there is no model of returns",
+        "policy.prior_exponent": c.policy.target == "asked" and "policy.target is asked",
+        "policy.prior_floor": c.policy.target == "asked" and "policy.target is asked",
+    }
+    for option, why in switched_off.items():
+        if why and _get(c, option) != _get(RunConfig(), option):
+            yield option, f"has no effect: {why}", "leave it out, or switch on what it belongs to"

@@ -45,11 +45,11 @@ def run_demo(output: Path) -> dict[str, Any]:
         policy = load_policy(train(config, dataset=data))
         wanted = 1.0 if policy.spec.takes_target else None
         first = arm is ARMS[0]
-        rate, frames = score(policy, wanted, record=first)
+        rate, frames = score(policy, wanted, num_episodes=NUM_EPISODES, record=first)
         report["arms"].setdefault(str(arm.num_trajectories), {})[arm.name] = rate
         rows.append((f"{arm.title}, {arm.num_trajectories:,} walks", rate, arm.paper))
         if first:
-            report["target_zero"], _ = score(policy, 0.0)
+            report["target_zero"], _ = score(policy, 0.0, num_episodes=NUM_EPISODES)
             if frames:
                 save_video(frames, str(output / "success.gif"), frames_per_second=8)
     rows.append(("Decision Transformer asked for 0", report["target_zero"], "-"))

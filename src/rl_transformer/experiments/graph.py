@@ -105,6 +105,9 @@ class Graph(Experiment):
         options = {**recipe["options"], "training.seed": graph}
         if cell["arm"] == "bc":
             options |= {"model.conditions": [], "windows.return_balance": 0.0}
+            options = {
+                name: value for name, value in options.items() if name not in ("returns.bins", "policy.prior_floor")
+            }
         else:
             options |= {"policy.target": "generated"}
         config = configured(key_to_door(), options)
