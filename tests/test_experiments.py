@@ -24,7 +24,17 @@ from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.experiments import EXPERIMENTS, find_experiment
 from rl_transformer.experiments.arms import configured, trained_run
 from rl_transformer.experiments.control import Control
-from rl_transformer.experiments.reproduction import Experiment, Row, Setup, Summary, reproduce, values_of
+from rl_transformer.experiments.reproduction import (
+    Experiment,
+    Row,
+    Setup,
+    Summary,
+    cell_file,
+    read_back,
+    reproduce,
+    values_of,
+    verdict,
+)
 from rl_transformer.presets import fast
 from rl_transformer.trajectories import TrajectoryDataset
 from tests.toys import POINT, point_data
@@ -303,3 +313,26 @@ def test_cells_are_the_same_alone_and_in_a_pool(tmp_path):
         assert main(["reproduce", "stitching", "--quick", "--jobs", jobs, "--output", str(folder)]) == 0
     one, other = (json.loads((folder / "result.json").read_text())["rows"] for folder in folders)
     assert one == other
+
+
+RESULTS = Path(__file__).parent.parent / "reproductions" / "results"
+
+
+@pytest.mark.parametrize("name", list(EXPERIMENTS))
+def test_the_committed_result_is_what_the_present_code_says_of_its_cells(name):
+    folder, experiment = RESULTS / name, find_experiment(name)
+    result, protocol = (json.loads((folder / f"{file}.json").read_text()) for file in ("result", "protocol"))
+    setup = Setup(quick=False, seeds=result["seeds"], output=folder, data=protocol["data"], env_id=protocol["env_id"])
+    assert not result["quick"]
+    assert protocol["rules"] == experiment.rules
+    assert protocol["recipe"] == result["recipe"] == read_back(experiment.recipe(setup))
+    cells = experiment.cells(setup)
+    measured = [json.loads(cell_file(setup, cell).read_text()) for cell in cells]
+    assert all(row | cell == row for row, cell in zip(measured, cells, strict=True))
+    summary = experiment.summarize(measured, setup)
+    assert read_back([{"what": r.what, **r.score, "published": r.published} for r in summary.rows]) == result["rows"]
+    assert verdict(experiment, setup, summary) == result["verdict"]
+    told = {"pass": "PASS", "fail": "FAIL", "not established": "not established"}[result["verdict"]]
+    assert (folder / "README.md").read_text().splitlines()[0] == f"# {experiment.title}: {told}"
+    page = (RESULTS.parent.parent / "docs" / "reproductions.md").read_text()
+    assert f"[{name}](../reproductions/results/{name}/README.md) | {told} |" in page

@@ -421,3 +421,15 @@ def test_the_spec_of_a_policy_survives_json():
         suggested_targets=(1.0, 2.0),
     )
     assert PolicySpec.from_dict(json.loads(json.dumps(spec.to_dict())), where="x") == spec
+
+
+def test_targets_that_no_episode_had_are_told_with_the_cure(tmp_path):
+    data = point_data()
+    policy = load_policy(train(tiny_config(tmp_path / "run"), dataset=data))
+    low, high = data.episode_returns.min(), data.episode_returns.max()
+    assert policy.spec.return_range == pytest.approx((low, high))
+    assert policy.warning_about([low, (low + high) / 2, high]) is None
+    told = policy.warning_about([high, 99.0, -3.0])
+    assert told is not None
+    assert "99, -3" in told
+    assert f"at most {high:g}" in told

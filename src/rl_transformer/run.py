@@ -236,7 +236,8 @@ def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarra
 def suggesting(spec: PolicySpec, config: RunConfig, returns: np.ndarray) -> PolicySpec:
     """Return the spec with the targets to suggest: those of the options, or quartiles and maximum of ``returns``."""
     quartiles = sorted({float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))})
-    return replace(spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles))
+    seen = float(returns.min()), float(returns.max())
+    return replace(spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles), return_range=seen)
 
 
 _SAME_NAMES = (
@@ -277,6 +278,8 @@ class LiveScore:
         environment.close()
         for target in self._config.target_returns:
             policy.target_or_default(target)
+        if told := policy.warning_about(self._config.target_returns):
+            print(told, flush=True)
 
     def run(self, check: Callable[[], None] = lambda: None) -> EvaluationReport:
         """Run the episodes, and keep and return the report."""

@@ -170,6 +170,8 @@ def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
         check_video(args.video)
     data = open_trajectories(args.data) if args.data else None
     policy = load_policy(args.folder).to(find_device(args.device))
+    if told := policy.warning_about(args.target_return):
+        print(told)
     report = evaluate(
         policy,
         env_id=args.env_id,

@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
-        print(f"{error}; continue with --resume", file=sys.stderr)
+        again = "the same command: what is finished is kept" if arguments[:1] == ["reproduce"] else "--resume"
+        print(f"{error}; continue with {again}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -7,6 +7,7 @@ where it was, and more seeds can be added later by the same command.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import time
@@ -147,13 +148,13 @@ def reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) 
     protocol = _begin(experiment, setup)
     experiment.prepare(setup)
     cells = experiment.cells(setup)
-    missing = [cell for cell in cells if not _cell_file(setup, cell).exists()]
+    missing = [cell for cell in cells if not cell_file(setup, cell).exists()]
     print(f"{experiment.name}: {len(cells)} cells, {len(cells) - len(missing)} of them measured before", flush=True)
     began = time.monotonic()
     for done, cell in enumerate(_measure_all(experiment, setup, missing, jobs), start=1):
         spent = time.monotonic() - began
         print(f"{done}/{len(missing)} {_slug(cell)}  {spent:.0f} s", flush=True)
-    measured: Measured = [read_json(_cell_file(setup, cell), fix="delete this file and repeat") for cell in cells]
+    measured: Measured = [read_json(cell_file(setup, cell), fix="delete this file and repeat") for cell in cells]
     summary = experiment.summarize(measured, setup)
     result = {
         "name": experiment.name,
@@ -221,8 +222,6 @@ def _begin(experiment: Experiment, setup: Setup) -> dict[str, Any]:
 
 def read_back(value: Any) -> Any:
     """Return a value as it would be read from JSON: tuples are lists there."""
-    import json
-
     return json.loads(json.dumps(value))
 
 
@@ -266,10 +265,11 @@ def _measure(experiment: Experiment, cell: Cell, setup: Setup) -> None:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         measures = experiment.measure(cell, setup)
     row = {**cell, **measures, "seconds": round(time.monotonic() - began, 1)}
-    write_text(_cell_file(setup, cell), to_json(row))
+    write_text(cell_file(setup, cell), to_json(row))
 
 
-def _cell_file(setup: Setup, cell: Cell) -> Path:
+def cell_file(setup: Setup, cell: Cell) -> Path:
+    """Return where a cell's measures are kept."""
     return setup.output / "cells" / f"{_slug(cell)}.json"
 
 

@@ -61,6 +61,8 @@ class PolicySpec:
     """hold: steps beyond the timestep table use its last row, as the training windows do."""
     suggested_targets: tuple[float, ...] = ()
     """Returns worth asking for: quartiles and maximum of the training data."""
+    return_range: tuple[float, float] | None = None
+    """Smallest and largest return that the training data could be asked for; None if not recorded."""
     dataset: dict[str, Any] = field(default_factory=dict)
     """Fingerprint and size of the training data."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class PolicySpec:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         plain = ("arch", "context_length", "frame_stack", "action_selection", "timestep_rule", "dataset", "versions")
-        plain += ("target", "prior_exponent", "prior_floor", "return_bins")
+        plain += ("target", "prior_exponent", "prior_floor", "return_bins", "return_range")
         return {
             "format_version": FORMAT_VERSION,
             **{name: getattr(self, name) for name in plain},
@@ -116,6 +118,7 @@ class PolicySpec:
                 prior_exponent=float(values.get("prior_exponent", 10.0)),
                 prior_floor=float(values.get("prior_floor", 0.001)),
                 return_bins=_bins(values.get("return_bins")),
+                return_range=_pair(values.get("return_range")),
                 dataset=dict(values["dataset"]),
                 versions=dict(values["versions"]),
             )
@@ -188,6 +191,20 @@ class Policy:
                 f"{target} is not a number to ask for", where="target_return", fix="pass a finite target return"
             )
         return float(target)
+
+    def warning_about(self, targets: Sequence[float]) -> str | None:
+        """Return what to know about targets that no training episode had, with the cure; None if all lie within."""
+        if self.spec.return_range is None:
+            return None
+        low, high = self.spec.return_range
+        outside = [target for target in targets if not low <= target <= high]
+        if not outside:
+            return None
+        named = ", ".join(f"{target:g}" for target in outside)
+        return (
+            f"note: the training data has returns from {low:g} to {high:g}; what the policy does when asked for {named} is not "
+            f"decided by the data. Ask for at most {high:g}, and look at asked against achieved returns"
+        )
 
     def to(self, device: str | torch.device) -> Policy:
         """Return the policy with its model on ``device``."""
@@ -272,6 +289,13 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    low, high = value
+    return float(low), float(high)
 
 
 def _bins(value: Any) -> tuple[float, float, int] | None:
