@@ -46,7 +46,7 @@ class Coin(Experiment):
     name = "coin"
     title = "Coin"
     question = "Is the mean of the seeds above the rule?"
-    rules: ClassVar = {"high": "the mean is 1 or more"}
+    rules: ClassVar = {"high": "the mean is 1 or more", "known": "the mean is a number"}
     differs = ("Everything.",)
     unknown = ("Nothing.",)
     measured: ClassVar[list] = []
@@ -66,7 +66,10 @@ class Coin(Experiment):
 
     def summarize(self, measured, setup):
         score = over_seeds(values_of(measured, "score"))
-        return Summary([Row("seed", score, "1 [C]")], {"high": (score["mean"] >= 1, f"{score['mean']:.1f}")})
+        return Summary(
+            [Row("seed", score, "1 [C]")],
+            {"high": (score["mean"] >= 1, f"{score['mean']:.1f}"), "known": (True, "it is")},
+        )
 
     def draw(self, measured, summary, axes):
         axes.plot(values_of(measured, "score"))
