@@ -37,6 +37,7 @@ from rl_transformer.experiments.reproduction import (
 )
 from rl_transformer.presets import fast
 from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.store import write_store
 from tests.toys import POINT, point_data
 
 
@@ -137,7 +138,7 @@ def test_every_experiment_says_what_it_must():
         assert experiment.rules
         assert experiment.differs
         assert experiment.unknown
-        assert experiment.enough_seeds >= (3 if name == "locomotion" else 5)
+        assert experiment.enough_seeds >= 5
         for quick in (False, True):
             setup = Setup(quick=quick, seeds=2, output=Path("nowhere"))
             cells = experiment.cells(setup)
@@ -171,8 +172,6 @@ def test_bad_input_is_told_apart(arguments, told, tmp_path, capsys):
 
 
 def test_too_few_episodes_for_a_share_are_refused(tmp_path):
-    from rl_transformer.trajectories.store import write_store
-
     data = point_data(4)
     write_store(tmp_path / "data", data.spec, (data.trajectory(i) for i in range(4)))
     setup = Setup(quick=True, seeds=1, output=tmp_path / "out", data=f"rlt:{tmp_path / 'data'}", env_id=POINT)
@@ -215,6 +214,42 @@ def test_a_terminated_parent_stops_its_workers_and_the_next_run_continues(tmp_pa
     subprocess.run(command, check=True, capture_output=True, timeout=300, env={**os.environ})
     assert len(list(cells.glob("*.json"))) == 20
     assert all((cells / name).stat().st_mtime_ns == changed for name, changed in kept.items())
+
+
+def test_policies_in_training_are_saved_when_the_parent_is_terminated(tmp_path):
+    command = [sys.executable, "-m", "rl_transformer", "reproduce", "locomotion", "--jobs", "2"]
+    command += ["--output", str(tmp_path / "out")]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 200
+    while len(list((tmp_path / ".runs").glob("*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)  # the first rows are written when ten seconds of training have passed
+    started.send_signal(signal.SIGTERM)
+    told, _ = started.communicate(timeout=60)
+    assert started.returncode == 143, told
+    assert "same command" in told
+    assert len(list((tmp_path / ".runs").glob("*/checkpoints/step-*/manifest.json"))) == 2
+
+
+def test_a_command_with_a_slip_can_be_corrected(tmp_path, capsys):
+    output = ["--quick", "--output", str(tmp_path / "out")]
+    assert main(["reproduce", "delayed", "--data", "rlt:nowhere", "--env-id", "CartPole-v1", *output]) == 2
+    data = point_data(4)
+    write_store(tmp_path / "data", data.spec, (data.trajectory(i) for i in range(4)))
+    slip = ["--data", f"rlt:{tmp_path / 'data'}", "--env-id", "CartPole-v1"]
+    assert main(["reproduce", "delayed", *slip, *output]) == 2
+    assert "trained on vectors of 2" in capsys.readouterr().err  # found before any training
+    names = [path.name for path in (tmp_path / "out").iterdir()]
+    assert names == ["protocol.json"]
+    setup = Setup(quick=True, seeds=1, output=tmp_path / "out", data=f"rlt:{tmp_path / 'data'}", env_id=POINT)
+    corrected = find_experiment("delayed")
+    corrected.measure = lambda cell, setup: {"mean": 1.0, "largest": 6.0}
+    assert reproduce(corrected, setup, jobs=1, command="rlt")["rules"]["keeps"]["holds"]
+
+
+def test_tables_hold_what_a_bar_would_break(coin, tmp_path, monkeypatch):
+    monkeypatch.setattr(Coin, "rules", {"high": "|mean| is 1 or more", "known": "the mean is a number"})
+    run(coin, tmp_path / "coin")
+    assert r"| \|mean\| is 1 or more | 2.0 | holds |" in (tmp_path / "coin" / "README.md").read_text()
 
 
 @pytest.mark.slow

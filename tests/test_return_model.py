@@ -135,7 +135,9 @@ def test_expected_labels_do_not_ask_for_luck(tmp_path):
     }
     data, chosen = lottery(), {}
     for label in ("realized", "expected"):
-        config = tiny_config(tmp_path / label, **options, returns={"label": label, "bins": 21})
+        config = tiny_config(
+            tmp_path / label, **options, returns={"label": label, **({"bins": 21} if label == "expected" else {})}
+        )
         policy = load_policy(train(config, dataset=data))
         chosen[label] = int(policy.session(5.0).act(np.zeros(1, np.float32)))
         if label == "expected":

@@ -130,7 +130,7 @@ class TrainingConfig:
     entropy_weight: float = 0.0
     """With the gaussian head: weight of the entropy bonus."""
     trunk: Literal["full", "frozen", "lora"] = "full"
-    """Train the blocks, or leave them as they are, or train a low-rank change of their attention."""
+    """Train the policy's blocks, or leave them as they are, or train a low-rank change of their attention."""
     lora_rank: int = 16
     """Rank of that change."""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -34,7 +34,10 @@ def versions() -> dict[str, str]:
 def find_device(name: str) -> torch.device:
     """Return the named device, or refuse one that is not here."""
     try:
-        device = torch.device(name)
+        # torchrun gives each of its processes a number on its machine: the number of its GPU.
+        device = torch.device(
+            f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
+        )
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("only cpu and cuda are supported")
         torch.empty(1, device=device)
@@ -83,8 +86,8 @@ def hardware() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this package runs from, if it is one."""
+    """Return the commit of the checkout that this package runs from, if it is one; "-dirty" if it was changed."""
     if shutil.which("git") is None:
         return None
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None

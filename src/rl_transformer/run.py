@@ -24,6 +24,7 @@ from rl_transformer.policy import Policy, PolicySpec
 from rl_transformer.training.adapters import adapt_trunk, merge_trunk
 from rl_transformer.training.loop import Trainer
 from rl_transformer.training.metrics import Metrics, read_metrics
+from rl_transformer.training.ranks import Ranks, ranks_of
 from rl_transformer.training.return_model import fit_return_model, predicted_returns, return_bins
 from rl_transformer.training.run_folder import is_finished, mark_finished, write_run_files
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
@@ -52,14 +53,17 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
         RLTransformerError: Anything about the data, the options or the folder that the user can mend.
     """
     config.check()
-    if is_finished(Path(config.output), config, resume=resume):
-        return Path(config.output)
-    with cpu_threads(config.training.threads):
-        return _train(config, dataset)
+    device = find_device(config.training.device)
+    with cpu_threads(config.training.threads), ranks_of(device, config.training.batch_size) as ranks:
+        if not is_finished(Path(config.output), config, resume=resume):
+            ranks.wait()  # nobody writes before everybody has looked
+            _train(config, dataset, device, ranks)
+            ranks.wait()
+    return Path(config.output)
 
 
-def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
-    folder, device = Path(config.output), find_device(config.training.device)
+def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.device, ranks: Ranks) -> None:
+    folder = Path(config.output)
 
     # Data: columns over all steps, and which episodes to learn from.
     dataset = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
@@ -103,7 +107,7 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
 
     # Training: from the newest checkpoint, if there is one, up to train_steps. Nothing was written so far.
     policy = Policy(spec, model, scaling.to(device), return_model)
-    live_score = LiveScore(policy, config) if config.evaluation.env_id else None
+    live_score = LiveScore(policy, config) if config.evaluation.env_id and ranks.writes else None
     trainer = Trainer(
         model=model,
         sampler=sampler,
@@ -115,16 +119,22 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
         evaluate=live_score,
         evaluate_every=config.evaluation.every,
         dataset_fingerprint=dataset.fingerprint,
+        ranks=ranks,
     )
     trainer.resume()
-    write_run_files(folder, config, dataset_fingerprint=dataset.fingerprint)
+    if ranks.writes:
+        write_run_files(folder, config, dataset_fingerprint=dataset.fingerprint)
     if return_model is not None:
-        fit_return_model(return_model.to(device), config, sampler, gatherer, folder / "return_model", dataset)
+        fit_return_model(return_model.to(device), config, sampler, gatherer, folder / "return_model", dataset, ranks)
         if config.returns.label == "expected":
             expected = predicted_returns(return_model, gatherer, dataset.offsets)
             gatherer.set_conditions([(expected * rule.scale).astype(np.float32)])
             policy.spec = suggesting(spec, config, expected[dataset.offsets[learned]] * rule.scale)
+    if ranks.writes and (told := policy.warning_about(config.evaluation.target_returns)):
+        print(told, flush=True)
     trainer.fit()
+    if not ranks.writes:
+        return
 
     # Policy: weights, units and rules in one folder.
     with trainer.policy_weights():
@@ -135,7 +145,6 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None) -> Path:
             report = live_score.report or live_score.run()  # none if the run was resumed after its last evaluation
             write_text(folder / "report.json", to_json({**report.to_dict(), "while_training": last_and_best(folder)}))
     mark_finished(folder, config)
-    return folder
 
 
 def choose_trajectories(
@@ -274,12 +283,10 @@ class LiveScore:
         self.report: EvaluationReport | None = None
         env_id = str(self._config.env_id)
         environment = make_environment(env_id)
-        check_spaces(environment, policy, env_id)
+        check_spaces(environment, policy.spec.data, env_id)
         environment.close()
         for target in self._config.target_returns:
             policy.target_or_default(target)
-        if told := policy.warning_about(self._config.target_returns):
-            print(told, flush=True)
 
     def run(self, check: Callable[[], None] = lambda: None) -> EvaluationReport:
         """Run the episodes, and keep and return the report."""

@@ -55,6 +55,7 @@ def add_reproduce_arguments(parser: ArgumentParser, arguments: Sequence[str]) ->
 def run_reproduce(args: Any, arguments: Sequence[str]) -> None:
     """Run an experiment of the papers."""
     import os
+    import shlex
 
     from rl_transformer.errors import RLTransformerError
     from rl_transformer.experiments import find_experiment
@@ -64,7 +65,7 @@ def run_reproduce(args: Any, arguments: Sequence[str]) -> None:
     check_writable(args.json)
     experiment = find_experiment(args.name)
     seeds = args.seeds if args.seeds is not None else experiment.quick_seeds if args.quick else experiment.seeds
-    jobs = args.jobs if args.jobs is not None else os.cpu_count() or 1
+    jobs = args.jobs if args.jobs is not None else len(os.sched_getaffinity(0))
     for option, value in {"--seeds": seeds, "--jobs": jobs}.items():
         if value < 1:
             raise RLTransformerError(f"{value} is not positive", where=option, fix="give 1 or more")
@@ -74,7 +75,10 @@ def run_reproduce(args: Any, arguments: Sequence[str]) -> None:
         raise RLTransformerError(f"{args.name} makes its own data", where="--data", fix="leave --data and --env-id out")
     output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{args.name}")
     setup = Setup(quick=args.quick, seeds=seeds, output=output, data=args.data, env_id=args.env_id)
-    result = reproduce(experiment, setup, jobs=jobs, command=" ".join(["rlt", *arguments]))
+    # What changes the figures, and nothing of where they go.
+    typed = ["rlt", "reproduce", args.name, *(["--quick"] if args.quick else []), "--seeds", str(seeds)]
+    typed += ["--data", args.data, "--env-id", args.env_id] if args.data else []
+    result = reproduce(experiment, setup, jobs=jobs, command=shlex.join(typed))
     if args.json:
         write_text(Path(args.json), to_json(result))
 

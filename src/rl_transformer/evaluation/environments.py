@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.policy import Policy
 from rl_transformer.trajectories.spaces import DataSpec, Space
 
 
@@ -42,9 +41,9 @@ def environment_spec(environment: Any, env_id: str) -> DataSpec:
     return DataSpec(observation, Space.from_gymnasium(environment.action_space, where=env_id), env_id, env_id)
 
 
-def check_spaces(environment: Any, policy: Policy, env_id: str) -> None:
-    """Refuse an environment whose observations or actions are not those of the policy's data."""
-    found, trained = environment_spec(environment, env_id), policy.spec.data
+def check_spaces(environment: Any, trained: DataSpec, env_id: str) -> None:
+    """Refuse an environment whose observations or actions are not those of the data that is learned from."""
+    found = environment_spec(environment, env_id)
     pairs = (
         ("observations", _form(found.observation_space), _form(trained.observation_space)),
         ("actions", _form(found.action_space, bounds=True), _form(trained.action_space, bounds=True)),

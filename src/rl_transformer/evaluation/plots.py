@@ -61,18 +61,17 @@ def plot_asked_and_achieved(reports: dict[str, EvaluationReport], data_returns: 
     save(drawn, path)
 
 
-def bars(axes: Any, rows: Sequence[tuple[str, dict[str, Any]]], label: str, *, factor: float = 1) -> None:
+def bars(axes: Any, rows: Sequence[tuple[str, dict[str, Any]]], label: str) -> None:
     """Draw scores of `over_seeds` as bars with their intervals, and every single value as a dot."""
     places = np.arange(len(rows))[::-1]
     for place, (_, score) in zip(places, rows, strict=True):
-        mean, interval = factor * score["mean"], score["interval"]
-        errors = None if interval is None else [[mean - factor * interval[0]], [factor * interval[1] - mean]]
+        mean, interval = score["mean"], score["interval"]
+        errors = None if interval is None else [[mean - interval[0]], [interval[1] - mean]]
         axes.barh(place, mean, xerr=errors, color=PALE, ecolor=ACCENT, capsize=3)
-        values = [factor * value for value in score["values"]]
-        axes.plot(values, [place] * len(values), "o", color=INK, markersize=3)
+        axes.plot(score["values"], [place] * len(score["values"]), "o", color=INK, markersize=3)
     axes.set_yticks(places, [title for title, _ in rows])
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_xlabel(f"{label}; dots are seeds, bars their mean with 95 % interval")
+    axes.set_xlabel(f"{label}\n(dots: seeds; bars: their mean, with 95 % interval)")
 
 
 def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Path) -> None:

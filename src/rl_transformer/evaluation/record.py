@@ -35,7 +35,7 @@ def record_episodes(
     draws and the environment's are different streams of the same seed.
     """
     if policy is not None:
-        check_spaces(environment, policy, env_id)
+        check_spaces(environment, policy.spec.data, env_id)
     return environment_spec(environment, env_id), _episodes(
         environment, range(seed, seed + num_episodes), policy, target, behavior
     )

@@ -57,7 +57,7 @@ def run_episodes(
     slots = min(max_live, len(episodes))
     environments = [make_environment(env_id, render=i < record) for i in range(slots)]
     try:
-        check_spaces(environments[0], policy, env_id)
+        check_spaces(environments[0], policy.spec.data, env_id)
         return _run(policy, environments, episodes, record, check)
     finally:
         for environment in environments:

@@ -18,7 +18,7 @@ from rl_transformer.run import train
 from rl_transformer.trajectories import TrajectoryDataset
 
 EVALUATION_SEED = 1_000_000
-"""Seed of the first episode of every evaluation; data is collected with seeds below, and nothing is tuned on these."""
+"""Seed of the first episode of every evaluation; no data is collected with these, and nothing is tuned on them."""
 
 
 def configured(base: RunConfig, options: Mapping[str, Any]) -> RunConfig:

@@ -67,9 +67,9 @@ class Context(Experiment):
             "control": Control.of(setup).recipe(),
         }
 
-    def prepare(self, setup: Setup) -> None:
-        """Make the control data, if none is named."""
-        Control.of(setup).dataset()
+    def prepare(self, setup: Setup) -> dict[str, Any]:
+        """Make or open the control data."""
+        return Control.of(setup).prepare()
 
     def cells(self, setup: Setup) -> list[Cell]:
         """One policy a context and seed."""
@@ -108,7 +108,7 @@ class Context(Experiment):
         }
         asked = target_of(measured)
         rows += [
-            Row(f"control, return when asked for {asked:.0f}, K = {k}", score, unit="return")
+            Row(f"control, return when asked for {asked:.4g}, K = {k}", score, unit="return")
             for k, score in control.items()
         ]
         return Summary(rows, checks, {"control": {f"K{k}": score for k, score in control.items()}})

@@ -16,7 +16,7 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
-from rl_transformer.evaluation.environments import make_environment
+from rl_transformer.evaluation.environments import check_spaces, make_environment
 from rl_transformer.evaluation.record import record_episodes
 from rl_transformer.evaluation.statistics import over_seeds, rank_correlation
 from rl_transformer.experiments.arms import configured, made_once, returns_at, trained_policy
@@ -26,10 +26,16 @@ from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.trajectories.store import write_store
 
 LOCAL_ENV = "CartPole-v1"
-DATA_NOTE = "The control data is local, and its returns are not comparable with D4RL's: scores are plain returns of the environment."
+DATA_NOTE = (
+    "Scores are plain returns of the environment. Unless the data is D4RL's own, they are not comparable with D4RL's."
+)
 RECIPE_NOTE = (
-    "All arms on control data share one recipe of ours, smaller and shorter than the published one (`fast` with width 64 "
-    "and 2,000 updates): differences between arms are the experiment, absolute scores are not those of the published recipe."
+    "All arms on control data share one recipe of ours, smaller and shorter than the published one (`fast` with the options "
+    "listed in `result.json`; in full runs width 64, step size 2e-3, 2,000 updates): differences between arms are the "
+    "experiment, absolute scores are not those of the published recipe."
+)
+EVIDENCE_NOTE = (
+    'That an arm is "not worse" means that no deficit was established; the interval says how large one could still be.'
 )
 BC_NOTE = "%BC and BC are the same transformer without returns on the best episodes, by timesteps, not the paper's MLP."
 
@@ -79,6 +85,18 @@ class Control:
         folder = setup.runs / "data" / f"cartpole-{cls._episodes(setup)}"
         return cls(setup, f"rlt:{folder}", LOCAL_ENV)
 
+    def prepare(self) -> dict[str, Any]:
+        """Make or open the data, refuse an environment that is not its own, and return what identifies the data.
+
+        Raises:
+            RLTransformerError: No such data, no such simulator, or other spaces.
+        """
+        environment = make_environment(self.env_id)  # a missing simulator is found before any training
+        data = self.dataset()
+        check_spaces(environment, data.spec, self.env_id)
+        environment.close()
+        return {"fingerprint": data.fingerprint}
+
     @staticmethod
     def _episodes(setup: Setup) -> int:
         return 100 if setup.quick else 500
@@ -87,9 +105,8 @@ class Control:
         """Open the data, or a random share of its episodes as a data set of its own.
 
         Raises:
-            RLTransformerError: No such data, no such simulator, or too few episodes for the share.
+            RLTransformerError: No such data, or too few episodes for the share.
         """
-        make_environment(self.env_id).close()  # a missing simulator is found before any training
         if not self.setup.data:
             made_once(self.setup, Path(self.uri).name, lambda folder: local_data(folder, self._episodes(self.setup)))
         whole = open_trajectories(self.uri)
@@ -165,9 +182,9 @@ class ControlExperiment(Experiment):
         """The shared recipe and this experiment's arms."""
         return {**Control.of(setup).recipe(), "arms": {arm: dict(ARMS[arm]) for arm in self.arms}}
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, setup: Setup) -> dict[str, Any]:
         """Make or open the data."""
-        Control.of(setup).dataset()
+        return Control.of(setup).prepare()
 
     def cells(self, setup: Setup) -> list[Cell]:
         """One policy an arm and seed."""
@@ -184,8 +201,12 @@ class ControlExperiment(Experiment):
     def draw(self, measured: Measured, summary: Summary, axes: Any) -> None:
         """One bar a row."""
         plots.bars(
-            axes, [(row.what, row.score) for row in summary.rows], f"return when asked for {target_of(measured):.0f}"
+            axes, [(row.what, row.score) for row in summary.rows], f"return when asked for {self.asked(measured)}"
         )
+
+    def asked(self, measured: Measured) -> str:
+        """Return what the arms were asked for, for the figure."""
+        return f"{target_of(measured):.4g}"
 
 
 class Delayed(ControlExperiment):
@@ -203,7 +224,11 @@ class Delayed(ControlExperiment):
     }
     arms = ("dt", "dt-delayed", "bc-10", "bc-100")
     differs = (DATA_NOTE, RECIPE_NOTE, BC_NOTE, "No TD baseline is run; the paper's CQL collapses under delay.")
-    unknown = ("The paper's figures for medium and medium-replay data could not be checked and are left out.",)
+    unknown = (
+        "The paper's figures for medium and medium-replay data could not be checked and are left out.",
+        "Whether longer training, or a longer context than K = 5, changes the comparison.",
+        EVIDENCE_NOTE,
+    )
     published: ClassVar = {
         "dt": "107.6 [S], normalized, D4RL Hopper medium-expert",
         "dt-delayed": "107.3 ± 3.5 [S], same",
@@ -215,12 +240,12 @@ class Delayed(ControlExperiment):
         rows = self.rows(measured)
         dense, delayed, rival = (rows[arm].score for arm in ("dt", "dt-delayed", "bc-10"))
         gap = over_seeds(np.subtract(delayed["values"], rival["values"]).tolist())
-        share = delayed["mean"] / dense["mean"]
+        # A share of a return that is not positive says nothing.
+        share = delayed["mean"] / dense["mean"] if dense["mean"] > 0 else None
+        keeps = (None, "the dense return is not positive") if share is None else (share >= 0.9, f"{100 * share:.0f} %")
         reaches = None if gap["interval"] is None else gap["interval"][1] >= 0
         listed = [Row(row.what, row.score, self.published.get(arm, "-")) for arm, row in rows.items()]
-        return Summary(
-            listed, {"keeps": (share >= 0.9, f"{100 * share:.0f} %"), "rival": (reaches, told_gap(gap))}, {"gap": gap}
-        )
+        return Summary(listed, {"keeps": keeps, "rival": (reaches, told_gap(gap))}, {"gap": gap})
 
 
 class PercentBC(ControlExperiment):
@@ -238,7 +263,7 @@ class PercentBC(ControlExperiment):
     }
     arms = ("dt", "bc-10", "bc-25", "bc-40", "bc-100")
     differs = (DATA_NOTE, RECIPE_NOTE, BC_NOTE, "The best share is chosen by its score, to the advantage of %BC.")
-    unknown = ("The paper's table could not be checked cell by cell and is left out.",)
+    unknown = ("The paper's table could not be checked cell by cell and is left out.", EVIDENCE_NOTE)
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Compare with the best share."""
@@ -291,6 +316,17 @@ class SmallData(ControlExperiment):
         shares = self.recipe(setup)["shares"]
         return [{"arm": a, "share": s, "seed": i} for i in range(setup.seeds) for s in shares for a in self.arms]
 
+    def prepare(self, setup: Setup) -> dict[str, Any]:
+        """Open the data, and see that the smallest share is an episode or more."""
+        control = Control.of(setup)
+        found = control.prepare()
+        control.dataset(min(self.recipe(setup)["shares"]))
+        return found
+
+    def asked(self, measured: Measured) -> str:
+        """Return that every share has a best of its own."""
+        return "the best return of the episodes learned from"
+
     def measure(self, cell: Cell, setup: Setup) -> dict[str, Any]:
         """The mean return when asked for the best of the episodes it learned from."""
         return Control.of(setup).score(cell["arm"], cell["seed"], share=cell["share"])
@@ -321,8 +357,8 @@ class ReturnControl(ControlExperiment):
     name = "return-control"
     title = "Return control"
     question = (
-        "One policy is asked for returns from the data's smallest to 1.5 times its largest. Does what it achieves follow what is "
-        "asked, and what happens beyond the data?"
+        "One policy a seed is asked for returns from near the data's smallest to 1.5 times its largest. Does what it achieves "
+        "follow what is asked, and what happens beyond the data?"
     )
     rules: ClassVar = {
         "follows": "Spearman's rho of asked and achieved, inside the data's range, is 0.9 or more in the mean over seeds",
@@ -333,6 +369,18 @@ class ReturnControl(ControlExperiment):
     unknown = ("The paper shows this as figures, without numbers to compare with.",)
     inside: ClassVar = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     beyond: ClassVar = (1.25, 1.5)
+
+    def prepare(self, setup: Setup) -> dict[str, Any]:
+        """Open the data; its returns must differ, and the largest be positive, for targets beyond it to mean something."""
+        found = super().prepare(setup)
+        returns = Control.of(setup).dataset().episode_returns
+        if not returns.min() < returns.max() or returns.max() <= 0:
+            raise RLTransformerError(
+                f"the returns of the data go from {returns.min():g} to {returns.max():g}",
+                where="return-control",
+                fix="use data of several returns, the largest above 0",
+            )
+        return found
 
     def measure(self, cell: Cell, setup: Setup) -> dict[str, Any]:
         """The mean return at every target, as a share of the way from the smallest to the largest return."""
@@ -349,7 +397,7 @@ class ReturnControl(ControlExperiment):
         rows = [Row("Spearman's rho inside the data's range", rho)]
         rows += [
             Row(
-                f"asked for {asked:.0f}{' (beyond the data)' if i >= count else ''}",
+                f"asked for {asked:.4g}{' (beyond the data)' if i >= count else ''}",
                 over_seeds([r["means"][i] for r in measured]),
             )
             for i, asked in enumerate(measured[0]["asked"])
@@ -357,7 +405,7 @@ class ReturnControl(ControlExperiment):
         top = rows[-1].score["mean"]
         checks: dict[str, tuple[bool | None, str]] = {
             "follows": (rho["mean"] >= 0.9, f"rho {rho['mean']:.3f}"),
-            "flat": (top <= 1.1 * largest, f"{top:.0f}, the largest is {largest:.0f}"),
+            "flat": (top <= 1.1 * largest, f"{top:.4g}, the largest is {largest:.4g}"),
         }
         return Summary(rows, checks, {"largest_in_data": largest})
 
@@ -379,5 +427,5 @@ class ReturnControl(ControlExperiment):
 def told_gap(gap: Mapping[str, Any]) -> str:
     """Return a paired difference with its interval as text."""
     if gap["interval"] is None:
-        return f"difference {gap['mean']:+.0f}, one seed"
-    return f"difference {gap['mean']:+.0f} [{gap['interval'][0]:+.0f}, {gap['interval'][1]:+.0f}]"
+        return f"difference {gap['mean']:+.3g}, one seed"
+    return f"difference {gap['mean']:+.3g} [{gap['interval'][0]:+.3g}, {gap['interval'][1]:+.3g}]"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from rl_transformer.evaluation import plots
 from rl_transformer.experiments.reproduction import Experiment, Measured, Setup, Summary
 from rl_transformer.files import write_text
@@ -17,7 +19,7 @@ _VERDICTS = {
 _TAGS = {
     "[F]": "[F] read in the authors' code or paper",
     "[S]": "[S] read in another source that quotes the paper",
-    "[C]": "[C] computed exactly, without training",
+    "[C]": "[C] computed without a network, exactly or by simulation",
     "[M]": "[M] recalled, not checked against the paper",
 }
 
@@ -44,14 +46,12 @@ def as_page(experiment: Experiment, summary: Summary, result: dict[str, Any]) ->
         lines += ["**Quick run: the same code at a smaller size. It shows that it runs, and establishes nothing.**", ""]
     lines += [experiment.question, "", "## The rule, written before the run", ""]
     lines += ["| rule | found | |", "|---|---|---|"]
-    lines += [f"| {c['rule']} | {c['found']} | {_MARKS[c['holds']]} |" for c in result["rules"].values()]
+    lines += [_line(c["rule"], c["found"], _MARKS[c["holds"]]) for c in result["rules"].values()]
     if result["verdict"] == "not established" and not result["quick"]:
         lines += ["", f"A verdict needs {experiment.enough_seeds} seeds or more; this run has {result['seeds']}."]
-    over = experiment.interval_over.replace("_", " ")
+    over = result["interval_over"].replace("_", " ")
     lines += ["", "## Figures", "", f"| | ours: mean [95 % interval over {over}] | published |", "|---|---|---|"]
-    lines += [
-        f"| {row.what} | {_score(row.score, row.unit or experiment.unit)} | {row.published} |" for row in summary.rows
-    ]
+    lines += [_line(row.what, _score(row.score, row.unit or experiment.unit), row.published) for row in summary.rows]
     tags = [meaning for tag, meaning in _TAGS.items() if any(tag in row.published for row in summary.rows)]
     lines += ["", *([f"Sources: {'; '.join(tags)}.", ""] if tags else []), "![figure](figure.png)", ""]
     lines += ["## Not as in the paper", "", *[f"- {text}" for text in experiment.differs], ""]
@@ -65,12 +65,18 @@ def as_page(experiment: Experiment, summary: Summary, result: dict[str, Any]) ->
         "```",
         "",
         f"{result['core_seconds'] / 60:.0f} minutes of one core ({machine.get('processor', machine['machine'])}, "
-        f"{machine['cores']} cores), one thread a cell. Versions: "
+        f"{machine['cores']} cores), one thread a cell, "
+        "without the policies that other experiments had trained before. Versions: "
         + ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        + f". Commit {(result['git_commit'] or 'unknown')[:10]}. Every cell is in `cells/`, the whole in `result.json`.",
+        + f". Cells measured at commit {', '.join(commit[:10] for commit in result['git_commits'])}. Every cell is in "
+        "`cells/`, the whole in `result.json`.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _score(score: dict[str, Any], unit: str) -> str:
@@ -79,5 +85,6 @@ def _score(score: dict[str, Any], unit: str) -> str:
     text = f"{factor * score['mean']:.{digits}f}{suffix}"
     if score["interval"] is None:
         return f"{text} (one value)"
-    low, high = (f"{factor * bound:.{digits}f}" for bound in score["interval"])
+    bounds = np.clip(score["interval"], 0, 1) if unit == "%" else score["interval"]  # a rate ends at 0 and 100 %
+    low, high = (f"{factor * bound:.{digits}f}" for bound in bounds)
     return f"{text} [{low}, {high}], {len(score['values'])} values"

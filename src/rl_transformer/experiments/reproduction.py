@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,12 @@ from typing import Any, ClassVar
 
 import torch
 
+from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.files import read_json, to_json, write_text
 from rl_transformer.machine import git_commit, hardware, versions
-from rl_transformer.training.signals import StopSignals
+from rl_transformer.presets import PRESETS
+from rl_transformer.training.signals import Interrupted, StopSignals
 
 Cell = dict[str, Any]
 """What makes one measurement: plain values such as {"arm": "bc", "seed": 0}."""
@@ -90,15 +93,19 @@ class Experiment(ABC):
     quick_seeds: ClassVar[int] = 1
     enough_seeds: ClassVar[int] = 5
     """Below so many seeds nothing is established, whatever the figures are."""
-    interval_over: ClassVar[str] = "training_seeds"
     takes_data: ClassVar[bool] = False
+
+    def interval_over(self, setup: Setup) -> str:
+        """Return what the intervals are over."""
+        return "training_seeds"
 
     @abstractmethod
     def recipe(self, setup: Setup) -> dict[str, Any]:
         """Return everything that determines the figures but the seeds, as JSON-ready values."""
 
-    def prepare(self, setup: Setup) -> None:  # noqa: B027  most experiments have nothing to prepare
-        """Make what all cells need, once."""
+    def prepare(self, setup: Setup) -> dict[str, Any]:
+        """Make what all cells need, once, refuse what cannot work, and return what identifies the data."""
+        return {}
 
     @abstractmethod
     def cells(self, setup: Setup) -> list[Cell]:
@@ -145,9 +152,9 @@ def reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) 
     """
     from rl_transformer.experiments.page import write_page
 
-    protocol = _begin(experiment, setup)
-    experiment.prepare(setup)
     cells = experiment.cells(setup)
+    protocol = _begin(experiment, setup)
+    protocol = _begin(experiment, setup, experiment.prepare(setup))
     missing = [cell for cell in cells if not cell_file(setup, cell).exists()]
     print(f"{experiment.name}: {len(cells)} cells, {len(cells) - len(missing)} of them measured before", flush=True)
     began = time.monotonic()
@@ -164,9 +171,9 @@ def reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) 
         "command": command,
         "versions": versions(),
         "hardware": hardware(),
-        "git_commit": git_commit(),
+        "git_commits": sorted({row.get("git_commit") or "unknown" for row in measured}),
         "seeds": setup.seeds,
-        "interval_over": experiment.interval_over,
+        "interval_over": experiment.interval_over(setup),
         "core_seconds": round(sum(row["seconds"] for row in measured), 1),
         "recipe": protocol["recipe"],
         "rules": {
@@ -189,8 +196,8 @@ def verdict(experiment: Experiment, setup: Setup, summary: Summary) -> str:
     return "pass" if all(held) else "fail"
 
 
-def _begin(experiment: Experiment, setup: Setup) -> dict[str, Any]:
-    """Write the protocol before anything is measured; refuse a folder that has another one."""
+def _begin(experiment: Experiment, setup: Setup, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Write the protocol before anything is measured; refuse a folder with measurements of another one."""
     path = setup.output / "protocol.json"
     protocol = {
         "name": experiment.name,
@@ -199,17 +206,21 @@ def _begin(experiment: Experiment, setup: Setup) -> dict[str, Any]:
         "env_id": setup.env_id,
         "recipe": experiment.recipe(setup),
         "rules": experiment.rules,
+        "presets": {name: _away_from_defaults(PRESETS[name]()) for name in ("fast", "gym", "key-to-door")},
     }
-    if path.exists():
+    if data is not None:
+        protocol["identity_of_data"] = data
+    measured = any((setup.output / "cells").glob("*.json"))
+    if path.exists() and measured:
         before = read_json(path, fix="remove the folder, or name another one with --output")
-        changed = [key for key in protocol if before.get(key) != read_back(protocol[key])]
+        changed = [key for key in protocol if key in before and before[key] != read_back(protocol[key])]
         if changed:
             raise RLTransformerError(
                 f"holds results made with another {', '.join(changed)}",
                 where=setup.output,
                 fix="name another folder with --output, or remove this one to start again",
             )
-    elif setup.output.exists() and (not setup.output.is_dir() or any(setup.output.iterdir())):
+    elif not path.exists() and setup.output.exists() and (not setup.output.is_dir() or any(setup.output.iterdir())):
         raise RLTransformerError(
             "is there already and holds no results of rlt reproduce",
             where=setup.output,
@@ -218,6 +229,18 @@ def _begin(experiment: Experiment, setup: Setup) -> dict[str, Any]:
     else:
         write_text(path, to_json(protocol))
     return protocol
+
+
+def _away_from_defaults(preset: RunConfig) -> dict[str, Any]:
+    """Return what a preset sets, by section.field: options that come to exist later do not change it."""
+    values, defaults = preset.to_dict(), RunConfig().to_dict()
+    return {
+        f"{section}.{name}": value
+        for section, options in values.items()
+        if isinstance(options, dict)
+        for name, value in options.items()
+        if value != defaults[section][name]
+    }
 
 
 def read_back(value: Any) -> Any:
@@ -233,8 +256,8 @@ def _measure_all(experiment: Experiment, setup: Setup, cells: list[Cell], jobs: 
             yield cell
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in mid-air
-    with StopSignals() as signals, ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_signals) as pool:
-        waiting = {pool.submit(_measure, experiment, cell, setup): cell for cell in cells}
+    with StopSignals() as signals, ProcessPoolExecutor(jobs, mp_context=context, initializer=_patient_worker) as pool:
+        waiting = {pool.submit(_measure_in_worker, experiment, cell, setup): cell for cell in cells}
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -243,20 +266,32 @@ def _measure_all(experiment: Experiment, setup: Setup, cells: list[Cell], jobs: 
                     cell = waiting.pop(future)
                     future.result()
                     yield cell
-        except BaseException:
-            # Cells at work are stopped in order: each saves a checkpoint and continues the next time.
+        except BaseException as error:
+            # Cells at work are stopped in order: a run in training saves a checkpoint, and continues the next time.
             processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
                 process.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
+            signals.check()  # Ctrl-C reaches the workers too, and may be noticed there first
+            if isinstance(error, BrokenProcessPool):
+                raise RLTransformerError(
+                    "a process that measured a cell was ended from outside (out of memory?); finished cells are kept",
+                    where=experiment.name,
+                    fix="repeat the command, with a smaller --jobs if memory is short",
+                ) from None
             raise
 
 
-def _leave_signals() -> None:
-    """Let the parent alone answer Ctrl-C: it ends its workers by SIGTERM."""
-    import signal
+def _patient_worker() -> None:
+    """Let a worker finish its checkpoint, however often it is asked to stop."""
+    StopSignals.patient = True
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def _measure_in_worker(experiment: Experiment, cell: Cell, setup: Setup) -> None:
+    try:
+        _measure(experiment, cell, setup)
+    except Interrupted as error:
+        os._exit(error.exit_code)  # back in the pool it would take the next cell
 
 
 def _measure(experiment: Experiment, cell: Cell, setup: Setup) -> None:
@@ -264,7 +299,7 @@ def _measure(experiment: Experiment, cell: Cell, setup: Setup) -> None:
     began = time.monotonic()
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         measures = experiment.measure(cell, setup)
-    row = {**cell, **measures, "seconds": round(time.monotonic() - began, 1)}
+    row = {**cell, **measures, "seconds": round(time.monotonic() - began, 1), "git_commit": git_commit()}
     write_text(cell_file(setup, cell), to_json(row))
 
 

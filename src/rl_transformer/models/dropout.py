@@ -18,8 +18,8 @@ _SITE = 0xD0  # keeps dropout's stream apart from every other draw of the same (
 class _MaskStream:
     """The dropout bits of one update, handed out in the order in which the model asks for them."""
 
-    def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        sequence = np.random.SeedSequence([seed, step, _SITE])
+    def __init__(self, seed: int, step: int, device: torch.device, rank: int) -> None:
+        sequence = np.random.SeedSequence([seed, step, _SITE, *([rank] if rank else [])])
         self.device = device
         if device.type == "cpu":
             self.bits = np.random.SFC64(sequence)
@@ -45,12 +45,12 @@ _stream: ContextVar[_MaskStream | None] = ContextVar("dropout_stream", default=N
 
 
 @contextmanager
-def dropout_masks(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Make every `Dropout` inside draw its masks from (seed, step) and its place in the model.
+def dropout_masks(seed: int, step: int, device: torch.device, rank: int = 0) -> Iterator[None]:
+    """Make every `Dropout` inside draw its masks from (seed, step), its place in the model, and the rank.
 
     Outside of this block dropout follows torch's global generator, as in any other module.
     """
-    token = _stream.set(_MaskStream(seed, step, device))
+    token = _stream.set(_MaskStream(seed, step, device, rank))
     try:
         yield
     finally:

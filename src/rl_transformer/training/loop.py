@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
@@ -20,12 +20,30 @@ from rl_transformer.training.checkpoint import load_checkpoint, newest_verified,
 from rl_transformer.training.losses import action_error, action_loss
 from rl_transformer.training.metrics import Metrics, Progress
 from rl_transformer.training.optimizer import WeightAverage, learning_rate, make_optimizer, trained_parameters
+from rl_transformer.training.ranks import Ranks
 from rl_transformer.training.signals import Interrupted, StopSignals
 from rl_transformer.windows.gather import WindowBatch, WindowGatherer
 from rl_transformer.windows.sampling import WindowSampler
 
 _ENTROPY_SITE = 0xE0
 _VALIDATION_WINDOWS = 2_000
+
+
+class _Objective(nn.Module):
+    """The loss as a module around the model, which is what data-parallel training takes."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[int, WindowBatch, float | None], Tensor]) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, step: int, batch: WindowBatch, num_valid: float | None) -> Tensor:
+        return self._loss(step, batch, num_valid)
+
+
+def _silent(message: str) -> None:
+    """Say nothing: another rank says it."""
+
+
 Evaluate = Callable[[int, Callable[[], None]], Mapping[str, float]]
 
 
@@ -49,14 +67,21 @@ class Trainer:
     evaluate: Evaluate | None = None
     evaluate_every: int = 10_000
     dataset_fingerprint: str = ""
-    loss: Callable[[Any, WindowBatch], Tensor] | None = None
-    """What is minimized; the loss of the actions if not given."""
+    loss: Callable[..., Tensor] | None = None
+    """What is minimized, with the arguments of `action_loss`; the loss of the actions if not given."""
+    ranks: Ranks = Ranks()  # noqa: RUF009  a constant
+    """The processes that train together; only the first writes and evaluates."""
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.model, self.config)
-        self.parameters = list(trained_parameters(self.model).values())
+        trained = trained_parameters(self.model)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in trained)  # data-parallel training waits for every other gradient
+        self.parameters = list(trained.values())
+        self.objective = self.ranks.together(_Objective(self.model, self._loss))
         self.average = WeightAverage(self.model, self.config.average_decay) if self.config.average_decay else None
         self.step = 0
+        self._signals = StopSignals()
         self._evaluated = self._saved = 0
         self._clock = time.monotonic()
 
@@ -73,8 +98,8 @@ class Trainer:
             RLTransformerError: A loss or gradient that is not finite; no update is made with it.
         """
         self.model.train()
-        with StopSignals() as signals:
-            progress = Progress(self.config.train_steps, self.step)
+        with self._signals as signals:
+            progress = Progress(self.config.train_steps, self.step, shown=self.ranks.writes)
             try:
                 self._evaluate_if_due(signals, progress)  # a signal may have cut the last one short
                 while self.step < self.config.train_steps:
@@ -92,18 +117,24 @@ class Trainer:
     def update(self, step: int) -> float:
         """Make update ``step`` and return its loss. Every random draw is a function of (seed, step)."""
         config = self.config
-        batch = self.gatherer.gather(self.sampler.draw(step, config.batch_size))
+        index = self.sampler.draw(step, config.batch_size)
+        batch = self.gatherer.gather(self.ranks.share(index))
+        num_valid = None if self.ranks.world_size == 1 else self.gatherer.count_valid(index) / self.ranks.world_size
         device = batch.states.device
         with (
-            dropout_masks(config.seed, step, device),
+            dropout_masks(config.seed, step, device, self.ranks.rank),
             torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
         ):
-            loss = self._loss(step, batch)
+            loss = self.objective(step, batch, num_valid)
         self.optimizer.zero_grad()
         loss.backward()
         limit = float("inf") if config.max_gradient_norm is None else config.max_gradient_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
-        numbers = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": learning_rate(step, config)}
+        numbers = {
+            "loss": self._agree(loss),
+            "gradient_norm": norm.item(),
+            "learning_rate": learning_rate(step, config),
+        }
         self._require_finite(step, numbers, batch)
         for group in self.optimizer.param_groups:
             group["lr"] = numbers["learning_rate"]
@@ -111,22 +142,36 @@ class Trainer:
         if self.average is not None:
             self.average.update(step)
         self.step = step
-        self.metrics.add(step, numbers)
+        if self.ranks.writes:
+            self.metrics.add(step, numbers)
         return numbers["loss"]
 
-    def _loss(self, step: int, batch: WindowBatch) -> Tensor:
+    def _agree(self, loss: Tensor) -> float:
+        """Return the loss of the whole batch, and let a signal to one process stop all of them after this update."""
+        if self.ranks.world_size == 1:
+            return loss.item()
+        received = float(self._signals.received or 0)
+        total, stops, number = self.ranks.total(loss, float(received > 0), received).tolist()
+        if stops:
+            self._signals.received = round(number / stops)
+        return total / self.ranks.world_size
+
+    def _loss(self, step: int, batch: WindowBatch, num_valid: float | None) -> Tensor:
         if self.loss is not None:
-            return self.loss(self.model, batch)
+            return self.loss(self.model, batch, num_valid=num_valid)
         weight = self.config.entropy_weight
-        return action_loss(self.model, batch, entropy_weight=weight, normals=self._normals(step, batch))
+        normals = self._normals(step, batch)
+        return action_loss(self.model, batch, num_valid=num_valid, entropy_weight=weight, normals=normals)
 
     def resume(self) -> None:
         """Continue from the newest verified checkpoint, if there is one."""
-        path = newest_verified(self.checkpoints, print)
+        say = print if self.ranks.writes else _silent
+        path = newest_verified(self.checkpoints, say)
+        self.ranks.wait()  # nobody writes before everybody has looked
         if path is None:
             # A run may have died after its first rows and before its first checkpoint.
-            if self.metrics.cut_back(0):
-                print("no usable checkpoint: starting again from step 0", flush=True)
+            if self.ranks.writes and self.metrics.cut_back(0):
+                say("no usable checkpoint: starting again from step 0")
             return
         state = load_checkpoint(path, self.model, self.optimizer, self.average)
         if state["dataset_fingerprint"] != self.dataset_fingerprint:
@@ -137,15 +182,21 @@ class Trainer:
             )
         self.step = self._saved = int(state["step"])
         self._evaluated = int(state["evaluated"])
-        self.metrics.cut_back(self.step)
-        print(f"resumed from step {self.step} ({path.name})", flush=True)
-        changed = {k: (state[k], v) for k, v in self._conditions().items() if state.get(k) != v}
+        self.ranks.wait()
+        if self.ranks.writes:
+            self.metrics.cut_back(self.step)
+        say(f"resumed from step {self.step} ({path.name})")
+        before = {"world_size": 1, **state}  # checkpoints of the first version do not say
+        changed = {k: (before[k], v) for k, v in self._conditions().items() if before.get(k) != v}
         if changed:
             told = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
-            print(f"not bit-exact with the uninterrupted run: {told}", flush=True)
+            say(f"not bit-exact with the uninterrupted run: {told}")
 
     def save(self) -> None:
         """Write a checkpoint of the current step, and the metrics up to it."""
+        if not self.ranks.writes:
+            self._saved = self.step
+            return
         self.metrics.flush()
         self.metrics.time(self.step, time.monotonic() - self._clock)
         self._clock = time.monotonic()
@@ -156,13 +207,22 @@ class Trainer:
 
     def _conditions(self) -> dict[str, str | int]:
         """What bit-exactness depends on besides the configuration."""
-        return {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": str(self.gatherer.device)}
+        device = str(self.gatherer.device)
+        world_size = self.ranks.world_size
+        return {
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": device,
+            "world_size": world_size,
+        }
 
     def _normals(self, step: int, batch: WindowBatch) -> Tensor | None:
         if not self.config.entropy_weight:
             return None
         random = np.random.default_rng([self.config.seed, step, _ENTROPY_SITE])
-        return torch.from_numpy(random.standard_normal(batch.actions.shape, dtype=np.float32)).to(batch.actions.device)
+        whole = random.standard_normal((self.config.batch_size, *batch.actions.shape[1:]), dtype=np.float32)
+        mine = whole[self.ranks.slice_of(self.config.batch_size)]
+        return torch.from_numpy(mine).to(batch.actions.device)
 
     def _require_finite(self, step: int, numbers: Mapping[str, float], batch: WindowBatch) -> None:
         bad = [name for name, value in numbers.items() if not abs(value) < float("inf")]
@@ -179,7 +239,7 @@ class Trainer:
 
     def _evaluate_if_due(self, signals: StopSignals, progress: Progress) -> None:
         due = self.step % self.evaluate_every == 0 or self.step == self.config.train_steps
-        if not due or self._evaluated == self.step or not (self.evaluate or self.validation):
+        if not due or self._evaluated == self.step or not (self.evaluate or self.validation) or not self.ranks.writes:
             return
         row: dict[str, float] = {}
         with self.policy_weights():

@@ -102,9 +102,9 @@ def _step_of(line: str) -> float:
 class Progress:
     """A bar on a terminal, a plain line now and then elsewhere."""
 
-    def __init__(self, total: int, start: int) -> None:
-        self._total, self._last_line = total, time.monotonic()
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, total: int, start: int, *, shown: bool = True) -> None:
+        self._total, self._shown, self._last_line = total, shown, time.monotonic()
+        self._terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
         self._start, self._began = start, time.monotonic()
 
@@ -113,7 +113,7 @@ class Progress:
         if self._terminal:
             self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             self._bar.update(1)
-        elif time.monotonic() - self._last_line > _LINES_EVERY_SECONDS or step == self._total:
+        elif self._shown and (time.monotonic() - self._last_line > _LINES_EVERY_SECONDS or step == self._total):
             self._last_line = time.monotonic()
             rate = (step - self._start) / max(1e-9, time.monotonic() - self._began)
             print(

@@ -15,6 +15,7 @@ from rl_transformer.models.return_model import AFTER_ACTION, ReturnModel
 from rl_transformer.training.loop import Trainer
 from rl_transformer.training.losses import masked_mean
 from rl_transformer.training.metrics import Metrics
+from rl_transformer.training.ranks import Ranks
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.gather import WindowBatch, WindowGatherer
 from rl_transformer.windows.sampling import WindowIndex, WindowSampler
@@ -45,6 +46,7 @@ def fit_return_model(
     gatherer: WindowGatherer,
     folder: Path,
     dataset: TrajectoryDataset,
+    ranks: Ranks,
 ) -> None:
     """Train a model of returns in place, with the options and the windows' seed of the policy's training.
 
@@ -61,6 +63,7 @@ def fit_return_model(
         metrics=Metrics(folder),
         dataset_fingerprint=dataset.fingerprint,
         loss=return_loss,
+        ranks=ranks,
     )
     trainer.resume()
     trainer.fit()
@@ -69,10 +72,10 @@ def fit_return_model(
     model.eval().requires_grad_(False)
 
 
-def return_loss(model: ReturnModel, batch: WindowBatch) -> Tensor:
-    """Return the mean loss of the returns-to-go over the real steps of all windows."""
+def return_loss(model: ReturnModel, batch: WindowBatch, *, num_valid: float | None = None) -> Tensor:
+    """Return the mean loss of the returns-to-go over the real steps of all windows; arguments as in `action_loss`."""
     predicted = model(batch.states, batch.actions, batch.timesteps)
-    return masked_mean(model.loss(predicted, batch.conditions[..., 0]), batch.valid_mask)
+    return masked_mean(model.loss(predicted, batch.conditions[..., 0]), batch.valid_mask, num_valid)
 
 
 @torch.inference_mode()

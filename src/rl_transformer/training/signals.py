@@ -11,15 +11,27 @@ class Interrupted(BaseException):
     """A signal asked the run to stop; ``exit_code`` is 128 plus its number."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+        super().__init__(number)
         self.exit_code = 128 + number
+        self._name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"stopped by {self._name}"
 
 
 class StopSignals:
-    """Turns the first SIGTERM or SIGINT into a flag; the second one ends the process at once."""
+    """Turns the first SIGTERM or SIGINT into a flag; the second one ends the process at once.
+
+    Where a parent passes signals on, a process may get the same wish twice: it can set ``patient``,
+    and then only the first one counts.
+    """
+
+    patient = False
 
     def __init__(self) -> None:
         self.received: int | None = None
+        """The signal to stop by: this process's own, or one that another process was sent."""
+        self._own: int | None = None
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -37,9 +49,11 @@ class StopSignals:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self._own is not None:
+            if self.patient:
+                return
             os._exit(128 + number)
-        self.received = number
+        self._own = self.received = number
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal came: for loops that hold nothing to save."""

@@ -83,6 +83,11 @@ class WindowGatherer:
         self._scaling = scaling.to(self.device)
         self._scales = list(condition_scales)
 
+    def count_valid(self, index: WindowIndex) -> int:
+        """Return how many real steps the windows at ``index`` hold."""
+        ends = self._offsets[torch.from_numpy(index.trajectories + 1).to(self._home)].cpu().numpy()
+        return int(np.minimum(ends - index.rows, self.window_length).sum())
+
     def set_conditions(self, conditions: Sequence[np.ndarray]) -> None:
         """Ask for other values from now on: (N,) each, not scaled, in the order of ``condition_scales``."""
         self._conditions = [torch.from_numpy(column).to(self._home) for column in conditions]
