@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from rl_transformer.cli import commands
-from rl_transformer.cli.train import add_train_arguments, run_train
+from rl_transformer.cli.train import add_sweep_arguments, add_train_arguments, run_sweep, run_train
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.training.signals import Interrupted
 
@@ -29,6 +29,7 @@ _COMMANDS = {
         "Show what a data set holds and what is wrong with it.",
     ),
     "train": (add_train_arguments, run_train, "Train a policy from logged data."),
+    "sweep": (add_sweep_arguments, run_sweep, "Search options; several processes may share a search."),
     "evaluate": (commands.add_evaluate_arguments, commands.run_evaluate, "Score a policy in a live environment."),
     "collect": (
         commands.add_collect_arguments,

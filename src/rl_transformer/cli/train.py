@@ -1,4 +1,4 @@
-"""`rlt train`: every field of the configuration is an option; a few have short flags."""
+"""`rlt train` and `rlt sweep`: every field of the configuration is an option; a few have short flags."""
 
 from __future__ import annotations
 
@@ -27,23 +27,30 @@ FLAGS = {
 
 
 def add_train_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    """Declare the short flags and one option a field, with the named preset's values as defaults."""
-    named = [argument for argument in arguments[:2] if argument in PRESETS]
-    config = preset(named[0] if named else "gym")
-    parser.add_argument("preset", choices=list(PRESETS), help="The recipe; the defaults below are its own.")
-    parser.add_argument("--output", help="The run folder; must be empty or new.", required=True)
-    hints = get_type_hints(RunConfig)
-    for flag, (section, name, text) in FLAGS.items():
-        kind = get_type_hints(hints[section])[name]
-        parser.add_argument(
-            f"--{flag.replace('_', '-')}", type=kind | None, default=None, help=f"{text} Sets {section}.{name}."
-        )
+    """Declare the options of `rlt train`."""
+    add_recipe_arguments(parser, arguments)
     parser.add_argument(
         "--json", type=str | None, default=None, help="Write where the policy is, and its hash, to this file."
     )
     parser.add_argument(
         "--resume", action="store_true", help="Continue the run in the folder, or start it if there is none."
     )
+
+
+def add_recipe_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the short flags and one option a field, with the named preset's values as defaults."""
+    named = [argument for argument in arguments[:2] if argument in PRESETS]
+    config = preset(named[0] if named else "gym")
+    parser.add_argument("preset", choices=list(PRESETS), help="The recipe; the defaults below are its own.")
+    parser.add_argument(
+        "--output", help="The folder; must be empty or new, or hold what this command may continue.", required=True
+    )
+    hints = get_type_hints(RunConfig)
+    for flag, (section, name, text) in FLAGS.items():
+        kind = get_type_hints(hints[section])[name]
+        parser.add_argument(
+            f"--{flag.replace('_', '-')}", type=kind | None, default=None, help=f"{text} Sets {section}.{name}."
+        )
     parser.add_argument(
         "--config", action="config", help="Options from a YAML or JSON file, such as a run's config.json."
     )
@@ -78,13 +85,55 @@ def field_texts(cls: type) -> dict[str, str]:
     return texts
 
 
+def add_sweep_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt sweep`."""
+    add_recipe_arguments(parser, arguments)
+    parser.add_argument("--space", required=True, help="YAML file: which options to search, and where.")
+    parser.add_argument("--trials", type=int, required=True, help="Trials in all, those of earlier calls included.")
+    parser.add_argument("--json", type=str | None, default=None, help="Write all trials, the best first, to this file.")
+
+
+def run_sweep(args: Any, arguments: Sequence[str]) -> None:
+    """Search options."""
+    config = _resolved(args, arguments)
+    from rl_transformer.files import check_writable, to_json, write_text
+    from rl_transformer.sweep import read_space, sweep
+
+    check_writable(args.json)
+    if args.trials < 1:
+        raise RLTransformerError(f"{args.trials} is not positive", where="--trials", fix="give 1 or more")
+    result = sweep(config, read_space(Path(args.space), config), num_trials=args.trials)
+    print(f"best: trial {result['best']['trial']}, {result['best']['options']}, score {result['best']['score']:.4g}")
+    if args.json:
+        write_text(Path(args.json), to_json(result))
+
+
 def run_train(args: Any, arguments: Sequence[str]) -> None:
-    """Merge flags, options and file into one configuration, and train."""
+    """Train a policy."""
+    config = _resolved(args, arguments)
+    from rl_transformer.files import check_writable, to_json, write_text
+    from rl_transformer.policy import load_policy
+    from rl_transformer.run import train
+
+    check_writable(args.json)
+    folder = train(config, resume=args.resume)
+    print(f"policy: {folder / 'policy'}")
+    if args.json:
+        content = {
+            "output": str(folder),
+            "policy": load_policy(folder).content_hash,
+            "train_steps": config.training.train_steps,
+        }
+        write_text(Path(args.json), to_json(content))
+
+
+def _resolved(args: Any, arguments: Sequence[str]) -> RunConfig:
+    """Merge flags, options and file into one configuration."""
     if arguments[1:2] != [args.preset]:
         raise RLTransformerError(
             f"the preset {args.preset} stands after options, whose defaults depend on it",
-            where="rlt train",
-            fix=f"write it first: rlt train {args.preset} ...",
+            where=f"rlt {arguments[0]}",
+            fix=f"write it first: rlt {arguments[0]} {args.preset} ...",
         )
     values = {f.name: args[f.name].as_dict() for f in fields(RunConfig) if f.name != "output"}
     in_files = _file_values(arguments)
@@ -102,21 +151,7 @@ def run_train(args: Any, arguments: Sequence[str]) -> None:
                     fix="give only one of them",
                 )
         values[section][name] = given
-    config = RunConfig.from_dict({**values, "output": args.output})
-    from rl_transformer.files import check_writable, to_json, write_text
-    from rl_transformer.policy import load_policy
-    from rl_transformer.run import train
-
-    check_writable(args.json)
-    folder = train(config, resume=args.resume)
-    print(f"policy: {folder / 'policy'}")
-    if args.json:
-        content = {
-            "output": str(folder),
-            "policy": load_policy(folder).content_hash,
-            "train_steps": config.training.train_steps,
-        }
-        write_text(Path(args.json), to_json(content))
+    return RunConfig.from_dict({**values, "output": args.output})
 
 
 def _is_given(arguments: Sequence[str], option: str) -> bool:
