@@ -14,13 +14,13 @@ EXPERIMENTS = {
     "key-to-door": "key_to_door:KeyToDoor",
     "graph": "graph:Graph",
     "context": "context:Context",
-    "delayed": "control:Delayed",
-    "percent-bc": "control:PercentBC",
-    "return-control": "control:ReturnControl",
+    "delayed": "rivals:Delayed",
+    "percent-bc": "rivals:PercentBC",
+    "return-control": "return_control:ReturnControl",
     "gambling": "traps:Gambling",
     "stitching": "traps:Stitching",
     "locomotion": "locomotion:Locomotion",
-    "small-data": "control:SmallData",
+    "small-data": "rivals:SmallData",
 }
 
 
