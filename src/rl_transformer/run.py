@@ -71,14 +71,7 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.d
     rule = ReturnRule.for_data(dataset, scale=counted.scale, update=counted.update, reward_clip=counted.reward_clip)
     returns = rule.totals(dataset)
     learned, held_out = choose_trajectories(dataset, returns, config)
-
-    longest = int(dataset.lengths[learned].max())
-    if config.windows.start == "first" and longest > config.windows.context_length:
-        raise RLTransformerError(
-            f"an episode has {longest} steps, and windows that begin with it end after {config.windows.context_length}",
-            where="windows.start",
-            fix=f"set windows.start to any, or windows.context_length to {longest}",
-        )
+    check_windows(int(dataset.lengths[learned].max()), config)
 
     # Model: sizes follow from the data. The seed alone decides the initial weights.
     spec = policy_spec(dataset, rule, returns[learned], config)
@@ -133,18 +126,30 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.d
     if ranks.writes and (told := policy.warning_about(config.evaluation.target_returns)):
         print(told, flush=True)
     trainer.fit()
-    if not ranks.writes:
-        return
+    if ranks.writes:
+        finish(folder, config, policy, trainer, live_score)
 
-    # Policy: weights, units and rules in one folder.
+
+def finish(folder: Path, config: RunConfig, policy: Policy, trainer: Trainer, live_score: LiveScore | None) -> None:
+    """Write the policy (weights, units and rules in one folder), its report, and that the run is finished."""
     with trainer.policy_weights():
-        merge_trunk(model)
+        merge_trunk(policy.model)
         policy.save(folder / "policy")
         if live_score is not None:
             trainer.metrics.flush()
             report = live_score.report or live_score.run()  # none if the run was resumed after its last evaluation
             write_text(folder / "report.json", to_json({**report.to_dict(), "while_training": last_and_best(folder)}))
     mark_finished(folder, config)
+
+
+def check_windows(longest: int, config: RunConfig) -> None:
+    """Refuse windows that would never see how an episode ends."""
+    if config.windows.start == "first" and longest > config.windows.context_length:
+        raise RLTransformerError(
+            f"an episode has {longest} steps, and windows that begin with it end after {config.windows.context_length}",
+            where="windows.start",
+            fix=f"set windows.start to any, or windows.context_length to {longest}",
+        )
 
 
 def choose_trajectories(

@@ -125,7 +125,8 @@ class KeyToDoor(Experiment):
     )
     unknown = (
         "The paper's rooms, observations, model sizes, seeds, and what its %BC keeps. Equality with its figures is therefore no rule.",
-        "Whether anything in this task shows that returns are worth more than filtering: %BC knows which walks to keep.",
+        "Whether anything in this task shows that returns are worth more than filtering: %BC knows which walks to keep, and "
+        "cloning under DT's sampler mostly sees successes too. What only DT can do is to fail when it is asked for 0.",
     )
 
     def interval_over(self, setup: Setup) -> str:
