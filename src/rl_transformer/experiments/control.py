@@ -211,6 +211,6 @@ class ControlExperiment(Experiment):
 
 def told_gap(gap: Mapping[str, Any]) -> str:
     """Return a paired difference with its interval as text."""
-    if gap["interval"] is None:
-        return f"difference {gap['mean']:+.3g}, one seed"
-    return f"difference {gap['mean']:+.3g} [{gap['interval'][0]:+.3g}, {gap['interval'][1]:+.3g}]"
+    numbers = [gap["mean"], *(gap["interval"] or [])]
+    mean, *interval = (f"{x:+.0f}" if abs(x) >= 100 else f"{x:+.3g}" for x in numbers)
+    return f"difference {mean} [{', '.join(interval)}]" if interval else f"difference {mean}, one seed"
