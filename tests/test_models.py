@@ -18,7 +18,9 @@ from rl_transformer.models.behavior_cloning import BehaviorCloningModel
 from rl_transformer.models.config import ACTIVATIONS
 from rl_transformer.models.decision_transformer import num_parameters
 from rl_transformer.models.dropout import Dropout, dropout_masks
+from rl_transformer.models.gpt2 import causal_mask
 from rl_transformer.models.heads import make_action_head
+from rl_transformer.models.stream import TokenStream
 
 T = 6
 SMALL = {"state_dim": 3, "act_dim": 2, "hidden_size": 16, "n_layer": 2, "n_head": 2, "max_ep_len": 50}
@@ -31,6 +33,7 @@ VARIANTS = {
     "gaussian": {"action_head": "gaussian"},
     "images": {"image_shape": (1, 36, 36)},
     "position vector": {"constant_position": True},
+    "streaming": {"attention_span": T},
 }
 
 
@@ -101,6 +104,36 @@ def test_acting_computes_the_numbers_of_the_complete_forward(variant):
     torch.testing.assert_close(
         model.predict_actions(states, actions, conditions, timesteps), complete.action_preds, atol=1e-6, rtol=0
     )
+
+
+def test_streaming_attention_sees_its_span_in_every_layer_and_no_further():
+    """With span 2 and 2 layers a prediction at t sees t, t - 1 and, through t - 1, t - 2."""
+    model = make("streaming", attention_span=2)
+    given = inputs(model.config)
+    before = model.predict_actions(*given)
+    for t in range(T):
+        changed = list(given)
+        changed[0] = changed_at(given[0], t)
+        moved = (model.predict_actions(*changed) - before).abs().amax(dim=(0, 2)) > 1e-6
+        assert moved.tolist() == [t <= step <= t + 2 for step in range(T)]
+    naive = torch.tensor([[j <= i and i // 3 - j // 3 < 2 for j in range(3 * T)] for i in range(3 * T)])
+    assert torch.equal(causal_mask(3 * T, 2, 3, torch.device("cpu"))[0, 0] == 0, naive)
+
+
+@pytest.mark.parametrize("variant", ["published", "added condition", "no condition", "two conditions", "discrete"])
+@torch.inference_mode()
+def test_streamed_actions_are_those_of_the_whole_history(variant):
+    """Kept keys and values give, over 1,000 steps, what a forward pass over the whole episode gives."""
+    model, length = make(variant, attention_span=5, max_ep_len=1000), 1000
+    given = inputs(model.config, batch=3, length=length)
+    expected = model.predict_actions(*given)
+    stream = TokenStream(model.config, 3, torch.device("cpu"))
+    rows = np.arange(3)
+    for t in range(length):
+        live = rows if t % 7 else rows[::-1].copy()  # in whatever order they come
+        stream.begin(live, np.full(3, t))
+        pair = [column[live.copy()][:, [max(0, t - 1), t]] for column in given]
+        torch.testing.assert_close(model.predict_next(*pair, stream), expected[live.copy(), t], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -27,6 +27,8 @@ KINDS = {
     "clipped": {"returns": {"reward_clip": 0.4}},
     "cloning": {"model": {"conditions": []}},
     "mlp": {"model": {"arch": "behavior_cloning"}},
+    "streaming": {"model": {"attention": "streaming"}},
+    "streaming added": {"model": {"attention": "streaming", "condition_entry": "added"}},
     "gaussian sample": {"model": {"action_head": "gaussian"}, "policy": {"action_selection": "sample"}},
 }
 
@@ -72,7 +74,7 @@ def test_sessions_feed_the_model_what_training_windows_hold(kind, tmp_path, monk
             session.act(trajectory.observations[t])
             # What training saw is the logged action, whatever the untrained policy would do.
             logged = policy.scaling.actions(torch.from_numpy(trajectory.actions[t]))
-            session._batch._actions[0, t % context] = logged
+            session._batch._history.columns["actions"][t % context] = logged
             session.observe(float(trajectory.rewards[t]))
             start = max(0, t + 1 - context)
             length = t + 1 - start
@@ -82,7 +84,7 @@ def test_sessions_feed_the_model_what_training_windows_hold(kind, tmp_path, monk
             ):
                 steps = length - 1 if name == "actions" else length  # the newest action is not yet made
                 torch.testing.assert_close(
-                    mine[:, :steps], theirs[:, :steps], atol=1e-5, rtol=1e-5, msg=f"{name} at {t}"
+                    mine[:1, :steps], theirs[:, :steps], atol=1e-5, rtol=1e-5, msg=f"{name} at {t}"
                 )
 
 
@@ -189,7 +191,7 @@ def test_image_sessions_stack_frames_as_the_gather_does(tmp_path, monkeypatch):
     session = policy.session(0.0)
     for t in range(6):
         session.act(frames[t])
-        assert torch.equal(session._batch._states[0, t % 5], expected[t])
+        assert torch.equal(session._batch._history.columns["states"][t % 5], expected[t])
         session.observe(0.0)
 
 
@@ -237,7 +239,7 @@ def test_actions_stay_in_their_bounds_without_tanh_too(tmp_path):
     torch.nn.init.constant_(policy.model.predict_action[0].bias, 50.0)
     session = policy.session(5.0)
     assert session.act(np.zeros(2)).tolist() == [1.0]
-    assert session._batch._actions[0, 0].tolist() == [1.0]  # the context holds what was done
+    assert session._batch._history.columns["actions"][0].tolist() == [1.0]  # the context holds what was done
 
 
 def test_a_refused_act_leaves_the_session_as_it_was(tmp_path):
@@ -252,7 +254,8 @@ def test_a_refused_act_leaves_the_session_as_it_was(tmp_path):
         assert clean.act(frame) == tried.act(frame)
         clean.observe(0.0)
         tried.observe(0.0)
-    assert torch.equal(clean._batch._states, tried._batch._states)
+    for name, column in clean._batch._history.columns.items():
+        assert torch.equal(column, tried._batch._history.columns[name])
 
 
 def test_a_batch_of_sessions_refuses_rows_that_do_not_fit(tmp_path):

@@ -68,6 +68,9 @@ class ModelConfig:
     """Standard deviation of the initial timestep table."""
     frame_stack: int = 1
     """Images that make one state, the newest last."""
+    attention: Literal["window", "streaming"] = "window"
+    """What a token sees: the window up to itself, as published; or, in every layer, the last context_length timesteps
+    (streaming: an action then costs one timestep's tokens instead of a window's)."""
     embedding: Literal["linear", "mlp"] = "linear"
     """What embeds vectors and reads actions out: one linear layer, as published, or an MLP of two (LaMo)."""
 
@@ -77,7 +80,9 @@ class WindowConfig:
     """Which pieces of episodes the model learns from."""
 
     context_length: int = 20
-    """Timesteps a prediction may see."""
+    """Timesteps a prediction may see; with streaming attention, in each layer."""
+    window_length: int | None = None
+    """Timesteps of a training window: context_length if not given, three times that with streaming attention."""
     start: Literal["any", "first"] = "any"
     """Where windows begin: at any step, as published, or with the episode."""
     return_balance: float = 0.0
@@ -214,6 +219,12 @@ class RunConfig:
         return config
 
     @property
+    def window_length(self) -> int:
+        """Timesteps of a training window."""
+        longer = _STREAMING_WINDOWS if self.model.attention == "streaming" else 1
+        return self.windows.window_length or longer * self.windows.context_length
+
+    @property
     def needs_return_model(self) -> bool:
         """Whether a model of returns is trained beside the policy."""
         return self.returns.predict or self.returns.label == "expected" or self.policy.target == "generated"
@@ -267,10 +278,12 @@ def _set(config: Any, name: str, value: Any, where: object) -> None:
         _set(section, inner, inner_value, where)
 
 
+_STREAMING_WINDOWS = 3  # times the context
+
 _POSITIVE = (
     "training.train_steps", "training.batch_size", "training.learning_rate", "training.checkpoint_every",
     "training.keep_checkpoints", "training.threads", "training.max_gradient_norm", "training.lora_rank",
-    "windows.context_length", "returns.scale", "returns.reward_clip", "model.frame_stack", "model.hidden_size",
+    "windows.context_length", "windows.window_length", "returns.scale", "returns.reward_clip", "model.frame_stack", "model.hidden_size",
     "model.n_layer", "model.n_head", "model.n_inner", "model.max_ep_len", "dataset.max_trajectories",
     "evaluation.num_episodes", "evaluation.every",
 )  # fmt: skip
@@ -342,9 +355,23 @@ def _impossible_together(c: RunConfig) -> Iterator[tuple[str, str, str]]:
     for option, default in {"returns.label": "realized", "policy.target": "asked"}.items():
         if not conditioned and _get(c, option) != default:
             yield option, "this policy is not conditioned on a return", f"leave it {default}"
-    for option, default in {"returns.predict": False, "training.trunk": "full", "model.embedding": "linear"}.items():
+    for option, default in {
+        "returns.predict": False,
+        "training.trunk": "full",
+        "model.embedding": "linear",
+        "model.attention": "window",
+    }.items():
         if m.arch == "behavior_cloning" and _get(c, option) != default:
             yield option, "the MLP of behavior_cloning has no such part", f"leave it {default}"
+    if m.attention == "streaming" and c.needs_return_model:
+        problem = "a model of returns reads whole windows, and streaming keeps none"
+        yield "model.attention", problem, "use window"
+    if m.attention == "window" and c.window_length != c.windows.context_length:
+        problem = f"windows of {c.window_length} timesteps would train on more than the {c.windows.context_length} seen while acting"
+        yield "windows.window_length", problem, "leave it out, or set model.attention to streaming"
+    if c.window_length < c.windows.context_length:
+        problem = f"windows of {c.window_length} timesteps never fill a context of {c.windows.context_length}"
+        yield "windows.window_length", problem, "give context_length or more"
     if c.policy.action_selection == "sample" and m.action_head == "continuous":
         problem = "the continuous head has no distribution to sample from"
         yield "policy.action_selection", problem, "use greedy, or model.action_head gaussian"

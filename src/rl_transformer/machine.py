@@ -20,10 +20,10 @@ from rl_transformer.errors import RLTransformerError
 _PACKAGES = ("rl-transformer", "torch", "numpy", "gymnasium", "mujoco")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what computes a score; MuJoCo's alone changes returns."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions of what computes a score (MuJoCo's alone changes returns), and of further packages."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

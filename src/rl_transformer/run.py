@@ -63,10 +63,34 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
 
 
 def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.device, ranks: Ranks) -> None:
-    folder = Path(config.output)
-
-    # Data: columns over all steps, and which episodes to learn from.
     dataset = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
+    policy, trainer, live_score = assemble(config, dataset, device, ranks)
+    folder = trainer.folder
+
+    # From the newest checkpoint, if there is one, up to train_steps. Nothing was written so far.
+    trainer.resume()
+    if ranks.writes:
+        write_run_files(folder, config, dataset_fingerprint=dataset.fingerprint)
+    if policy.return_model is not None:
+        sampler, gatherer, scale = trainer.sampler, trainer.gatherer, policy.spec.return_rule.scale
+        fit_return_model(policy.return_model, config, sampler, gatherer, folder / "return_model", dataset, ranks)
+        if config.returns.label == "expected":
+            expected = predicted_returns(policy.return_model, gatherer, dataset.offsets)
+            gatherer.set_conditions([(expected * scale).astype(np.float32)])
+            learned = np.sort(sampler.trajectories)
+            policy.spec = suggesting(policy.spec, config, expected[dataset.offsets[learned]] * scale)
+    if ranks.writes and (told := policy.warning_about(config.evaluation.target_returns)):
+        print(told, flush=True)
+    trainer.fit()
+    if ranks.writes:
+        finish(folder, config, policy, trainer, live_score)
+
+
+def assemble(
+    config: RunConfig, dataset: TrajectoryDataset, device: torch.device, ranks: Ranks
+) -> tuple[Policy, Trainer, LiveScore | None]:
+    """Put the parts of a run together; nothing is written, and the training has not begun."""
+    # Data: columns over all steps, and which episodes to learn from.
     counted = config.returns
     rule = ReturnRule.for_data(dataset, scale=counted.scale, update=counted.update, reward_clip=counted.reward_clip)
     returns = rule.totals(dataset)
@@ -87,7 +111,7 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.d
         dataset,
         conditions=[rule.column(dataset)] if spec.conditioned or return_model else [],
         condition_scales=[rule.scale] if spec.conditioned or return_model else [],
-        window_length=spec.context_length,
+        window_length=config.window_length,
         max_timesteps=spec.model.max_ep_len,
         scaling=scaling,
         frame_stack=spec.frame_stack,
@@ -98,8 +122,9 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.d
         dataset.offsets, learned, **options, return_balance=config.windows.return_balance, episode_returns=returns
     )
 
-    # Training: from the newest checkpoint, if there is one, up to train_steps. Nothing was written so far.
-    policy = Policy(spec, model, scaling.to(device), return_model)
+    # Training: the loop over all of it, and what it tells of the policy while it runs.
+    folder = Path(config.output)
+    policy = Policy(spec, model, scaling.to(device), None if return_model is None else return_model.to(device))
     live_score = LiveScore(policy, config) if config.evaluation.env_id and ranks.writes else None
     trainer = Trainer(
         model=model,
@@ -114,20 +139,7 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.d
         dataset_fingerprint=dataset.fingerprint,
         ranks=ranks,
     )
-    trainer.resume()
-    if ranks.writes:
-        write_run_files(folder, config, dataset_fingerprint=dataset.fingerprint)
-    if return_model is not None:
-        fit_return_model(return_model.to(device), config, sampler, gatherer, folder / "return_model", dataset, ranks)
-        if config.returns.label == "expected":
-            expected = predicted_returns(return_model, gatherer, dataset.offsets)
-            gatherer.set_conditions([(expected * rule.scale).astype(np.float32)])
-            policy.spec = suggesting(spec, config, expected[dataset.offsets[learned]] * rule.scale)
-    if ranks.writes and (told := policy.warning_about(config.evaluation.target_returns)):
-        print(told, flush=True)
-    trainer.fit()
-    if ranks.writes:
-        finish(folder, config, policy, trainer, live_score)
+    return policy, trainer, live_score
 
 
 def finish(folder: Path, config: RunConfig, policy: Policy, trainer: Trainer, live_score: LiveScore | None) -> None:
@@ -144,11 +156,12 @@ def finish(folder: Path, config: RunConfig, policy: Policy, trainer: Trainer, li
 
 def check_windows(longest: int, config: RunConfig) -> None:
     """Refuse windows that would never see how an episode ends."""
-    if config.windows.start == "first" and longest > config.windows.context_length:
+    if config.windows.start == "first" and longest > config.window_length:
+        longer = "context_length" if config.model.attention == "window" else "window_length"
         raise RLTransformerError(
-            f"an episode has {longest} steps, and windows that begin with it end after {config.windows.context_length}",
+            f"an episode has {longest} steps, and windows that begin with it end after {config.window_length}",
             where="windows.start",
-            fix=f"set windows.start to any, or windows.context_length to {longest}",
+            fix=f"set windows.start to any, or windows.{longer} to {longest}",
         )
 
 
@@ -221,6 +234,7 @@ def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarra
         conditions=() if m.arch == "behavior_cloning" else tuple(m.conditions),
         action_head=head,
         image_shape=image_shape,
+        attention_span=config.windows.context_length if m.attention == "streaming" else None,
         **{name: getattr(m, name) for name in _SAME_NAMES},
     )
     spec = PolicySpec(

@@ -83,6 +83,49 @@ def run_reproduce(args: Any, arguments: Sequence[str]) -> None:
         write_text(Path(args.json), to_json(result))
 
 
+def add_bench_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt bench`."""
+    from rl_transformer.benchmarks import OPTIONS
+
+    def told(option: str) -> str:
+        return ", ".join(f"{name}: {known[option]}" for name, known in OPTIONS.items() if option in known)
+
+    parser.add_argument("name", help=f"{', '.join(OPTIONS)}.")
+    for flag, kind, text in (
+        ("--repeats", int, "Rounds in which the sides take turns"),
+        ("--store-steps", int, "Steps of the store on disk"),
+        ("--num-episodes", int, "Episodes a target, ours"),
+        ("--baseline-episodes", int, "Episodes a target, baseline"),
+        ("--policy", str, "Folder of a policy trained with the preset gym"),
+        ("--streaming", str, "Folder of a policy with streaming attention, to time as well"),
+        ("--env-id", str, "Its environment"),
+    ):
+        option = flag[2:].replace("-", "_")
+        parser.add_argument(flag, type=kind | None, default=None, help=f"{text}. If not given: {told(option)}.")
+    parser.add_argument("--target-return", nargs="+", type=float, default=None, help="evaluate: returns to ask for.")
+    parser.add_argument("--sizes", nargs="+", type=str, default=None, help="train: hopper, gpt2-small, atari.")
+    parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; torch's default if not given.")
+    parser.add_argument("--json", type=str | None, default=None, help="Write the rows to this file.")
+
+
+def run_bench(args: Any, arguments: Sequence[str]) -> None:
+    """Time ours against the published loop."""
+    from rl_transformer.benchmarks import bench
+    from rl_transformer.files import check_writable, to_json, write_text
+    from rl_transformer.machine import cpu_threads
+
+    check_writable(args.json)
+    options = {name: value for name, value in vars(args).items() if name not in ("name", "json", "threads")}
+    with cpu_threads(args.threads):
+        rows = bench(args.name, **options)
+    for row in rows:
+        about = ", ".join(str(row[key]) for key in ("what", "size", "dtype", "baseline_dtype") if key in row)
+        ours, baseline = row["ours"]["median_ms"], row["baseline"]["median_ms"]
+        print(f"{args.name}: {about}: ours {ours:g} ms, baseline {baseline:g} ms, ratio {row['ratio']:g}")
+    if args.json:
+        write_text(Path(args.json), to_json(rows[0] if len(rows) == 1 else rows))
+
+
 def add_inspect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     """Declare the options of `rlt inspect`."""
     parser.add_argument("uri", help="minari:NAMESPACE/NAME-v0, d4rl:FILE.hdf5 or rlt:FOLDER.")

@@ -23,6 +23,7 @@ _COMMANDS = {
         commands.run_reproduce,
         "Rerun an experiment of the papers, and judge it by a rule written before.",
     ),
+    "bench": (commands.add_bench_arguments, commands.run_bench, "Time ours against the published loop, in one run."),
     "inspect": (
         commands.add_inspect_arguments,
         commands.run_inspect,

@@ -84,6 +84,8 @@ class DecisionTransformerConfig:
     """(channels, height, width) of uint8 image observations, frames stacked; None for vectors."""
     embedding: str = "linear"
     """linear (as published) or mlp: what embeds vectors and reads actions out (LaMo)."""
+    attention_span: int | None = None
+    """Streaming attention: in every layer a token sees the last so many timesteps; None: the whole window."""
     constant_position: bool = False
     """Keep the one position vector that transformers' port adds to every token."""
     timestep_initializer_range: float = 1.0
@@ -126,6 +128,8 @@ class DecisionTransformerConfig:
                 yield f"{name}={getattr(self, name)} is not in [0, 1)", "choose a probability below 1"
         if self.add_cross_attention:
             yield "add_cross_attention is set, and there is no second sequence", "leave it False"
+        if self.attention_span is not None and self.attention_span < 1:
+            yield f"attention_span={self.attention_span} is not positive", "give 1 or more, or None"
         if len(set(self.conditions)) < len(self.conditions):
             yield f"conditions {list(self.conditions)} repeat a name", "name each condition once"
 

@@ -19,6 +19,7 @@ from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder
 from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, rows_around
 from rl_transformer.models.heads import make_action_head
 from rl_transformer.models.hf_layout import load_model, save_model
+from rl_transformer.models.stream import TokenStream
 
 
 @dataclass
@@ -121,6 +122,22 @@ class DecisionTransformerModel(nn.Module):
             return self.predict_action(self.encoder.run_at(tokens, slice(first, None, stride)))
         rows, place = rows_around(at * stride + first, tokens.shape[1])
         return self.predict_action(self.encoder.run_at(tokens, rows))[:, place]
+
+    def predict_next(
+        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, stream: TokenStream
+    ) -> Tensor:
+        """Return the action head's parameters (B, parameters) at the newest observation, by streaming attention.
+
+        Args:
+            states: (B, 2, ...) the timestep before and this one; so are the others, as in `predict_actions`.
+            actions: The first is the last action; the second is not looked at.
+            conditions: Scaled.
+            timesteps: Whole numbers below max_ep_len.
+            stream: Tokens before these, of the same sessions; `TokenStream.begin` was called.
+        """
+        per_step = self.config.tokens_per_timestep
+        new = self.tokens(states, actions, conditions, timesteps)[:, per_step - 1 : -1]
+        return self.predict_action(self.encoder.run_next(new, stream))[:, -1]  # of all of them: see SAME_SUMS_FROM
 
     def forward(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.dropout import Dropout
 from rl_transformer.models.hf_layout import load_trunk, save_trunk
+from rl_transformer.models.stream import TokenStream
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -74,21 +76,40 @@ class Attention(nn.Module):
         else:
             query = self.c_attn(queries, slice(0, self.width))
             key, value = self.c_attn(x, slice(self.width, None)).split(self.width, dim=2)
+        return self._mix(query, key, value, mask, need_weights)
+
+    def stream(self, x: Tensor, stream: TokenStream, layer: int, mask: Tensor) -> Tensor:
+        """Attend from new tokens (R, P, E) to those that the stream has kept, themselves included."""
+        query, key, value = self.c_attn(x).split(self.width, dim=2)
+        key, value = stream.put(layer, key, value)
+        return self._mix(query, key, value, mask, need_weights=False)[0]
+
+    def _mix(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
         query, key, value = self._split(query), self._split(key), self._split(value)
         weights = None
-        if need_weights or self.attn_dropout.active or self.upcast:
-            weights = self._weights(query, key, mask).to(value.dtype)
-            mixed = self.attn_dropout(weights) @ value
+        # On CPUs torch's fused attention is no faster at these lengths, slower backwards in bfloat16, and sums few
+        # queries in an order that depends on the size of the batch.
+        if need_weights or self.attn_dropout.active or self.upcast or query.device.type == "cpu":
+            weights = self._weights(query, key, mask)
+            mixed = self.attn_dropout(weights).to(value.dtype) @ value
+            weights = weights.to(value.dtype)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype), scale=self.scale)
         return self.c_proj(mixed.transpose(1, 2).flatten(2)), weights
 
     def _weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """Return softmax(scale * query key^T + mask), (B, H, Q, L) in float32."""
         if self.upcast:
             with torch.autocast(query.device.type, enabled=False):
                 return torch.softmax(query.float() @ key.float().transpose(-1, -2) * self.scale + mask, dim=-1)
-        scores = torch.matmul(query * self.scale, key.transpose(-1, -2))
-        return torch.softmax(scores + mask.to(scores.dtype), dim=-1)
+        by_head = mask.expand(-1, self.n_head, -1, -1).flatten(0, 1) if len(mask) > 1 else mask[0]
+        scores = torch.baddbmm(
+            by_head.to(query.dtype), query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=self.scale
+        )
+        # In float32, also under autocast: CPUs are slow at it in bfloat16.
+        return torch.softmax(scores.float(), dim=-1).unflatten(0, query.shape[:2])
 
 
 class MLP(nn.Module):
@@ -122,34 +143,51 @@ class Block(nn.Module):
         normed = self.ln_1(hidden)
         attended, weights = self.attn(normed, None if rows is None else normed[:, rows], mask, need_weights)
         hidden = hidden if rows is None else hidden[:, rows]
+        return self._after(hidden, attended), weights
+
+    def stream(self, hidden: Tensor, stream: TokenStream, layer: int, mask: Tensor) -> Tensor:
+        """Return new tokens (R, P, E) after this block."""
+        return self._after(hidden, self.attn.stream(self.ln_1(hidden), stream, layer, mask))
+
+    def _after(self, hidden: Tensor, attended: Tensor) -> Tensor:
         hidden = self.dropout.add_to(hidden, attended)
-        return self.dropout.add_to(hidden, self.mlp(self.ln_2(hidden))), weights
+        return self.dropout.add_to(hidden, self.mlp(self.ln_2(hidden)))
 
 
-SAME_SUMS_FROM = 4
+SAME_SUMS_FROM = 12
+"""A matrix product of few rows is summed in another order on CPUs (MKL; tried with 1 to 8 threads): of fewer than
+four, and of other numbers below this where threads share them, but not of four or eight. Acting computes
+so many rows at least, so that an action is the same to the bit whether its episode acts alone or among others."""
 
 
 def rows_around(index: int, length: int) -> tuple[slice, int]:
     """Return four neighboring rows (if there are so many) that hold ``index``, and its place among them.
 
-    A matrix product of fewer than four rows is summed in another order on CPUs. Computing four rows
-    where one is wanted costs next to nothing and makes an action the same to the bit, whether its
-    episode acts alone or among others.
+    Computing four rows where one is wanted costs next to nothing; see `SAME_SUMS_FROM`.
     """
-    begin = max(0, index + 1 - SAME_SUMS_FROM)
-    return slice(begin, min(length, begin + SAME_SUMS_FROM)), index - begin
+    begin = max(0, index + 1 - 4)
+    return slice(begin, min(length, begin + 4)), index - begin
 
 
-def causal_mask(length: int, valid: Tensor | None, *, device: torch.device) -> Tensor:
-    """Return what each token must not see, to be added to the scores: (B or 1, 1, L, L).
+@lru_cache(maxsize=64)
+def causal_mask(length: int, span: int | None, per_step: int, device: torch.device) -> Tensor:
+    """Return what each token must not see, to be added to the scores: (1, 1, L, L), 0 or a large negative number.
 
-    ``valid`` is (B, L), True at real tokens. Without it the mask is plain causal. The blocked
-    value is finite, so that a padded token, which may see nothing, still computes finite numbers.
+    With ``span`` a token sees the last so many timesteps, its own included, of ``per_step`` tokens
+    each. The blocked value is finite, so that a padded token, which may see nothing, still computes
+    finite numbers.
     """
-    allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
-    if valid is not None:
-        allowed = allowed & valid[:, None, None, :]
-    return torch.zeros(allowed.shape, device=device).masked_fill_(~allowed, torch.finfo(torch.bfloat16).min)
+    with torch.inference_mode(False):  # the mask is kept, and may be wanted for training next
+        allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+        if span is not None:
+            step = torch.arange(length, device=device) // per_step
+            allowed = allowed & (step[:, None] - step < span)
+        return blocking(allowed)
+
+
+def blocking(allowed: Tensor) -> Tensor:
+    """Return what to add to scores so that only the ``allowed`` ones count."""
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, torch.finfo(torch.bfloat16).min)
 
 
 @dataclass
@@ -225,7 +263,9 @@ class DecisionTransformerGPT2Model(nn.Module):
         self, tokens: Tensor, valid: Tensor | None, *, keep_hidden: bool = False, keep_weights: bool = False
     ) -> TrunkOutput:
         """Run every block over every token (B, L, E); ``valid`` (B, L) is True at real tokens."""
-        mask = causal_mask(tokens.shape[1], valid, device=tokens.device)
+        mask = self._mask(tokens)
+        if valid is not None:
+            mask = blocking((mask == 0) & valid[:, None, None, :])
         hidden = self._enter(tokens)
         hidden_states, attentions = [hidden], []
         for block in self.h:
@@ -245,13 +285,25 @@ class DecisionTransformerGPT2Model(nn.Module):
         The last block computes keys and values of every token but everything else only where it is
         asked for. Tokens are left-aligned, so causality alone keeps padding out of sight.
         """
-        mask = causal_mask(tokens.shape[1], None, device=tokens.device)
+        mask = self._mask(tokens)
         hidden = self._enter(tokens)
         *blocks, last = self.h
         for block in blocks:
             hidden, _ = block(hidden, mask)
         hidden, _ = last(hidden, mask[:, :, rows], rows)
         return self.ln_f(hidden)
+
+    def run_next(self, tokens: Tensor, stream: TokenStream) -> Tensor:
+        """Return the last hidden state of new tokens (R, P, E) that follow those in the stream."""
+        mask = blocking(stream.visible)[:, None]
+        hidden = self._enter(tokens)
+        for layer, block in enumerate(self.h):
+            hidden = block.stream(hidden, stream, layer, mask)
+        return self.ln_f(hidden)
+
+    def _mask(self, tokens: Tensor) -> Tensor:
+        span, per_step = self.config.attention_span, self.config.tokens_per_timestep
+        return causal_mask(tokens.shape[1], span, per_step, tokens.device)
 
     def _enter(self, tokens: Tensor) -> Tensor:
         if hasattr(self, "constant_position"):

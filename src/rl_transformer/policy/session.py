@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.models.decision_transformer import DecisionTransformerModel
 from rl_transformer.models.gpt2 import SAME_SUMS_FROM
 from rl_transformer.models.return_model import likely_and_good
+from rl_transformer.models.stream import TokenStream
+from rl_transformer.policy.history import History
 from rl_transformer.trajectories.nested import stack
 
 if TYPE_CHECKING:
@@ -28,29 +31,20 @@ class SessionBatch:
     """S live episodes that act together; each sees only its own history.
 
     Sessions whose histories are equally long are computed in one forward pass over exactly that
-    many steps, so that an action does not depend on who acts beside it.
+    many steps, so that an action does not depend on who acts beside it. With streaming attention only
+    the newest timestep is computed.
     """
 
     def __init__(self, policy: Policy, targets: Sequence[float | None], seeds: Sequence[int]) -> None:
         self.policy, spec = policy, policy.spec
-        count, context = len(targets), spec.context_length
-        space = spec.data.action_space
-        self._discrete = space.kind == "discrete"
-        observation = spec.data.observation_space
-        shape = observation.flat_shape
-        stacked = (shape[0] * spec.frame_stack, *shape[1:]) if spec.frame_stack > 1 else shape
-        options: dict[str, Any] = {"device": policy.device}
-        self._states = torch.zeros(
-            count, context, *stacked, dtype=torch.uint8 if len(shape) == 3 else torch.float32, **options
-        )
-        self._actions = (
-            torch.zeros(count, context, **options, dtype=torch.int64)
-            if self._discrete
-            else torch.zeros(count, context, spec.model.act_dim, **options)
-        )
-        self._conditions = torch.zeros(count, context, len(spec.model.conditions), **options)
-        self._timesteps = torch.zeros(count, context, dtype=torch.int64, **options)
-        self._frames = torch.zeros(count, spec.frame_stack, *shape, dtype=torch.uint8) if len(shape) == 3 else None
+        count, observation = len(targets), spec.data.observation_space.flat_shape
+        self._discrete = spec.data.action_space.kind == "discrete"
+        streaming = spec.model.attention_span is not None
+        self._stream = TokenStream(spec.model, count, policy.device) if streaming else None
+        self._history = History(policy, count, 2 if streaming else spec.context_length)
+        self._frames = None
+        if len(observation) == 3:
+            self._frames = torch.zeros(count, spec.frame_stack, *observation, dtype=torch.uint8)
         self.step = np.zeros(count, dtype=np.int64)
         """Timestep of each session's next action."""
         self.return_to_go = np.zeros(count)
@@ -65,6 +59,8 @@ class SessionBatch:
             self.return_to_go[row] = self.policy.target_or_default(target)
             self.step[row], self._waiting[row] = 0, False
             self._random[row] = np.random.default_rng([seed, 0xAC])
+        if self._stream is not None:
+            self._stream.reset(np.asarray(rows))
 
     @torch.inference_mode()
     def act(self, rows: Sequence[int] | np.ndarray, observations: Any, allowed: np.ndarray | None = None) -> np.ndarray:
@@ -86,27 +82,19 @@ class SessionBatch:
                 where="act",
                 fix="call observe(reward) after every action",
             )
-        slot = self.step[rows] % self.policy.spec.context_length
-        allowed_tensor = self._allowed(allowed, len(rows))
-        self._write(rows, slot, observations)
-        lengths = np.minimum(self.step[rows] + 1, self.policy.spec.context_length)
-        actions = torch.empty(
-            len(rows), *self._actions.shape[2:], dtype=self._actions.dtype, device=self._actions.device
-        )
-        for length in np.unique(lengths):
-            group = np.flatnonzero(lengths == length)
-            chosen = self._predict(rows[group], int(length), None if allowed_tensor is None else allowed_tensor[group])
-            actions[torch.from_numpy(group)] = chosen.to(actions.dtype)
+        mask = self._allowed(allowed, len(rows))
+        self._write(rows, observations)
+        actions = self._choose(rows, self._parameters(rows), mask)
         self._waiting[rows] = True
         space = self.policy.spec.data.action_space
         if self._discrete:
-            self._actions[rows, slot] = actions
+            self._history.put(rows, self.step[rows], actions=actions)
             return actions.cpu().numpy() + space.start
         recorded = self.policy.scaling.recorded_actions(actions)
         dtype = np.dtype(space.dtype)
         recorded = torch.round(recorded) if dtype.kind in "iu" else recorded
         # The context holds what is done, as the logged data does: after clipping and rounding.
-        self._actions[rows, slot] = self.policy.scaling.actions(recorded)
+        self._history.put(rows, self.step[rows], actions=self.policy.scaling.actions(recorded))
         return recorded.cpu().numpy().reshape(len(rows), *space.shape).astype(dtype)
 
     def observe(self, rows: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray) -> None:
@@ -146,7 +134,7 @@ class SessionBatch:
             )
         return array
 
-    def _write(self, rows: np.ndarray, slot: np.ndarray, observations: Any) -> None:
+    def _write(self, rows: np.ndarray, observations: Any) -> None:
         policy, spec = self.policy, self.policy.spec
         flat = spec.data.observation_space.flatten(observations)
         if len(flat) != len(rows):
@@ -163,13 +151,13 @@ class SessionBatch:
         recorded = torch.from_numpy(np.ascontiguousarray(flat))
         if self._frames is not None:
             recorded = self._stack(rows, recorded)
-        self._states[rows, slot] = policy.scaling.observations(recorded.to(policy.device))
-        self._timesteps[rows, slot] = torch.from_numpy(np.minimum(self.step[rows], spec.model.max_ep_len - 1)).to(
-            policy.device
-        )
+        steps = self.step[rows]
+        timesteps = torch.from_numpy(np.minimum(steps, spec.model.max_ep_len - 1)).to(policy.device)
+        states = policy.scaling.observations(recorded.to(policy.device))
+        self._history.put(rows, steps, states=states, timesteps=timesteps)
         if spec.conditioned:
             asked = torch.from_numpy(self.return_to_go[rows].astype(np.float32)).to(policy.device)
-            self._conditions[rows, slot] = (asked / spec.return_rule.scale)[:, None]
+            self._history.put(rows, steps, conditions=(asked / spec.return_rule.scale)[:, None])
 
     def _stack(self, rows: np.ndarray, newest: Tensor) -> Tensor:
         """Put the newest image behind the last ones; the first image of an episode repeats."""
@@ -181,19 +169,35 @@ class SessionBatch:
         frames[rows] = torch.where(first.view(-1, *[1] * (shifted.dim() - 1)), repeated, shifted)
         return frames[rows].flatten(1, 2)
 
-    def _predict(self, rows: np.ndarray, length: int, allowed: Tensor | None) -> Tensor:
-        newest = self.step[rows][:, None]
-        ages = np.arange(length - 1, -1, -1)  # oldest first
-        if length < SAME_SUMS_FROM:
-            # The newest step again, where causality hides it: see rows_around.
-            ages = np.concatenate([ages, np.zeros(SAME_SUMS_FROM - length, dtype=np.int64)])
-        slots = (newest - ages) % self.policy.spec.context_length
-        at = (rows[:, None], slots)
+    def _parameters(self, rows: np.ndarray) -> Tensor:
+        """Return the action head's parameters (R, ...) for ``rows``."""
+        if self._stream is not None:
+            return self._next(rows, self._stream)
+        lengths = np.minimum(self.step[rows] + 1, self.policy.spec.context_length)
+        if (lengths == lengths[0]).all():
+            return self._predict(rows, int(lengths[0]))
+        parts = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+        computed = torch.cat([self._predict(rows[part], int(lengths[part[0]])) for part in parts])
+        return computed[torch.from_numpy(np.argsort(np.concatenate(parts)))]
+
+    def _predict(self, rows: np.ndarray, length: int) -> Tensor:
+        count, rows = len(rows), _enough(rows, length)
+        steps = self.step[rows][:, None] - np.arange(length - 1, -1, -1)  # oldest first
+        inputs = self._history.take(rows, steps)
         if self.policy.spec.target == "generated":
-            self._ask(rows, at, length - 1)
+            self._ask(rows, inputs, length - 1)
+            inputs = self._history.take(rows, steps)
+        return self.policy.model.predict_actions(*inputs, at=length - 1)[:count]
+
+    def _next(self, rows: np.ndarray, stream: TokenStream) -> Tensor:
+        count, rows, model = len(rows), _enough(rows, 2), self.policy.model
+        assert isinstance(model, DecisionTransformerModel)
+        steps = self.step[rows]
+        stream.begin(rows, steps)
+        return model.predict_next(*self._history.take(rows, steps[:, None] - [1, 0]), stream)[:count]
+
+    def _choose(self, rows: np.ndarray, parameters: Tensor, allowed: Tensor | None) -> Tensor:
         head = self.policy.model.predict_action
-        inputs = (self._states[at], self._actions[at], self._conditions[at], self._timesteps[at])
-        parameters = self.policy.model.predict_actions(*inputs, at=length - 1)
         if not torch.isfinite(parameters).all():
             raise RLTransformerError(
                 f"the model answers with numbers that are not finite (asked for {self.return_to_go[rows].tolist()[:5]})",
@@ -202,18 +206,19 @@ class SessionBatch:
             )
         if self.policy.spec.action_selection == "greedy":
             return head.greedy(parameters, allowed)
-        size = 1 if self._discrete else self._actions.shape[2]
+        size = 1 if self._discrete else self.policy.spec.model.act_dim
         uniforms = torch.from_numpy(np.stack([self._random[row].random(size) for row in rows]))
         return head.sample(parameters, uniforms.to(parameters.device), allowed)
 
-    def _ask(self, rows: np.ndarray, at: tuple[np.ndarray, np.ndarray], newest: int) -> None:
+    def _ask(self, rows: np.ndarray, inputs: tuple[Tensor, ...], newest: int) -> None:
         """Let the model of returns name what the sessions ``rows`` ask for now."""
         spec, model = self.policy.spec, self.policy.return_model
         assert model is not None
-        belief = model.before_action(self._states[at], self._actions[at], self._timesteps[at], at=newest)
+        states, actions, _, timesteps = inputs
+        belief = model.before_action(states, actions, timesteps, at=newest)
         chosen = model.values[likely_and_good(belief, spec.prior_exponent, spec.prior_floor)]
         self.return_to_go[rows] = chosen.double().cpu().numpy() * spec.return_rule.scale
-        self._conditions[rows, self.step[rows] % spec.context_length] = chosen[:, None]
+        self._history.put(rows, self.step[rows], conditions=chosen[:, None])
 
     def _allowed(self, allowed: np.ndarray | None, count: int) -> Tensor | None:
         if allowed is None:
@@ -227,6 +232,11 @@ class SessionBatch:
                 fix=f"pass booleans of shape {wanted}, at least one of them True, for discrete actions",
             )
         return torch.from_numpy(mask).to(self.policy.device)
+
+
+def _enough(rows: np.ndarray, length: int) -> np.ndarray:
+    """Return ``rows``, repeated if their windows hold too few timesteps: see `SAME_SUMS_FROM`."""
+    return np.tile(rows, -(-SAME_SUMS_FROM // (len(rows) * length)))
 
 
 class PolicySession:

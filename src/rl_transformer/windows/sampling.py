@@ -63,8 +63,8 @@ class WindowSampler:
         if return_balance and episode_returns is not None:
             bins = _bins(episode_returns[trajectories])
         order = np.argsort(bins, kind="stable")
-        self._trajectories = np.asarray(trajectories)[order]
-        lengths = offsets[self._trajectories + 1] - offsets[self._trajectories]
+        self.trajectories = np.asarray(trajectories)[order]
+        lengths = offsets[self.trajectories + 1] - offsets[self.trajectories]
         self._ends = np.cumsum(lengths)  # in steps of the chosen episodes, one after the other
         self._begins = self._ends - lengths
         edges = np.searchsorted(bins[order], np.unique(bins))
@@ -73,7 +73,7 @@ class WindowSampler:
 
     def over_timesteps(self) -> WindowSampler:
         """Return the same sampler without balance: uniform over timesteps."""
-        return WindowSampler(self._offsets, np.sort(self._trajectories), seed=self.seed, start=self.start)
+        return WindowSampler(self._offsets, np.sort(self.trajectories), seed=self.seed, start=self.start)
 
     @property
     def num_steps(self) -> int:
@@ -94,7 +94,7 @@ class WindowSampler:
     def locate(self, steps: np.ndarray) -> WindowIndex:
         """Return the windows that begin at the given steps of the chosen episodes."""
         position = np.searchsorted(self._ends, steps, side="right")
-        trajectories = self._trajectories[position]
+        trajectories = self.trajectories[position]
         rows = self._offsets[trajectories]
         if self.start == "any":
             rows = rows + steps - self._begins[position]

@@ -1,0 +1,177 @@
+"""The baseline: `transformers.DecisionTransformerModel` in the published loop.
+
+Written from the description of the published code (kzl `gym/experiment.py`, `seq_trainer.py` and
+`evaluate_episodes.py`), for measurements only. Nothing here slows it: the model has transformers'
+defaults with its fast attention, losses are not read back, and no diagnostics are computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rl_transformer.errors import require
+from rl_transformer.models import DecisionTransformerConfig
+from rl_transformer.trajectories import TrajectoryDataset
+
+
+def published_model(config: DecisionTransformerConfig) -> Any:
+    """Return a new model of transformers with our configuration's sizes."""
+    require("transformers", extra="lm", purpose="the published baseline")
+    import transformers
+
+    return transformers.DecisionTransformerModel(transformers.DecisionTransformerConfig(**_shared(config)))
+
+
+def load_published_model(folder: Path) -> Any:
+    """Load a folder in transformers' layout."""
+    require("transformers", extra="lm", purpose="the published baseline")
+    import transformers
+
+    return transformers.DecisionTransformerModel.from_pretrained(folder).eval()
+
+
+def _shared(config: DecisionTransformerConfig) -> dict[str, Any]:
+    values = config.to_hf_dict()
+    return {name: value for name, value in values.items() if name not in ("architectures", "model_type", "dtype")}
+
+
+class PublishedSampler:
+    """Draws a batch one window at a time, in Python.
+
+    Each window: an episode by its length, a start in it, slices, returns-to-go summed over the rest
+    of the episode, left padding (actions -10), normalization; then one tensor a column.
+    """
+
+    def __init__(self, dataset: TrajectoryDataset, *, context_length: int, scale: float, max_ep_len: int, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.context_length, self.scale, self.max_ep_len = context_length, scale, max_ep_len
+        self.episodes = [dataset.trajectory(index) for index in range(len(dataset))]
+        statistics = dataset.statistics
+        assert statistics is not None
+        self.mean, self.std = statistics.mean, statistics.scale
+        lengths = dataset.lengths
+        order = np.argsort(dataset.episode_returns)
+        self.order, self.probabilities = order, lengths[order] / lengths.sum()
+
+    def draw(self, batch_size: int) -> tuple[Tensor, ...]:
+        """Return states, actions, returns-to-go, timesteps and mask of a batch, (B, K, ...) each."""
+        chosen = self.random.choice(len(self.order), size=batch_size, replace=True, p=self.probabilities)
+        columns: list[list[np.ndarray]] = [[], [], [], [], []]
+        for which in chosen:
+            for column, part in zip(columns, self._window(int(self.order[which])), strict=True):
+                column.append(part)
+        kinds = (torch.float32, torch.float32, torch.float32, torch.long, torch.long)
+        return tuple(
+            torch.from_numpy(np.concatenate(column, axis=0)).to(dtype=kind)
+            for column, kind in zip(columns, kinds, strict=True)
+        )
+
+    def _window(self, index: int) -> tuple[np.ndarray, ...]:
+        episode, length = self.episodes[index], self.context_length
+        start = int(self.random.integers(0, len(episode.rewards)))
+        states = episode.observations[start : start + length][None]
+        actions = episode.actions[start : start + length][None]
+        real = states.shape[1]
+        timesteps = np.arange(start, start + real)[None]
+        timesteps = np.where(timesteps >= self.max_ep_len, self.max_ep_len - 1, timesteps)
+        returns = _returns_to_go(episode.rewards[start:])[:real][None, :, None]
+        missing = length - real
+        states = np.concatenate([np.zeros((1, missing, states.shape[2])), states], axis=1)
+        states = (states - self.mean) / self.std
+        actions = np.concatenate([np.full((1, missing, actions.shape[2]), -10.0), actions], axis=1)
+        returns = np.concatenate([np.zeros((1, missing, 1)), returns], axis=1) / self.scale
+        timesteps = np.concatenate([np.zeros((1, missing)), timesteps], axis=1)
+        mask = np.concatenate([np.zeros((1, missing)), np.ones((1, real))], axis=1)
+        return states, actions, returns, timesteps, mask
+
+
+def _returns_to_go(rewards: np.ndarray) -> np.ndarray:
+    """Sum rewards from each step to the end in a loop over steps, as published."""
+    sums = np.zeros_like(rewards)
+    sums[-1] = rewards[-1]
+    for t in reversed(range(len(rewards) - 1)):
+        sums[t] = rewards[t] + sums[t + 1]
+    return sums
+
+
+class PublishedTrainer:
+    """One update after the other: draw, forward, masked squared error, clip, AdamW, warm-up."""
+
+    def __init__(
+        self, model: Any, sampler: PublishedSampler, *, batch_size: int, precision: str, warmup_steps: int = 10_000
+    ) -> None:
+        self.model, self.sampler, self.batch_size, self.precision = model.train(), sampler, batch_size, precision
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda steps: min((steps + 1) / warmup_steps, 1)
+        )
+
+    def update(self) -> Tensor:
+        """Make one update and return its loss, not read back."""
+        states, actions, returns, timesteps, mask = self.sampler.draw(self.batch_size)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+            predicted = self.model(
+                states=states, actions=actions, returns_to_go=returns, timesteps=timesteps, attention_mask=mask
+            ).action_preds
+        real = mask.reshape(-1) > 0
+        width = predicted.shape[2]
+        loss = F.mse_loss(predicted.reshape(-1, width)[real].float(), actions.reshape(-1, width)[real])
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 0.25)
+        self.optimizer.step()
+        self.scheduler.step()
+        return loss.detach()
+
+
+class PublishedActor:
+    """One live episode with transformers' model: the history grows, and each action computes the last K steps."""
+
+    def __init__(self, model: Any, *, mean: np.ndarray, std: np.ndarray, scale: float, context_length: int) -> None:
+        self.model, self.scale, self.context_length = model, scale, context_length
+        self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
+
+    @torch.no_grad()
+    def forward(self, states: Tensor, actions: Tensor, returns: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the action at the end of a history (1, t, ...): crop, pad left, compute, take the last."""
+        length = self.context_length
+        states, actions, returns, timesteps = (x[:, -length:] for x in (states, actions, returns, timesteps))
+        real = states.shape[1]
+        missing = length - real
+        mask = torch.cat([torch.zeros(missing), torch.ones(real)]).long()[None]
+        padded = [
+            torch.cat([torch.zeros(1, missing, *x.shape[2:], dtype=x.dtype), x], dim=1)
+            for x in (states, actions, returns, timesteps)
+        ]
+        predicted = self.model(
+            states=padded[0], actions=padded[1], returns_to_go=padded[2], timesteps=padded[3], attention_mask=mask
+        )
+        return predicted.action_preds[0, -1]
+
+    def episode(self, environment: Any, target_return: float, seed: int, max_steps: int = 1000) -> tuple[float, int]:
+        """Run one episode and return its return and length."""
+        width = environment.action_space.shape[0]
+        observation, _ = environment.reset(seed=seed)
+        states = torch.as_tensor(observation, dtype=torch.float32)[None]
+        actions, timesteps = torch.zeros(0, width), torch.zeros(1, 1, dtype=torch.long)
+        returns = torch.tensor([[target_return / self.scale]], dtype=torch.float32)
+        total = 0.0
+        for t in range(max_steps):
+            actions = torch.cat([actions, torch.zeros(1, width)])
+            normalized = (states - self.mean) / self.std
+            action = self.forward(normalized[None], actions[None], returns[..., None], timesteps)
+            actions[-1] = action
+            observation, reward, terminated, truncated, _ = environment.step(action.numpy())
+            total += float(reward)
+            states = torch.cat([states, torch.as_tensor(observation, dtype=torch.float32)[None]])
+            returns = torch.cat([returns, returns[:, -1:] - float(reward) / self.scale], dim=1)
+            timesteps = torch.cat([timesteps, torch.full((1, 1), t + 1)], dim=1)
+            if terminated or truncated:
+                return total, t + 1
+        return total, max_steps

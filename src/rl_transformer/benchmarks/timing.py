@@ -1,0 +1,69 @@
+"""Time several callables in turn, so that a busy machine is busy for all of them."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from rl_transformer.machine import hardware, versions
+
+
+def interleaved(
+    sides: Mapping[str, Callable[[], object]], *, repeats: int, calls: int = 1, warmup: int = 2
+) -> dict[str, dict[str, float]]:
+    """Return median and minimum milliseconds of a call of each side.
+
+    Args:
+        sides: What to time, by name.
+        repeats: Rounds; in each every side runs ``calls`` times.
+        calls: Calls between two looks at the clock.
+        warmup: Calls of each side before the first round.
+    """
+    for side in sides.values():
+        for _ in range(warmup):
+            side()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    gc.collect()
+    for _ in range(repeats):
+        for name, side in sides.items():
+            began = time.perf_counter()
+            for _ in range(calls):
+                side()
+            seconds[name].append((time.perf_counter() - began) / calls)
+    return {name: of(values) for name, values in seconds.items()}
+
+
+def of(seconds: list[float]) -> dict[str, float]:
+    """Return median and minimum in milliseconds."""
+    return {
+        "median_ms": round(1000 * statistics.median(seconds), 4),
+        "min_ms": round(1000 * min(seconds), 4),
+    }
+
+
+def row(timed: Mapping[str, Mapping[str, float]], **settings: Any) -> dict[str, Any]:
+    """Return a row of results: both sides, how many times faster ours is, and on what."""
+    ours, baseline = timed["ours"], timed["baseline"]
+    return {
+        **settings,
+        "ours": dict(ours),
+        "baseline": dict(baseline),
+        "ratio": round(baseline["median_ms"] / ours["median_ms"], 3),
+        **where_measured(),
+    }
+
+
+def where_measured() -> dict[str, Any]:
+    """Return what durations depend on."""
+    return {"threads": torch.get_num_threads(), "versions": versions("transformers"), "hardware": hardware()}
+
+
+def peak_memory_mib() -> int:
+    """Return the largest resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

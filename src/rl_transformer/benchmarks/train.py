@@ -1,0 +1,153 @@
+"""One training step: ours against the published loop."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rl_transformer.benchmarks import timing
+from rl_transformer.benchmarks.published import PublishedSampler, PublishedTrainer, published_model
+from rl_transformer.config import RunConfig
+from rl_transformer.presets import gym
+from rl_transformer.run import assemble
+from rl_transformer.training.loop import Trainer
+from rl_transformer.training.ranks import Ranks
+from rl_transformer.trajectories import DataSpec, Space, Trajectory, TrajectoryDataset
+
+SIZES: dict[str, dict[str, Any]] = {
+    "hopper": {},
+    "gpt2-small": {"model.n_layer": 12, "model.n_head": 12, "model.hidden_size": 768, "training.batch_size": 16},
+    "atari": {
+        "model.n_layer": 6,
+        "model.n_head": 8,
+        "windows.context_length": 30,
+        "training.batch_size": 128,
+        "model.activation_function": "gelu_new",
+    },
+}
+"""The paper's Gym model; GPT-2 small as the trunk (batch 16 to spare time); the transformer of the
+paper's Atari model. All read Hopper's 11 observations and 3 actions, because transformers' model takes no images."""
+
+
+def synthetic(num_steps: int = 200_000, length: int = 500) -> TrajectoryDataset:
+    """Return random data of Hopper's shapes, in memory."""
+    return TrajectoryDataset.in_memory(synthetic_spec(), synthetic_trajectories(num_steps, length))
+
+
+def synthetic_spec() -> DataSpec:
+    """Return Hopper's spaces."""
+    return DataSpec(Space.box((11,)), Space.box((3,), -1, 1), "synthetic")
+
+
+def synthetic_trajectories(num_steps: int, length: int) -> Iterator[Trajectory]:
+    """Yield episodes; one block of random numbers, shifted: the content does not matter, its size does."""
+    random = np.random.default_rng(0)
+    observations = random.standard_normal((length, 11), dtype=np.float32)
+    actions, rewards = random.uniform(-1, 1, (length, 3)).astype(np.float32), random.random(length)
+    for episode in range(num_steps // length):
+        shift = np.float32(episode % 97 / 97)
+        yield Trajectory(observations + shift, np.roll(actions, episode, axis=0), rewards + shift, truncated=True)
+
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def bench_train(*, sizes: list[str], repeats: int, dropout: bool = True) -> list[dict[str, Any]]:
+    """Time whole updates, batch included: ours and the published loop, in float32 and under bfloat16 autocast.
+
+    All four take turns. Each row says both sides' precision; that of the published code is float32.
+    """
+    dataset = synthetic()
+    return [row for size in sizes for row in _compare(dataset, size, repeats, dropout)]
+
+
+def _compare(dataset: TrajectoryDataset, size: str, repeats: int, dropout: bool) -> list[dict[str, Any]]:
+    configs = {precision: configuration(size, precision, dropout=dropout) for precision in PRECISIONS}
+    trainers = {precision: _trainer(config, dataset) for precision, config in configs.items()}
+    published = {p: _published(trainers[p], dataset, configs[p]) for p in PRECISIONS}
+    steps = iter(range(1, 1_000_000))
+    sides: dict[str, Callable[[], object]] = {}
+    for precision in PRECISIONS:
+        sides[f"ours {precision}"] = partial(_update, trainers[precision], steps)
+        sides[f"baseline {precision}"] = published[precision].update
+    timed = timing.interleaved(sides, repeats=repeats)
+    rows = []
+    for ours, baseline in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
+        work, peak = flops(trainers[ours], next(steps)), matrix_peak(ours)
+        achieved = 1000 * work / timed[f"ours {ours}"]["median_ms"]
+        rows.append(
+            timing.row(
+                {"ours": timed[f"ours {ours}"], "baseline": timed[f"baseline {baseline}"]},
+                benchmark="train",
+                size=size,
+                dtype=ours,
+                baseline_dtype=baseline,
+                batch_size=configs[ours].training.batch_size,
+                device="cpu",
+                dropout=configs[ours].model.resid_pdrop,
+                gflop_per_step=round(work / 1e9, 2),
+                gflops_achieved=round(achieved / 1e9, 1),
+                gflops_of_a_large_product=round(peak / 1e9, 1),
+                utilization=round(achieved / peak, 3),
+                peak_memory_mib=timing.peak_memory_mib(),
+            )
+        )
+    return rows
+
+
+def _update(trainer: Trainer, steps: Iterator[int]) -> float:
+    return trainer.update(next(steps))
+
+
+def _trainer(config: RunConfig, dataset: TrajectoryDataset) -> Trainer:
+    with tempfile.TemporaryDirectory() as folder:
+        config.output = folder
+        _, trainer, _ = assemble(config, dataset, torch.device("cpu"), Ranks())
+    trainer.model.train()
+    return trainer
+
+
+def configuration(size: str, precision: str, *, dropout: bool = True) -> RunConfig:
+    """Return the published recipe at a size."""
+    config = gym()
+    for name, value in SIZES[size].items():
+        section, _, option = name.partition(".")
+        setattr(getattr(config, section), option, value)
+    if not dropout:
+        config.model.resid_pdrop = config.model.embd_pdrop = config.model.attn_pdrop = 0.0
+    config.dataset.uri, config.training.precision = "synthetic", precision
+    return config
+
+
+def _published(trainer: Trainer, dataset: TrajectoryDataset, config: RunConfig) -> PublishedTrainer:
+    sampler = PublishedSampler(
+        dataset,
+        context_length=config.windows.context_length,
+        scale=1000.0,
+        max_ep_len=trainer.model.config.max_ep_len,
+        seed=config.training.seed,
+    )
+    model = published_model(trainer.model.config)
+    precision = config.training.precision
+    return PublishedTrainer(model, sampler, batch_size=config.training.batch_size, precision=precision)
+
+
+def flops(trainer: Trainer, step: int) -> float:
+    """Return the floating-point operations of the matrix products of one update."""
+    with FlopCounterMode(display=False) as counter:
+        trainer.update(step)
+    return float(counter.get_total_flops())
+
+
+def matrix_peak(precision: str, size: int = 2048, repeats: int = 5) -> float:
+    """Return the operations a second of a large square matrix product, the best of a few."""
+    left = torch.randn(size, size, dtype=getattr(torch, precision))
+    right = torch.randn(size, size, dtype=getattr(torch, precision))
+    timed = timing.interleaved({"product": lambda: left @ right}, repeats=repeats)
+    return 2 * size**3 / (timed["product"]["min_ms"] / 1000)
