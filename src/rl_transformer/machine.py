@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -59,6 +61,19 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next allocation, for the rest of this process.
+
+    An update allocates and frees the same tensors again and again; giving their pages back to the
+    system and zeroing new ones took 3 % of a training step. Elsewhere than on glibc this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold, large = -1, -3, 1 << 30
+        mallopt(mmap_threshold, large)
+        mallopt(trim_threshold, large)
 
 
 def describe_machine(config: RunConfig) -> dict[str, Any]:

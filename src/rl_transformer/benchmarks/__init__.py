@@ -37,6 +37,9 @@ def bench(name: str, **options: Any) -> list[dict[str, Any]]:
             f"has no effect on {name}", where=_flag(option), fix=f"leave it out; it is for {theirs}"
         )
     chosen = {**OPTIONS[name], **given}
+    for option in ("repeats", "num_episodes", "baseline_episodes"):
+        if chosen.get(option, 1) < 1:
+            raise RLTransformerError(f"{chosen[option]} is not positive", where=_flag(option), fix="give 1 or more")
     for option in ("policy", "env_id", "target_return") if name == "evaluate" else ():
         if not chosen[option]:
             raise RLTransformerError(

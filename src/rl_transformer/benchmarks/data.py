@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,11 +54,8 @@ def batches_of(dataset: TrajectoryDataset) -> Callable[[], object]:
 def _from_store(folder: Path, steps: int, in_memory: Callable[[], object], repeats: int) -> list[dict[str, Any]]:
     if not (folder / "manifest.json").exists():
         write_store(folder, synthetic_spec(), synthetic_trajectories(steps, LENGTH))
-    opened = []
-    for _ in range(5):
-        began = time.perf_counter()
-        dataset = open_trajectories(f"rlt:{folder}")
-        opened.append(time.perf_counter() - began)
+    opening = timing.interleaved({"open": lambda: open_trajectories(f"rlt:{folder}")}, repeats=5, warmup=1)
+    dataset = open_trajectories(f"rlt:{folder}")
     from_disk = batches_of(dataset)
     for _ in range(2_000):  # warm
         from_disk()
@@ -71,6 +67,6 @@ def _from_store(folder: Path, steps: int, in_memory: Callable[[], object], repea
         what="batch of 64 windows, from a store on disk against in memory",
         steps=dataset.num_steps,
         store_gib=round(size, 1),
-        open_ms=timing.of(opened)["median_ms"],
+        open_ms=opening["open"]["median_ms"],
     )
     return [row]

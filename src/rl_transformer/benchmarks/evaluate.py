@@ -95,4 +95,5 @@ def agreement(ours: list[float], baseline: list[float]) -> dict[str, Any]:
     """Compare the distributions of returns: the p-value of a two-sample Kolmogorov-Smirnov test."""
     from scipy import stats
 
-    return {"same_distribution_p_value": round(float(stats.ks_2samp(ours, baseline).pvalue), 4)}
+    p_value = stats.ks_2samp(ours, baseline)[1]
+    return {"same_distribution_p_value": round(float(p_value), 4)}  # pyright: ignore[reportArgumentType]

@@ -48,7 +48,9 @@ class PublishedSampler:
     of the episode, left padding (actions -10), normalization; then one tensor a column.
     """
 
-    def __init__(self, dataset: TrajectoryDataset, *, context_length: int, scale: float, max_ep_len: int, seed: int) -> None:
+    def __init__(
+        self, dataset: TrajectoryDataset, *, context_length: int, scale: float, max_ep_len: int, seed: int
+    ) -> None:
         self.random = np.random.default_rng(seed)
         self.context_length, self.scale, self.max_ep_len = context_length, scale, max_ep_len
         self.episodes = [dataset.trajectory(index) for index in range(len(dataset))]

@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from rl_transformer.benchmarks import timing
 from rl_transformer.benchmarks.published import PublishedSampler, PublishedTrainer, published_model
 from rl_transformer.config import RunConfig
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.machine import keep_freed_memory
 from rl_transformer.presets import gym
 from rl_transformer.run import assemble
 from rl_transformer.training.loop import Trainer
@@ -61,25 +63,25 @@ PRECISIONS = ("float32", "bfloat16")
 def bench_train(*, sizes: list[str], repeats: int, dropout: bool = True) -> list[dict[str, Any]]:
     """Time whole updates, batch included: ours and the published loop, in float32 and under bfloat16 autocast.
 
-    All four take turns. Each row says both sides' precision; that of the published code is float32.
+    All four take turns, each in a process of its own. Each row says both sides' precision; that of the published code is float32.
     """
-    dataset = synthetic()
-    return [row for size in sizes for row in _compare(dataset, size, repeats, dropout)]
+    for size in sizes:
+        if size not in SIZES:
+            raise RLTransformerError(f"no size {size!r}", where="--sizes", fix=f"choose among {', '.join(SIZES)}")
+    return [row for size in sizes for row in _compare(size, repeats, dropout)]
 
 
-def _compare(dataset: TrajectoryDataset, size: str, repeats: int, dropout: bool) -> list[dict[str, Any]]:
-    configs = {precision: configuration(size, precision, dropout=dropout) for precision in PRECISIONS}
-    trainers = {precision: _trainer(config, dataset) for precision, config in configs.items()}
-    published = {p: _published(trainers[p], dataset, configs[p]) for p in PRECISIONS}
-    steps = iter(range(1, 1_000_000))
-    sides: dict[str, Callable[[], object]] = {}
-    for precision in PRECISIONS:
-        sides[f"ours {precision}"] = partial(_update, trainers[precision], steps)
-        sides[f"baseline {precision}"] = published[precision].update
-    timed = timing.interleaved(sides, repeats=repeats)
+def _compare(size: str, repeats: int, dropout: bool) -> list[dict[str, Any]]:
+    sides = {
+        f"{side} {precision}": partial(make, size, precision, dropout)
+        for precision in PRECISIONS
+        for side, make in (("ours", our_updates), ("baseline", published_updates))
+    }
+    timed = timing.in_turns(sides, repeats=repeats, calls=10)
     rows = []
     for ours, baseline in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
-        work, peak = flops(trainers[ours], next(steps)), matrix_peak(ours)
+        config = configuration(size, ours, dropout=dropout)
+        work, peak = flops(config), matrix_peak(ours)
         achieved = 1000 * work / timed[f"ours {ours}"]["median_ms"]
         rows.append(
             timing.row(
@@ -88,27 +90,44 @@ def _compare(dataset: TrajectoryDataset, size: str, repeats: int, dropout: bool)
                 size=size,
                 dtype=ours,
                 baseline_dtype=baseline,
-                batch_size=configs[ours].training.batch_size,
+                batch_size=config.training.batch_size,
                 device="cpu",
-                dropout=configs[ours].model.resid_pdrop,
+                dropout=config.model.resid_pdrop,
                 gflop_per_step=round(work / 1e9, 2),
                 gflops_achieved=round(achieved / 1e9, 1),
                 gflops_of_a_large_product=round(peak / 1e9, 1),
                 utilization=round(achieved / peak, 3),
-                peak_memory_mib=timing.peak_memory_mib(),
             )
         )
     return rows
 
 
-def _update(trainer: Trainer, steps: Iterator[int]) -> float:
-    return trainer.update(next(steps))
+def our_updates(size: str, precision: str, dropout: bool) -> Callable[[], object]:
+    """Return what makes one update of ours."""
+    keep_freed_memory()  # as Trainer.fit does
+    trainer, steps = _trainer(configuration(size, precision, dropout=dropout)), iter(range(1, 1_000_000))
+    return lambda: trainer.update(next(steps))
 
 
-def _trainer(config: RunConfig, dataset: TrajectoryDataset) -> Trainer:
+def published_updates(size: str, precision: str, dropout: bool) -> Callable[[], object]:
+    """Return what makes one update of the published loop."""
+    config, dataset = configuration(size, precision, dropout=dropout), synthetic()
+    sizes = _trainer(config).model.config
+    sampler = PublishedSampler(
+        dataset,
+        context_length=config.windows.context_length,
+        scale=1000.0,
+        max_ep_len=sizes.max_ep_len,
+        seed=config.training.seed,
+    )
+    batch_size = config.training.batch_size
+    return PublishedTrainer(published_model(sizes), sampler, batch_size=batch_size, precision=precision).update
+
+
+def _trainer(config: RunConfig) -> Trainer:
     with tempfile.TemporaryDirectory() as folder:
         config.output = folder
-        _, trainer, _ = assemble(config, dataset, torch.device("cpu"), Ranks())
+        _, trainer, _ = assemble(config, synthetic(), torch.device("cpu"), Ranks())
     trainer.model.train()
     return trainer
 
@@ -121,27 +140,15 @@ def configuration(size: str, precision: str, *, dropout: bool = True) -> RunConf
         setattr(getattr(config, section), option, value)
     if not dropout:
         config.model.resid_pdrop = config.model.embd_pdrop = config.model.attn_pdrop = 0.0
-    config.dataset.uri, config.training.precision = "synthetic", precision
+    config.dataset.uri, config.training.precision = "synthetic", precision  # pyright: ignore[reportAttributeAccessIssue]
     return config
 
 
-def _published(trainer: Trainer, dataset: TrajectoryDataset, config: RunConfig) -> PublishedTrainer:
-    sampler = PublishedSampler(
-        dataset,
-        context_length=config.windows.context_length,
-        scale=1000.0,
-        max_ep_len=trainer.model.config.max_ep_len,
-        seed=config.training.seed,
-    )
-    model = published_model(trainer.model.config)
-    precision = config.training.precision
-    return PublishedTrainer(model, sampler, batch_size=config.training.batch_size, precision=precision)
-
-
-def flops(trainer: Trainer, step: int) -> float:
-    """Return the floating-point operations of the matrix products of one update."""
+def flops(config: RunConfig) -> float:
+    """Return the floating-point operations of the matrix products of one update of ours."""
+    trainer = _trainer(config)
     with FlopCounterMode(display=False) as counter:
-        trainer.update(step)
+        trainer.update(1)
     return float(counter.get_total_flops())
 
 

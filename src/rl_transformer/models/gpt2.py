@@ -21,7 +21,7 @@ from rl_transformer.models.hf_layout import load_trunk, save_trunk
 from rl_transformer.models.stream import TokenStream
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
+    "relu": lambda x: F.relu(x, inplace=True),
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
@@ -39,7 +39,11 @@ class Conv1D(nn.Module):
 
     def forward(self, x: Tensor, columns: slice = slice(None)) -> Tensor:
         """Return x @ weight[:, columns] + bias[columns], (..., inputs) -> (..., outputs)."""
-        weight, bias = self.weight[:, columns], self.bias[columns]
+        weight, bias = (
+            (self.weight, self.bias) if columns == slice(None) else (self.weight[:, columns], self.bias[columns])
+        )
+        if x.dim() == 2:
+            return torch.addmm(bias, x, weight)
         return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
 
 
@@ -57,9 +61,6 @@ class Attention(nn.Module):
         self.c_proj = Conv1D(self.width, self.width)
         self.attn_dropout = Dropout(config.attn_pdrop)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.n_head, -1).transpose(1, 2)  # (B, H, L, E / H)
-
     def forward(
         self, x: Tensor, queries: Tensor | None, mask: Tensor, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
@@ -72,44 +73,49 @@ class Attention(nn.Module):
             need_weights: Return the attention weights (B, H, Q, L) as well.
         """
         if queries is None:
-            query, key, value = self.c_attn(x).split(self.width, dim=2)
+            query, key, value = self._by_head(self.c_attn(x), 3)
         else:
-            query = self.c_attn(queries, slice(0, self.width))
-            key, value = self.c_attn(x, slice(self.width, None)).split(self.width, dim=2)
-        return self._mix(query, key, value, mask, need_weights)
+            (query,) = self._by_head(self.c_attn(queries, slice(0, self.width)), 1)
+            key, value = self._by_head(self.c_attn(x, slice(self.width, None)), 2)
+        mixed, weights = self._mix(query, key, value, mask, need_weights)
+        return self.c_proj(mixed), weights
 
     def stream(self, x: Tensor, stream: TokenStream, layer: int, mask: Tensor) -> Tensor:
         """Attend from new tokens (R, P, E) to those that the stream has kept, themselves included."""
-        query, key, value = self.c_attn(x).split(self.width, dim=2)
-        key, value = stream.put(layer, key, value)
-        return self._mix(query, key, value, mask, need_weights=False)[0]
+        query, new = self.c_attn(x).split([self.width, 2 * self.width], dim=2)
+        (query,), (key, value) = self._by_head(query, 1), self._by_head(stream.put(layer, new), 2)
+        return self.c_proj(self._mix(query, key, value, mask, need_weights=False)[0])
+
+    def _by_head(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Split (B, L, parts * E) into ``parts`` tensors (B * H, L, E / H)."""
+        split = x.unflatten(2, (parts, self.n_head, -1)).permute(2, 0, 3, 1, 4)
+        return split.flatten(1, 2).unbind(0)
 
     def _mix(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        query, key, value = self._split(query), self._split(key), self._split(value)
-        weights = None
+        """Return values mixed by attention (B, Q, E), and the weights if they are wanted."""
         # On CPUs torch's fused attention is no faster at these lengths, slower backwards in bfloat16, and sums few
         # queries in an order that depends on the size of the batch.
         if need_weights or self.attn_dropout.active or self.upcast or query.device.type == "cpu":
             weights = self._weights(query, key, mask)
-            mixed = self.attn_dropout(weights).to(value.dtype) @ value
-            weights = weights.to(value.dtype)
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype), scale=self.scale)
-        return self.c_proj(mixed.transpose(1, 2).flatten(2)), weights
+            mixed = torch.bmm(self.attn_dropout(weights).to(value.dtype), value).unflatten(0, (-1, self.n_head))
+            kept = weights.to(value.dtype).unflatten(0, (-1, self.n_head)) if need_weights else None
+            return mixed.transpose(1, 2).flatten(2), kept
+        query, key, value = (part.unflatten(0, (-1, self.n_head)) for part in (query, key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype), scale=self.scale)
+        return mixed.transpose(1, 2).flatten(2), None
 
     def _weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-        """Return softmax(scale * query key^T + mask), (B, H, Q, L) in float32."""
+        """Return softmax(scale * query key^T + mask), (B * H, Q, L) in float32."""
+        by_head = mask.expand(-1, self.n_head, -1, -1).flatten(0, 1) if len(mask) > 1 else mask[0]
         if self.upcast:
             with torch.autocast(query.device.type, enabled=False):
-                return torch.softmax(query.float() @ key.float().transpose(-1, -2) * self.scale + mask, dim=-1)
-        by_head = mask.expand(-1, self.n_head, -1, -1).flatten(0, 1) if len(mask) > 1 else mask[0]
-        scores = torch.baddbmm(
-            by_head.to(query.dtype), query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=self.scale
-        )
+                scores = torch.baddbmm(by_head, query.float(), key.float().transpose(1, 2), alpha=self.scale)
+        else:
+            scores = torch.baddbmm(by_head.to(query.dtype), query, key.transpose(1, 2), alpha=self.scale)
         # In float32, also under autocast: CPUs are slow at it in bfloat16.
-        return torch.softmax(scores.float(), dim=-1).unflatten(0, query.shape[:2])
+        return torch.softmax(scores.float(), dim=-1)
 
 
 class MLP(nn.Module):
@@ -122,7 +128,8 @@ class MLP(nn.Module):
         self.activation = _ACTIVATIONS[config.activation_function]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(self.activation(self.c_fc(x)))
+        hidden = self.c_fc(x.flatten(0, -2))  # flat, so that the activation may work in place
+        return self.c_proj(self.activation(hidden)).view(x.shape)
 
 
 class Block(nn.Module):
@@ -298,6 +305,7 @@ class DecisionTransformerGPT2Model(nn.Module):
         mask = blocking(stream.visible)[:, None]
         hidden = self._enter(tokens)
         for layer, block in enumerate(self.h):
+            assert isinstance(block, Block)
             hidden = block.stream(hidden, stream, layer, mask)
         return self.ln_f(hidden)
 

@@ -29,8 +29,7 @@ class TokenStream:
         assert config.attention_span is not None
         self._span, self._per_step = config.attention_span, config.tokens_per_timestep
         self._capacity = (self._span + 1) * self._per_step
-        shape = (config.n_layer, sessions, self._capacity, config.hidden_size)
-        self._keys, self._values = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
+        self._kept = torch.zeros(config.n_layer, sessions, self._capacity, 2 * config.hidden_size, device=device)
         self._index = np.full((sessions, self._capacity), _EMPTY)  # which token of its episode a place holds
         self.visible = torch.empty(0)
         """(R, P, C) bool: what the new tokens see."""
@@ -48,16 +47,14 @@ class TokenStream:
         asking = new[:, :, None]
         steps_back = asking // self._per_step - kept // self._per_step
         visible = (kept != _EMPTY) & (kept <= asking) & (steps_back < self._span)
-        device = self._keys.device
+        device = self._kept.device
         self.visible = torch.from_numpy(visible).to(device)
         self._rows = torch.from_numpy(rows).to(device)
         self._places = torch.from_numpy(places).to(device)
         self._all = len(rows) == self._index.shape[0] and bool((rows == np.arange(len(rows))).all())
 
-    def put(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep a layer's keys and values of the new tokens (R, P, E), and return all of them: (R, C, E) each."""
-        return self._put(self._keys[layer], key), self._put(self._values[layer], value)
-
-    def _put(self, kept: Tensor, new: Tensor) -> Tensor:
+    def put(self, layer: int, new: Tensor) -> Tensor:
+        """Keep a layer's keys and values of the new tokens (R, P, 2 E), and return all of them: (R, C, 2 E)."""
+        kept = self._kept[layer]
         kept[self._rows[:, None], self._places] = new.to(kept.dtype)
         return kept if self._all else kept[self._rows]

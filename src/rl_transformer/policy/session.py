@@ -124,9 +124,9 @@ class SessionBatch:
         self._waiting[rows] = False
 
     def _rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        array = np.asarray(rows, dtype=np.int64)
-        count = len(self.step)
-        if array.ndim != 1 or len(set(array.tolist())) < len(array) or ((array < 0) | (array >= count)).any():
+        array, count = np.asarray(rows, dtype=np.int64), len(self.step)
+        named = array.tolist()
+        if array.ndim != 1 or len(set(named)) < len(named) or (named and not 0 <= min(named) <= max(named) < count):
             raise RLTransformerError(
                 f"{array.tolist()} are not different sessions of {count}",
                 where="sessions",
@@ -154,10 +154,11 @@ class SessionBatch:
         steps = self.step[rows]
         timesteps = torch.from_numpy(np.minimum(steps, spec.model.max_ep_len - 1)).to(policy.device)
         states = policy.scaling.observations(recorded.to(policy.device))
-        self._history.put(rows, steps, states=states, timesteps=timesteps)
+        seen = {"states": states, "timesteps": timesteps}
         if spec.conditioned:
-            asked = torch.from_numpy(self.return_to_go[rows].astype(np.float32)).to(policy.device)
-            self._history.put(rows, steps, conditions=(asked / spec.return_rule.scale)[:, None])
+            asked = self.return_to_go[rows].astype(np.float32) / np.float32(spec.return_rule.scale)
+            seen["conditions"] = torch.from_numpy(asked[:, None]).to(policy.device)
+        self._history.put(rows, steps, **seen)
 
     def _stack(self, rows: np.ndarray, newest: Tensor) -> Tensor:
         """Put the newest image behind the last ones; the first image of an episode repeats."""
@@ -194,7 +195,8 @@ class SessionBatch:
         assert isinstance(model, DecisionTransformerModel)
         steps = self.step[rows]
         stream.begin(rows, steps)
-        return model.predict_next(*self._history.take(rows, steps[:, None] - [1, 0]), stream)[:count]
+        inputs = self._history.take(rows, steps[:, None] - [1, 0])
+        return model.predict_next(*inputs, stream=stream)[:count]
 
     def _choose(self, rows: np.ndarray, parameters: Tensor, allowed: Tensor | None) -> Tensor:
         head = self.policy.model.predict_action

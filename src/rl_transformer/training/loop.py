@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.machine import keep_freed_memory
 from rl_transformer.models.dropout import dropout_masks
 from rl_transformer.training.checkpoint import load_checkpoint, newest_verified, prune_checkpoints, save_checkpoint
 from rl_transformer.training.losses import action_error, action_loss
@@ -97,6 +98,7 @@ class Trainer:
             Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
             RLTransformerError: A loss or gradient that is not finite; no update is made with it.
         """
+        keep_freed_memory()
         self.model.train()
         with self._signals as signals:
             progress = Progress(self.config.train_steps, self.step, shown=self.ranks.writes)
