@@ -28,12 +28,14 @@ MEMORY = {
 LONGER = {"train_steps": 400, "warmup_steps": 20, "batch_size": 32, "learning_rate": 3e-3, "checkpoint_every": 400}
 
 
-@pytest.mark.parametrize("entry", ["token", "added"])
-def test_asking_for_more_gets_more(entry, tmp_path):
+@pytest.mark.parametrize(
+    "options", [{}, {"condition_entry": "added"}, {"attention": "streaming"}], ids=["published", "added", "streaming"]
+)
+def test_asking_for_more_gets_more(options, tmp_path):
     config = tiny_config(
         tmp_path / "run",
         training=LONGER,
-        model={"condition_entry": entry, "resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0},
+        model={**options, "resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0},
     )
     policy = load_policy(train(config, dataset=point_data(200)))
     report = evaluate(policy, env_id=POINT, target_returns=[3.0, 6.0, 9.0], num_episodes=10)

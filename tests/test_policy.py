@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rl_transformer import RLTransformerError, load_policy, train
+from rl_transformer.machine import cpu_threads
 from rl_transformer.models import DecisionTransformerConfig, build_model
 from rl_transformer.policy import Policy, PolicySpec
 from rl_transformer.run import policy_spec
@@ -120,6 +121,24 @@ def test_a_session_acts_alike_alone_and_among_others(kind, tmp_path):
     together.reset([2], [targets[0]], [0])
     again = [together.act([2], observations[0, :1]), together.observe([2], [rewards[0, 0]])][0]
     np.testing.assert_array_equal(again[0], alone[0][0])
+
+
+@pytest.mark.parametrize("attention", ["window", "streaming"])
+def test_actions_are_the_same_to_the_bit_at_the_published_size_with_several_threads(attention, tmp_path):
+    """Matrix products of few rows are summed in another order; sessions never compute so few (`SAME_SUMS_FROM`)."""
+    sizes = {"hidden_size": 128, "n_layer": 3, "n_head": 1, "max_ep_len": 50, "attention": attention}
+    policy = untrained(point_data(), tmp_path, model=sizes, windows={"context_length": 20})
+    random = np.random.default_rng(0)
+    observations, rewards = random.normal(size=(7, 26, 2)).astype(np.float32), random.normal(size=(7, 26))
+    for threads in (1, 2):
+        with cpu_threads(threads):
+            together, alone = policy.sessions([5.0] * 7, range(7)), [policy.session(5.0, seed=i) for i in range(2)]
+            for t in range(26):
+                actions = together.act(range(7), observations[:, t])
+                together.observe(range(7), rewards[:, t])
+                for i, session in enumerate(alone):
+                    assert np.array_equal(session.act(observations[i, t]), actions[i]), (threads, t)
+                    session.observe(rewards[i, t])
 
 
 def test_the_target_falls_by_each_reward_or_is_kept(tmp_path):
