@@ -35,4 +35,7 @@ docs: setup
 	$(BIN)/zensical build
 
 bench: setup
+	$(BIN)/rlt bench train --sizes hopper atari gpt2-small
+	$(BIN)/rlt bench data
+	$(BIN)/rlt bench act
 	$(BIN)/python benchmarks/large_store.py

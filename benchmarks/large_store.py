@@ -14,9 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
-from rl_transformer.trajectories import DataSpec, Space, Trajectory, open_trajectories
+from rl_transformer.benchmarks.train import synthetic_spec, synthetic_trajectories
+from rl_transformer.trajectories import open_trajectories
 from rl_transformer.trajectories.store import write_store
 
 TRAIN = """
@@ -35,19 +34,6 @@ sys.exit(code)
 """
 
 
-def trajectories(steps, length=1000):
-    random = np.random.default_rng(0)
-    block = (
-        random.standard_normal((length, 11), dtype=np.float32),
-        random.uniform(-1, 1, (length, 3)).astype(np.float32),
-    )
-    for episode in range(steps // length):
-        # One block, shifted: the content does not matter here, its size does.
-        yield Trajectory(
-            block[0] + np.float32(episode % 97), block[1], np.full(length, float(episode % 13)), truncated=True
-        )
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20_000_000)
@@ -55,7 +41,7 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store, began = Path(folder) / "store", time.perf_counter()
-        write_store(store, DataSpec(Space.box((11,)), Space.box((3,), -1, 1), "synthetic"), trajectories(args.steps))
+        write_store(store, synthetic_spec(), synthetic_trajectories(args.steps, 1000))
         written = time.perf_counter() - began
         opened = []
         for _ in range(5):
