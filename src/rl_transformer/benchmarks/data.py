@@ -33,7 +33,7 @@ def bench_data(*, repeats: int, store_steps: int = 20_000_000, store: Path | Non
     ours = batches_of(dataset)
     published = PublishedSampler(dataset, context_length=20, scale=1000.0, max_ep_len=LENGTH, seed=0)
     sides = {"ours": ours, "baseline": lambda: published.draw(BATCH_SIZE)}
-    timed = timing.interleaved(sides, repeats=repeats, calls=10)
+    timed = timing.interleaved(sides, repeats=repeats, calls=100)
     rows = [timing.row(timed, benchmark="data", what="batch of 64 windows, in memory", steps=dataset.num_steps)]
     if store_steps:
         with tempfile.TemporaryDirectory() as temporary:
@@ -59,7 +59,7 @@ def _from_store(folder: Path, steps: int, in_memory: Callable[[], object], repea
     from_disk = batches_of(dataset)
     for _ in range(2_000):  # warm
         from_disk()
-    timed = timing.interleaved({"ours": from_disk, "baseline": in_memory}, repeats=repeats, calls=10)
+    timed = timing.interleaved({"ours": from_disk, "baseline": in_memory}, repeats=repeats, calls=100)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 2**30
     row = timing.row(
         timed,

@@ -77,7 +77,7 @@ def _compare(size: str, repeats: int, dropout: bool) -> list[dict[str, Any]]:
         for precision in PRECISIONS
         for side, make in (("ours", our_updates), ("baseline", published_updates))
     }
-    timed = timing.in_turns(sides, repeats=repeats, calls=10 if size == "hopper" else 2)
+    timed = timing.in_turns(sides, repeats=repeats, warmup=5, calls=40 if size == "hopper" else 4)
     rows = []
     for ours, baseline in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
         config = configuration(size, ours, dropout=dropout)

@@ -15,7 +15,7 @@ from rl_transformer.files import writing
 from rl_transformer.policy import Policy
 from rl_transformer.trajectories.nested import stack
 
-MAX_LIVE = 128
+MAX_LIVE = 256
 
 
 @dataclass

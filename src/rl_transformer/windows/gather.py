@@ -111,7 +111,9 @@ class WindowGatherer:
         rows = torch.minimum(wanted, last)
         timesteps = torch.clamp(rows - first, max=self.max_timesteps - 1)
         conditions = [self._take(c, rows) / scale for c, scale in zip(self._conditions, self._scales, strict=True)]
-        stacked = torch.stack(conditions, dim=-1) if conditions else torch.zeros(*rows.shape, 0, device=self._home)
+        stacked = rows.new_zeros(*rows.shape, 0, dtype=torch.float32)
+        if conditions:
+            stacked = conditions[0][..., None] if len(conditions) == 1 else torch.stack(conditions, dim=-1)
         return WindowBatch(
             states=self._scaling.observations(self._stack_frames(rows, first).to(self.device)),
             actions=self._scaling.actions(self._take(self._actions, rows).to(self.device)),
@@ -123,7 +125,7 @@ class WindowGatherer:
 
     @staticmethod
     def _take(column: Tensor, rows: Tensor) -> Tensor:
-        return column.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        return column.index_select(0, rows.view(-1)).view(*rows.shape, *column.shape[1:])
 
     def _stack_frames(self, rows: Tensor, first: Tensor) -> Tensor:
         if self.frame_stack == 1:
