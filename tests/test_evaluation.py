@@ -1,18 +1,24 @@
 """Claims about scores: every episode counts once, batches change nothing, intervals are what they say."""
 
 import json
+import multiprocessing
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from rl_transformer import RLTransformerError, evaluate, load_policy, train
-from rl_transformer.evaluation import statistics
+from rl_transformer.evaluation import rollout, statistics
 from rl_transformer.evaluation.environments import make_environment
 from rl_transformer.evaluation.plots import plot_asked_and_achieved, plot_data
+from rl_transformer.evaluation.processes import in_processes
 from rl_transformer.evaluation.record import record_episodes
 from rl_transformer.evaluation.report import TargetReport
 from rl_transformer.evaluation.rollout import run_episodes, save_video
+from rl_transformer.machine import cpu_threads
 from rl_transformer.trajectories import TrajectoryDataset
 
 from .toys import POINT, PointEnv, point_data, tiny_config
@@ -47,6 +53,49 @@ def test_a_batch_gives_the_returns_of_single_episodes_to_the_bit(policy, max_liv
     assert [(e.episode_return, e.episode_length) for e in episodes] == [
         one_at_a_time(policy, t, s) for t, s in zip(targets, seeds, strict=True)
     ]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_that_share_the_episodes_change_nothing(policy, processes):
+    targets, seeds = [3.0, 9.0, 5.0, 6.0, 2.0], [1, 2, 3, 4, 5]
+    episodes = run_episodes(policy, POINT, targets, seeds, processes=processes)
+    assert [(e.target_return, e.seed) for e in episodes] == list(zip(targets, seeds, strict=True))
+    assert [(e.episode_return, e.episode_length) for e in episodes] == [
+        one_at_a_time(policy, t, s) for t, s in zip(targets, seeds, strict=True)
+    ]
+
+
+def test_many_episodes_are_shared_among_the_threads_and_few_are_not(policy, monkeypatch):
+    started = []
+    monkeypatch.setattr(rollout, "in_processes", lambda part, count, check: started.append(count) or [part(0), part(1)])
+    with cpu_threads(2):
+        run_episodes(policy, POINT, [5.0] * 32, range(32))
+        run_episodes(policy, POINT, [5.0] * 31, range(31))
+    assert started == [2]
+
+
+def test_what_goes_wrong_in_a_process_is_told_here():
+    def fails(which):
+        raise RLTransformerError("is broken", where=f"episode {which}", fix="mend it")
+
+    with pytest.raises(RLTransformerError, match=r"is broken\n  fix: mend it"):
+        in_processes(fails, 2)
+    with pytest.raises(RuntimeError, match="died"):
+        in_processes(lambda which: os.kill(os.getpid(), signal.SIGKILL), 2)
+
+
+def test_processes_are_killed_when_the_parent_is_told_to_stop():
+    begun, looks = time.monotonic(), []
+
+    def check():
+        looks.append(1)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_processes(lambda which: time.sleep(60), 2, check)
+    assert time.monotonic() - begun < 30
+    assert not multiprocessing.active_children()
 
 
 def test_episodes_of_unequal_length_are_all_counted_and_their_slots_used_again(policy, monkeypatch):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.evaluation.environments import check_spaces, make_environment
+from rl_transformer.evaluation.processes import in_processes
 from rl_transformer.files import writing
 from rl_transformer.policy import Policy
 from rl_transformer.trajectories.nested import stack
 
 MAX_LIVE = 256
+WORTH_A_PROCESS = 16
+"""Episodes for which it pays to start one more process."""
 
 
 @dataclass
@@ -37,6 +42,7 @@ def run_episodes(
     *,
     record: int = 0,
     max_live: int = MAX_LIVE,
+    processes: int | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> list[Episode]:
     """Run one episode for each pair of target and seed, and return all of them in that order.
@@ -50,9 +56,39 @@ def run_episodes(
         targets: Returns to ask for; None for policies that take none.
         seeds: Seeds of environment and policy, one an episode.
         record: Keep the frames of the first so many episodes.
-        max_live: Environments at the same time.
+        max_live: Environments at the same time, in each process.
+        processes: Processes that share the episodes; as many as there are threads if not given and there are
+            episodes enough. They change nothing but the time it takes.
         check: Called at every step; may raise to stop.
     """
+    count = processes or _processes_for(policy, len(targets), record)
+    if count == 1:
+        return _run_here(policy, env_id, targets, seeds, record, max_live, check)
+
+    def part(which: int) -> list[Episode]:
+        return _run_here(policy, env_id, targets[which::count], seeds[which::count], 0, max_live, lambda: None)
+
+    episodes: list[Episode] = [Episode(None, 0)] * len(targets)
+    for which, found in enumerate(in_processes(part, count, check)):
+        episodes[which::count] = found
+    return episodes
+
+
+def _processes_for(policy: Policy, num_episodes: int, record: int) -> int:
+    """Return how many processes to share episodes among; only one where pictures or a GPU must not be shared."""
+    shareable = not record and policy.device.type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
+    return max(1, min(torch.get_num_threads(), num_episodes // WORTH_A_PROCESS)) if shareable else 1
+
+
+def _run_here(
+    policy: Policy,
+    env_id: str,
+    targets: Sequence[float | None],
+    seeds: Sequence[int],
+    record: int,
+    max_live: int,
+    check: Callable[[], None],
+) -> list[Episode]:
     episodes = [Episode(target, int(seed)) for target, seed in zip(targets, seeds, strict=True)]
     slots = min(max_live, len(episodes))
     environments = [make_environment(env_id, render=i < record) for i in range(slots)]
