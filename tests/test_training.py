@@ -5,7 +5,6 @@ import math
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,7 +17,7 @@ from rl_transformer.training.losses import action_error, action_loss, masked_mea
 from rl_transformer.training.metrics import read_metrics
 from rl_transformer.training.optimizer import WeightAverage, learning_rate, parameter_groups, trained_parameters
 from rl_transformer.windows.gather import WindowBatch
-from rl_transformer.windows.sampling import WindowIndex
+from rl_transformer.windows.sampling import WindowSampler
 
 from .make_released import RELEASED_RUN
 from .toys import point_data, telling_data, tiny_config
@@ -54,14 +53,13 @@ def test_the_loss_and_its_gradient_equal_a_loop_over_real_steps_and_ignore_paddi
     states, actions, returns = torch.randn(3, 5, 3), torch.rand(3, 5, 2), torch.randn(3, 5, 1)
     timesteps = torch.arange(5).expand(3, 5)
     valid = torch.arange(5) < torch.tensor(lengths)[:, None]
-    index = WindowIndex(np.zeros(3, int), np.zeros(3, int))
 
     def gradients(loss):
         model.zero_grad()
         loss.backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    batch = WindowBatch(states, actions, returns, timesteps, valid, index)
+    batch = WindowBatch(states, actions, returns, timesteps, valid)
     expected = []
     for i, length in enumerate(lengths):
         out = model(
@@ -99,9 +97,7 @@ def test_the_entropy_bonus_ignores_padding_as_the_loss_does():
         torch.randn(2, 4, 2),
     )
     valid = torch.tensor([[True] * 4, [True, False, False, False]])
-    batch = WindowBatch(
-        states, actions, returns, torch.arange(4).expand(2, 4), valid, WindowIndex(np.zeros(2, int), np.zeros(2, int))
-    )
+    batch = WindowBatch(states, actions, returns, torch.arange(4).expand(2, 4), valid)
     parameters = model.predict_actions(*batch.inputs)
     head = model.predict_action
     expected = [
@@ -159,7 +155,7 @@ def test_the_average_is_that_of_its_definition_and_swaps_back():
     for step in range(1, 30):
         with torch.no_grad():
             model.weight += step
-        average.update(step)
+        average.take(average.weight(step))
         decay = min(0.9, step / (step + 10))
         by_hand = decay * by_hand + (1 - decay) * model.weight.detach()
     live = model.weight.detach().clone()
@@ -401,11 +397,14 @@ def test_a_number_that_is_not_finite_stops_before_the_update_and_names_the_episo
         return loss + bad * math.inf if planted == "loss" else loss + torch.sqrt(bad.abs())  # slope of sqrt at 0
 
     monkeypatch.setattr(loop, "action_loss", poisoned)
+    draw, drawn = WindowSampler.draw, {}
+    monkeypatch.setattr(WindowSampler, "draw", lambda self, step, size: drawn.setdefault(step, draw(self, step, size)))
     folder = tmp_path / "run"
     with pytest.raises(RLTransformerError, match="no update was made; the batch came from episodes") as caught:
         train(tiny_config(folder), dataset=point_data())
     assert caught.value.where == "update 7"
-    assert str(int(calls[-1].index.trajectories[0])) in caught.value.problem
+    named = [int(number) for number in caught.value.problem.rpartition("episodes ")[2].splitlines()[0].split(", ")]
+    assert named == sorted(set(drawn[7].trajectories.tolist()))
     for name, tensor in load_file(folder / "checkpoints/step-4/state.safetensors").items():
         assert torch.isfinite(tensor).all(), name
     assert not (folder / "policy").exists()

@@ -18,41 +18,75 @@ _SITE = 0xD0  # keeps dropout's stream apart from every other draw of the same (
 class _MaskStream:
     """The dropout bits of one update, handed out in the order in which the model asks for them."""
 
-    def __init__(self, seed: int, step: int, device: torch.device, rank: int) -> None:
-        sequence = np.random.SeedSequence([seed, step, _SITE, *([rank] if rank else [])])
-        self.device = device
-        if device.type == "cpu":
-            self.bits = np.random.SFC64(sequence)
-        else:
-            self.generator = torch.Generator(device)
-            self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-
     def keep(self, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
         """Return a mask of ``shape`` that is 0 with probability ``p`` (to 1/65536) and 1 elsewhere."""
-        count, threshold = shape.numel(), round(p * _LEVELS) - _LEVELS // 2
-        if self.device.type != "cpu":
-            drawn = torch.empty(count, dtype=torch.int16, device=self.device)
-            drawn.random_(-_LEVELS // 2, _LEVELS // 2, generator=self.generator)
-        else:
-            # torch's own bernoulli_ runs on one thread and took a sixth of a training step; raw
-            # bits, four masks to a 64-bit word, take a tenth of that.
-            words = self.bits.random_raw(-(-count // 4))
-            drawn = torch.from_numpy(words.view(np.int16)[:count])
+        drawn = self.draw(shape.numel())
         # In place the comparison stays among int16 and is vectorized; to bool it is 20 times slower,
         # and so is a product with a bool mask.
-        return drawn.ge_(threshold).to(dtype).view(shape)
+        return drawn.ge_(round(p * _LEVELS) - _LEVELS // 2).to(dtype).view(shape)
+
+    def draw(self, count: int) -> Tensor:
+        """Return ``count`` uniform int16."""
+        raise NotImplementedError
+
+
+class _CpuMasks(_MaskStream):
+    """Raw bits, four masks to a 64-bit word: torch's own bernoulli_ runs on one thread and takes ten times as long."""
+
+    def __init__(self, seed: int, step: int, rank: int) -> None:
+        self._bits = np.random.SFC64(np.random.SeedSequence([seed, step, _SITE, *([rank] if rank else [])]))
+
+    def draw(self, count: int) -> Tensor:
+        return torch.from_numpy(self._bits.random_raw(-(-count // 4)).view(np.int16)[:count])
+
+
+class _HashedMasks(_MaskStream):
+    """A hash of (seed, rank, step, site, place): what a captured graph can draw, because its step is a tensor.
+
+    Two masks to a 32-bit word. The word is MurmurHash3's finalizer of place * odd + offset, where both
+    numbers are such hashes of (seed, rank, step, site).
+    """
+
+    def __init__(self, seed: int, step: Tensor, rank: int) -> None:
+        low, high = seed & 0x7FFFFFFF, seed >> 31
+        self._key = _hash(_hash(_hash(_hash(step) + low) + high) + rank)
+        self._site = 0
+
+    def draw(self, count: int) -> Tensor:
+        self._site += 1
+        offset = _hash(self._key + 2 * self._site)
+        odd = _hash(self._key + 2 * self._site + 1) | 1
+        places = torch.arange(-(-count // 2), device=self._key.device)
+        word = _hash((places * odd + offset) & _WORD)
+        return (word - (1 << 31)).to(torch.int32).view(torch.int16)[:count]
+
+
+_WORD = 0xFFFFFFFF
+
+
+def _hash(word: Tensor) -> Tensor:
+    """Return MurmurHash3's 32-bit finalizer of int64 words."""
+    word = word & _WORD
+    word = ((word ^ (word >> 16)) * 0x85EBCA6B) & _WORD
+    word = ((word ^ (word >> 13)) * 0xC2B2AE35) & _WORD
+    return word ^ (word >> 16)
 
 
 _stream: ContextVar[_MaskStream | None] = ContextVar("dropout_stream", default=None)
 
 
 @contextmanager
-def dropout_masks(seed: int, step: int, device: torch.device, rank: int = 0) -> Iterator[None]:
+def dropout_masks(seed: int, step: int | Tensor, device: torch.device, rank: int = 0) -> Iterator[None]:
     """Make every `Dropout` inside draw its masks from (seed, step), its place in the model, and the rank.
 
-    Outside of this block dropout follows torch's global generator, as in any other module.
+    Outside of this block dropout follows torch's global generator, as in any other module. A step that is
+    a tensor, or another device than the CPU, means masks that are computed where the model is.
     """
-    token = _stream.set(_MaskStream(seed, step, device, rank))
+    if device.type == "cpu" and isinstance(step, int):
+        stream: _MaskStream = _CpuMasks(seed, step, rank)
+    else:
+        stream = _HashedMasks(seed, torch.as_tensor(step, device=device), rank)
+    token = _stream.set(stream)
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.machine import keep_freed_memory
 from rl_transformer.models.dropout import dropout_masks
 from rl_transformer.training.checkpoint import load_checkpoint, newest_verified, prune_checkpoints, save_checkpoint
+from rl_transformer.training.device import DeviceUpdates, updates_on_device
 from rl_transformer.training.losses import action_error, action_loss
 from rl_transformer.training.metrics import Metrics, Progress
 from rl_transformer.training.optimizer import WeightAverage, learning_rate, make_optimizer, trained_parameters
@@ -33,11 +34,11 @@ _VALIDATION_WINDOWS = 2_000
 class _Objective(nn.Module):
     """The loss as a module around the model, which is what data-parallel training takes."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[int, WindowBatch, float | None], Tensor]) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[[int | None, WindowBatch, float | None], Tensor]) -> None:
         super().__init__()
         self.model, self._loss = model, loss
 
-    def forward(self, step: int, batch: WindowBatch, num_valid: float | None) -> Tensor:
+    def forward(self, step: int | None, batch: WindowBatch, num_valid: float | None) -> Tensor:
         return self._loss(step, batch, num_valid)
 
 
@@ -84,6 +85,7 @@ class Trainer:
         self.step = 0
         self._signals = StopSignals()
         self._evaluated = self._saved = 0
+        self.on_device: DeviceUpdates | None = updates_on_device(self)
         self._clock = time.monotonic()
 
     @property
@@ -105,7 +107,7 @@ class Trainer:
             try:
                 self._evaluate_if_due(signals, progress)  # a signal may have cut the last one short
                 while self.step < self.config.train_steps:
-                    loss = self.update(self.step + 1)
+                    loss = self.update(self.step + 1) if self.on_device is None else self.update_block(self.on_device)
                     progress.update(self.step, loss)
                     self._evaluate_if_due(signals, progress)
                     if signals.received or self.step % self.config.checkpoint_every == 0:
@@ -118,35 +120,49 @@ class Trainer:
 
     def update(self, step: int) -> float:
         """Make update ``step`` and return its loss. Every random draw is a function of (seed, step)."""
-        config = self.config
-        index = self.sampler.draw(step, config.batch_size)
+        index = self.sampler.draw(step, self.config.batch_size)
         batch = self.gatherer.gather(self.ranks.share(index))
         num_valid = None if self.ranks.world_size == 1 else self.gatherer.count_valid(index) / self.ranks.world_size
-        device = batch.states.device
-        with (
-            dropout_masks(config.seed, step, device, self.ranks.rank),
-            torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
-        ):
+        with dropout_masks(self.config.seed, step, batch.states.device, self.ranks.rank):
+            loss, norm = self.gradients(step, batch, num_valid)
+        loss = self._agree(loss)
+        self._require_finite(step, loss, norm.item())
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.take(self.average.weight(step))
+        self._record(step, loss, norm.item())
+        return loss
+
+    def update_block(self, updates: DeviceUpdates) -> float:
+        """Make updates up to the next thing that is due, a block at the most, and return the last loss."""
+        due = [self.config.train_steps, *(self._next(n) for n in (self.config.checkpoint_every, self.evaluate_every))]
+        first, count = self.step + 1, min(updates.block, min(due) - self.step)
+        loss = 0.0
+        for step, (loss, norm) in enumerate(updates.run(first, count), start=first):
+            self._require_finite(step, loss, norm)
+            self._record(step, loss, norm)
+        return loss
+
+    def _next(self, every: int) -> int:
+        return (self.step // every + 1) * every
+
+    def gradients(self, step: int | None, batch: WindowBatch, num_valid: float | None) -> tuple[Tensor, Tensor]:
+        """Put the clipped gradients of a batch in place, and return the loss and the norm before clipping."""
+        precision, device = self.config.precision, batch.states.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = self.objective(step, batch, num_valid)
         self.optimizer.zero_grad()
         loss.backward()
-        limit = float("inf") if config.max_gradient_norm is None else config.max_gradient_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
-        numbers = {
-            "loss": self._agree(loss),
-            "gradient_norm": norm.item(),
-            "learning_rate": learning_rate(step, config),
-        }
-        self._require_finite(step, numbers, batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = numbers["learning_rate"]
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(step)
+        limit = float("inf") if self.config.max_gradient_norm is None else self.config.max_gradient_norm
+        return loss.detach(), torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+
+    def _record(self, step: int, loss: float, norm: float) -> None:
         self.step = step
         if self.ranks.writes:
-            self.metrics.add(step, numbers)
-        return numbers["loss"]
+            rate = learning_rate(step, self.config)
+            self.metrics.add(step, {"loss": loss, "gradient_norm": norm, "learning_rate": rate})
 
     def _agree(self, loss: Tensor) -> float:
         """Return the loss of the whole batch, and let a signal to one process stop all of them after this update."""
@@ -158,7 +174,7 @@ class Trainer:
             self._signals.received = round(number / stops)
         return total / self.ranks.world_size
 
-    def _loss(self, step: int, batch: WindowBatch, num_valid: float | None) -> Tensor:
+    def _loss(self, step: int | None, batch: WindowBatch, num_valid: float | None) -> Tensor:
         if self.loss is not None:
             return self.loss(self.model, batch, num_valid=num_valid)
         weight = self.config.entropy_weight
@@ -218,20 +234,23 @@ class Trainer:
             "world_size": world_size,
         }
 
-    def _normals(self, step: int, batch: WindowBatch) -> Tensor | None:
+    def _normals(self, step: int | None, batch: WindowBatch) -> Tensor | None:
         if not self.config.entropy_weight:
             return None
+        assert step is not None  # updates on the device have no entropy bonus
         random = np.random.default_rng([self.config.seed, step, _ENTROPY_SITE])
         whole = random.standard_normal((self.config.batch_size, *batch.actions.shape[1:]), dtype=np.float32)
         mine = whole[self.ranks.slice_of(self.config.batch_size)]
         return torch.from_numpy(mine).to(batch.actions.device)
 
-    def _require_finite(self, step: int, numbers: Mapping[str, float], batch: WindowBatch) -> None:
+    def _require_finite(self, step: int, loss: float, norm: float) -> None:
+        numbers = {"loss": loss, "gradient_norm": norm}
         bad = [name for name, value in numbers.items() if not abs(value) < float("inf")]
         if not bad:
             return
         self.metrics.flush()
-        episodes = sorted(set(batch.index.trajectories.tolist()))
+        drawn = self.ranks.share(self.sampler.draw(step, self.config.batch_size))
+        episodes = sorted(set(drawn.trajectories.tolist()))
         named = ", ".join(map(str, episodes[:20])) + (" ..." if len(episodes) > 20 else "")
         raise RLTransformerError(
             f"{bad[0]} is {numbers[bad[0]]}; no update was made; the batch came from episodes {named}",

@@ -79,11 +79,20 @@ class WeightAverage:
         self._live = list(trained_parameters(model).values())
         self.averages = {name: p.detach().clone() for name, p in trained_parameters(model).items()}
 
+    def weight(self, step: int) -> float:
+        """Return the share of the weights after update ``step`` in the average."""
+        return 1 - min(self.decay, step / (step + 10))
+
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after update ``step``."""
-        decay = min(self.decay, step / (step + 10))
-        torch._foreach_lerp_(list(self.averages.values()), self._live, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+    def take(self, weight: float | Tensor) -> None:
+        """Take in the live weights."""
+        averages = list(self.averages.values())
+        if isinstance(weight, Tensor):
+            differences = torch._foreach_sub(self._live, averages)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_mul_(differences, weight)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_add_(averages, differences)  # pyright: ignore[reportPrivateImportUsage]
+        else:
+            torch._foreach_lerp_(averages, self._live, weight)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def swap(self) -> None:

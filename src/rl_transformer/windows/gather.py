@@ -33,8 +33,6 @@ class WindowBatch:
     """(B, T) int64, counted from the start of the episode."""
     valid_mask: Tensor
     """(B, T) bool, True at real steps."""
-    index: WindowIndex
-    """Where the windows came from, for messages."""
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -98,29 +96,39 @@ class WindowGatherer:
         free, _ = torch.cuda.mem_get_info(self.device)
         return sum(column.nbytes for column in columns) < free * _SPARE_DEVICE_MEMORY
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the data is where batches are wanted, so that a batch needs no copy."""
+        return self._home == self.device
+
+    def place(self, index: WindowIndex) -> tuple[Tensor, Tensor]:
+        """Return an index as `gather_at` takes it, where the columns are."""
+        return torch.from_numpy(index.rows).to(self._home), torch.from_numpy(index.trajectories).to(self._home)
+
     def gather(self, index: WindowIndex) -> WindowBatch:
-        """Return the windows at ``index``.
+        """Return the windows at ``index``."""
+        return self.gather_at(*self.place(index))
+
+    def gather_at(self, rows: Tensor, trajectories: Tensor) -> WindowBatch:
+        """Return the windows that begin at ``rows`` (B,) of the data, in the episodes ``trajectories`` (B,).
 
         What stands in padded places is the last real step again: causality hides it from every
         prediction and the loss leaves it out, so its content never matters.
         """
-        start = torch.from_numpy(index.rows).to(self._home)[:, None]
-        trajectory = torch.from_numpy(index.trajectories).to(self._home)
-        first, last = self._offsets[trajectory][:, None], self._offsets[trajectory + 1][:, None] - 1
-        wanted = start + self._steps
-        rows = torch.minimum(wanted, last)
-        timesteps = torch.clamp(rows - first, max=self.max_timesteps - 1)
-        conditions = [self._take(c, rows) / scale for c, scale in zip(self._conditions, self._scales, strict=True)]
-        stacked = rows.new_zeros(*rows.shape, 0, dtype=torch.float32)
+        first, last = self._offsets[trajectories][:, None], self._offsets[trajectories + 1][:, None] - 1
+        wanted = rows[:, None] + self._steps
+        at = torch.minimum(wanted, last)
+        timesteps = torch.clamp(at - first, max=self.max_timesteps - 1)
+        conditions = [self._take(c, at) / scale for c, scale in zip(self._conditions, self._scales, strict=True)]
+        stacked = at.new_zeros(*at.shape, 0, dtype=torch.float32)
         if conditions:
             stacked = conditions[0][..., None] if len(conditions) == 1 else torch.stack(conditions, dim=-1)
         return WindowBatch(
-            states=self._scaling.observations(self._stack_frames(rows, first).to(self.device)),
-            actions=self._scaling.actions(self._take(self._actions, rows).to(self.device)),
+            states=self._scaling.observations(self._stack_frames(at, first).to(self.device)),
+            actions=self._scaling.actions(self._take(self._actions, at).to(self.device)),
             conditions=stacked.to(self.device),
             timesteps=timesteps.to(self.device),
             valid_mask=(wanted <= last).to(self.device),
-            index=index,
         )
 
     @staticmethod
