@@ -1,14 +1,19 @@
 """Claims about blocks of updates that need nothing from the CPU: the code of a GPU, run here without a graph."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from rl_transformer import RLTransformerError, load_policy, train
+from rl_transformer import RLTransformerError, load_policy, run, train
+from rl_transformer.cli.main import main
 from rl_transformer.models.dropout import Dropout, dropout_masks
+from rl_transformer.run import train_seeds
 from rl_transformer.training import loop
 from rl_transformer.training.device import DeviceUpdates
 from rl_transformer.training.metrics import read_metrics
+from rl_transformer.trajectories.store import write_store
 
 from .toys import POINT, point_data, tiny_config
 
@@ -22,7 +27,7 @@ def blocks(monkeypatch):
     made = []
 
     def updates(trainer):
-        made.append(DeviceUpdates(trainer, 7))
+        made.append(DeviceUpdates([trainer], 7))
         return made[-1]
 
     def switch(on):
@@ -86,15 +91,15 @@ def test_after_a_number_that_is_not_finite_no_update_is_made(blocks, tmp_path, m
     def poisoned(self):
         if len(seen) == 9:  # update 10, the third of its block
             with torch.no_grad():
-                self._trainer.gatherer._conditions[0].fill_(float("inf"))
-        seen.append([p.detach().clone() for p in self._trainer.parameters])
+                self.gatherer._conditions[0].fill_(float("inf"))
+        seen.append([p.detach().clone() for p in self.live])
         genuine(self)
 
     monkeypatch.setattr(DeviceUpdates, "_update", poisoned)
     with pytest.raises(RLTransformerError, match="no update was made") as error:
         train(tiny_config(tmp_path / "run", model=PLAIN), dataset=point_data())
     assert error.value.where == "update 10"
-    for now, before in zip(made[-1]._trainer.parameters, seen[9], strict=True):
+    for now, before in zip(made[-1].live, seen[9], strict=True):
         assert torch.equal(now, before)
 
 
@@ -122,3 +127,73 @@ def test_dropout_inside_blocks_is_that_of_seed_and_step(blocks, tmp_path):
     again = train(tiny_config(tmp_path / "b", training={"checkpoint_every": 3}), dataset=point_data())
     for name, tensor in weights(first).items():
         assert torch.equal(weights(again)[name], tensor), name
+
+
+STACKED = {
+    "published": {},
+    "discrete head and average": {"training": {"average_decay": 0.9, "train_steps": 14, "schedule": "cosine"}},
+    "streaming": {"model": {"attention": "streaming"}},
+    "bfloat16": {"training": {"precision": "bfloat16"}},
+    "cloning": {"model": {"conditions": []}},
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_seeds_trained_together_are_the_runs_of_each_alone(name, blocks, tmp_path, monkeypatch):
+    """Dropout included: a seed's windows, masks, clipping, averages and checkpoints are its own."""
+    blocks(True)
+    seeds = (0, 3, 2**40)
+    options = {k: dict(v) for k, v in STACKED[name].items()}
+    training = options.pop("training", {})
+    alone = [
+        train(
+            tiny_config(tmp_path / "alone" / str(s), training=training | {"seed": s}, **options), dataset=point_data()
+        )
+        for s in seeds
+    ]
+    monkeypatch.setattr(run, "stackable", lambda config: True)
+    config = tiny_config(tmp_path / "together", training=training, **options)
+    together = train_seeds(config, seeds, dataset=point_data())
+    assert [folder.name for folder in together] == [f"seed-{s}" for s in seeds]
+    loose = name == "bfloat16"  # sums of eight bits, and Adam makes a whole step of a sign
+    for one, other in zip(together, alone, strict=True):
+        assert [row["step"] for row in read_metrics(one)] == [row["step"] for row in read_metrics(other)]
+        for ours, theirs in zip(read_metrics(one), read_metrics(other), strict=True):
+            assert ours == pytest.approx(theirs, rel=0.05 if loose else 1e-4)
+        for key, tensor in () if loose else weights(other).items():
+            torch.testing.assert_close(weights(one)[key], tensor, msg=key, atol=2e-6, rtol=1e-5)
+    assert not torch.equal(*(weights(folder)["embed_state.weight"] for folder in together[:2]))
+
+
+def test_seeds_trained_together_resume_and_each_can_be_continued_alone(blocks, tmp_path, monkeypatch):
+    blocks(True)
+    monkeypatch.setattr(run, "stackable", lambda config: True)
+    longer = {"train_steps": 16}
+    whole = train_seeds(tiny_config(tmp_path / "whole", training=longer), (0, 1), dataset=point_data())
+    parts = train_seeds(tiny_config(tmp_path / "parts", training={"train_steps": 8}), (0, 1), dataset=point_data())
+    train_seeds(tiny_config(tmp_path / "parts", training=longer), (0, 1), dataset=point_data(), resume=True)
+    for one, other in zip(parts, whole, strict=True):
+        for key, tensor in weights(other).items():
+            torch.testing.assert_close(weights(one)[key], tensor, atol=1e-6, rtol=1e-5)
+    config = tiny_config(tmp_path / "parts" / "seed-1", training={"train_steps": 20, "seed": 1})
+    assert len(read_metrics(train(config, dataset=point_data(), resume=True))) == 20
+    with pytest.raises(RLTransformerError, match=r"stand at steps \[16, 20\]"):
+        train_seeds(
+            tiny_config(tmp_path / "parts", training={"train_steps": 24}), (0, 1), dataset=point_data(), resume=True
+        )
+
+
+def test_on_a_cpu_seeds_are_trained_one_after_the_other(tmp_path, capsys):
+    write_store(tmp_path / "data", point_data().spec, (point_data().trajectory(i) for i in range(40)))
+    arguments = ["train", "gym", "--data", f"rlt:{tmp_path / 'data'}", "--train-steps", "2", "--model.hidden_size", "8"]
+    assert (
+        main([*arguments, "--output", str(tmp_path / "seeds"), "--seeds", "2..3", "--json", str(tmp_path / "o")]) == 0
+    )
+    assert sorted(p.name for p in (tmp_path / "seeds").iterdir()) == ["seed-2", "seed-3"]
+    assert main([*arguments, "--output", str(tmp_path / "one"), "--seed", "3"]) == 0
+    for key, tensor in weights(tmp_path / "one").items():
+        assert torch.equal(weights(tmp_path / "seeds" / "seed-3")[key], tensor)
+    assert [run["seed"] for run in json.loads((tmp_path / "o").read_text())["runs"]] == [2, 3]
+    for slip, message in ((["--seeds", "3..2"], "not a range"), (["--seeds", "0..1", "--seed", "0"], "give only one")):
+        assert main([*arguments, "--output", str(tmp_path / "x"), *slip]) == 2
+        assert message in capsys.readouterr().err

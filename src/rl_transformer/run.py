@@ -7,7 +7,8 @@ Read `train` from top to bottom; everything else is reached from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,49 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
             _train(config, dataset, device, ranks)
             ranks.wait()
     return Path(config.output)
+
+
+def train_seeds(
+    config: RunConfig, seeds: Sequence[int], *, resume: bool = False, dataset: TrajectoryDataset | None = None
+) -> list[Path]:
+    """Train one policy a seed, in run folders seed-N below ``config.output``; arguments as for `train`.
+
+    On a GPU the seeds are trained together, stacked; each run is that of `train` with its seed, to
+    rounding. Elsewhere, and for runs with a model of returns, one comes after the other.
+    """
+    configs = []
+    for seed in seeds:
+        configs.append(RunConfig.from_dict(config.to_dict()))
+        configs[-1].training.seed, configs[-1].output = seed, str(Path(config.output) / f"seed-{seed}")
+        configs[-1].check()
+    folders = [Path(one.output) for one in configs]
+    dataset = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
+    if not stackable(config):
+        return [train(one, resume=resume, dataset=dataset) for one in configs]
+    open_runs = [one for one in configs if not is_finished(Path(one.output), one, resume=resume)]
+    if open_runs:
+        _train_together(open_runs, dataset)
+    return folders
+
+
+def stackable(config: RunConfig) -> bool:
+    """Whether runs that differ in their seed alone are trained together: on one GPU, where that pays."""
+    one_device = config.training.device.startswith("cuda") and "WORLD_SIZE" not in os.environ
+    return one_device and not config.needs_return_model and not config.training.entropy_weight
+
+
+def _train_together(configs: list[RunConfig], dataset: TrajectoryDataset) -> None:
+    from rl_transformer.training.stacked import fit_together
+
+    device = find_device(configs[0].training.device)
+    with cpu_threads(configs[0].training.threads):
+        parts = [assemble(config, dataset, device, Ranks()) for config in configs]
+        for config, (_, trainer, _) in zip(configs, parts, strict=True):
+            trainer.resume()
+            write_run_files(trainer.folder, config, dataset_fingerprint=dataset.fingerprint)
+        fit_together([trainer for _, trainer, _ in parts])
+        for config, (policy, trainer, live_score) in zip(configs, parts, strict=True):
+            finish(trainer.folder, config, policy, trainer, live_score)
 
 
 def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.device, ranks: Ranks) -> None:

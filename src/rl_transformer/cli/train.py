@@ -33,6 +33,12 @@ def add_train_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Non
         "--json", type=str | None, default=None, help="Write where the policy is, and its hash, to this file."
     )
     parser.add_argument(
+        "--seeds",
+        type=str | None,
+        default=None,
+        help="A range such as 0..7: one run a seed, in seed-N below --output; together on a GPU.",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="Continue the run in the folder, or start it if there is none."
     )
 
@@ -113,9 +119,22 @@ def run_train(args: Any, arguments: Sequence[str]) -> None:
     config = _resolved(args, arguments)
     from rl_transformer.files import check_writable, to_json, write_text
     from rl_transformer.policy import load_policy
-    from rl_transformer.run import train
+    from rl_transformer.run import train, train_seeds
 
     check_writable(args.json)
+    if args.seeds is not None:
+        seeds = _range(args.seeds)
+        if args.seed is not None or _is_given(arguments, "--training.seed"):
+            raise RLTransformerError("there is a seed beside the range", where="--seeds", fix="give only one of them")
+        folders = train_seeds(config, seeds, resume=args.resume)
+        print(f"policies: {folders[0]} ... {folders[-1]}")
+        if args.json:
+            runs = [
+                {"seed": seed, "output": str(folder), "policy": load_policy(folder).content_hash}
+                for seed, folder in zip(seeds, folders, strict=True)
+            ]
+            write_text(Path(args.json), to_json({"runs": runs, "train_steps": config.training.train_steps}))
+        return
     folder = train(config, resume=args.resume)
     print(f"policy: {folder / 'policy'}")
     if args.json:
@@ -125,6 +144,13 @@ def run_train(args: Any, arguments: Sequence[str]) -> None:
             "train_steps": config.training.train_steps,
         }
         write_text(Path(args.json), to_json(content))
+
+
+def _range(text: str) -> list[int]:
+    first, dots, last = text.partition("..")
+    if not (dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise RLTransformerError(f"{text!r} is not a range", where="--seeds", fix="write it as 0..7, the last included")
+    return list(range(int(first), int(last) + 1))
 
 
 def _resolved(args: Any, arguments: Sequence[str]) -> RunConfig:

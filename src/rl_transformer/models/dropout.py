@@ -20,13 +20,10 @@ class _MaskStream:
 
     def keep(self, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
         """Return a mask of ``shape`` that is 0 with probability ``p`` (to 1/65536) and 1 elsewhere."""
-        drawn = self.draw(shape.numel())
-        # In place the comparison stays among int16 and is vectorized; to bool it is 20 times slower,
-        # and so is a product with a bool mask.
-        return drawn.ge_(round(p * _LEVELS) - _LEVELS // 2).to(dtype).view(shape)
+        return self.above(round(p * _LEVELS) - _LEVELS // 2, shape.numel()).to(dtype).view(shape)
 
-    def draw(self, count: int) -> Tensor:
-        """Return ``count`` uniform int16."""
+    def above(self, threshold: int, count: int) -> Tensor:
+        """Return whether each of ``count`` uniform int16 is ``threshold`` or more."""
         raise NotImplementedError
 
 
@@ -36,8 +33,11 @@ class _CpuMasks(_MaskStream):
     def __init__(self, seed: int, step: int, rank: int) -> None:
         self._bits = np.random.SFC64(np.random.SeedSequence([seed, step, _SITE, *([rank] if rank else [])]))
 
-    def draw(self, count: int) -> Tensor:
-        return torch.from_numpy(self._bits.random_raw(-(-count // 4)).view(np.int16)[:count])
+    def above(self, threshold: int, count: int) -> Tensor:
+        drawn = torch.from_numpy(self._bits.random_raw(-(-count // 4)).view(np.int16)[:count])
+        # In place the comparison stays among int16 and is vectorized; to bool it is 20 times slower,
+        # and so is a product with a bool mask.
+        return drawn.ge_(threshold)
 
 
 class _HashedMasks(_MaskStream):
@@ -47,18 +47,18 @@ class _HashedMasks(_MaskStream):
     numbers are such hashes of (seed, rank, step, site).
     """
 
-    def __init__(self, seed: int, step: Tensor, rank: int) -> None:
+    def __init__(self, seed: int | Tensor, step: Tensor, rank: int) -> None:
         low, high = seed & 0x7FFFFFFF, seed >> 31
         self._key = _hash(_hash(_hash(_hash(step) + low) + high) + rank)
         self._site = 0
 
-    def draw(self, count: int) -> Tensor:
+    def above(self, threshold: int, count: int) -> Tensor:
         self._site += 1
         offset = _hash(self._key + 2 * self._site)
         odd = _hash(self._key + 2 * self._site + 1) | 1
         places = torch.arange(-(-count // 2), device=self._key.device)
         word = _hash((places * odd + offset) & _WORD)
-        return (word - (1 << 31)).to(torch.int32).view(torch.int16)[:count]
+        return (word - (1 << 31)).to(torch.int32).view(torch.int16)[:count] >= threshold
 
 
 _WORD = 0xFFFFFFFF
@@ -76,13 +76,13 @@ _stream: ContextVar[_MaskStream | None] = ContextVar("dropout_stream", default=N
 
 
 @contextmanager
-def dropout_masks(seed: int, step: int | Tensor, device: torch.device, rank: int = 0) -> Iterator[None]:
+def dropout_masks(seed: int | Tensor, step: int | Tensor, device: torch.device, rank: int = 0) -> Iterator[None]:
     """Make every `Dropout` inside draw its masks from (seed, step), its place in the model, and the rank.
 
-    Outside of this block dropout follows torch's global generator, as in any other module. A step that is
-    a tensor, or another device than the CPU, means masks that are computed where the model is.
+    Outside of this block dropout follows torch's global generator, as in any other module. Numbers that are
+    tensors, or another device than the CPU, mean masks that are computed where the model is.
     """
-    if device.type == "cpu" and isinstance(step, int):
+    if device.type == "cpu" and isinstance(step, int) and isinstance(seed, int):
         stream: _MaskStream = _CpuMasks(seed, step, rank)
     else:
         stream = _HashedMasks(seed, torch.as_tensor(step, device=device), rank)

@@ -24,7 +24,7 @@ from rl_transformer.training.optimizer import WeightAverage, trained_parameters
 FORMAT_VERSION = 1
 _STEP = re.compile(r"step-(\d+)")
 _FILES = ("state.json", "state.safetensors")
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save_checkpoint(
@@ -41,7 +41,7 @@ def save_checkpoint(
     """
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     for name, parameter in trained_parameters(model).items():
-        for moment in _MOMENTS:
+        for moment in MOMENTS:
             if moment in optimizer.state.get(parameter, {}):
                 tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
     if average is not None:
@@ -74,7 +74,7 @@ def load_checkpoint(
     model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
     for name, parameter in parameters.items():
         if f"exp_avg.{name}" in tensors:
-            moments: dict[str, Tensor] = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in _MOMENTS}
+            moments: dict[str, Tensor] = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(state["step"]), device=parameter.device),
                 **moments,

@@ -9,13 +9,16 @@ Not measured: no GPU was at hand. The tests run this code on a CPU, where nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rl_transformer.models.dropout import dropout_masks
-from rl_transformer.training.optimizer import learning_rate
+from rl_transformer.training.optimizer import average_in, learning_rate
+from rl_transformer.windows.gather import WindowBatch
 
 if TYPE_CHECKING:
     from rl_transformer.training.loop import Trainer
@@ -25,57 +28,71 @@ _WARM_UP = 3  # runs before a capture, so that libraries have chosen their kerne
 
 
 class DeviceUpdates:
-    """Makes blocks of a trainer's updates, at most ``block`` at a time."""
+    """Makes blocks of a trainer's updates, at most ``block`` at a time.
 
-    def __init__(self, trainer: Trainer, block: int) -> None:
-        self._trainer, self.block = trainer, block
-        device, batch_size = trainer.gatherer.device, trainer.config.batch_size
-        self._rows = torch.zeros(block, batch_size, dtype=torch.int64, device=device)
+    Shapes: S seeds (one here; see `rl_transformer.training.stacked`), B windows of each.
+    """
+
+    def __init__(self, trainers: Sequence[Trainer], block: int) -> None:
+        self.trainers, self.block = trainers, block
+        lead, seeds = trainers[0], len(trainers)
+        self.gatherer, device = lead.gatherer, lead.gatherer.device
+        self.optimizer = lead.optimizer
+        self.live: list[Tensor] = lead.parameters
+        self.averages: list[Tensor] = list(lead.average.averages.values()) if lead.average else []
+        self._rows = torch.zeros(block, seeds * lead.config.batch_size, dtype=torch.int64, device=device)
         self._trajectories = torch.zeros_like(self._rows)
-        self._rates = torch.zeros(block, device=device)
-        self._averaging = torch.zeros(block, device=device)
-        self._numbers = torch.zeros(block, 2, device=device)
+        self._rates, self._averaging = torch.zeros(2, block, device=device)
+        self._numbers = torch.zeros(block, seeds, 2, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)  # in the block
-        self._step = torch.zeros((), dtype=torch.int64, device=device)
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
         self._stopped = torch.zeros((), device=device)  # 1 after a number that is not finite
         self._graph: torch.cuda.CUDAGraph | None = None
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = torch.zeros((), device=device)
-            group["capturable"] = device.type == "cuda"
 
-    def run(self, first: int, count: int) -> list[tuple[float, float]]:
-        """Make updates ``first`` ... ``first + count - 1`` and return (loss, gradient norm) of each.
+    def run(self, first: int, count: int) -> list[list[tuple[float, float]]]:
+        """Make updates ``first`` ... ``first + count - 1`` and return (loss, gradient norm) of each, seed by seed.
 
         After one that is not finite no update is made; its numbers, and what follows, are meaningless.
         """
         self._prepare(first, count)
-        if self._trainer.gatherer.device.type == "cuda" and self._graph is None:
+        if self._rows.is_cuda and self._graph is None:
             self._capture(first, count)
         for _ in range(count):
             if self._graph is None:
                 self._update()
             else:
                 self._graph.replay()
-        return [(loss, norm) for loss, norm in self._numbers[:count].tolist()]
+        return [[(loss, norm) for loss, norm in seeds] for seeds in self._numbers[:count].tolist()]
+
+    def gradients(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
+        """Put clipped gradients in place, and return losses (S,) and norms before clipping (S,)."""
+        (trainer,) = self.trainers
+        with dropout_masks(trainer.config.seed, self.step, self.step.device):
+            loss, norm = trainer.gradients(None, batch, None)
+        return loss[None], norm[None]
 
     def _prepare(self, first: int, count: int) -> None:
-        trainer, steps = self._trainer, range(first, first + count)
-        drawn = [trainer.sampler.draw(step, trainer.config.batch_size) for step in steps]
-        self._rows[:count] = torch.from_numpy(np.stack([index.rows for index in drawn]))
-        self._trajectories[:count] = torch.from_numpy(np.stack([index.trajectories for index in drawn]))
-        self._rates[:count] = torch.tensor([learning_rate(step, trainer.config) for step in steps])
-        if trainer.average is not None:
-            self._averaging[:count] = torch.tensor([trainer.average.weight(step) for step in steps])
+        lead, steps = self.trainers[0], range(first, first + count)
+        drawn = [[t.sampler.draw(step, t.config.batch_size) for t in self.trainers] for step in steps]
+        rows = np.stack([[index.rows for index in seeds] for seeds in drawn])
+        trajectories = np.stack([[index.trajectories for index in seeds] for seeds in drawn])
+        self._rows[:count] = torch.from_numpy(rows).flatten(1)
+        self._trajectories[:count] = torch.from_numpy(trajectories).flatten(1)
+        self._rates[:count] = torch.tensor([learning_rate(step, lead.config) for step in steps])
+        if lead.average is not None:
+            self._averaging[:count] = torch.tensor([lead.average.weight(step) for step in steps])
         self._place.zero_()
-        self._step.fill_(first)
+        self.step.fill_(first)
         self._stopped.zero_()
+        for group in self.optimizer.param_groups:
+            if not isinstance(group["lr"], Tensor):
+                group["lr"], group["capturable"] = torch.zeros((), device=self._rows.device), self._rows.is_cuda
 
     def _capture(self, first: int, count: int) -> None:
         """Capture one update. Warming up makes real updates, so what they change is put back."""
-        trainer = self._trainer
-        changed = [*trainer.parameters, *(trainer.average.averages.values() if trainer.average else ())]
+        changed = [*self.live, *self.averages]
         kept = [tensor.detach().clone() for tensor in changed]
-        moments = {p: {k: v.clone() for k, v in s.items()} for p, s in trainer.optimizer.state.items()}
+        moments = {p: {k: v.clone() for k, v in s.items()} for p, s in self.optimizer.state.items()}
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -85,31 +102,29 @@ class DeviceUpdates:
         torch.cuda.current_stream().wait_stream(side)
         with torch.no_grad():
             torch._foreach_copy_(changed, kept)  # pyright: ignore[reportPrivateImportUsage]
-            for parameter, state in trainer.optimizer.state.items():
+            for parameter, state in self.optimizer.state.items():
                 for name, value in state.items():
                     value.copy_(moments[parameter][name]) if parameter in moments else value.zero_()
-        trainer.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._update()
         self._prepare(first, count)
 
     def _update(self) -> None:
-        trainer, place = self._trainer, self._place
+        place = self._place
         rows, trajectories = (x.index_select(0, place)[0] for x in (self._rows, self._trajectories))
-        batch = trainer.gatherer.gather_at(rows, trajectories)
-        with dropout_masks(trainer.config.seed, self._step, self._step.device):
-            loss, norm = trainer.gradients(None, batch, None)
-        self._numbers.index_copy_(0, place, torch.stack([loss.float(), norm.float()])[None])
-        self._stopped.copy_(torch.maximum(self._stopped, (~(loss + norm).isfinite()).float()))
-        for group in trainer.optimizer.param_groups:
+        losses, norms = self.gradients(self.gatherer.gather_at(rows, trajectories))
+        self._numbers.index_copy_(0, place, torch.stack([losses.float(), norms.float()], dim=-1)[None])
+        self._stopped.copy_(torch.maximum(self._stopped, (~(losses + norms).isfinite()).any().float()))
+        for group in self.optimizer.param_groups:
             group["lr"].copy_(self._rates.index_select(0, place)[0])
-        trainer.optimizer.found_inf = self._stopped  # pyright: ignore[reportAttributeAccessIssue]  skips the step if 1
-        trainer.optimizer.step()
-        if trainer.average is not None:
-            trainer.average.take(self._averaging.index_select(0, place)[0] * (1 - self._stopped))
-        self._place.add_(1)
-        self._step.add_(1)
+        self.optimizer.found_inf = self._stopped  # pyright: ignore[reportAttributeAccessIssue]  skips the step if 1
+        self.optimizer.step()
+        if self.averages:
+            average_in(self.averages, self.live, self._averaging.index_select(0, place)[0] * (1 - self._stopped))
+        place.add_(1)
+        self.step.add_(1)
 
 
 def updates_on_device(trainer: Trainer) -> DeviceUpdates | None:
@@ -117,4 +132,4 @@ def updates_on_device(trainer: Trainer) -> DeviceUpdates | None:
     possible = trainer.ranks.world_size == 1 and not trainer.config.entropy_weight and trainer.gatherer.on_device
     if not possible or trainer.gatherer.device.type != "cuda":
         return None
-    return DeviceUpdates(trainer, BLOCK)
+    return DeviceUpdates([trainer], BLOCK)

@@ -105,16 +105,20 @@ class Trainer:
         with self._signals as signals:
             progress = Progress(self.config.train_steps, self.step, shown=self.ranks.writes)
             try:
-                self._evaluate_if_due(signals, progress)  # a signal may have cut the last one short
+                self.evaluate_if_due(signals, progress)  # a signal may have cut the last one short
                 while self.step < self.config.train_steps:
                     loss = self.update(self.step + 1) if self.on_device is None else self.update_block(self.on_device)
                     progress.update(self.step, loss)
-                    self._evaluate_if_due(signals, progress)
+                    self.evaluate_if_due(signals, progress)
                     if signals.received or self.step % self.config.checkpoint_every == 0:
                         self.save()
                         signals.check()
             finally:
                 progress.close()
+        self.save_if_new()
+
+    def save_if_new(self) -> None:
+        """Write a checkpoint unless the newest one is of this step."""
         if self.step != self._saved:
             self.save()
 
@@ -126,27 +130,27 @@ class Trainer:
         with dropout_masks(self.config.seed, step, batch.states.device, self.ranks.rank):
             loss, norm = self.gradients(step, batch, num_valid)
         loss = self._agree(loss)
-        self._require_finite(step, loss, norm.item())
+        self._require_finite(step, loss, norm.item())  # before the update
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.config)
         self.optimizer.step()
         if self.average is not None:
             self.average.take(self.average.weight(step))
-        self._record(step, loss, norm.item())
+        self.record(step, loss, norm.item())
         return loss
 
     def update_block(self, updates: DeviceUpdates) -> float:
         """Make updates up to the next thing that is due, a block at the most, and return the last loss."""
-        due = [self.config.train_steps, *(self._next(n) for n in (self.config.checkpoint_every, self.evaluate_every))]
-        first, count = self.step + 1, min(updates.block, min(due) - self.step)
+        first, count = self.step + 1, self.updates_until_due(updates.block)
         loss = 0.0
-        for step, (loss, norm) in enumerate(updates.run(first, count), start=first):
-            self._require_finite(step, loss, norm)
-            self._record(step, loss, norm)
+        for step, [(loss, norm)] in enumerate(updates.run(first, count), start=first):
+            self.record(step, loss, norm)
         return loss
 
-    def _next(self, every: int) -> int:
-        return (self.step // every + 1) * every
+    def updates_until_due(self, most: int) -> int:
+        """Return how many updates to make before something else is due, ``most`` at the most."""
+        left = [every - self.step % every for every in (self.config.checkpoint_every, self.evaluate_every)]
+        return min(most, self.config.train_steps - self.step, *left)
 
     def gradients(self, step: int | None, batch: WindowBatch, num_valid: float | None) -> tuple[Tensor, Tensor]:
         """Put the clipped gradients of a batch in place, and return the loss and the norm before clipping."""
@@ -158,7 +162,9 @@ class Trainer:
         limit = float("inf") if self.config.max_gradient_norm is None else self.config.max_gradient_norm
         return loss.detach(), torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
 
-    def _record(self, step: int, loss: float, norm: float) -> None:
+    def record(self, step: int, loss: float, norm: float) -> None:
+        """Count update ``step`` as made; refuse numbers that are not finite, with which none is made."""
+        self._require_finite(step, loss, norm)
         self.step = step
         if self.ranks.writes:
             rate = learning_rate(step, self.config)
@@ -258,7 +264,8 @@ class Trainer:
             fix="look at these episodes with rlt inspect, lower training.learning_rate, or use training.precision float32",
         )
 
-    def _evaluate_if_due(self, signals: StopSignals, progress: Progress) -> None:
+    def evaluate_if_due(self, signals: StopSignals, progress: Progress) -> None:
+        """Evaluate and validate if it is time to."""
         due = self.step % self.evaluate_every == 0 or self.step == self.config.train_steps
         if not due or self._evaluated == self.step or not (self.evaluate or self.validation) or not self.ranks.writes:
             return

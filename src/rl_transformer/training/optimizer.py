@@ -83,16 +83,9 @@ class WeightAverage:
         """Return the share of the weights after update ``step`` in the average."""
         return 1 - min(self.decay, step / (step + 10))
 
-    @torch.no_grad()
-    def take(self, weight: float | Tensor) -> None:
+    def take(self, weight: float) -> None:
         """Take in the live weights."""
-        averages = list(self.averages.values())
-        if isinstance(weight, Tensor):
-            differences = torch._foreach_sub(self._live, averages)  # pyright: ignore[reportPrivateImportUsage]
-            torch._foreach_mul_(differences, weight)  # pyright: ignore[reportPrivateImportUsage]
-            torch._foreach_add_(averages, differences)  # pyright: ignore[reportPrivateImportUsage]
-        else:
-            torch._foreach_lerp_(averages, self._live, weight)  # pyright: ignore[reportPrivateImportUsage]
+        average_in(list(self.averages.values()), self._live, weight)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -101,3 +94,14 @@ class WeightAverage:
             kept = live.clone()
             live.copy_(average)
             average.copy_(kept)
+
+
+@torch.no_grad()
+def average_in(averages: list[Tensor], live: list[Tensor], weight: float | Tensor) -> None:
+    """Move ``averages`` towards ``live`` by a share ``weight``, in place."""
+    if isinstance(weight, Tensor):
+        differences = torch._foreach_sub(live, averages)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(differences, weight)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(averages, differences)  # pyright: ignore[reportPrivateImportUsage]
+    else:
+        torch._foreach_lerp_(averages, live, weight)  # pyright: ignore[reportPrivateImportUsage]
