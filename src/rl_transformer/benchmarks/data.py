@@ -57,7 +57,7 @@ def _from_store(folder: Path, steps: int, in_memory: Callable[[], object], repea
     opening = timing.interleaved({"open": lambda: open_trajectories(f"rlt:{folder}")}, repeats=5, warmup=1)
     dataset = open_trajectories(f"rlt:{folder}")
     from_disk = batches_of(dataset)
-    for _ in range(2_000):  # warm
+    for _ in range(20_000):  # warm
         from_disk()
     timed = timing.interleaved({"ours": from_disk, "baseline": in_memory}, repeats=repeats, calls=100)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 2**30
