@@ -4,8 +4,9 @@
     python benchmarks/loss_curves.py ours --seeds 0 1 2 [--precision bfloat16]
     python benchmarks/loss_curves.py summary
 
-The published recipe on both sides (`gym`): same data, same sizes, same step sizes, dropout 0.1; other windows and
-other initial weights, so the curves agree within the spread over seeds.
+The published recipe on both sides (`gym`): same data, same sizes, same step sizes, dropout 0.1, and the same initial
+weights a seed, those of the published code (transformers itself begins with smaller ones, and its loss falls
+sooner). Windows and dropout masks differ, so the curves agree within the spread over seeds.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from rl_transformer import open_trajectories
-from rl_transformer.benchmarks.published import PublishedSampler, PublishedTrainer, published_model
+from rl_transformer.benchmarks.published import PublishedSampler, PublishedTrainer, load_published_model
 from rl_transformer.files import to_json
 from rl_transformer.presets import preset
 from rl_transformer.run import assemble
@@ -34,10 +35,12 @@ def losses_of(side, seed, dataset, args):
         trainer = assemble(config, dataset, torch.device("cpu"), Ranks())[1]
         trainer.model.train()
         return [trainer.update(step) for step in range(1, UPDATES + 1)]
-    sizes = assemble(config, dataset, torch.device("cpu"), Ranks())[0].spec.model
+    with tempfile.TemporaryDirectory() as folder:
+        assemble(config, dataset, torch.device("cpu"), Ranks())[0].model.save_pretrained(folder)
+        model = load_published_model(folder)
     torch.manual_seed(seed)
     sampler = PublishedSampler(dataset, context_length=20, scale=1000.0, max_ep_len=1000, seed=seed)
-    trainer = PublishedTrainer(published_model(sizes), sampler, batch_size=64, precision="float32")
+    trainer = PublishedTrainer(model, sampler, batch_size=64, precision="float32")
     return [float(trainer.update()) for _ in range(UPDATES)]
 
 
