@@ -13,6 +13,7 @@ are of training alone, on one thread, as processor time: other work on the machi
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def score(policy, args):
 def run_published(args, dataset, folder):
     """20,000 updates of the published loop, resumable; scored four times on the way."""
     config = preset("gym")
-    config.dataset.uri, config.output = args.data, str(folder / "unused")
+    config.dataset.uri, config.output = args.data, tempfile.mkdtemp()
     template = policy_of(config, dataset)
     torch.manual_seed(args.seed)
     model = published_model(template.spec.model)
@@ -112,12 +113,11 @@ def restore(trainer, tensors, state):
 def run_ours(args, dataset, folder):
     """One run of a preset; only the last policy is scored."""
     config = preset(args.preset)
-    config.training.seed, config.dataset.uri, config.output = args.seed, args.data, str(folder / "unused")
+    config.training.seed, config.dataset.uri, config.output = args.seed, args.data, tempfile.mkdtemp()
     if args.precision:
         config.training.precision = args.precision
     policy, trainer, _ = assemble(config, dataset, torch.device("cpu"), Ranks())
     trainer.model.train()
-    trainer.metrics.flush = lambda: None
     began, losses = time.process_time(), []
     for step in range(1, config.training.train_steps + 1):
         losses.append(trainer.update(step))

@@ -60,7 +60,7 @@ def synthetic_trajectories(num_steps: int, length: int) -> Iterator[Trajectory]:
 PRECISIONS = ("float32", "bfloat16")
 
 
-def bench_train(*, sizes: list[str], repeats: int, dropout: bool = True) -> list[dict[str, Any]]:
+def bench_train(*, sizes: list[str], repeats: int) -> list[dict[str, Any]]:
     """Time whole updates, batch included: ours and the published loop, in float32 and under bfloat16 autocast.
 
     All four take turns, each in a process of its own. Each row says both sides' precision; that of the published code is float32.
@@ -68,19 +68,19 @@ def bench_train(*, sizes: list[str], repeats: int, dropout: bool = True) -> list
     for size in sizes:
         if size not in SIZES:
             raise RLTransformerError(f"no size {size!r}", where="--sizes", fix=f"choose among {', '.join(SIZES)}")
-    return [row for size in sizes for row in _compare(size, repeats, dropout)]
+    return [row for size in sizes for row in _compare(size, repeats)]
 
 
-def _compare(size: str, repeats: int, dropout: bool) -> list[dict[str, Any]]:
+def _compare(size: str, repeats: int) -> list[dict[str, Any]]:
     sides = {
-        f"{side} {precision}": partial(make, size, precision, dropout)
+        f"{side} {precision}": partial(make, size, precision)
         for precision in PRECISIONS
         for side, make in (("ours", our_updates), ("baseline", published_updates))
     }
     timed = timing.in_turns(sides, repeats=repeats, warmup=5, calls=40 if size == "hopper" else 4)
     rows = []
     for ours, baseline in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
-        config = configuration(size, ours, dropout=dropout)
+        config = configuration(size, ours)
         work, peak = flops(config), matrix_peak(ours)
         achieved = 1000 * work / timed[f"ours {ours}"]["median_ms"]
         rows.append(
@@ -102,16 +102,16 @@ def _compare(size: str, repeats: int, dropout: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def our_updates(size: str, precision: str, dropout: bool) -> Callable[[], object]:
+def our_updates(size: str, precision: str) -> Callable[[], object]:
     """Return what makes one update of ours."""
     keep_freed_memory()  # as Trainer.fit does
-    trainer, steps = _trainer(configuration(size, precision, dropout=dropout)), iter(range(1, 1_000_000))
+    trainer, steps = _trainer(configuration(size, precision)), iter(range(1, 1_000_000))
     return lambda: trainer.update(next(steps))
 
 
-def published_updates(size: str, precision: str, dropout: bool) -> Callable[[], object]:
+def published_updates(size: str, precision: str) -> Callable[[], object]:
     """Return what makes one update of the published loop."""
-    config, dataset = configuration(size, precision, dropout=dropout), synthetic()
+    config, dataset = configuration(size, precision), synthetic()
     sizes = _trainer(config).model.config
     sampler = PublishedSampler(
         dataset,
@@ -132,14 +132,12 @@ def _trainer(config: RunConfig) -> Trainer:
     return trainer
 
 
-def configuration(size: str, precision: str, *, dropout: bool = True) -> RunConfig:
+def configuration(size: str, precision: str) -> RunConfig:
     """Return the published recipe at a size."""
     config = gym()
     for name, value in SIZES[size].items():
         section, _, option = name.partition(".")
         setattr(getattr(config, section), option, value)
-    if not dropout:
-        config.model.resid_pdrop = config.model.embd_pdrop = config.model.attn_pdrop = 0.0
     config.dataset.uri, config.training.precision = "synthetic", precision  # pyright: ignore[reportAttributeAccessIssue]
     return config
 

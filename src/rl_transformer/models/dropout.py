@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,16 +16,16 @@ _LEVELS = 1 << 16
 _SITE = 0xD0  # keeps dropout's stream apart from every other draw of the same (seed, step)
 
 
-class _MaskStream:
+class _MaskStream(ABC):
     """The dropout bits of one update, handed out in the order in which the model asks for them."""
 
     def keep(self, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
         """Return a mask of ``shape`` that is 0 with probability ``p`` (to 1/65536) and 1 elsewhere."""
         return self.above(round(p * _LEVELS) - _LEVELS // 2, shape.numel()).to(dtype).view(shape)
 
+    @abstractmethod
     def above(self, threshold: int, count: int) -> Tensor:
         """Return whether each of ``count`` uniform int16 is ``threshold`` or more."""
-        raise NotImplementedError
 
 
 class _CpuMasks(_MaskStream):

@@ -129,14 +129,14 @@ class Trainer:
         num_valid = None if self.ranks.world_size == 1 else self.gatherer.count_valid(index) / self.ranks.world_size
         with dropout_masks(self.config.seed, step, batch.states.device, self.ranks.rank):
             loss, norm = self.gradients(step, batch, num_valid)
-        loss = self._agree(loss)
-        self._require_finite(step, loss, norm.item())  # before the update
+        loss, norm = self._agree(loss), norm.item()
+        self.require_finite(step, loss, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.config)
         self.optimizer.step()
         if self.average is not None:
             self.average.take(self.average.weight(step))
-        self.record(step, loss, norm.item())
+        self.record(step, loss, norm)
         return loss
 
     def update_block(self, updates: DeviceUpdates) -> float:
@@ -144,6 +144,7 @@ class Trainer:
         first, count = self.step + 1, self.updates_until_due(updates.block)
         loss = 0.0
         for step, [(loss, norm)] in enumerate(updates.run(first, count), start=first):
+            self.require_finite(step, loss, norm)
             self.record(step, loss, norm)
         return loss
 
@@ -163,8 +164,7 @@ class Trainer:
         return loss.detach(), torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
 
     def record(self, step: int, loss: float, norm: float) -> None:
-        """Count update ``step`` as made; refuse numbers that are not finite, with which none is made."""
-        self._require_finite(step, loss, norm)
+        """Count update ``step`` as made."""
         self.step = step
         if self.ranks.writes:
             rate = learning_rate(step, self.config)
@@ -249,7 +249,8 @@ class Trainer:
         mine = whole[self.ranks.slice_of(self.config.batch_size)]
         return torch.from_numpy(mine).to(batch.actions.device)
 
-    def _require_finite(self, step: int, loss: float, norm: float) -> None:
+    def require_finite(self, step: int, loss: float, norm: float) -> None:
+        """Refuse numbers with which no update is made, naming the episodes they came from."""
         numbers = {"loss": loss, "gradient_norm": norm}
         bad = [name for name, value in numbers.items() if not abs(value) < float("inf")]
         if not bad:

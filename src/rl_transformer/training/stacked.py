@@ -55,6 +55,7 @@ def fit_together(trainers: Sequence[Trainer], block: int = BLOCK) -> None:
                 loss = 0.0
                 for step, numbers in enumerate(updates.run(first, count), start=first):
                     for trainer, (loss, norm) in zip(trainers, numbers, strict=True):
+                        trainer.require_finite(step, loss, norm)
                         trainer.record(step, loss, norm)
                 progress.update(lead.step, loss)
                 for trainer in trainers:
