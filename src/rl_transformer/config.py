@@ -73,6 +73,18 @@ class ModelConfig:
     (streaming: an action then costs one timestep's tokens instead of a window's)."""
     embedding: Literal["linear", "mlp"] = "linear"
     """What embeds vectors and reads actions out: one linear layer, as published, or an MLP of two (LaMo)."""
+    trunk: str | None = None
+    """A Hugging Face transformer whose blocks, and sizes, to start from: a Hub id (gpt2, ID@REVISION), a folder, or a run
+    of rlt pretrain; blocks of our own if not given."""
+    trunk_weights: Literal["pretrained", "random", "shuffled"] = "pretrained"
+    """The trunk's own weights; or controls: as its architecture begins, or its numbers shuffled within each matrix."""
+    positions: Literal["off", "tokens", "timesteps"] = "off"
+    """The trunk's own table of positions: adds nothing; adds to each token by its place in the window; or is where the
+    timestep table starts from, repeated if episodes are longer (Reid et al.)."""
+    time: Literal["before_norm", "after_norm"] = "before_norm"
+    """Add the timestep before the tokens' layer norm, as published, or after it (Reid et al.'s code)."""
+    tie_action_head: bool = False
+    """Read actions out by the action embedding's weight (Reid et al.)."""
 
 
 @dataclass(kw_only=True)
@@ -138,6 +150,10 @@ class TrainingConfig:
     """Train the policy's blocks, or leave them as they are, or train a low-rank change of their attention."""
     lora_rank: int = 16
     """Rank of that change."""
+    trunk_learning_rate: float | None = None
+    """Step size of the blocks, with the same warm-up and schedule; learning_rate if not given."""
+    trunk_weight_decay: float | None = None
+    """Decoupled decay of the blocks; weight_decay if not given."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast of the forward pass; weights stay float32."""
     seed: int = 0
@@ -154,6 +170,26 @@ class TrainingConfig:
     """Write TensorBoard event files too."""
     wandb: bool = False
     """Report to Weights & Biases too."""
+
+
+@dataclass(kw_only=True)
+class LanguageConfig:
+    """With a pretrained trunk: keep it near its language (Reid et al. 2022)."""
+
+    alignment_weight: float = 0.0
+    """Weight of the alignment loss, which draws tokens towards word vectors; 0.1 in the paper, 0: none."""
+    alignment_centroids: int = 1000
+    """Centroids of the word vectors, by k-means."""
+    alignment_steps: int = 5_000
+    """Updates over which that weight falls to zero, by a sigmoid."""
+    text: str | None = None
+    """Text file, or folder of *.txt, to go on predicting words of."""
+    text_weight: float = 0.0
+    """Weight of the loss on words."""
+    text_batch_size: int = 2
+    """Pieces of text an update."""
+    text_length: int = 1024
+    """Words (tokens of the trunk's tokenizer) in a piece."""
 
 
 @dataclass(kw_only=True)
@@ -199,6 +235,7 @@ class RunConfig:
     windows: WindowConfig = field(default_factory=WindowConfig)
     returns: ReturnConfig = field(default_factory=ReturnConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -285,13 +322,15 @@ _POSITIVE = (
     "training.keep_checkpoints", "training.threads", "training.max_gradient_norm", "training.lora_rank",
     "windows.context_length", "windows.window_length", "returns.scale", "returns.reward_clip", "model.frame_stack", "model.hidden_size",
     "model.n_layer", "model.n_head", "model.n_inner", "model.max_ep_len", "dataset.max_trajectories",
-    "evaluation.num_episodes", "evaluation.every",
+    "evaluation.num_episodes", "evaluation.every", "training.trunk_learning_rate", "language.alignment_centroids",
+    "language.alignment_steps", "language.text_batch_size", "language.text_length",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "training.warmup_steps", "training.weight_decay", "training.seed", "training.entropy_weight", "evaluation.seed",
-    "model.timestep_initializer_range", "policy.prior_exponent",
+    "model.timestep_initializer_range", "policy.prior_exponent", "language.alignment_weight", "language.text_weight",
+    "training.trunk_weight_decay",
 )  # fmt: skip
-_NOT_EMPTY = ("evaluation.env_id", "policy.suggested_targets")
+_NOT_EMPTY = ("evaluation.env_id", "policy.suggested_targets", "model.trunk", "language.text")
 
 
 def _contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
@@ -315,7 +354,7 @@ def _out_of_range(c: RunConfig) -> Iterator[tuple[str, str, str]]:
         if _get(c, option) is not None and not _get(c, option) > 0:
             yield option, f"{_get(c, option)} is not positive", "give a value above 0"
     for option in _NOT_NEGATIVE:
-        if _get(c, option) < 0:
+        if _get(c, option) is not None and _get(c, option) < 0:
             yield option, f"{_get(c, option)} is not 0 or more", "give 0 or more"
     for option in _NOT_EMPTY:
         if _get(c, option) in ("", []):
@@ -360,9 +399,25 @@ def _impossible_together(c: RunConfig) -> Iterator[tuple[str, str, str]]:
         "training.trunk": "full",
         "model.embedding": "linear",
         "model.attention": "window",
+        "model.trunk": None,
+        "training.trunk_learning_rate": None,
+        "training.trunk_weight_decay": None,
+        "model.time": "before_norm",
+        "model.tie_action_head": False,
     }.items():
         if m.arch == "behavior_cloning" and _get(c, option) != default:
             yield option, "the MLP of behavior_cloning has no such part", f"leave it {default}"
+    if m.attention == "streaming" and (m.trunk or m.positions != "off"):
+        yield "model.attention", "a pretrained trunk reads whole windows", "use window"
+    if m.tie_action_head and (m.action_head == "gaussian" or m.embedding != "linear"):
+        problem = "only a linear embedding can read actions out, one number a dimension"
+        yield "model.tie_action_head", problem, "leave it false, or use model.embedding linear and another head"
+    language = c.language.text_weight or c.language.alignment_weight
+    if language and (t.entropy_weight or c.needs_return_model):
+        option = "training.entropy_weight" if t.entropy_weight else "returns"
+        yield option, "is not combined with the losses of language", "leave it at its default, or language.* out"
+    if bool(c.language.text) != bool(c.language.text_weight):
+        yield "language.text", "a text needs a weight, and a weight a text", "set language.text and language.text_weight"
     if m.attention == "streaming" and c.needs_return_model:
         problem = "a model of returns reads whole windows, and streaming keeps none"
         yield "model.attention", problem, "use window"
@@ -383,6 +438,17 @@ def _without_effect(c: RunConfig) -> Iterator[tuple[str, str, str]]:
         "training.lora_rank": c.training.trunk != "lora" and "training.trunk is not lora",
         "returns.bins": not c.needs_return_model and "there is no model of returns",
         "policy.prior_exponent": c.policy.target == "asked" and "policy.target is asked",
+        **{f"model.{name}": not c.model.trunk and "model.trunk is not given" for name in ("trunk_weights", "positions")},
+        **{
+            f"language.alignment_{name}": not c.language.alignment_weight and "language.alignment_weight is 0"
+            for name in ("centroids", "steps")
+        },
+        **{f"language.{name}": not c.language.text and "there is no language.text" for name in ("text_batch_size", "text_length")},
+        **{f"language.{name}": not c.model.trunk and "model.trunk is not given" for name in ("alignment_weight", "text_weight")},
+        **{
+            f"training.trunk_{name}": c.training.trunk == "frozen" and "training.trunk is frozen"
+            for name in ("learning_rate", "weight_decay")
+        },
         "policy.prior_floor": c.policy.target == "asked" and "policy.target is asked",
     }
     for option, why in switched_off.items():

@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
@@ -22,9 +23,11 @@ from rl_transformer.files import to_json, write_text
 from rl_transformer.machine import cpu_threads, find_device, versions
 from rl_transformer.models import DecisionTransformerConfig, build_model
 from rl_transformer.policy import Policy, PolicySpec
+from rl_transformer.pretraining.start import Start
 from rl_transformer.training.adapters import adapt_trunk, merge_trunk
 from rl_transformer.training.loop import Trainer
 from rl_transformer.training.metrics import Metrics, read_metrics
+from rl_transformer.training.optimizer import told_groups
 from rl_transformer.training.ranks import Ranks, ranks_of
 from rl_transformer.training.return_model import fit_return_model, predicted_returns, return_bins
 from rl_transformer.training.run_folder import is_finished, mark_finished, write_run_files
@@ -38,7 +41,13 @@ if TYPE_CHECKING:
     from rl_transformer.evaluation.report import EvaluationReport
 
 
-def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset | None = None) -> Path:
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    dataset: TrajectoryDataset | None = None,
+    transformer: nn.Module | None = None,
+) -> Path:
     """Train a policy and return its run folder.
 
     Args:
@@ -46,6 +55,7 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
         resume: Continue the run in the folder, or start it if there is none. A finished run is left
             as it is.
         dataset: The data, if it is already open; ``config.dataset.uri`` then only names it.
+        transformer: A model of the transformers library to start the trunk from, instead of ``config.model.trunk``.
 
     Returns:
         The run folder. `load_policy` reads the policy from it.
@@ -58,7 +68,7 @@ def train(config: RunConfig, *, resume: bool = False, dataset: TrajectoryDataset
     with cpu_threads(config.training.threads), ranks_of(device, config.training.batch_size) as ranks:
         if not is_finished(Path(config.output), config, resume=resume):
             ranks.wait()  # nobody writes before everybody has looked
-            _train(config, dataset, device, ranks)
+            _train(config, dataset, device, ranks, transformer)
             ranks.wait()
     return Path(config.output)
 
@@ -89,7 +99,7 @@ def train_seeds(
 def stackable(config: RunConfig) -> bool:
     """Whether runs that differ in their seed alone are trained together: on one GPU, where that pays."""
     one_device = config.training.device.startswith("cuda") and "WORLD_SIZE" not in os.environ
-    return one_device and not config.needs_return_model and not config.training.entropy_weight
+    return one_device and not (config.needs_return_model or config.training.entropy_weight or config.model.trunk)
 
 
 def _train_together(configs: list[RunConfig], dataset: TrajectoryDataset) -> None:
@@ -106,9 +116,15 @@ def _train_together(configs: list[RunConfig], dataset: TrajectoryDataset) -> Non
             finish(trainer.folder, config, policy, trainer, live_score)
 
 
-def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.device, ranks: Ranks) -> None:
+def _train(
+    config: RunConfig,
+    dataset: TrajectoryDataset | None,
+    device: torch.device,
+    ranks: Ranks,
+    transformer: nn.Module | None,
+) -> None:
     dataset = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
-    policy, trainer, live_score = assemble(config, dataset, device, ranks)
+    policy, trainer, live_score = assemble(config, dataset, device, ranks, transformer)
     folder = trainer.folder
 
     # From the newest checkpoint, if there is one, up to train_steps. Nothing was written so far.
@@ -125,13 +141,19 @@ def _train(config: RunConfig, dataset: TrajectoryDataset | None, device: torch.d
             policy.spec = suggesting(policy.spec, config, expected[dataset.offsets[learned]] * scale)
     if ranks.writes and (told := policy.warning_about(config.evaluation.target_returns)):
         print(told, flush=True)
+    if ranks.writes and (config.model.trunk or transformer is not None):
+        print("\n".join(told_groups(trainer.optimizer, config.training)), flush=True)
     trainer.fit()
     if ranks.writes:
         finish(folder, config, policy, trainer, live_score)
 
 
 def assemble(
-    config: RunConfig, dataset: TrajectoryDataset, device: torch.device, ranks: Ranks
+    config: RunConfig,
+    dataset: TrajectoryDataset,
+    device: torch.device,
+    ranks: Ranks,
+    transformer: nn.Module | None = None,
 ) -> tuple[Policy, Trainer, LiveScore | None]:
     """Put the parts of a run together; nothing is written, and the training has not begun."""
     # Data: columns over all steps, and which episodes to learn from.
@@ -141,10 +163,12 @@ def assemble(
     learned, held_out = choose_trajectories(dataset, returns, config)
     check_windows(int(dataset.lengths[learned].max()), config)
 
-    # Model: sizes follow from the data. The seed alone decides the initial weights.
-    spec = policy_spec(dataset, rule, returns[learned], config)
+    # Model: sizes follow from the data, or from a pretrained trunk. The seed alone decides the initial weights.
+    start = Start.of(config, transformer)
+    spec = policy_spec(dataset, rule, returns[learned], config, start.model_fields)
     torch.manual_seed(config.training.seed)
     model = build_model(spec.arch, spec.model, spec.context_length)
+    objective = start.fill(model, device, ranks)
     adapt_trunk(model, config.training.trunk, config.training.lora_rank)
     return_model = spec.build_return_model()
     model.to(device)
@@ -181,6 +205,8 @@ def assemble(
         evaluate=live_score,
         evaluate_every=config.evaluation.every,
         dataset_fingerprint=dataset.fingerprint,
+        loss=objective,
+        needs_step=objective is not None or spec.model.trunk is not None,
         ranks=ranks,
     )
     return policy, trainer, live_score
@@ -229,8 +255,10 @@ def choose_trajectories(
     return chosen[learned], chosen[held_out]
 
 
-def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarray, config: RunConfig) -> PolicySpec:
-    """Return everything about the policy but its numbers: what the options leave open follows from the data."""
+def policy_spec(
+    dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarray, config: RunConfig, of_trunk: dict[str, Any]
+) -> PolicySpec:
+    """Return everything about the policy but its numbers: what the options leave open follows from data and trunk."""
     m, space = config.model, dataset.spec.observation_space
     discrete = dataset.spec.action_space.kind == "discrete"
     head = ("discrete" if discrete else "continuous") if m.action_head == "auto" else m.action_head
@@ -279,7 +307,8 @@ def policy_spec(dataset: TrajectoryDataset, rule: ReturnRule, returns: np.ndarra
         action_head=head,
         image_shape=image_shape,
         attention_span=config.windows.context_length if m.attention == "streaming" else None,
-        **{name: getattr(m, name) for name in _SAME_NAMES},
+        token_positions=m.positions == "tokens",
+        **{name: getattr(m, name) for name in _SAME_NAMES} | of_trunk,
     )
     spec = PolicySpec(
         arch=m.arch,
@@ -314,7 +343,7 @@ def suggesting(spec: PolicySpec, config: RunConfig, returns: np.ndarray) -> Poli
 
 _SAME_NAMES = (
     "hidden_size", "n_layer", "n_head", "n_inner", "activation_function", "resid_pdrop", "embd_pdrop", "attn_pdrop",
-    "condition_entry", "timestep_initializer_range", "embedding",
+    "condition_entry", "timestep_initializer_range", "embedding", "time", "tie_action_head",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ ACTION_HEADS = ("continuous", "discrete", "gaussian")
 CONDITION_ENTRIES = ("token", "added")
 EMBEDDINGS = ("linear", "mlp")
 RETURN_TO_GO = "return_to_go"
+TIME_ORDERS = ("before_norm", "after_norm")
 
 _HF_MODEL_TYPE = "decision_transformer"
 
@@ -90,6 +91,14 @@ class DecisionTransformerConfig:
     """Keep the one position vector that transformers' port adds to every token."""
     timestep_initializer_range: float = 1.0
     """Standard deviation of the initial timestep table; 1 as published."""
+    trunk: dict[str, Any] | None = None
+    """Configuration of the Hugging Face transformer that is the trunk; None: our own blocks, of the sizes above."""
+    token_positions: bool = False
+    """Add the trunk's own position table at the places of real tokens; else it adds nothing."""
+    tie_action_head: bool = False
+    """Read actions out by the action embedding's own weight, without a bias (Reid et al. 2022)."""
+    time: str = "before_norm"
+    """Add the timestep's embedding before_norm, as published, or after_norm (Reid et al.'s code)."""
 
     def __post_init__(self) -> None:
         self.conditions = tuple(self.conditions)
@@ -120,6 +129,7 @@ class DecisionTransformerConfig:
             ("action_head", ACTION_HEADS),
             ("condition_entry", CONDITION_ENTRIES),
             ("embedding", EMBEDDINGS),
+            ("time", TIME_ORDERS),
         ):
             if getattr(self, name) not in allowed:
                 yield f"{name}={getattr(self, name)!r} is unknown", f"choose one of {', '.join(allowed)}"
@@ -130,6 +140,10 @@ class DecisionTransformerConfig:
             yield "add_cross_attention is set, and there is no second sequence", "leave it False"
         if self.attention_span is not None and self.attention_span < 1:
             yield f"attention_span={self.attention_span} is not positive", "give 1 or more, or None"
+        if self.attention_span is not None and (self.trunk is not None or self.token_positions):
+            yield "streaming attention needs blocks of ours without token positions", "leave attention_span None"
+        if self.tie_action_head and (self.action_head == "gaussian" or self.embedding != "linear"):
+            yield "tie_action_head needs a linear embedding and one output an action", "leave it False"
         if len(set(self.conditions)) < len(self.conditions):
             yield f"conditions {list(self.conditions)} repeat a name", "name each condition once"
 

@@ -6,9 +6,10 @@ timestep is the tokens (conditions..., observation, action), so the trunk sees P
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
 from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder, vector_embedding
-from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, rows_around
+from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, TrunkOutput, rows_around
 from rl_transformer.models.heads import make_action_head
 from rl_transformer.models.hf_layout import load_model, save_model
+from rl_transformer.models.hf_source import width_of
+from rl_transformer.models.hf_trunk import HFTrunk, config_of
 from rl_transformer.models.stream import TokenStream
 
 
@@ -42,6 +45,20 @@ class DecisionTransformerOutput:
         return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
 
 
+class Trunk(Protocol):
+    """What a Decision Transformer needs of its blocks: ours, or a transformer of Hugging Face."""
+
+    def run(
+        self, tokens: Tensor, valid: Tensor | None, *, keep_hidden: bool = False, keep_weights: bool = False
+    ) -> TrunkOutput:
+        """Run every token."""
+        ...
+
+    def run_at(self, tokens: Tensor, rows: slice) -> Tensor:
+        """Return the last hidden state at ``rows`` only."""
+        ...
+
+
 class DecisionTransformerModel(nn.Module):
     """The model of the paper; its tensors are named as in transformers.
 
@@ -52,8 +69,10 @@ class DecisionTransformerModel(nn.Module):
     def __init__(self, config: DecisionTransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.words: Any = None
+        """While a text is learned beside: its word table and head. No policy holds them."""
         width = config.hidden_size
-        self.encoder = DecisionTransformerGPT2Model(config, with_tables=False)
+        self.encoder = self._trunk(config)
         self.embed_timestep = nn.Embedding(config.max_ep_len, width)
         if RETURN_TO_GO in config.conditions:
             self.embed_return = vector_embedding(config, 1)
@@ -75,13 +94,26 @@ class DecisionTransformerModel(nn.Module):
         self.predict_action = make_action_head(config)
         nn.init.normal_(self.embed_timestep.weight, std=config.timestep_initializer_range)
 
-    def tokens(self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor) -> Tensor:
-        """Embed and interleave: (B, T, ...) inputs -> (B, P * T, E) tokens.
+    def _trunk(self, config: DecisionTransformerConfig) -> Trunk:
+        if config.trunk is None:
+            return DecisionTransformerGPT2Model(config, with_tables=False)
+        return HFTrunk(config.trunk, token_positions=config.token_positions)
 
-        The timestep's embedding is added before the layer norm, as published.
+    def tokens(self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor) -> Tensor:
+        """Embed and interleave: (B, T, ...) inputs -> (B, P * T, E) tokens."""
+        return self.tokens_and_embedded(states, actions, conditions, timesteps)[0]
+
+    def tokens_and_embedded(
+        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the tokens, and what alignment compares with words: the tokens as they leave the layer norm.
+
+        As published the timestep's embedding is added before the layer norm, and both are the same; with
+        ``time`` after_norm it is added to the tokens only (Reid et al.'s code). (B, P * T, E) each.
         """
         time = self.embed_timestep(timesteps)  # (B, T, E)
-        observation = self.embed_state(states) + time
+        early = time if self.config.time == "before_norm" else torch.zeros_like(time)
+        observation = self.embed_state(states) + early
         embedded = [
             self._embed_condition(name)(conditions[..., i : i + 1]) for i, name in enumerate(self.config.conditions)
         ]
@@ -90,9 +122,11 @@ class DecisionTransformerModel(nn.Module):
             for condition in embedded:
                 observation = observation + condition
         else:
-            before = [condition + time for condition in embedded]
-        stacked = torch.stack([*before, observation, self.embed_action(actions) + time], dim=2)  # (B, T, P, E)
-        return self.embed_ln(stacked).flatten(1, 2)  # (B, P * T, E)
+            before = [condition + early for condition in embedded]
+        stacked = torch.stack([*before, observation, self.embed_action(actions) + early], dim=2)  # (B, T, P, E)
+        normed = self.embed_ln(stacked)
+        timed = normed if self.config.time == "before_norm" else normed + time[:, :, None]
+        return timed.flatten(1, 2), normed.flatten(1, 2)
 
     def _embed_condition(self, name: str) -> nn.Module:
         return self.embed_return if name == RETURN_TO_GO else self.embed_conditions[name]
@@ -116,12 +150,23 @@ class DecisionTransformerModel(nn.Module):
             (B, T, parameters), or (B, parameters) with ``at``.
         """
         tokens = self.tokens(states, actions, conditions, timesteps)
-        tokens = tokens[:, :-1]  # nothing that is predicted sees the last action
-        first, stride = self.config.observation_token, self.config.tokens_per_timestep
         if at is None:
-            return self.predict_action(self.encoder.run_at(tokens, slice(first, None, stride)))
-        rows, place = rows_around(at * stride + first, tokens.shape[1])
-        return self.predict_action(self.encoder.run_at(tokens, rows))[:, place]
+            return self.actions_from(tokens)
+        tokens, first = tokens[:, :-1], self.config.observation_token
+        rows, place = rows_around(at * self.config.tokens_per_timestep + first, tokens.shape[1])
+        return self._read(self.encoder.run_at(tokens, rows))[:, place]
+
+    def actions_from(self, tokens: Tensor) -> Tensor:
+        """Return the action head's parameters (B, T, parameters) at every observation token of (B, P * T, E)."""
+        every = slice(self.config.observation_token, None, self.config.tokens_per_timestep)
+        return self._read(self.encoder.run_at(tokens[:, :-1], every))  # nothing that is predicted sees the last action
+
+    def _read(self, hidden: Tensor) -> Tensor:
+        """Return the action head's parameters at hidden states (..., E)."""
+        if self.config.tie_action_head:
+            weight = self.embed_action.weight
+            hidden = hidden @ (weight.t() if self.config.action_head == "discrete" else weight)
+        return self.predict_action(hidden)
 
     def predict_next(
         self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, stream: TokenStream
@@ -137,7 +182,8 @@ class DecisionTransformerModel(nn.Module):
         """
         per_step = self.config.tokens_per_timestep
         new = self.tokens(states, actions, conditions, timesteps)[:, per_step - 1 : -1]
-        return self.predict_action(self.encoder.run_next(new, stream))[:, -1]  # of all of them: see SAME_SUMS_FROM
+        assert isinstance(self.encoder, DecisionTransformerGPT2Model)
+        return self._read(self.encoder.run_next(new, stream))[:, -1]  # of all of them: see SAME_SUMS_FROM
 
     def forward(
         self,
@@ -181,7 +227,7 @@ class DecisionTransformerModel(nn.Module):
         has_heads = hasattr(self, "predict_state")
         state_preds = self.predict_state(action_token) if has_heads else None
         return_preds = self.predict_return(action_token) if has_heads else None
-        action_preds = self.predict_action(per_timestep[:, :, self.config.observation_token])
+        action_preds = self._read(per_timestep[:, :, self.config.observation_token])
         if not return_dict:
             return state_preds, action_preds, return_preds
         return DecisionTransformerOutput(
@@ -228,6 +274,35 @@ class DecisionTransformerModel(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors so that transformers computes the same numbers."""
         save_model(self, self.config, folder)
+
+
+class DecisionTransformer(DecisionTransformerModel):
+    """A Decision Transformer around a transformer that you have: ``DecisionTransformer(transformer=T5Model(...), ...)``.
+
+    Args:
+        transformer: A model of the transformers library that can be causal: a decoder, or the decoder of an encoder and
+            a decoder. A copy of that part, with its weights, becomes the trunk.
+        state_dim: Length of an observation vector, or (channels, height, width) of uint8 images.
+        act_dim: Length of an action vector; the number of actions with ``action_head="discrete"``.
+        options: Further fields of `DecisionTransformerConfig`.
+
+    Raises:
+        RLTransformerError: A transformer that cannot be causal.
+    """
+
+    def __init__(
+        self, transformer: nn.Module, state_dim: int | Sequence[int], act_dim: int, **options: Any
+    ) -> None:
+        image = None if isinstance(state_dim, int) else tuple(state_dim)
+        given = HFTrunk(config_of(transformer), transformer, token_positions=options.get("token_positions", False))
+        self.__dict__["_given"] = given  # nn.Module takes no parts before it is initialized
+        super().__init__(DecisionTransformerConfig(
+            state_dim=state_dim if isinstance(state_dim, int) else 1, act_dim=act_dim, image_shape=image,
+            trunk=config_of(transformer), hidden_size=width_of(transformer.config), **options,
+        ))
+
+    def _trunk(self, config: DecisionTransformerConfig) -> Trunk:
+        return self.__dict__.pop("_given")
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -24,6 +24,10 @@ class _MaskStream(ABC):
         return self.above(round(p * _LEVELS) - _LEVELS // 2, shape.numel()).to(dtype).view(shape)
 
     @abstractmethod
+    def seed(self) -> int:
+        """Return a number for a generator of torch's."""
+
+    @abstractmethod
     def above(self, threshold: int, count: int) -> Tensor:
         """Return whether each of ``count`` uniform int16 is ``threshold`` or more."""
 
@@ -33,6 +37,9 @@ class _CpuMasks(_MaskStream):
 
     def __init__(self, seed: int, step: int, rank: int) -> None:
         self._bits = np.random.SFC64(np.random.SeedSequence([seed, step, _SITE, *([rank] if rank else [])]))
+
+    def seed(self) -> int:
+        return int(self._bits.random_raw()) >> 1
 
     def above(self, threshold: int, count: int) -> Tensor:
         drawn = torch.from_numpy(self._bits.random_raw(-(-count // 4)).view(np.int16)[:count])
@@ -52,6 +59,10 @@ class _HashedMasks(_MaskStream):
         low, high = seed & 0x7FFFFFFF, seed >> 31
         self._key = _hash(_hash(_hash(_hash(step) + low) + high) + rank)
         self._site = 0
+
+    def seed(self) -> int:
+        self._site += 1
+        return int(_hash(self._key + 2 * self._site))
 
     def above(self, threshold: int, count: int) -> Tensor:
         self._site += 1
@@ -92,6 +103,18 @@ def dropout_masks(seed: int | Tensor, step: int | Tensor, device: torch.device, 
         yield
     finally:
         _stream.reset(token)
+
+
+@contextmanager
+def foreign_dropout(device: torch.device) -> Iterator[None]:
+    """Let dropout that is not ours, which draws from torch's generator, follow the masks' (seed, step) too."""
+    stream = _stream.get()
+    if stream is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream.seed())
+        yield
 
 
 class Dropout(nn.Module):

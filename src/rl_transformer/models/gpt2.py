@@ -224,6 +224,8 @@ class DecisionTransformerGPT2Model(nn.Module):
             self.wpe = nn.Embedding(config.n_positions, config.hidden_size)
         elif config.constant_position:
             self.constant_position = nn.Parameter(torch.zeros(config.hidden_size))
+        if config.token_positions and not with_tables:
+            self.token_positions = nn.Embedding(config.n_positions, config.hidden_size)
         self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
@@ -273,7 +275,7 @@ class DecisionTransformerGPT2Model(nn.Module):
         mask = self._mask(tokens)
         if valid is not None:
             mask = blocking((mask == 0) & valid[:, None, None, :])
-        hidden = self._enter(tokens)
+        hidden = self._enter(tokens, valid)
         hidden_states, attentions = [hidden], []
         for block in self.h:
             hidden, weights = block(hidden, mask, need_weights=keep_weights)
@@ -313,10 +315,25 @@ class DecisionTransformerGPT2Model(nn.Module):
         span, per_step = self.config.attention_span, self.config.tokens_per_timestep
         return causal_mask(tokens.shape[1], span, per_step, tokens.device)
 
-    def _enter(self, tokens: Tensor) -> Tensor:
+    def _enter(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         if hasattr(self, "constant_position"):
             tokens = tokens + self.constant_position
+        if hasattr(self, "token_positions"):
+            tokens = tokens + self.token_positions(self._places(tokens, valid))
         return self.drop(tokens)
+
+    def _places(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """Return which real token of its window each token is, from 0."""
+        length, rows = tokens.shape[1], self.token_positions.num_embeddings
+        if length > rows:
+            raise RLTransformerError(
+                f"{length} tokens are more than the {rows} positions of the trunk",
+                where="model.positions",
+                fix="set it to off, or shorten windows.context_length",
+            )
+        if valid is None:
+            return torch.arange(length, device=tokens.device)
+        return (valid.cumsum(1) - 1).clamp(min=0)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DecisionTransformerGPT2Model:

@@ -25,7 +25,7 @@ class ContinuousHead(nn.Sequential):
     """One action vector, trained by squared error (the paper's Gym experiments)."""
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
-        linear = _readout(config, config.act_dim)
+        linear = nn.Identity() if config.tie_action_head else _readout(config, config.act_dim)
         super().__init__(linear, *([nn.Tanh()] if config.action_tanh else []))
 
     def loss(self, parameters: Tensor, actions: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class DiscreteHead(nn.Module):
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
         super().__init__()
-        self.linear = _readout(config, config.act_dim)
+        self.linear = nn.Identity() if config.tie_action_head else _readout(config, config.act_dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.linear(hidden)

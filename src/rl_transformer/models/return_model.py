@@ -41,7 +41,7 @@ class ReturnModel(nn.Module):
 
     def __init__(self, config: DecisionTransformerConfig, *, low: float, high: float, num_bins: int) -> None:
         super().__init__()
-        self.history = DecisionTransformerModel(replace(config, conditions=()))
+        self.history = DecisionTransformerModel(replace(config, conditions=(), trunk=None))
         del self.history.predict_action  # this model does not act
         self.belief = nn.Linear(config.hidden_size, num_bins)
         self.register_buffer("values", torch.linspace(low, high, num_bins), persistent=False)

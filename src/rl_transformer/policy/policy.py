@@ -213,7 +213,7 @@ class Policy:
 
     def _numbers(self) -> dict[str, Tensor]:
         """Return every tensor of the policy by its name in the file."""
-        tensors = {_WEIGHTS + name: t for name, t in self.model.state_dict().items()}
+        tensors = {_WEIGHTS + name: t for name, t in self.model.state_dict().items() if not name.startswith("words.")}
         tensors |= {_SCALING + name: t for name, t in vars(self.scaling).items() if t is not None}
         if self.return_model is not None:
             tensors |= {_RETURNS + name: t for name, t in self.return_model.state_dict().items()}

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from rl_transformer.errors import require
 from rl_transformer.models.gpt2 import Attention
+from rl_transformer.models.hf_trunk import HFTrunk
 
 
 class LowRank(nn.Module):
@@ -39,7 +41,9 @@ def adapt_trunk(model: nn.Module, trunk: str, rank: int) -> None:
         return
     encoder = model.get_submodule("encoder")
     encoder.requires_grad_(False)
-    if trunk == "lora":
+    if trunk == "lora" and isinstance(encoder, HFTrunk):
+        _add_lora(encoder, rank)
+    elif trunk == "lora":
         for attention in [module for module in encoder.modules() if isinstance(module, Attention)]:
             inputs, outputs = attention.c_attn.weight.shape
             parametrize.register_parametrization(attention.c_attn, "weight", LowRank(inputs, outputs, rank))
@@ -47,6 +51,29 @@ def adapt_trunk(model: nn.Module, trunk: str, rank: int) -> None:
 
 def merge_trunk(model: nn.Module) -> None:
     """Write low-rank changes into the weights: the same numbers, and a plain model to deploy."""
-    for module in list(model.modules()):
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "get_base_layer"):  # peft's
+            module.merge()  # pyright: ignore[reportCallIssue]
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())  # pyright: ignore[reportCallIssue]
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+def _add_lora(trunk: HFTrunk, rank: int) -> None:
+    """Put peft's low-rank changes where it puts them for this architecture, on weights that the policy uses."""
+    require("peft", extra="lm", purpose="training.trunk lora")
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS  # noqa: N811
+
+    kind = trunk.stack.config.model_type  # pyright: ignore[reportAttributeAccessIssue]
+    linear = {n: m for n, m in trunk.stack.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
+    linear = {n: m for n, m in linear.items() if not isinstance(m, nn.Embedding)}
+    named = TARGETS.get(kind)
+    chosen = [n for n in linear if named is None or n.rpartition(".")[2] in named]
+    if "mamba" in kind:  # which reads these weights without calling their modules
+        chosen = [n for n in chosen if not n.endswith(("out_proj", "dt_proj"))]
+    is_conv1d = any(type(linear[n]).__name__ == "Conv1D" for n in chosen)
+    # Scaled by 1 as our own low-rank change.
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=chosen, fan_in_fan_out=is_conv1d)
+    inject_adapter_in_model(config, trunk.stack)

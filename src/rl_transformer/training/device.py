@@ -118,7 +118,7 @@ class DeviceUpdates:
         self._numbers.index_copy_(0, place, torch.stack([losses.float(), norms.float()], dim=-1)[None])
         self._stopped.copy_(torch.maximum(self._stopped, (~(losses + norms).isfinite()).any().float()))
         for group in self.optimizer.param_groups:
-            group["lr"].copy_(self._rates.index_select(0, place)[0])
+            group["lr"].copy_(self._rates.index_select(0, place)[0] * group["rate"])
         self.optimizer.found_inf = self._stopped  # pyright: ignore[reportAttributeAccessIssue]  skips the step if 1
         self.optimizer.step()
         if self.averages:
@@ -130,6 +130,6 @@ class DeviceUpdates:
 def updates_on_device(trainer: Trainer) -> DeviceUpdates | None:
     """Return what makes a trainer's updates in blocks, if they can be: on one GPU that holds the data."""
     possible = trainer.ranks.world_size == 1 and not trainer.config.entropy_weight and trainer.gatherer.on_device
-    if not possible or trainer.gatherer.device.type != "cuda":
+    if not possible or trainer.needs_step or trainer.gatherer.device.type != "cuda":
         return None
     return DeviceUpdates([trainer], BLOCK)

@@ -21,7 +21,7 @@ from rl_transformer.training.checkpoint import load_checkpoint, newest_verified,
 from rl_transformer.training.device import DeviceUpdates, updates_on_device
 from rl_transformer.training.losses import action_error, action_loss
 from rl_transformer.training.metrics import Metrics, Progress
-from rl_transformer.training.optimizer import WeightAverage, learning_rate, make_optimizer, trained_parameters
+from rl_transformer.training.optimizer import WeightAverage, learning_rate, make_optimizer, set_rates, trained_parameters
 from rl_transformer.training.ranks import Ranks
 from rl_transformer.training.signals import Interrupted, StopSignals
 from rl_transformer.windows.gather import WindowBatch, WindowGatherer
@@ -70,7 +70,9 @@ class Trainer:
     evaluate_every: int = 10_000
     dataset_fingerprint: str = ""
     loss: Callable[..., Tensor] | None = None
-    """What is minimized, with the arguments of `action_loss`; the loss of the actions if not given."""
+    """What is minimized, called with model, batch, step and num_valid as `action_loss`; that of the actions if not given."""
+    needs_step: bool = False
+    """The model or the loss takes the number of the step on the CPU: no blocks of updates on a device."""
     ranks: Ranks = Ranks()  # noqa: RUF009  a constant
     """The processes that train together; only the first writes and evaluates."""
 
@@ -131,8 +133,7 @@ class Trainer:
             loss, norm = self.gradients(step, batch, num_valid)
         loss, norm = self._agree(loss), norm.item()
         self.require_finite(step, loss, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.config)
+        set_rates(self.optimizer, learning_rate(step, self.config))
         self.optimizer.step()
         if self.average is not None:
             self.average.take(self.average.weight(step))
@@ -182,7 +183,7 @@ class Trainer:
 
     def _loss(self, step: int | None, batch: WindowBatch, num_valid: float | None) -> Tensor:
         if self.loss is not None:
-            return self.loss(self.model, batch, num_valid=num_valid)
+            return self.loss(self.model, batch, step=step, num_valid=num_valid)
         weight = self.config.entropy_weight
         normals = self._normals(step, batch)
         return action_loss(self.model, batch, num_valid=num_valid, entropy_weight=weight, normals=normals)

@@ -35,8 +35,7 @@ def action_loss(
         entropy_weight: With the gaussian head, what a nat of entropy is worth.
         normals: (B, T, A) standard normal numbers for the entropy estimate.
     """
-    head = model.predict_action
-    parameters = model.predict_actions(*batch.inputs).float()
+    head, parameters = model.predict_action, model.predict_actions(*batch.inputs).float()
     losses = head.loss(parameters, batch.actions)
     if entropy_weight and isinstance(head, GaussianHead) and normals is not None:
         losses = losses - entropy_weight * head.entropy(parameters, normals)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_transformer.config import TrainingConfig
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.gpt2 import Conv1D
 
 _MATRICES = (nn.Linear, nn.Conv2d, Conv1D)
@@ -21,35 +22,64 @@ def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Return AdamW's groups: those that decay and those that do not.
+    """Return AdamW's groups: by part of the model (trunk, rest), where their options differ, and whether they decay.
 
     Every trained parameter is in exactly one group and no group is empty: a group that matches
-    nothing would leave an option without effect, silently.
+    nothing would leave an option without effect, silently. ``rate`` is a group's share of the step size.
+
+    Raises:
+        RLTransformerError: Options for a trunk of which nothing is trained.
     """
     named = trained_parameters(model)
-    decaying = set(named)
-    if config.decay == "matrices":
-        modules = dict(model.named_modules())
-        decaying = {
-            name
-            for name in named
-            if name.endswith("weight") and isinstance(modules[name.rpartition(".")[0]], _MATRICES)
-        }
+    decaying = set(named) if config.decay == "all" else _matrices(model, set(named))
+    of_trunk = {name for name in named if name.startswith("encoder.")}
+    options = {"trunk_learning_rate": config.trunk_learning_rate, "trunk_weight_decay": config.trunk_weight_decay}
+    given = [name for name, value in options.items() if value is not None]
+    if given and not of_trunk:
+        raise RLTransformerError(
+            "nothing of the trunk is trained", where=f"training.{given[0]}", fix="leave it out, or set training.trunk to full"
+        )
+    decay = config.weight_decay if config.trunk_weight_decay is None else config.trunk_weight_decay
+    rate = 1.0 if config.trunk_learning_rate is None else config.trunk_learning_rate / config.learning_rate
+    parts = [("", set(named), config.weight_decay, 1.0)]
+    if given:
+        parts = [("trunk ", of_trunk, decay, rate), ("rest ", set(named) - of_trunk, config.weight_decay, 1.0)]
     groups = []
-    for role, names, decay in (("decay", decaying, config.weight_decay), ("no_decay", set(named) - decaying, 0.0)):
-        if names:
-            groups.append(
-                {
-                    "role": role,
-                    "names": sorted(names),
-                    "params": [named[n] for n in sorted(names)],
-                    "weight_decay": decay,
-                }
-            )
-    if not groups or (config.weight_decay and not decaying):
-        raise ValueError("an optimizer group is empty")
+    for part, members, amount, share in parts:
+        for role, names, weight_decay in (("decay", members & decaying, amount), ("no_decay", members - decaying, 0.0)):
+            if names:
+                found = {"role": part + role, "names": sorted(names), "params": [named[n] for n in sorted(names)]}
+                groups.append({**found, "weight_decay": weight_decay, "rate": share})
+        if amount and not members & decaying:
+            raise ValueError(f"an optimizer group is empty: {part}decay")
+    assert groups
     assert sum(len(group["names"]) for group in groups) == len(named)
     return groups
+
+
+def _matrices(model: nn.Module, names: set[str]) -> set[str]:
+    modules = dict(model.named_modules())
+    return {n for n in names if n.endswith("weight") and _is_matrix(modules[n.rpartition(".")[0]])}
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    # GPT-2's of transformers is a class of the same name.
+    return isinstance(module, _MATRICES) or type(module).__name__ == "Conv1D"
+
+
+def told_groups(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> list[str]:
+    """Return a line a group: what the options came to."""
+    return [
+        f"{group['role']}: {len(group['names'])} tensors, {sum(p.numel() for p in group['params'])} numbers, "
+        f"step size {config.learning_rate * group['rate']:g}, decay {group['weight_decay']:g}"
+        for group in optimizer.param_groups
+    ]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the step size."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate"]
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:

@@ -72,7 +72,9 @@ def fit_return_model(
     model.eval().requires_grad_(False)
 
 
-def return_loss(model: ReturnModel, batch: WindowBatch, *, num_valid: float | None = None) -> Tensor:
+def return_loss(
+    model: ReturnModel, batch: WindowBatch, *, step: int | None = None, num_valid: float | None = None
+) -> Tensor:
     """Return the mean loss of the returns-to-go over the real steps of all windows; arguments as in `action_loss`."""
     predicted = model(batch.states, batch.actions, batch.timesteps)
     return masked_mean(model.loss(predicted, batch.conditions[..., 0]), batch.valid_mask, num_valid)

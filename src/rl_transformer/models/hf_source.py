@@ -1,0 +1,198 @@
+"""Where a pretrained trunk comes from: a folder or a Hub id, safetensors only, and no code but transformers' own."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_transformer.errors import RLTransformerError, require
+
+# Names under which architectures keep the rates of our three sites of dropout.
+_DROPOUT = {
+    "resid_pdrop": ("resid_pdrop", "resid_dropout", "dropout_rate", "dropout", "hidden_dropout", "hidden_dropout_prob"),
+    "embd_pdrop": ("embd_pdrop", "embed_dropout"),
+    "attn_pdrop": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
+}
+OWN_BLOCKS = "gpt2"
+"""The architecture whose weights our own blocks take: the same numbers, faster, and deployed without transformers."""
+_SAME_IN_GPT2 = (
+    "activation_function", "layer_norm_epsilon", "initializer_range", "scale_attn_weights", "n_positions",
+    "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "n_layer", "n_head", "n_inner",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrunkSource:
+    """A transformer by name, of which nothing but its configuration was read so far."""
+
+    name: str
+    """Hub id, ID@REVISION, or folder."""
+    config: Any
+    """transformers' configuration."""
+
+    @classmethod
+    def of(cls, name: str) -> TrunkSource:
+        """Read the configuration of a folder or a Hub id.
+
+        Raises:
+            RLTransformerError: Nothing there, or an architecture that transformers does not have itself.
+        """
+        require("transformers", extra="lm", purpose="model.trunk")
+        from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+        with _told(name):
+            values, _ = PreTrainedConfig.get_config_dict(_place(name), **_revision(name))
+        kind = values.get("model_type")
+        if kind not in CONFIG_MAPPING:
+            problem = "needs code of its own, which is never run" if "auto_map" in values else f"is of type {kind!r}"
+            raise RLTransformerError(
+                f"{problem}; transformers has no such architecture", where=name, fix="choose another transformer"
+            )
+        config = CONFIG_MAPPING[kind].from_dict(values)
+        look_back_only(config)
+        return cls(name, config)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether our own blocks take its weights."""
+        return self.config.model_type == OWN_BLOCKS
+
+    def model_fields(self) -> dict[str, Any]:
+        """Return what the trunk decides in a `DecisionTransformerConfig`."""
+        if self.is_own:
+            fields = {name: getattr(self.config, name) for name in _SAME_IN_GPT2}
+            return {**fields, "hidden_size": self.config.n_embd}
+        return {"trunk": plain_config(self.config), "hidden_size": width_of(self.config)}
+
+    def set_dropout(self, rates: dict[str, float]) -> None:
+        """Give the architecture's own dropout our rates; say which of them it has no place for."""
+        homeless = []
+        for site, rate in rates.items():
+            names = [name for name in _DROPOUT[site] if hasattr(self.config, name)]
+            for name in names:
+                setattr(self.config, name, rate)
+            if rate and not names:
+                homeless.append(site)
+        if homeless and not self.is_own:
+            print(f"note: {self.config.model_type} has no place for {', '.join(homeless)}: no dropout there", flush=True)  # noqa: T201
+
+    def load(self, weights: str, seed: int, *, head: bool) -> nn.Module:
+        """Return the transformer with pretrained, random or shuffled weights, in float32.
+
+        Args:
+            weights: pretrained; random: as the architecture initializes itself; shuffled: the
+                pretrained numbers of each matrix in random order, the control that keeps their distribution.
+            seed: Of the random weights and of the order.
+            head: With the head that predicts the next word.
+        """
+        kind = model_class(self.config, head=head, where=self.name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if weights == "random":
+                return kind(self.config).float()
+            with _told(self.name):
+                model, found = kind.from_pretrained(
+                    _place(self.name),
+                    config=self.config,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    **_revision(self.name),
+                )
+            model.absent_weights = set(found["missing_keys"])
+            if weights == "shuffled":
+                shuffle_matrices(model)
+        return model
+
+
+def model_class(config: Any, *, head: bool, where: object) -> Any:
+    """Return transformers' class for a configuration, with or without the head for the next word."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+
+    mapping = MODEL_FOR_CAUSAL_LM_MAPPING if head else MODEL_MAPPING
+    if type(config) not in mapping:
+        problem = "does not predict the next word" if head else "has no bare model in transformers"
+        raise RLTransformerError(
+            f"{config.model_type} {problem}", where=where, fix="choose a causal language model such as gpt2"
+        )
+    found = mapping[type(config)]
+    return found[0] if isinstance(found, tuple) else found
+
+
+@torch.no_grad()
+def shuffle_matrices(model: nn.Module) -> None:
+    """Put the numbers of every matrix into random order, in place; vectors stay."""
+    for parameter in dict.fromkeys(model.parameters()):
+        if parameter.dim() >= 2:
+            order = torch.randperm(parameter.numel())
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+
+
+def look_back_only(config: Any) -> None:
+    """Tell an encoder-only architecture that can look back only (BERT and its kin) to do so."""
+    if not config.is_encoder_decoder and "is_decoder" in config.to_dict():
+        config.is_decoder = True
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Return transformers' configuration as JSON-ready values from which the trunk can be built again."""
+    values = {k: v for k, v in config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    return values
+
+
+def width_of(config: Any) -> int:
+    """Return the width of the tokens a transformer takes."""
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    return int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size)
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """Return SHA-256 over names, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _place(name: str) -> str:
+    """Return a folder, with that of a run of `rlt pretrain` for the run, or the Hub id without its revision."""
+    folder = Path(name)
+    if (folder / "model" / "config.json").is_file():
+        return str(folder / "model")
+    return name if folder.is_dir() else name.partition("@")[0]
+
+
+def _revision(name: str) -> dict[str, str]:
+    revision = "" if Path(name).is_dir() else name.partition("@")[2]
+    return {"revision": revision} if revision else {}
+
+
+def load_tokenizer(name: str) -> Any:
+    """Return the tokenizer that belongs to a folder or Hub id."""
+    from transformers import AutoTokenizer
+
+    with _told(name):
+        return AutoTokenizer.from_pretrained(_place(name), **_revision(name))
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn what transformers says of a place into one message with a cure."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = " ".join(str(error).split())[:300]
+        files = "config.json, tokenizer.json and the weights as *.safetensors (other formats are not read)"
+        raise RLTransformerError(
+            f"cannot be loaded: {first}",
+            where=name,
+            fix=f"name a folder with {files}; to make one from the Hub, on a machine with network: "
+            f"hf download {name.partition('@')[0]} --local-dir FOLDER",
+        ) from None

@@ -1,0 +1,1 @@
+"""Starting from language: pretrained trunks, alignment with words, text beside trajectories, and small language models."""

@@ -1,0 +1,57 @@
+"""The loss of a policy that keeps near language: L = L_action + lambda_1 L_alignment + lambda_2 L_text (Reid et al. 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rl_transformer.config import LanguageConfig
+from rl_transformer.models import DecisionTransformerModel
+from rl_transformer.pretraining.alignment import alignment_loss, annealed, word_centroids
+from rl_transformer.pretraining.text import TextPieces, read_text, tokenized
+from rl_transformer.models.hf_source import TrunkSource, load_tokenizer
+from rl_transformer.training.losses import masked_mean
+from rl_transformer.training.ranks import Ranks
+from rl_transformer.windows.gather import WindowBatch
+
+
+@dataclass(frozen=True)
+class LanguageObjective:
+    """Called as `action_loss` is, with the step, on which the alignment's weight and the text depend."""
+
+    config: LanguageConfig
+    centroids: Tensor | None
+    text: TextPieces | None
+    ranks: Ranks
+
+    @classmethod
+    def of(
+        cls, config: LanguageConfig, source: TrunkSource, words: Tensor | None, seed: int, device: torch.device, ranks: Ranks
+    ) -> LanguageObjective:
+        """Find the centroids of the words and read the text, as far as they are wanted."""
+        centroids = text = None
+        if config.alignment_weight and words is not None:
+            centroids = word_centroids(words.cpu(), config.alignment_centroids).to(device)
+        if config.text is not None:
+            tokens = tokenized(read_text(config.text), load_tokenizer(source.name))
+            text = TextPieces(tokens, config.text_length + 1, seed, device)
+        return cls(config, centroids, text, ranks)
+
+    def __call__(
+        self, model: DecisionTransformerModel, batch: WindowBatch, *, step: int, num_valid: float | None = None
+    ) -> Tensor:
+        tokens, embedded = model.tokens_and_embedded(*batch.inputs)
+        head, per_step = model.predict_action, model.config.tokens_per_timestep
+        parameters = model.actions_from(tokens).float()
+        loss = masked_mean(head.loss(parameters, batch.actions), batch.valid_mask, num_valid)
+        if self.centroids is not None:
+            real = batch.valid_mask.repeat_interleave(per_step, dim=1)
+            weight = self.config.alignment_weight * annealed(step - 1, self.config.alignment_steps)
+            count = None if num_valid is None else num_valid * per_step
+            loss = loss + weight * alignment_loss(embedded, self.centroids, real, count)
+        if self.text is not None and model.words is not None:
+            index = self.ranks.share(self.text.draw(step, self.config.text_batch_size))
+            loss = loss + self.config.text_weight * model.words.loss(model.encoder, self.text.gather(index).states)
+        return loss

@@ -1,0 +1,107 @@
+"""Text as pieces of tokens: a file or a folder of *.txt, read once, drawn by (seed, step)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.files import writing
+from rl_transformer.windows.sampling import WindowIndex
+
+_SITE = 0x7E
+_PART = 1 << 20  # characters tokenized at once
+
+
+def read_text(place: str | Path) -> str:
+    """Return the text of a file, or of all *.txt of a folder in the order of their names.
+
+    Raises:
+        RLTransformerError: Nothing there, or bytes that are not UTF-8.
+    """
+    path = Path(place)
+    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise RLTransformerError("holds no text", where=path, fix="name a text file, or a folder of *.txt files")
+    try:
+        return "\n".join(file.read_text(encoding="utf-8") for file in files)
+    except UnicodeDecodeError as error:
+        raise RLTransformerError(f"is not UTF-8: {error}", where=path, fix="convert it to UTF-8") from None
+
+
+def tokenized(text: str, tokenizer: Any) -> np.ndarray:
+    """Return the tokens of a text, (N,) int32, from the cache if they were computed before."""
+    identity = hashlib.sha256(text.encode())
+    identity.update(tokenizer.backend_tokenizer.to_str().encode())
+
+    def compute() -> np.ndarray:
+        parts = [text[i : i + _PART] for i in range(0, len(text), _PART)]
+        encoded = tokenizer.backend_tokenizer.encode_batch(parts, add_special_tokens=False)
+        return np.concatenate([np.asarray(part.ids, np.int32) for part in encoded])
+
+    return cached(f"tokens-{identity.hexdigest()}", compute)
+
+
+def cached(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return an array that was computed before under this name, which must be a hash of all it depends on."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl_transformer"
+    path = root / f"{name}.npy"
+    if path.is_file():
+        try:
+            return np.load(path, allow_pickle=False)
+        except ValueError:
+            pass  # cut short by a full disk: computed again
+    array = compute()
+    with writing(path):
+        root.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{name}.{os.getpid()}.tmp.npy")
+        np.save(aside, array, allow_pickle=False)
+        aside.rename(path)
+    return array
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Pieces of text."""
+
+    states: Tensor
+    """(B, L) int64."""
+
+
+class TextPieces:
+    """Pieces of ``length`` tokens from a long text; a piece may begin at any token.
+
+    It draws and gathers as `WindowSampler` and `WindowGatherer` do, so that `Trainer` takes it for both.
+    """
+
+    on_device = False
+
+    def __init__(self, tokens: np.ndarray, length: int, seed: int, device: torch.device) -> None:
+        if len(tokens) < length:
+            raise RLTransformerError(
+                f"{len(tokens)} tokens are fewer than a piece of {length}", where="text", fix="use more text, or shorter pieces"
+            )
+        self.tokens, self.length, self.seed, self.device = tokens, length, seed, device
+
+    def draw(self, step: int, batch_size: int) -> WindowIndex:
+        """Return where the pieces of update ``step`` begin: a function of (seed, step)."""
+        random = np.random.default_rng([self.seed, step, _SITE])
+        starts = random.integers(0, len(self.tokens) - self.length + 1, batch_size)
+        return WindowIndex(starts, np.zeros(batch_size, np.int64))
+
+    def gather(self, index: WindowIndex) -> TextBatch:
+        """Cut the pieces out."""
+        places = index.rows[:, None] + np.arange(self.length)
+        return TextBatch(torch.from_numpy(self.tokens[places].astype(np.int64)).to(self.device))
+
+    def count_valid(self, index: WindowIndex) -> int:
+        """Return the number of tokens that are predicted."""
+        return len(index.rows) * (self.length - 1)
