@@ -12,7 +12,7 @@ from rl_transformer import RLTransformerError, load_policy, train
 from rl_transformer.machine import cpu_threads
 from rl_transformer.models import DecisionTransformerConfig, build_model
 from rl_transformer.policy import Policy, PolicySpec
-from rl_transformer.run import policy_spec
+from rl_transformer.specification import policy_spec
 from rl_transformer.trajectories import DataSpec, Space, TrajectoryDataset
 from rl_transformer.windows.conditions import ReturnRule
 from rl_transformer.windows.gather import WindowGatherer

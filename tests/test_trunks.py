@@ -18,8 +18,22 @@ from rl_transformer.training.optimizer import make_optimizer, parameter_groups, 
 from .toys import point_data, tiny_config
 
 WIDTH, T = 16, 6
-_SIZES = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 40}
-_GPT2 = {"n_embd": WIDTH, "n_layer": 2, "n_head": 2, "vocab_size": 40, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
+_SIZES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 40,
+}
+_GPT2 = {
+    "n_embd": WIDTH,
+    "n_layer": 2,
+    "n_head": 2,
+    "vocab_size": 40,
+    "n_positions": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 _T5 = {"d_model": WIDTH, "num_layers": 2, "num_heads": 2, "d_ff": 32, "d_kv": 8, "vocab_size": 40}
 _CLIP = {**_SIZES, "bos_token_id": 0, "eos_token_id": 1}
 KINDS = {
@@ -74,9 +88,7 @@ def inputs(batch=2, length=T):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("place", "first_visible"), [(0, 0), (1, 1), (2, 0)], ids=["observation", "action", "return"]
-)
+@pytest.mark.parametrize(("place", "first_visible"), [(0, 0), (1, 1), (2, 0)], ids=["observation", "action", "return"])
 def test_a_prediction_sees_the_past_and_nothing_else(kind, place, first_visible):
     """Changing input t moves predictions from t on (t + 1 for the action) and no earlier one."""
     model, given = model_around(kind), list(inputs())
@@ -108,10 +120,15 @@ def test_padding_changes_nothing_on_either_side_in_any_amount_whatever_it_holds(
             time = torch.zeros(2, amount, dtype=torch.int64)
             ones, zeros = torch.ones(2, T), torch.zeros(2, amount)
             for left in (True, False):
-                joined = [torch.cat((p, x) if left else (x, p), 1) for p, x in zip(pads, (states, actions, returns), strict=True)]
+                joined = [
+                    torch.cat((p, x) if left else (x, p), 1)
+                    for p, x in zip(pads, (states, actions, returns), strict=True)
+                ]
                 mask = torch.cat((zeros, ones) if left else (ones, zeros), 1)
                 times = torch.cat((time, timesteps) if left else (timesteps, time), 1)
-                found = model(joined[0], joined[1], returns_to_go=joined[2], timesteps=times, attention_mask=mask).action_preds
+                found = model(
+                    joined[0], joined[1], returns_to_go=joined[2], timesteps=times, attention_mask=mask
+                ).action_preds
                 found = found[:, amount:] if left else found[:, :T]
                 assert (found - alone).abs().max() <= 1e-6
 
@@ -124,7 +141,7 @@ def test_windows_may_be_longer_than_a_table_that_adds_nothing():
     states[:, 0] += 1
     moved = (model.predict_actions(states, *given[1:]) - model.predict_actions(*given)).abs().amax((0, 2))
     assert (moved > 1e-6).all()
-    with pytest.raises(RLTransformerError, match="90 tokens|89 tokens"):
+    with pytest.raises(RLTransformerError, match="89 tokens"):
         model_around("gpt2", token_positions=True).predict_actions(*given)
 
 
@@ -135,7 +152,10 @@ def test_positions_are_those_of_real_tokens_or_add_nothing():
     off, on = (HFTrunk(config_of(given), given, token_positions=p).eval() for p in (False, True))
     moved = copy.deepcopy(given)
     moved.transformer.wpe.weight.data += 1
-    assert torch.equal(off.run(tokens, None).last_hidden_state, HFTrunk(config_of(moved), moved, token_positions=False).eval().run(tokens, None).last_hidden_state)
+    assert torch.equal(
+        off.run(tokens, None).last_hidden_state,
+        HFTrunk(config_of(moved), moved, token_positions=False).eval().run(tokens, None).last_hidden_state,
+    )
     silent = copy.deepcopy(given)
     silent.transformer.wpe.weight.data.zero_()
     for trunk, reference in ((off, silent), (on, given)):
@@ -192,6 +212,7 @@ def test_the_trunk_is_trained_as_told(kind, trunk, tmp_path):
 @pytest.mark.parametrize("kind", ["t5", "gpt2"])
 def test_runs_are_functions_of_the_seed_also_with_a_trunks_own_dropout(kind, tmp_path):
     """A stopped run continues exactly, though the dropout inside is not ours."""
+
     def run(name, steps, resume=False):
         config = tiny_config(tmp_path / name, training={"train_steps": steps})
         torch.manual_seed(steps)  # what the generator holds must not matter
@@ -290,12 +311,11 @@ def test_shuffling_keeps_what_is_shared_shared():
     assert gpt2.lm_head.weight is gpt2.transformer.wte.weight
 
 
-def test_the_trunks_own_dropout_gets_our_rates(tmp_path, capsys):
+def test_the_trunks_own_dropout_gets_our_rates(tmp_path):
     saved("t5", tmp_path / "t5")
     source = TrunkSource.of(str(tmp_path / "t5"))
-    source.set_dropout({"resid_pdrop": 0.3, "embd_pdrop": 0.0, "attn_pdrop": 0.2})
+    assert source.set_dropout({"resid_pdrop": 0.3, "embd_pdrop": 0.0, "attn_pdrop": 0.2}) == ["attn_pdrop"]
     assert source.config.dropout_rate == 0.3
-    assert "no place for attn_pdrop" in capsys.readouterr().out
 
 
 def test_a_trunk_learns_at_its_own_rate(tmp_path):
@@ -307,10 +327,16 @@ def test_a_trunk_learns_at_its_own_rate(tmp_path):
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         config = tiny_config(folder, model={"trunk": str(tmp_path / "gpt2")}, training={"train_steps": 1, **training})
         model = load_policy(train(config, dataset=point_data())).model
-        trunk = {n: (p - before[n]).abs().mean().item() for n, p in model.encoder.named_parameters() if n.startswith("h.")}
+        trunk = {
+            n: (p - before[n]).abs().mean().item() for n, p in model.encoder.named_parameters() if n.startswith("h.")
+        }
         return sum(trunk.values()), model.embed_ln.weight.detach()
 
-    (same, rest), (slow, rest_slow), (none, _) = moved(), moved(trunk_learning_rate=1e-5), moved(trunk_learning_rate=1e-12)
+    (same, rest), (slow, rest_slow), (none, _) = (
+        moved(),
+        moved(trunk_learning_rate=1e-5),
+        moved(trunk_learning_rate=1e-12),
+    )
     assert slow == pytest.approx(same / 100, rel=0.05)  # the first step of AdamW is the step size; 1e-3 elsewhere
     assert none < slow / 100
     assert torch.equal(rest, rest_slow)
@@ -391,7 +417,12 @@ def test_a_policys_file_cannot_choose_kernels_or_code(tmp_path, monkeypatch):
     from rl_transformer.models import hf_trunk
 
     config = config_of(transformer("llama"))
-    hostile = {**config, "auto_map": {"AutoModel": "mine.Model"}, "_attn_implementation": "org/kernels", "attn_implementation": "org/kernels"}
+    hostile = {
+        **config,
+        "auto_map": {"AutoModel": "mine.Model"},
+        "_attn_implementation": "org/kernels",
+        "attn_implementation": "org/kernels",
+    }
     built = hf_trunk.build_transformer(hostile)
     assert not hasattr(built.config, "auto_map")
     assert built.config._attn_implementation == "sdpa"
@@ -406,7 +437,11 @@ def test_parity_options_of_reids_code():
     after = DecisionTransformerModel(DecisionTransformerConfig(**sizes, time="after_norm", tie_action_head=True)).eval()
     states, actions, returns, timesteps = inputs()
     tokens, embedded = after.tokens_and_embedded(states, actions, returns, timesteps)
-    parts = [after.embed_ln(after.embed_return(returns)), after.embed_ln(after.embed_state(states)), after.embed_ln(after.embed_action(actions))]
+    parts = [
+        after.embed_ln(after.embed_return(returns)),
+        after.embed_ln(after.embed_state(states)),
+        after.embed_ln(after.embed_action(actions)),
+    ]
     time = after.embed_timestep(timesteps)
     assert torch.allclose(embedded, torch.stack(parts, 2).flatten(1, 2), atol=1e-6)
     assert torch.allclose(tokens, torch.stack([p + time for p in parts], 2).flatten(1, 2), atol=1e-6)

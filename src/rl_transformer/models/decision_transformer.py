@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
 from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder, vector_embedding
-from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, TrunkOutput, rows_around
+from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, rows_around
 from rl_transformer.models.heads import make_action_head
 from rl_transformer.models.hf_layout import load_model, save_model
 from rl_transformer.models.hf_source import width_of
@@ -45,18 +45,8 @@ class DecisionTransformerOutput:
         return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
 
 
-class Trunk(Protocol):
-    """What a Decision Transformer needs of its blocks: ours, or a transformer of Hugging Face."""
-
-    def run(
-        self, tokens: Tensor, valid: Tensor | None, *, keep_hidden: bool = False, keep_weights: bool = False
-    ) -> TrunkOutput:
-        """Run every token."""
-        ...
-
-    def run_at(self, tokens: Tensor, rows: slice) -> Tensor:
-        """Return the last hidden state at ``rows`` only."""
-        ...
+Trunk = DecisionTransformerGPT2Model | HFTrunk
+"""The blocks: ours, or a transformer of Hugging Face."""
 
 
 class DecisionTransformerModel(nn.Module):
@@ -164,8 +154,9 @@ class DecisionTransformerModel(nn.Module):
     def _read(self, hidden: Tensor) -> Tensor:
         """Return the action head's parameters at hidden states (..., E)."""
         if self.config.tie_action_head:
-            weight = self.embed_action.weight
-            hidden = hidden @ (weight.t() if self.config.action_head == "discrete" else weight)
+            embedding: Any = self.embed_action  # (A, E) of a table, (E, A) of a linear layer
+            weight = embedding.weight if self.config.action_head == "continuous" else embedding.weight.t()
+            hidden = hidden @ weight
         return self.predict_action(hidden)
 
     def predict_next(
@@ -290,16 +281,20 @@ class DecisionTransformer(DecisionTransformerModel):
         RLTransformerError: A transformer that cannot be causal.
     """
 
-    def __init__(
-        self, transformer: nn.Module, state_dim: int | Sequence[int], act_dim: int, **options: Any
-    ) -> None:
+    def __init__(self, transformer: nn.Module, state_dim: int | Sequence[int], act_dim: int, **options: Any) -> None:
         image = None if isinstance(state_dim, int) else tuple(state_dim)
         given = HFTrunk(config_of(transformer), transformer, token_positions=options.get("token_positions", False))
         self.__dict__["_given"] = given  # nn.Module takes no parts before it is initialized
-        super().__init__(DecisionTransformerConfig(
-            state_dim=state_dim if isinstance(state_dim, int) else 1, act_dim=act_dim, image_shape=image,
-            trunk=config_of(transformer), hidden_size=width_of(transformer.config), **options,
-        ))
+        super().__init__(
+            DecisionTransformerConfig(
+                state_dim=state_dim if isinstance(state_dim, int) else 1,
+                act_dim=act_dim,
+                image_shape=image,
+                trunk=config_of(transformer),
+                hidden_size=width_of(transformer.config),
+                **options,
+            )
+        )
 
     def _trunk(self, config: DecisionTransformerConfig) -> Trunk:
         return self.__dict__.pop("_given")

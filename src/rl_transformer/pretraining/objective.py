@@ -9,9 +9,9 @@ from torch import Tensor
 
 from rl_transformer.config import LanguageConfig
 from rl_transformer.models import DecisionTransformerModel
+from rl_transformer.models.hf_source import TrunkSource, load_tokenizer
 from rl_transformer.pretraining.alignment import alignment_loss, annealed, word_centroids
 from rl_transformer.pretraining.text import TextPieces, read_text, tokenized
-from rl_transformer.models.hf_source import TrunkSource, load_tokenizer
 from rl_transformer.training.losses import masked_mean
 from rl_transformer.training.ranks import Ranks
 from rl_transformer.windows.gather import WindowBatch
@@ -28,7 +28,13 @@ class LanguageObjective:
 
     @classmethod
     def of(
-        cls, config: LanguageConfig, source: TrunkSource, words: Tensor | None, seed: int, device: torch.device, ranks: Ranks
+        cls,
+        config: LanguageConfig,
+        source: TrunkSource,
+        words: Tensor | None,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks,
     ) -> LanguageObjective:
         """Find the centroids of the words and read the text, as far as they are wanted."""
         centroids = text = None

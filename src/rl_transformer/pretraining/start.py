@@ -47,7 +47,12 @@ class Start:
         if config.model.trunk is None:
             return cls(config)
         source = TrunkSource.of(config.model.trunk)
-        source.set_dropout({site: getattr(config.model, site) for site in ("resid_pdrop", "embd_pdrop", "attn_pdrop")})
+        rates = {site: getattr(config.model, site) for site in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+        absent = source.set_dropout(rates)
+        if absent and not source.is_own:
+            print(
+                f"note: {source.config.model_type} has no place for {', '.join(absent)}: no dropout there", flush=True
+            )
         print(
             f"trunk: {source.name}, {config.model.trunk_weights} weights, {source.config.model_type}, width {width_of(source.config)}; "
             "its own sizes and activation stand in for those of model.*",
@@ -96,7 +101,9 @@ def fill_trunk(model: DecisionTransformerModel, loaded: nn.Module) -> None:
         copy_weights(encoder, loaded)
         return
     theirs, table = getattr(loaded, "base_model", loaded).state_dict(), position_table(loaded)
-    absent = [n for n in getattr(loaded, "absent_weights", ()) if n.removeprefix("transformer.").startswith(_OWN_BLOCKS)]
+    absent = [
+        n for n in getattr(loaded, "absent_weights", ()) if n.removeprefix("transformer.").startswith(_OWN_BLOCKS)
+    ]
     if absent:
         raise RLTransformerError(
             f"the file lacks {absent[0]}", where="model.trunk", fix="name a folder with whole weights"

@@ -87,7 +87,9 @@ class TextPieces:
     def __init__(self, tokens: np.ndarray, length: int, seed: int, device: torch.device) -> None:
         if len(tokens) < length:
             raise RLTransformerError(
-                f"{len(tokens)} tokens are fewer than a piece of {length}", where="text", fix="use more text, or shorter pieces"
+                f"{len(tokens)} tokens are fewer than a piece of {length}",
+                where="text",
+                fix="use more text, or shorter pieces",
             )
         self.tokens, self.length, self.seed, self.device = tokens, length, seed, device
 

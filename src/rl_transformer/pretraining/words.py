@@ -54,7 +54,8 @@ class WordPrediction(nn.Module):
     def _check(self, loaded: Any, trunk: nn.Module) -> None:
         pieces = torch.arange(12)[None] % self.table.num_embeddings
         was_training = trunk.training
-        loaded.eval(), trunk.eval()
+        loaded.eval()
+        trunk.eval()
         theirs, ours = loaded(input_ids=pieces, labels=pieces).loss, self.loss(trunk, pieces)
         trunk.train(was_training)
         if not abs(theirs - ours) <= 1e-3 * abs(theirs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,10 +65,11 @@ def _add_lora(trunk: HFTrunk, rank: int) -> None:
     """Put peft's low-rank changes where it puts them for this architecture, on weights that the policy uses."""
     require("peft", extra="lm", purpose="training.trunk lora")
     from peft import LoraConfig, inject_adapter_in_model
-    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS  # noqa: N811
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS
 
-    kind = trunk.stack.config.model_type  # pyright: ignore[reportAttributeAccessIssue]
-    linear = {n: m for n, m in trunk.stack.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
+    stack: Any = trunk.stack
+    kind = stack.config.model_type
+    linear = {n: m for n, m in stack.named_modules() if getattr(m, "weight", torch.empty(0)).dim() == 2}
     linear = {n: m for n, m in linear.items() if not isinstance(m, nn.Embedding)}
     named = TARGETS.get(kind)
     chosen = [n for n in linear if named is None or n.rpartition(".")[2] in named]
@@ -76,4 +78,4 @@ def _add_lora(trunk: HFTrunk, rank: int) -> None:
     is_conv1d = any(type(linear[n]).__name__ == "Conv1D" for n in chosen)
     # Scaled by 1 as our own low-rank change.
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=chosen, fan_in_fan_out=is_conv1d)
-    inject_adapter_in_model(config, trunk.stack)
+    inject_adapter_in_model(config, stack)

@@ -21,7 +21,13 @@ from rl_transformer.training.checkpoint import load_checkpoint, newest_verified,
 from rl_transformer.training.device import DeviceUpdates, updates_on_device
 from rl_transformer.training.losses import action_error, action_loss
 from rl_transformer.training.metrics import Metrics, Progress
-from rl_transformer.training.optimizer import WeightAverage, learning_rate, make_optimizer, set_rates, trained_parameters
+from rl_transformer.training.optimizer import (
+    WeightAverage,
+    learning_rate,
+    make_optimizer,
+    set_rates,
+    trained_parameters,
+)
 from rl_transformer.training.ranks import Ranks
 from rl_transformer.training.signals import Interrupted, StopSignals
 from rl_transformer.windows.gather import WindowBatch, WindowGatherer

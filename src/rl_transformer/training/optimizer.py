@@ -37,7 +37,9 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
     given = [name for name, value in options.items() if value is not None]
     if given and not of_trunk:
         raise RLTransformerError(
-            "nothing of the trunk is trained", where=f"training.{given[0]}", fix="leave it out, or set training.trunk to full"
+            "nothing of the trunk is trained",
+            where=f"training.{given[0]}",
+            fix="leave it out, or set training.trunk to full",
         )
     decay = config.weight_decay if config.trunk_weight_decay is None else config.trunk_weight_decay
     rate = 1.0 if config.trunk_learning_rate is None else config.trunk_learning_rate / config.learning_rate
