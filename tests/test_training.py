@@ -441,7 +441,7 @@ def test_the_gym_preset_is_the_published_recipe():
 
 
 def test_filters_leave_only_what_they_say(tmp_path):
-    from rl_transformer.run import choose_trajectories
+    from rl_transformer.specification import choose_trajectories
 
     data = telling_data((4, 7, 2, 9))
     config = tiny_config(tmp_path, dataset={"min_return": 250.0})

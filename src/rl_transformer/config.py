@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from rl_transformer.config_checks import contradictions
 from rl_transformer.errors import RLTransformerError
@@ -226,46 +226,26 @@ class EvaluationConfig:
 
 
 @dataclass(kw_only=True)
-class RunConfig:
-    """Everything that determines a run."""
+class Sections:
+    """A configuration of sections, each a dataclass of plain values."""
 
     output: str = ""
     """The run folder."""
-    dataset: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    windows: WindowConfig = field(default_factory=WindowConfig)
-    returns: ReturnConfig = field(default_factory=ReturnConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    language: LanguageConfig = field(default_factory=LanguageConfig)
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        values = asdict(self)
-        values["training"]["betas"] = list(self.training.betas)
-        return values
+        return {n: {k: _plain(x) for k, x in v.items()} if isinstance(v, dict) else v for n, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> RunConfig:
+    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> Self:
         """Read what `to_dict` returned; unknown fields are refused by name."""
         config = cls()
         for name, value in values.items():
             _set(config, name, value, where)
-        if isinstance(config.training.betas, list):  # as JSON and YAML have it
-            config.training.betas = tuple(config.training.betas)  # pyright: ignore[reportAttributeAccessIssue]  checked later
+        training: Any = getattr(config, "training", None)
+        if training is not None and isinstance(training.betas, list):  # as JSON and YAML have it
+            training.betas = tuple(training.betas)
         return config
-
-    @property
-    def window_length(self) -> int:
-        """Timesteps of a training window."""
-        longer = _STREAMING_WINDOWS if self.model.attention == "streaming" else 1
-        return self.windows.window_length or longer * self.windows.context_length
-
-    @property
-    def needs_return_model(self) -> bool:
-        """Whether a model of returns is trained beside the policy."""
-        return self.returns.predict or self.returns.label == "expected" or self.policy.target == "generated"
 
     def check_types(self) -> None:
         """Refuse values that are not of their option's type, or not among its choices."""
@@ -278,11 +258,40 @@ class RunConfig:
                         f"{value!r:.200} is not {wanted}", where=f"{section}.{name}", fix="give a value of that kind"
                     )
 
+
+@dataclass(kw_only=True)
+class RunConfig(Sections):
+    """Everything that determines a run."""
+
+    dataset: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    returns: ReturnConfig = field(default_factory=ReturnConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def window_length(self) -> int:
+        """Timesteps of a training window."""
+        longer = _STREAMING_WINDOWS if self.model.attention == "streaming" else 1
+        return self.windows.window_length or longer * self.windows.context_length
+
+    @property
+    def needs_return_model(self) -> bool:
+        """Whether a model of returns is trained beside the policy."""
+        return self.returns.predict or self.returns.label == "expected" or self.policy.target == "generated"
+
     def check(self) -> None:
         """Refuse values that contradict each other or cannot work, naming the option."""
         self.check_types()
         for option, problem, fix in contradictions(self):
             raise RLTransformerError(problem, where=option, fix=fix)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 
 _PACKAGES = ("rl-transformer", "torch", "numpy", "gymnasium", "mujoco")
@@ -76,7 +75,7 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, large)
 
 
-def describe_machine(config: RunConfig) -> dict[str, Any]:
+def describe_machine(config: Any) -> dict[str, Any]:
     """Return what a result depends on besides the configuration."""
     return {
         "versions": versions(),

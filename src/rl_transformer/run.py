@@ -21,6 +21,7 @@ from rl_transformer.files import to_json, write_text
 from rl_transformer.machine import cpu_threads, find_device
 from rl_transformer.models import build_model
 from rl_transformer.policy import Policy
+from rl_transformer.policy.windows import gatherer_of
 from rl_transformer.pretraining.start import Start
 from rl_transformer.specification import check_windows, choose_trajectories, policy_spec, suggesting
 from rl_transformer.training.adapters import adapt_trunk, merge_trunk
@@ -32,7 +33,6 @@ from rl_transformer.training.return_model import fit_return_model, predicted_ret
 from rl_transformer.training.run_folder import is_finished, mark_finished, write_run_files
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.windows.conditions import ReturnRule
-from rl_transformer.windows.gather import WindowGatherer
 from rl_transformer.windows.sampling import WindowSampler
 from rl_transformer.windows.scaling import Scaling
 
@@ -174,16 +174,7 @@ def assemble(
 
     # Windows: a sampler that is a function of (seed, step), and one gather that cuts them out.
     scaling = Scaling.of(spec.data, dataset.statistics, action_tanh=spec.model.action_tanh)
-    gatherer = WindowGatherer(
-        dataset,
-        conditions=[rule.column(dataset)] if spec.conditioned or return_model else [],
-        condition_scales=[rule.scale] if spec.conditioned or return_model else [],
-        window_length=config.window_length,
-        max_timesteps=spec.model.max_ep_len,
-        scaling=scaling,
-        frame_stack=spec.frame_stack,
-        device=device,
-    )
+    gatherer = gatherer_of(spec, scaling, dataset, config.window_length, device)
     options = {"seed": config.training.seed, "start": config.windows.start}
     sampler = WindowSampler(
         dataset.offsets, learned, **options, return_balance=config.windows.return_balance, episode_returns=returns

@@ -311,3 +311,44 @@ def run_convert(args: Any, arguments: Sequence[str]) -> None:
     check_writable(args.json)
     spec, trajectories, notes = open_source(args.uri, keep_unfinished=args.keep_unfinished)
     _report(write_store(Path(args.output), spec, trajectories, notes=notes), args.json)
+
+
+def add_attention_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Declare the options of `rlt attention`."""
+    parser.add_argument("folder", help="A run folder or a policy folder.")
+    parser.add_argument(
+        "--data", type=str | None, default=None, help="URI of logged data; the run's own training data if not given."
+    )
+    parser.add_argument("--num-windows", type=int, default=256, help="Windows to average over.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of which windows.")
+    parser.add_argument("--figure", type=str | None, default=None, help="Draw the maps, a layer each, into this PNG.")
+    parser.add_argument("--json", type=str | None, default=None, help="Write maps and figures to this file.")
+
+
+def run_attention(args: Any, arguments: Sequence[str]) -> None:
+    """Look at what a policy's tokens attend to."""
+    from rl_transformer.errors import RLTransformerError
+    from rl_transformer.evaluation.attention import attention_of, plot_attention
+    from rl_transformer.files import check_writable, read_json, to_json, write_text
+    from rl_transformer.policy import load_policy
+    from rl_transformer.trajectories import open_trajectories
+
+    check_writable(args.json)
+    check_writable(args.figure, ".png")
+    policy, uri, written = load_policy(args.folder), args.data, Path(args.folder) / "config.json"
+    if uri is None and written.exists():
+        uri = read_json(written, fix="pass --data URI").get("dataset", {}).get("uri")
+    if not uri:
+        raise RLTransformerError(
+            "a policy folder does not say where its data is", where="--data", fix="pass --data URI"
+        )
+    report = attention_of(policy, open_trajectories(uri), num_windows=args.num_windows, seed=args.seed)
+    for layer in report["layers"]:
+        print(
+            f"layer {layer['layer']}: {layer['same_type']:.3f} of the attention on tokens of the same type (spread evenly: "
+            f"{report['even']['same_type']:.3f}), {layer['distance']:.2f} timesteps back (evenly: {report['even']['distance']:.2f})"
+        )
+    if args.figure:
+        plot_attention(report, Path(args.figure))
+    if args.json:
+        write_text(Path(args.json), to_json(report))

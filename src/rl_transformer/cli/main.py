@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from rl_transformer.cli import commands
+from rl_transformer.cli.pretrain import add_pretrain_arguments, run_pretrain
 from rl_transformer.cli.train import add_sweep_arguments, add_train_arguments, run_sweep, run_train
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.training.signals import Interrupted
@@ -30,8 +31,14 @@ _COMMANDS = {
         "Show what a data set holds and what is wrong with it.",
     ),
     "train": (add_train_arguments, run_train, "Train a policy from logged data."),
+    "pretrain": (add_pretrain_arguments, run_pretrain, "Train a small language model, to start policies from."),
     "sweep": (add_sweep_arguments, run_sweep, "Search options; several processes may share a search."),
     "evaluate": (commands.add_evaluate_arguments, commands.run_evaluate, "Score a policy in a live environment."),
+    "attention": (
+        commands.add_attention_arguments,
+        commands.run_attention,
+        "Show what a policy's tokens attend to, on logged data.",
+    ),
     "collect": (
         commands.add_collect_arguments,
         commands.run_collect,

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
 
-from rl_transformer.config import RunConfig
+from rl_transformer.config import RunConfig, Sections
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.presets import PRESETS, preset
 
-# Short flag -> the field it sets.
-FLAGS = {
+C = TypeVar("C", bound=Sections)
+Flags = Mapping[str, tuple[str, str, str]]
+"""Short flag -> the section and field it sets, and its help."""
+
+FLAGS: Flags = {
     "data": ("dataset", "uri", "Logged data: minari:NAMESPACE/NAME-v0, d4rl:FILE.hdf5 or rlt:FOLDER."),
     "train_steps": ("training", "train_steps", "Updates."),
     "seed": ("training", "seed", "Seed of everything that is drawn."),
@@ -46,21 +49,24 @@ def add_train_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Non
 def add_recipe_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     """Declare the short flags and one option a field, with the named preset's values as defaults."""
     named = [argument for argument in arguments[:2] if argument in PRESETS]
-    config = preset(named[0] if named else "gym")
     parser.add_argument("preset", choices=list(PRESETS), help="The recipe; the defaults below are its own.")
+    add_configuration(parser, preset(named[0] if named else "gym"), FLAGS)
+
+
+def add_configuration(parser: ArgumentParser, config: Sections, flags: Flags) -> None:
+    """Declare ``--output``, ``--config``, short flags, and one option a field with its value as the default."""
     parser.add_argument(
         "--output", help="The folder; must be empty or new, or hold what this command may continue.", required=True
     )
-    hints = get_type_hints(RunConfig)
-    for flag, (section, name, text) in FLAGS.items():
-        kind = get_type_hints(hints[section])[name]
+    for flag, (section, name, text) in flags.items():
+        kind = get_type_hints(type(getattr(config, section)))[name]
         parser.add_argument(
             f"--{flag.replace('_', '-')}", type=kind | None, default=None, help=f"{text} Sets {section}.{name}."
         )
     parser.add_argument(
         "--config", action="config", help="Options from a YAML or JSON file, such as a run's config.json."
     )
-    for section_field in fields(RunConfig):
+    for section_field in fields(config):
         section = getattr(config, section_field.name)
         if is_dataclass(section):
             _add_section(parser, section_field.name, section)
@@ -154,16 +160,21 @@ def _range(text: str) -> list[int]:
 
 
 def _resolved(args: Any, arguments: Sequence[str]) -> RunConfig:
-    """Merge flags, options and file into one configuration."""
-    if arguments[1:2] != [args.preset]:
+    """Return the configuration of a run."""
+    return resolved(args, arguments, args.preset, RunConfig, FLAGS)
+
+
+def resolved(args: Any, arguments: Sequence[str], first: str, kind: type[C], flags: Flags) -> C:
+    """Merge flags, options and file into one configuration; ``first`` is the word on which the defaults depend."""
+    if arguments[1:2] != [first]:
         raise RLTransformerError(
-            f"the preset {args.preset} stands after options, whose defaults depend on it",
+            f"{first} stands after options, whose defaults depend on it",
             where=f"rlt {arguments[0]}",
-            fix=f"write it first: rlt {arguments[0]} {args.preset} ...",
+            fix=f"write it first: rlt {arguments[0]} {first} ...",
         )
-    values = {f.name: args[f.name].as_dict() for f in fields(RunConfig) if f.name != "output"}
+    values = {f.name: args[f.name].as_dict() for f in fields(kind) if f.name != "output"}
     in_files = _file_values(arguments)
-    for flag, (section, name, _) in FLAGS.items():
+    for flag, (section, name, _) in flags.items():
         given = args[flag]
         if given is None:
             continue
@@ -177,7 +188,7 @@ def _resolved(args: Any, arguments: Sequence[str]) -> RunConfig:
                     fix="give only one of them",
                 )
         values[section][name] = given
-    return RunConfig.from_dict({**values, "output": args.output})
+    return kind.from_dict({**values, "output": args.output})
 
 
 def _is_given(arguments: Sequence[str], option: str) -> bool:

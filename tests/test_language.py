@@ -1,0 +1,326 @@
+"""Claims about alignment, text beside trajectories, and language models of our own."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from sklearn.cluster import MiniBatchKMeans
+
+from rl_transformer import RLTransformerError, load_policy, train
+from rl_transformer.cli.main import main
+from rl_transformer.config import LanguageConfig
+from rl_transformer.machine import find_device
+from rl_transformer.models import DecisionTransformerConfig, DecisionTransformerModel
+from rl_transformer.models.hf_source import TrunkSource, load_tokenizer
+from rl_transformer.pretraining import alignment
+from rl_transformer.pretraining.alignment import alignment_loss, annealed, word_centroids
+from rl_transformer.pretraining.config import SyntheticConfig, SyntheticPretrainConfig, TextConfig, TextPretrainConfig
+from rl_transformer.pretraining.language_model import make_tokenizer, pretrain, read_report, total_surprise
+from rl_transformer.pretraining.objective import LanguageObjective
+from rl_transformer.pretraining.synthetic import RandomSequences
+from rl_transformer.pretraining.text import TextPieces, cached, read_text, tokenized
+from rl_transformer.run import assemble
+from rl_transformer.training.losses import action_loss
+from rl_transformer.training.ranks import Ranks
+from rl_transformer.windows.gather import WindowBatch
+
+from .toys import point_data, tiny_config
+
+TEXT = "".join(f"the {a} {b} saw the {c} and the {a} slept .\n" for a in ("cat", "dog") for b in ("old", "red") for c in "xyz") * 8
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def text_config(folder, text, **training):
+    config = TextPretrainConfig(output=str(folder))
+    config.dataset.uri, config.dataset.held_out = str(text), str(text)
+    config.dataset.vocabulary, config.dataset.length = 300, 16
+    config.model.hidden_size, config.model.n_layer, config.model.dropout = 16, 2, 0.1
+    for name, value in {"train_steps": 12, "batch_size": 4, "warmup_steps": 2, "checkpoint_every": 4, "threads": 1, **training}.items():
+        setattr(config.training, name, value)
+    return config
+
+
+@pytest.fixture
+def language_model(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    return pretrain(text_config(tmp_path / "lm", tmp_path / "text.txt"))
+
+
+# Alignment
+
+
+def batch_of(lengths, width=3):
+    torch.manual_seed(1)
+    count, longest = len(lengths), max(lengths)
+    states, actions, returns = (torch.randn(count, longest, n) for n in (width, 2, 1))
+    valid = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    return WindowBatch(states, actions.tanh(), returns, torch.arange(longest).expand(count, longest), valid)
+
+
+def test_alignment_equals_a_loop_over_real_tokens_and_padding_contributes_nothing():
+    torch.manual_seed(0)
+    embedded, centroids = torch.randn(2, 4, 8), torch.nn.functional.normalize(torch.randn(5, 8), dim=1)
+    real = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    found = []
+    for row in range(2):
+        for place in range(4):
+            if real[row, place]:
+                token = embedded[row, place]
+                cosines = [float(token @ c / (token.norm() * c.norm())) for c in centroids]
+                found.append(-max(cosines))
+    assert alignment_loss(embedded, centroids, real).item() == pytest.approx(sum(found) / len(found), abs=1e-6)
+    padded = embedded.clone()
+    padded[~real] = 1e3
+    padded.requires_grad_()
+    loss = alignment_loss(padded, centroids, real)
+    loss.backward()
+    assert loss.item() == pytest.approx(sum(found) / len(found), abs=1e-6)
+    assert not padded.grad[~real].any()
+    assert padded.grad[real].abs().sum() > 0
+
+
+def test_centroids_are_k_means_of_directions_kept_by_content(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    words = torch.randn(60, 4) * torch.rand(60, 1) * 10
+    found = word_centroids(words, 5)
+    directions = torch.nn.functional.normalize(words, dim=1).numpy()
+    wanted = MiniBatchKMeans(5, random_state=0, n_init=1, batch_size=4096).fit(directions).cluster_centers_
+    wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+    assert np.allclose(found.numpy(), wanted, atol=1e-6)
+    monkeypatch.setattr(alignment, "require", lambda *a, **k: None)
+    monkeypatch.setattr("sklearn.cluster.MiniBatchKMeans", None)  # a second time nothing is computed
+    assert torch.equal(word_centroids(words, 5), found)
+    with pytest.raises(TypeError):
+        word_centroids(words + 1, 5)
+    with pytest.raises(RLTransformerError, match="61 centroids of 60 words"):
+        word_centroids(words, 61)
+
+
+def test_the_weight_falls_as_in_reids_code():
+    assert [round(annealed(step, 5000), 4) for step in (0, 2500, 5000)] == [0.9933, 0.5, 0.0067]
+    assert annealed(50, 100) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("time", ["before_norm", "after_norm"])
+def test_the_loss_is_that_of_actions_plus_alignment_plus_text(time, language_model):
+    torch.manual_seed(0)
+    source = TrunkSource.of(str(language_model))
+    config = DecisionTransformerConfig(state_dim=3, act_dim=2, max_ep_len=9, time=time, **source.model_fields())
+    model = DecisionTransformerModel(config).eval()
+    loaded = source.load("pretrained", 0, head=True)
+    from rl_transformer.pretraining.start import fill_trunk
+    from rl_transformer.pretraining.words import WordPrediction
+
+    fill_trunk(model, loaded)
+    model.words = WordPrediction(loaded, model.encoder).eval()
+    options = LanguageConfig(alignment_weight=0.5, alignment_centroids=7, alignment_steps=10)
+    options.text, options.text_weight, options.text_batch_size, options.text_length = str(language_model.parent / "text.txt"), 0.25, 3, 12
+    words = loaded.get_input_embeddings().weight.detach()
+    objective = LanguageObjective.of(options, source, words, 4, torch.device("cpu"), Ranks())
+    batch, step = batch_of((5, 2)), 3
+    _, embedded = model.tokens_and_embedded(*batch.inputs)
+    real = batch.valid_mask.repeat_interleave(3, dim=1)
+    aligned = alignment_loss(embedded, word_centroids(words, 7), real)
+    pieces = objective.text.gather(objective.text.draw(step, 3)).states
+    assert pieces.shape == (3, 13)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(language_model / "model")(pieces, labels=pieces).loss
+    wanted = action_loss(model, batch) + 0.5 * annealed(2, 10) * aligned + 0.25 * theirs
+    assert objective(model, batch, step=step).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("option", ["alignment", "text", "text and positions"])
+def test_a_policy_kept_near_language_is_trained_resumed_and_saved_without_it(option, language_model, tmp_path):
+    language = {"alignment_weight": 0.1, "alignment_centroids": 20, "alignment_steps": 12}
+    if option != "alignment":
+        language = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5, "text_length": 16 if "pos" in option else 12}
+    model = {"trunk": str(language_model), **({"positions": "tokens"} if "positions" in option else {})}
+    def run(name, steps, resume=False):
+        config = tiny_config(tmp_path / name, model=model, language=language, training={"train_steps": steps})
+        return train(config, dataset=point_data(), resume=resume)
+
+    whole = run("whole", 8)
+    run("half", 4)
+    run("half", 8, resume=True)
+    assert (whole / "metrics.jsonl").read_bytes() == (tmp_path / "half" / "metrics.jsonl").read_bytes()
+    policy = load_policy(whole)
+    assert not [name for name in policy.model.state_dict() if name.startswith("words")]
+    without = train(tiny_config(tmp_path / "without", model=model, training={"train_steps": 8}), dataset=point_data())
+    changed = load_policy(without).model.encoder.h[0].mlp.c_fc.weight
+    assert not torch.equal(policy.model.encoder.h[0].mlp.c_fc.weight, changed)
+
+
+def test_text_beside_moves_the_word_table_too(language_model, tmp_path):
+    language = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5, "text_length": 12}
+    config = tiny_config(tmp_path / "run", model={"trunk": str(language_model)}, language=language)
+    policy, trainer, _ = assemble(config, point_data(), find_device("cpu"), Ranks())
+    before = policy.model.words.table.weight.clone()
+    trainer.model.train()
+    trainer.update(1)
+    assert not torch.equal(policy.model.words.table.weight, before)
+
+
+def test_heads_that_are_more_than_a_product_are_refused(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    config = transformers.CohereConfig(**sizes, vocab_size=300, logit_scale=9.0)
+    transformers.CohereForCausalLM(config).save_pretrained(tmp_path / "cohere")
+    (tmp_path / "text.txt").write_text(TEXT)
+    language = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5}
+    with pytest.raises(RLTransformerError, match="more than a product"):
+        train(tiny_config(tmp_path / "run", model={"trunk": str(tmp_path / "cohere")}, language=language), dataset=point_data())
+
+
+def test_options_of_language_without_what_they_belong_to_are_refused(tmp_path):
+    for sections, told in (
+        ({"language": {"alignment_weight": 0.1}}, "model.trunk is not given"),
+        ({"model": {"trunk_weights": "random"}}, "model.trunk is not given"),
+        ({"model": {"trunk": "x"}, "language": {"text": "x"}}, "a text needs a weight"),
+        ({"model": {"trunk": "x", "attention": "streaming"}}, "whole windows"),
+        ({"model": {"trunk": "x"}, "language": {"alignment_steps": 9}}, "alignment_weight is 0"),
+    ):
+        with pytest.raises(RLTransformerError, match=told):
+            train(tiny_config(tmp_path / "run", **sections), dataset=point_data())
+
+
+# Language models of our own
+
+
+def test_a_pretrained_model_loads_in_transformers_with_the_same_loss(language_model):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(language_model / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(language_model / "model")
+    assert tokenizer.decode(tokenizer("the old dog saw").input_ids) == "the old dog saw"
+    tokens = tokenized(TEXT, load_tokenizer(str(language_model)))
+    assert tokens.tolist() == tokenizer(TEXT).input_ids
+    report = read_report(language_model)
+    # Once more by transformers, naively: each token after the half piece before it, as the docstring says.
+    surprise = 0.0
+    with torch.inference_mode():
+        for place in range(1, len(tokens)):
+            start = 0 if place <= 16 else (place - 16 + 7) // 8 * 8
+            seen = torch.tensor(tokens[start:place].astype(np.int64))[None]
+            surprise -= theirs(seen).logits[0, -1].log_softmax(-1)[tokens[place]].item()
+    assert report["held_out_perplexity"] == pytest.approx(math.exp(surprise / (len(tokens) - 1)), rel=1e-4)
+    assert report["held_out_bits_per_byte"] == pytest.approx(surprise / math.log(2) / len(TEXT.encode()), rel=1e-4)
+
+
+def test_every_token_but_the_first_is_counted_once(language_model):
+    """With a model that finds every token equally surprising the total says how many were counted."""
+    class Level(torch.nn.Linear):
+        def surprises(self, pieces):
+            return torch.ones(len(pieces), pieces.shape[1] - 1)
+
+    for count in (2, 9, 16, 17, 18, 40, 41, 200):
+        assert total_surprise(Level(1, 1), np.zeros(count, np.int32), 16) == count - 1
+
+
+def test_a_stopped_pretraining_continues_exactly_and_learns(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    text = tmp_path / "text.txt"
+    whole = pretrain(text_config(tmp_path / "whole", text, train_steps=60, schedule="constant", learning_rate=3e-3))
+    pretrain(text_config(tmp_path / "half", text, train_steps=30, schedule="constant", learning_rate=3e-3))
+    extended = text_config(tmp_path / "half", text, train_steps=60, schedule="constant", learning_rate=3e-3)
+    with pytest.raises(RLTransformerError, match="not empty"):
+        pretrain(extended)
+    half = pretrain(extended, resume=True)
+    bytes_of = [(f / "model" / "model.safetensors").read_bytes() for f in (whole, half)]
+    assert bytes_of[0] == bytes_of[1]
+    assert pretrain(extended, resume=True) == half  # finished: nothing changes
+    other = text_config(tmp_path / "half", text, train_steps=60, schedule="constant", learning_rate=1e-3)
+    with pytest.raises(RLTransformerError, match="learning_rate"):
+        pretrain(other, resume=True)
+    assert read_report(whole)["held_out_perplexity"] < 60  # of 300 tokens
+
+
+def test_the_command_trains_and_says_what_it_measured(tmp_path, capsys):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text(TEXT)
+    sizes = ["--dataset.vocabulary", "300", "--dataset.length", "16", "--model.hidden_size", "16", "--training.batch_size", "4"]
+    arguments = ["pretrain", "text", "--data", str(tmp_path / "texts"), "--held-out", str(tmp_path / "texts"), "--train-steps", "3", *sizes]
+    assert main([*arguments, "--output", str(tmp_path / "lm"), "--json", str(tmp_path / "lm.json")]) == 0
+    assert "held out bits per byte" in capsys.readouterr().out
+    assert json.loads((tmp_path / "lm.json").read_text())["train_steps"] == 3
+    synthetic = ["pretrain", "synthetic", "--train-steps", "2", "--dataset.states", "10", "--dataset.length", "8", "--training.batch_size", "4"]
+    assert main([*synthetic, "--output", str(tmp_path / "syn")]) == 0
+    for bad, told in (
+        (["pretrain", "text", "--output", str(tmp_path / "x")], "no text is named"),
+        (["pretrain", "text", "--data", str(tmp_path / "none"), "--output", str(tmp_path / "x")], "no text"),
+        ([*arguments, "--output", str(tmp_path / "lm")], "not empty"),
+        ([*synthetic, "--output", str(tmp_path / "x"), "--training.trunk", "frozen"], "no effect"),
+        ([*synthetic, "--output", str(tmp_path / "x"), "--dataset.temperature", "0"], "not positive"),
+    ):
+        assert main(bad) == 2
+        assert told in capsys.readouterr().err
+    run = ["train", "gym", "--data", "rlt:none", "--output", "y", "--model.trunk", str(tmp_path / "syn")]
+    assert main(run) == 2  # for its data
+
+
+def test_pieces_are_a_function_of_seed_and_step_and_of_any_place():
+    tokens = np.arange(50)
+    pieces = TextPieces(tokens, 5, 3, torch.device("cpu"))
+    one, again, other = (pieces.gather(pieces.draw(step, 40)).states for step in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert (one == one[:, :1] + torch.arange(5)).all()
+    starts = np.concatenate([pieces.draw(step, 40).rows for step in range(50)])
+    assert set(starts) == set(range(46))
+    with pytest.raises(RLTransformerError, match="fewer than a piece"):
+        TextPieces(tokens, 51, 3, torch.device("cpu"))
+
+
+def test_text_is_read_whole_in_order_and_kept_as_tokens(tmp_path):
+    for name, content in (("b.txt", "second"), ("a.txt", "first"), ("c.md", "no")):
+        (tmp_path / name).write_text(content)
+    assert read_text(tmp_path) == "first\nsecond"
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(RLTransformerError, match="UTF-8"):
+        read_text(tmp_path)
+    tokenizer = make_tokenizer(TEXT, TextConfig(vocabulary=300))
+    tokens = tokenized(TEXT, tokenizer)
+    assert tokenizer.decode(tokens) == TEXT
+    assert np.array_equal(cached("tokens-x", lambda: tokens), cached("tokens-x", lambda: None))
+
+
+# Random sequences (Wang et al. 2024)
+
+
+def test_chains_have_the_published_transitions():
+    config = SyntheticConfig(states=7, length=200, temperature=0.5)
+    sequences = RandomSequences(config, 0, torch.device("cpu"))
+    for state in range(7):
+        scores = np.random.default_rng(666 + 1 + state).random(7) / 0.5
+        assert np.allclose(sequences.transitions[state], np.exp(scores) / np.exp(scores).sum())
+    drawn = sequences.gather(sequences.draw(1, 400)).states.numpy()
+    assert drawn.shape == (400, 201)
+    counts = np.zeros((7, 7))
+    np.add.at(counts, (drawn[:, :-1].ravel(), drawn[:, 1:].ravel()), 1)
+    assert np.abs(counts / counts.sum(1, keepdims=True) - sequences.transitions).max() < 0.02
+    first = np.random.default_rng(666).random(7) / 0.5
+    assert np.abs(np.bincount(drawn[:, 0], minlength=7) / 400 - np.exp(first) / np.exp(first).sum()).max() < 0.08
+    again = sequences.gather(sequences.draw(1, 400)).states.numpy()
+    assert np.array_equal(drawn, again)
+
+
+def test_the_control_is_uniform_and_entropy_is_what_can_be_reached():
+    sequences = RandomSequences(SyntheticConfig(uri="iid", states=8, length=100), 0, torch.device("cpu"))
+    assert sequences.entropy() == pytest.approx(math.log(8))
+    # Published chains of 100 states at temperature 1 are almost uniform: perplexity 96.05 of 100.
+    chain = RandomSequences(SyntheticConfig(length=4), 0, torch.device("cpu"))
+    assert math.exp(chain.entropy()) == pytest.approx(96.05, abs=0.1)
+
+
+def test_a_model_learns_a_strong_chain(tmp_path):
+    config = SyntheticPretrainConfig(output=str(tmp_path / "run"))
+    config.dataset.states, config.dataset.temperature, config.dataset.length = 6, 0.05, 32
+    config.model.hidden_size, config.model.n_layer, config.model.dropout = 16, 1, 0.0
+    config.training.train_steps, config.training.batch_size, config.training.learning_rate = 150, 16, 1e-2
+    config.training.warmup_steps, config.training.threads = 10, 1
+    report = read_report(pretrain(config))
+    assert report["entropy"] < 0.7  # nats, of log 6 = 1.8
+    assert report["fresh_loss"] < report["entropy"] + 0.15
