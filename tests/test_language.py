@@ -29,7 +29,12 @@ from rl_transformer.windows.gather import WindowBatch
 
 from .toys import point_data, tiny_config
 
-TEXT = "".join(f"the {a} {b} saw the {c} and the {a} slept .\n" for a in ("cat", "dog") for b in ("old", "red") for c in "xyz") * 8
+TEXT = (
+    "".join(
+        f"the {a} {b} saw the {c} and the {a} slept .\n" for a in ("cat", "dog") for b in ("old", "red") for c in "xyz"
+    )
+    * 8
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +47,14 @@ def text_config(folder, text, **training):
     config.dataset.uri, config.dataset.held_out = str(text), str(text)
     config.dataset.vocabulary, config.dataset.length = 300, 16
     config.model.hidden_size, config.model.n_layer, config.model.dropout = 16, 2, 0.1
-    for name, value in {"train_steps": 12, "batch_size": 4, "warmup_steps": 2, "checkpoint_every": 4, "threads": 1, **training}.items():
+    for name, value in {
+        "train_steps": 12,
+        "batch_size": 4,
+        "warmup_steps": 2,
+        "checkpoint_every": 4,
+        "threads": 1,
+        **training,
+    }.items():
         setattr(config.training, name, value)
     return config
 
@@ -121,7 +133,12 @@ def test_the_loss_is_that_of_actions_plus_alignment_plus_text(time, language_mod
     fill_trunk(model, loaded)
     model.words = WordPrediction(loaded, model.encoder).eval()
     options = LanguageConfig(alignment_weight=0.5, alignment_centroids=7, alignment_steps=10)
-    options.text, options.text_weight, options.text_batch_size, options.text_length = str(language_model.parent / "text.txt"), 0.25, 3, 12
+    options.text, options.text_weight, options.text_batch_size, options.text_length = (
+        str(language_model.parent / "text.txt"),
+        0.25,
+        3,
+        12,
+    )
     words = loaded.get_input_embeddings().weight.detach()
     objective = LanguageObjective.of(options, source, words, 4, torch.device("cpu"), Ranks())
     batch, step = batch_of((5, 2)), 3
@@ -139,8 +156,13 @@ def test_the_loss_is_that_of_actions_plus_alignment_plus_text(time, language_mod
 def test_a_policy_kept_near_language_is_trained_resumed_and_saved_without_it(option, language_model, tmp_path):
     language = {"alignment_weight": 0.1, "alignment_centroids": 20, "alignment_steps": 12}
     if option != "alignment":
-        language = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5, "text_length": 16 if "pos" in option else 12}
+        language = {
+            "text": str(tmp_path / "text.txt"),
+            "text_weight": 0.5,
+            "text_length": 16 if "pos" in option else 12,
+        }
     model = {"trunk": str(language_model), **({"positions": "tokens"} if "positions" in option else {})}
+
     def run(name, steps, resume=False):
         config = tiny_config(tmp_path / name, model=model, language=language, training={"train_steps": steps})
         return train(config, dataset=point_data(), resume=resume)
@@ -167,14 +189,23 @@ def test_text_beside_moves_the_word_table_too(language_model, tmp_path):
 
 
 def test_heads_that_are_more_than_a_product_are_refused(tmp_path):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "intermediate_size": 32,
+    }
     torch.manual_seed(0)
     config = transformers.CohereConfig(**sizes, vocab_size=300, logit_scale=9.0)
     transformers.CohereForCausalLM(config).save_pretrained(tmp_path / "cohere")
     (tmp_path / "text.txt").write_text(TEXT)
     language = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5}
     with pytest.raises(RLTransformerError, match="more than a product"):
-        train(tiny_config(tmp_path / "run", model={"trunk": str(tmp_path / "cohere")}, language=language), dataset=point_data())
+        train(
+            tiny_config(tmp_path / "run", model={"trunk": str(tmp_path / "cohere")}, language=language),
+            dataset=point_data(),
+        )
 
 
 def test_options_of_language_without_what_they_belong_to_are_refused(tmp_path):
@@ -212,6 +243,7 @@ def test_a_pretrained_model_loads_in_transformers_with_the_same_loss(language_mo
 
 def test_every_token_but_the_first_is_counted_once(language_model):
     """With a model that finds every token equally surprising the total says how many were counted."""
+
     class Level(torch.nn.Linear):
         def surprises(self, pieces):
             return torch.ones(len(pieces), pieces.shape[1] - 1)
@@ -241,12 +273,42 @@ def test_a_stopped_pretraining_continues_exactly_and_learns(tmp_path):
 def test_the_command_trains_and_says_what_it_measured(tmp_path, capsys):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text(TEXT)
-    sizes = ["--dataset.vocabulary", "300", "--dataset.length", "16", "--model.hidden_size", "16", "--training.batch_size", "4"]
-    arguments = ["pretrain", "text", "--data", str(tmp_path / "texts"), "--held-out", str(tmp_path / "texts"), "--train-steps", "3", *sizes]
+    sizes = [
+        "--dataset.vocabulary",
+        "300",
+        "--dataset.length",
+        "16",
+        "--model.hidden_size",
+        "16",
+        "--training.batch_size",
+        "4",
+    ]
+    arguments = [
+        "pretrain",
+        "text",
+        "--data",
+        str(tmp_path / "texts"),
+        "--held-out",
+        str(tmp_path / "texts"),
+        "--train-steps",
+        "3",
+        *sizes,
+    ]
     assert main([*arguments, "--output", str(tmp_path / "lm"), "--json", str(tmp_path / "lm.json")]) == 0
     assert "held out bits per byte" in capsys.readouterr().out
     assert json.loads((tmp_path / "lm.json").read_text())["train_steps"] == 3
-    synthetic = ["pretrain", "synthetic", "--train-steps", "2", "--dataset.states", "10", "--dataset.length", "8", "--training.batch_size", "4"]
+    synthetic = [
+        "pretrain",
+        "synthetic",
+        "--train-steps",
+        "2",
+        "--dataset.states",
+        "10",
+        "--dataset.length",
+        "8",
+        "--training.batch_size",
+        "4",
+    ]
     assert main([*synthetic, "--output", str(tmp_path / "syn")]) == 0
     for bad, told in (
         (["pretrain", "text", "--output", str(tmp_path / "x")], "no text is named"),

@@ -46,6 +46,7 @@ def add_reproduce_arguments(parser: ArgumentParser, arguments: Sequence[str]) ->
     )
     parser.add_argument("--data", type=str | None, default=None, help="URI of control data; made here if not given.")
     parser.add_argument("--env-id", type=str | None, default=None, help="Environment of --data.")
+    parser.add_argument("--text", type=str | None, default=None, help="wikipedia: text file to learn language from.")
     parser.add_argument(
         "--jobs", type=int | None, default=None, help="Policies trained at a time; one a core if not given."
     )
@@ -73,11 +74,14 @@ def run_reproduce(args: Any, arguments: Sequence[str]) -> None:
         raise RLTransformerError("one of the two is missing", where="--data and --env-id", fix="give both, or neither")
     if args.data and not experiment.takes_data:
         raise RLTransformerError(f"{args.name} makes its own data", where="--data", fix="leave --data and --env-id out")
+    if args.text and not experiment.takes_text:
+        raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
     output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{args.name}")
-    setup = Setup(quick=args.quick, seeds=seeds, output=output, data=args.data, env_id=args.env_id)
+    setup = Setup(quick=args.quick, seeds=seeds, output=output, data=args.data, env_id=args.env_id, text=args.text)
     # What changes the figures, and nothing of where they go.
     typed = ["rlt", "reproduce", args.name, *(["--quick"] if args.quick else []), "--seeds", str(seeds)]
     typed += ["--data", args.data, "--env-id", args.env_id] if args.data else []
+    typed += ["--text", args.text] if args.text else []
     result = reproduce(experiment, setup, jobs=jobs, command=shlex.join(typed))
     if args.json:
         write_text(Path(args.json), to_json(result))

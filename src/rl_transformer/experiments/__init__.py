@@ -21,6 +21,8 @@ EXPERIMENTS = {
     "stitching": "traps:Stitching",
     "locomotion": "locomotion:Locomotion",
     "small-data": "rivals:SmallData",
+    "wikipedia": "wikipedia:Wikipedia",
+    "scaling": "scaling:Scaling",
 }
 
 

@@ -8,20 +8,21 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rl_transformer.config import RunConfig
+from rl_transformer.config import RunConfig, Sections
 from rl_transformer.evaluation.evaluate import evaluate
 from rl_transformer.experiments.reproduction import Setup
 from rl_transformer.policy import Policy, load_policy
 from rl_transformer.run import train
 from rl_transformer.trajectories import TrajectoryDataset
 
+C = TypeVar("C", bound=Sections)
 EVALUATION_SEED = 1_000_000
 """Seed of the first episode of every evaluation; no data is collected with these, and nothing is tuned on them."""
 
 
-def configured(base: RunConfig, options: Mapping[str, Any]) -> RunConfig:
+def configured(base: C, options: Mapping[str, Any]) -> C:
     """Set ``section.field`` options on a configuration, and return it."""
     for name, value in options.items():
         section, _, option = name.partition(".")

@@ -44,6 +44,7 @@ class Setup:
     output: Path
     data: str | None = None
     env_id: str | None = None
+    text: str | None = None
 
     @property
     def runs(self) -> Path:
@@ -94,6 +95,7 @@ class Experiment(ABC):
     enough_seeds: ClassVar[int] = 5
     """Below so many seeds nothing is established, whatever the figures are."""
     takes_data: ClassVar[bool] = False
+    takes_text: ClassVar[bool] = False
 
     def interval_over(self, setup: Setup) -> str:
         """Return what the intervals are over."""
