@@ -17,7 +17,7 @@ from rl_transformer.experiments.reproduction import Cell, Experiment, Measured, 
 from rl_transformer.files import sha256, write_text
 from rl_transformer.policy import load_policy
 from rl_transformer.presets import fast
-from rl_transformer.pretraining.config import KINDS
+from rl_transformer.pretraining.config import KINDS, TextConfig
 from rl_transformer.pretraining.language_model import pretrain
 from rl_transformer.training.metrics import read_metrics
 
@@ -136,8 +136,9 @@ class Wikipedia(Experiment):
             KINDS["text" if kind == "text" else "synthetic"](), self.recipe(setup)["language_models"][kind]
         )
         config.training.threads = 1
-        if kind == "text":
+        if isinstance(config.dataset, TextConfig):
             config.dataset.uri = str(self._text(setup))
+            kind = f"{kind}-{sha256(self._text(setup))[:8]}"
         folder = setup.runs / "language" / f"{'quick-' if setup.quick else ''}{kind}"
         config.output = str(folder)
         with locked(folder.with_suffix(".lock")):
