@@ -42,7 +42,7 @@ def main(t5, epochs=5, episodes=300, steps=30):
     units = {"scaling": Scaling.of(data.spec, None, action_tanh=False), "condition_scales": [10.0], "max_timesteps": 30}
     windows = WindowGatherer(data, conditions=[data.returns_to_go], window_length=8, **units)
     model = DecisionTransformer(transformer=t5, state_dim=views.shape, act_dim=4, action_head="discrete", max_ep_len=30)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for epoch in range(epochs):
         total = 0.0
         for step in range(epoch * steps, (epoch + 1) * steps):

@@ -1,5 +1,6 @@
 """Claims about alignment, text beside trajectories, and language models of our own."""
 
+import itertools
 import json
 import math
 
@@ -386,3 +387,59 @@ def test_a_model_learns_a_strong_chain(tmp_path):
     report = read_report(pretrain(config))
     assert report["entropy"] < 0.7  # nats, of log 6 = 1.8
     assert report["fresh_loss"] < report["entropy"] + 0.15
+
+
+# The n-gram model beside it
+
+
+@pytest.fixture
+def kneser_ney():
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.spec_from_file_location(
+        "kneser_ney", Path(__file__).parents[1] / "benchmarks" / "kneser_ney.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_kneser_ney_is_a_distribution_after_every_context(kneser_ney, order):
+    words = np.random.default_rng(0).integers(0, 9, 400).tolist()
+    model = kneser_ney.KneserNey(words, order, 12)  # three words were never seen
+    for context in ((), (1,), (2, 3), (11, 2), (11, 11)):
+        given = context[len(context) - (order - 1) :] if order > 1 else ()
+        assert sum(model.probability(given, word) for word in range(12)) == pytest.approx(1)
+        assert model.probability(given, 11) > 0
+
+
+def test_kneser_ney_by_hand(kneser_ney):
+    """A bigram model of a short text, from the formulas of Chen and Goodman (1999), section 3."""
+    words = list("abracadabraabracadabrx")
+    model = kneser_ney.KneserNey(words, 2, 6)
+    from collections import Counter
+
+    pairs = Counter(itertools.pairwise(words))
+    kinds = Counter(second for _, second in pairs)  # how many different letters stand before
+    d2, d1 = kneser_ney.discounts(pairs), kneser_ney.discounts(kinds)
+
+    def taken(discounts, count):
+        return discounts[min(count, 3) - 1] if count else 0
+
+    def single(word):
+        total = sum(kinds.values())
+        rest = sum(taken(d1, c) for c in kinds.values()) / total
+        return max(kinds[word] - taken(d1, kinds[word]), 0) / total + rest / 6
+
+    def double(before, word):
+        after = {b: c for (a, b), c in pairs.items() if a == before}
+        total = sum(after.values())
+        rest = sum(taken(d2, c) for c in after.values()) / total
+        return max(after.get(word, 0) - taken(d2, after.get(word, 0)), 0) / total + rest * single(word)
+
+    for before, word in (("a", "b"), ("b", "r"), ("a", "x"), ("r", "x")):
+        assert model.probability((before,), word) == pytest.approx(double(before, word))
+    wanted = -sum(math.log(double(a, b)) for a, b in itertools.pairwise(words))
+    assert model.surprise(words) == pytest.approx(wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pydoc_data.topics
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,12 @@ from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.experiments.arms import EVALUATION_SEED, configured, locked, returns_at, trained_run
 from rl_transformer.experiments.control import DATA_NOTE, EVIDENCE_NOTE, Control, target_of, told_gap
 from rl_transformer.experiments.reproduction import Cell, Experiment, Measured, Row, Setup, Summary, pick, values_of
-from rl_transformer.files import sha256, write_text
+from rl_transformer.files import write_text
 from rl_transformer.policy import load_policy
 from rl_transformer.presets import fast
 from rl_transformer.pretraining.config import KINDS, TextConfig
 from rl_transformer.pretraining.language_model import pretrain
+from rl_transformer.pretraining.text import read_text
 from rl_transformer.training.metrics import read_metrics
 
 # Arm -> the language model it starts from, and with which of its weights.
@@ -114,7 +116,7 @@ class Wikipedia(Experiment):
     def prepare(self, setup: Setup) -> dict[str, Any]:
         """Make or open the data and the text."""
         found = Control.of(setup).prepare()
-        return {**found, "text": sha256(self._text(setup))}
+        return {**found, "text": self._text_hash(setup)}
 
     def _text(self, setup: Setup) -> Path:
         if setup.text is not None:
@@ -125,6 +127,9 @@ class Wikipedia(Experiment):
                 topics = pydoc_data.topics.topics
                 write_text(path, "\n".join(topics[name] for name in sorted(topics)))
         return path
+
+    def _text_hash(self, setup: Setup) -> str:
+        return hashlib.sha256(read_text(self._text(setup)).encode()).hexdigest()
 
     def cells(self, setup: Setup) -> list[Cell]:
         """One policy a start and seed."""
@@ -138,7 +143,7 @@ class Wikipedia(Experiment):
         config.training.threads = 1
         if isinstance(config.dataset, TextConfig):
             config.dataset.uri = str(self._text(setup))
-            kind = f"{kind}-{sha256(self._text(setup))[:8]}"
+            kind = f"{kind}-{self._text_hash(setup)[:8]}"
         folder = setup.runs / "language" / f"{'quick-' if setup.quick else ''}{kind}"
         config.output = str(folder)
         with locked(folder.with_suffix(".lock")):
