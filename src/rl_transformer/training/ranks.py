@@ -7,6 +7,7 @@ one process, but for the order of sums and the dropout masks. Rank 0 alone write
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,4 +92,7 @@ def ranks_of(device: torch.device, batch_size: int) -> Iterator[Ranks]:
         assert distributed.get_world_size() == world_size
         yield Ranks(distributed.get_rank(), world_size)
     finally:
+        # The gradient averaging holds the group's threads and lies in a cycle of references; freed by the interpreter's
+        # exit, they may abort the process after its work is done.
+        gc.collect()
         distributed.destroy_process_group()
