@@ -209,12 +209,13 @@ def test_the_trunk_is_trained_as_told(kind, trunk, tmp_path):
         assert torch.allclose(model.predict_actions(*given), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["t5", "gpt2"])
-def test_runs_are_functions_of_the_seed_also_with_a_trunks_own_dropout(kind, tmp_path):
+@pytest.mark.parametrize("kind", ["t5", "gpt2", "llama"])
+@pytest.mark.parametrize("options", [{}, {"trunk": "lora", "average_decay": 0.9}], ids=["full", "low-rank, averaged"])
+def test_runs_are_functions_of_the_seed_also_with_a_trunks_own_dropout(kind, options, tmp_path):
     """A stopped run continues exactly, though the dropout inside is not ours."""
 
     def run(name, steps, resume=False):
-        config = tiny_config(tmp_path / name, training={"train_steps": steps})
+        config = tiny_config(tmp_path / name, training={"train_steps": steps, **options})
         torch.manual_seed(steps)  # what the generator holds must not matter
         return train(config, dataset=point_data(), transformer=transformer(kind), resume=resume)
 
