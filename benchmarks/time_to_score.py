@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from rl_transformer import DecisionTransformerModel, evaluate, open_trajectories
 from rl_transformer.benchmarks.published import PublishedSampler, PublishedTrainer, published_model
+from rl_transformer.evaluation import plots
 from rl_transformer.files import to_json
 from rl_transformer.machine import hardware, versions
 from rl_transformer.policy import Policy
@@ -158,6 +159,21 @@ def summary(folder):
             found["times_fewer_seconds"] = round(baseline["seconds"] / found["seconds"], 2)
     print(json.dumps(result, indent=2))
     (folder / "summary.json").write_text(to_json(result))
+    draw(runs, folder / "figure.png")
+
+
+def draw(runs, path):
+    """Score against seconds of training, a line or a point a run."""
+    drawn, axes = plots.figure()
+    for name, run in runs.items():
+        ours = not name.startswith("published")
+        seconds, scores = zip(*[(score["seconds"], score["mean"]) for score in run["scores"]], strict=True)
+        label = name.rpartition("-seed-")[0] if name.endswith("-seed-0") else None
+        axes.plot(seconds, scores, "o-", color=plots.ACCENT if ours else plots.INK, label=label)
+    axes.set_xlabel("seconds of training, one thread")
+    axes.set_ylabel("mean return of 50 episodes")
+    axes.legend(frameon=False)
+    plots.save(drawn, path)
 
 
 def main():
