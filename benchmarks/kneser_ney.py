@@ -92,7 +92,7 @@ def main():
     words = [[w if w in known else "<unk>" for w in text.split()] for text in (train, held_out)]
     found = {
         "order": args.order,
-        "bpe": measure(*tokens, args.order, len(tokenizer), size),
+        "bpe": measure(*tokens, args.order, tokenizer.get_vocab_size(), size),
         "words": measure(*words, args.order, len(known), size),
     }
     found["words"]["unknown"] = sum(w not in known for w in held_out.split()) / len(words[1])

@@ -119,6 +119,7 @@ def test_centroids_are_k_means_of_directions_kept_by_content(tmp_path, monkeypat
 def test_the_weight_falls_as_in_reids_code():
     assert [round(annealed(step, 5000), 4) for step in (0, 2500, 5000)] == [0.9933, 0.5, 0.0067]
     assert annealed(50, 100) == pytest.approx(0.5)
+    assert annealed(10**9, 1) == 0.0
 
 
 @pytest.mark.parametrize("time", ["before_norm", "after_norm"])
@@ -345,9 +346,85 @@ def test_text_is_read_whole_in_order_and_kept_as_tokens(tmp_path):
     with pytest.raises(RLTransformerError, match="UTF-8"):
         read_text(tmp_path)
     tokenizer = make_tokenizer(TEXT, TextConfig(vocabulary=300))
-    tokens = tokenized(TEXT, tokenizer)
+    tokens = tokenized(TEXT, tokenizer.backend_tokenizer)
     assert tokenizer.decode(tokens) == TEXT
     assert np.array_equal(cached("tokens-x", lambda: tokens), cached("tokens-x", lambda: None))
+
+
+def test_a_tokenizers_saved_wishes_and_code_do_not_matter(language_model, tmp_path, monkeypatch):
+    """One that was told to truncate, and names code of its own: the text is read whole, and nothing is run."""
+    folder = language_model / "model"
+    wanted = tokenized(TEXT, load_tokenizer(str(language_model)))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer("the cat", truncation=True, max_length=3)
+    tokenizer.save_pretrained(folder)
+    assert json.loads((folder / "tokenizer.json").read_text())["truncation"]
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "M", "auto_map": {"AutoTokenizer": ["m.M", None]}})
+    )
+    (folder / "m.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *a: "y")
+    assert np.array_equal(tokenized(TEXT, load_tokenizer(str(language_model))), wanted)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bad_text_and_bad_numbers_are_refused_with_their_cure(language_model, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "short.txt").write_text("t")
+    text = tmp_path / "text.txt"
+    for change, told in (
+        (lambda c: setattr(c.dataset, "uri", str(tmp_path / "empty.txt")), "white space"),
+        (lambda c: setattr(c.dataset, "held_out", str(tmp_path / "short.txt")), "single token"),
+        (lambda c: setattr(c.training, "learning_rate", -1.0), "not positive"),
+        (lambda c: setattr(c.training, "betas", (1.0, 0.9)), "betas"),
+        (lambda c: setattr(c.training, "average_decay", 1.5), "average_decay"),
+        (lambda c: setattr(c.dataset, "length", 1), "below 2"),
+    ):
+        config = text_config(tmp_path / "bad", text)
+        change(config)
+        with pytest.raises(RLTransformerError, match=told):
+            pretrain(config)
+    beside = {"text": str(text), "text_weight": 0.5, "text_length": 17}
+    with pytest.raises(RLTransformerError, match="17 tokens are more than the 16 positions"):
+        train(
+            tiny_config(tmp_path / "run", model={"trunk": str(language_model)}, language=beside), dataset=point_data()
+        )
+    options = {"model": {"trunk": str(language_model)}, "training": {"trunk": "frozen"}}
+    with pytest.raises(RLTransformerError, match="frozen"):
+        train(tiny_config(tmp_path / "run", language=beside, **options), dataset=point_data())
+
+
+def test_a_resumed_run_notices_another_text(language_model, tmp_path):
+    beside = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5, "text_length": 12}
+
+    def run(steps, resume=False):
+        config = tiny_config(
+            tmp_path / "run", model={"trunk": str(language_model)}, language=beside, training={"train_steps": steps}
+        )
+        return train(config, dataset=point_data(), resume=resume)
+
+    run(4)
+    (tmp_path / "text.txt").write_text(TEXT + "more of it .")
+    with pytest.raises(RLTransformerError, match="has changed"):
+        run(8, resume=True)
+
+
+def test_a_head_that_the_file_lacks_is_not_made_up(tmp_path):
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 300,
+    }
+    transformers.LlamaModel(transformers.LlamaConfig(**sizes)).save_pretrained(tmp_path / "bare")
+    (tmp_path / "text.txt").write_text(TEXT)
+    beside = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5}
+    with pytest.raises(RLTransformerError, match="lacks the head"):
+        train(
+            tiny_config(tmp_path / "run", model={"trunk": str(tmp_path / "bare")}, language=beside),
+            dataset=point_data(),
+        )
 
 
 # Random sequences (Wang et al. 2024)
@@ -376,6 +453,8 @@ def test_the_control_is_uniform_and_entropy_is_what_can_be_reached():
     # Published chains of 100 states at temperature 1 are almost uniform: perplexity 96.05 of 100.
     chain = RandomSequences(SyntheticConfig(length=4), 0, torch.device("cpu"))
     assert math.exp(chain.entropy()) == pytest.approx(96.05, abs=0.1)
+    certain = RandomSequences(SyntheticConfig(temperature=1e-4, states=5), 0, torch.device("cpu"))
+    assert 0 <= certain.entropy() < 1e-3
 
 
 def test_a_model_learns_a_strong_chain(tmp_path):

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from rl_transformer import RLTransformerError, load_policy, train
 from rl_transformer.models.decision_transformer import DecisionTransformer
+from rl_transformer.models.dropout import dropout_masks
 from rl_transformer.models.hf_source import TrunkSource, shuffle_matrices
-from rl_transformer.models.hf_trunk import HFTrunk, config_of
+from rl_transformer.models.hf_trunk import HFTrunk, build_transformer, fields_of
 from rl_transformer.training.adapters import adapt_trunk, merge_trunk
 from rl_transformer.training.optimizer import make_optimizer, parameter_groups, trained_parameters
 
@@ -149,12 +150,12 @@ def test_positions_are_those_of_real_tokens_or_add_nothing():
     """Never a hidden constant: with the table off its numbers do not matter, with it on they do, place by place."""
     given = transformer("gpt2")
     tokens = torch.randn(1, 5, WIDTH)
-    off, on = (HFTrunk(config_of(given), given, token_positions=p).eval() for p in (False, True))
+    off, on = (HFTrunk(fields_of(given)["trunk"], given, token_positions=p).eval() for p in (False, True))
     moved = copy.deepcopy(given)
     moved.transformer.wpe.weight.data += 1
     assert torch.equal(
         off.run(tokens, None).last_hidden_state,
-        HFTrunk(config_of(moved), moved, token_positions=False).eval().run(tokens, None).last_hidden_state,
+        HFTrunk(fields_of(moved)["trunk"], moved, token_positions=False).eval().run(tokens, None).last_hidden_state,
     )
     silent = copy.deepcopy(given)
     silent.transformer.wpe.weight.data.zero_()
@@ -223,6 +224,24 @@ def test_runs_are_functions_of_the_seed_also_with_a_trunks_own_dropout(kind, opt
     assert transformer(kind).config.to_dict().get("dropout_rate", 0.1) == 0.1
     run("half", 12, resume=True)
     assert (whole / "metrics.jsonl").read_bytes() == (half / "metrics.jsonl").read_bytes()
+
+
+def test_a_trunks_own_dropout_is_a_function_of_seed_and_step():
+    """Other masks at every step and every call, the same ones again for the same (seed, step)."""
+    trunk = model_around("t5").encoder.train()
+    tokens = torch.randn(2, 5, WIDTH)
+
+    def drawn(seed, step):
+        with dropout_masks(seed, step, torch.device("cpu")):
+            return [trunk.run_at(tokens, slice(None)) for _ in range(2)]
+
+    (one, two), again, later, other = drawn(0, 1), drawn(0, 1), drawn(0, 2), drawn(1, 1)
+    assert torch.equal(one, again[0])
+    assert torch.equal(two, again[1])
+    assert not any(torch.equal(one, x) for x in (two, later[0], other[0]))
+    state = torch.get_rng_state()
+    drawn(0, 1)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_bidirectional_transformers_are_refused_by_name():
@@ -414,17 +433,15 @@ def test_a_hub_id_is_looked_up_in_the_cache_and_without_network_the_error_says_w
         TrunkSource.of("org/absent")
 
 
-def test_a_policys_file_cannot_choose_kernels_or_code(tmp_path, monkeypatch):
-    from rl_transformer.models import hf_trunk
-
-    config = config_of(transformer("llama"))
+def test_a_policys_file_cannot_choose_kernels_or_code():
+    config = fields_of(transformer("llama"))["trunk"]
     hostile = {
         **config,
         "auto_map": {"AutoModel": "mine.Model"},
         "_attn_implementation": "org/kernels",
         "attn_implementation": "org/kernels",
     }
-    built = hf_trunk.build_transformer(hostile)
+    built = build_transformer(hostile)
     assert not hasattr(built.config, "auto_map")
     assert built.config._attn_implementation == "sdpa"
 
@@ -450,3 +467,133 @@ def test_parity_options_of_reids_code():
     wanted = torch.tanh(hidden @ after.embed_action.weight)
     assert torch.allclose(after.predict_actions(states, actions, returns, timesteps), wanted, atol=1e-6)
     assert "predict_action.0.weight" not in after.state_dict()
+
+
+def test_experts_that_a_few_tokens_do_not_meet_are_kept():
+    sizes = {
+        "d_model": WIDTH,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "vocab_size": 40,
+        "num_experts": 8,
+    }
+    torch.manual_seed(0)
+    switch = transformers.SwitchTransformersModel(transformers.SwitchTransformersConfig(**sizes, num_decoder_layers=2))
+    model = DecisionTransformer(transformer=switch, state_dim=3, act_dim=2, max_ep_len=20)
+    assert all(p.numel() for name, p in model.named_parameters() if "expert" in name)
+    model.predict_actions(*inputs(batch=8)).square().sum().backward()
+
+
+def test_half_precision_and_infinite_numbers_of_a_configuration_survive(tmp_path):
+    half = transformer("llama").bfloat16()
+    policy = load_policy(train(tiny_config(tmp_path / "half"), dataset=point_data(), transformer=half))
+    assert policy.spec.model.trunk["model_type"] == "llama"
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 1,
+        "vocab_size": 40,
+        "state_size": 8,
+        "num_heads": 4,
+        "head_dim": 8,
+        "n_groups": 1,
+    }
+    mamba = transformers.Mamba2Model(transformers.Mamba2Config(**sizes, chunk_size=8))
+    assert mamba.config.time_step_limit[1] == float("inf")
+    again = load_policy(train(tiny_config(tmp_path / "mamba2"), dataset=point_data(), transformer=mamba))
+    assert tuple(again.model.encoder.stack.config.time_step_limit) == (0.0, float("inf"))
+
+
+@pytest.mark.parametrize("kind", ["opt", "roberta"])
+def test_positions_begin_at_the_first_tokens_row(kind, tmp_path):
+    """OPT and RoBERTa keep rows before it; windows longer than what is left are refused by name."""
+    from rl_transformer.machine import find_device
+    from rl_transformer.run import assemble
+    from rl_transformer.training.ranks import Ranks
+
+    make = {
+        "opt": lambda: transformers.OPTModel(
+            transformers.OPTConfig(
+                hidden_size=WIDTH, word_embed_proj_dim=WIDTH, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32,
+                vocab_size=40, max_position_embeddings=30,
+            )
+        ),
+        "roberta": lambda: transformers.RobertaModel(
+            transformers.RobertaConfig(**_SIZES, max_position_embeddings=32, pad_token_id=1), add_pooling_layer=False
+        ),
+    }  # fmt: skip
+    torch.manual_seed(0)
+    module = make[kind]()
+    module.save_pretrained(tmp_path / kind)
+    model = {"trunk": str(tmp_path / kind), "positions": "timesteps"}
+    policy, _, _ = assemble(tiny_config(tmp_path / "run", model=model), point_data(), find_device("cpu"), Ranks())
+    table = next(m for n, m in module.named_modules() if n.endswith(("embed_positions", "position_embeddings")))
+    assert torch.equal(policy.model.embed_timestep.weight[0], table.weight[2])
+    for positions in ("off", "tokens"):
+        long = tiny_config(
+            tmp_path / positions, model={**model, "positions": positions}, windows={"context_length": 11}
+        )
+        with pytest.raises(RLTransformerError, match="32 tokens are more than the 30 positions"):
+            train(long, dataset=point_data())
+
+
+@pytest.mark.parametrize("wrong", [{"hidden_size": "a"}, {"num_attention_heads": 0}, {"vocab_size": -1}, {"hidden_act": "nope"}, {"model_type": "timm_backbone"}])  # fmt: skip
+def test_a_garbled_trunk_in_a_policy_is_refused(wrong):
+    with pytest.raises(RLTransformerError):
+        build_transformer({**fields_of(transformer("llama"))["trunk"], **wrong})
+    from rl_transformer import DecisionTransformerConfig
+
+    with pytest.raises(RLTransformerError, match="mapping"):
+        DecisionTransformerConfig(trunk="llama")
+
+
+def test_damaged_or_foreign_folders_are_refused_by_name(tmp_path):
+    def run(folder):
+        train(tiny_config(tmp_path / "run", model={"trunk": str(folder)}), dataset=point_data())
+
+    for name, file, change in (
+        ("cut", "model.safetensors", lambda data: data[:100]),
+        ("list", "config.json", lambda data: b"[]"),
+        ("quantized", "config.json", lambda data: json.dumps({**json.loads(data), "quantization_config": {}}).encode()),
+        ("kernels", "config.json", lambda data: json.dumps({**json.loads(data), "hidden_size": "a"}).encode()),
+    ):
+        saved("llama", tmp_path / name)
+        path = tmp_path / name / file
+        path.write_bytes(change(path.read_bytes()))
+        with pytest.raises(RLTransformerError, match=name):
+            run(tmp_path / name)
+    saved("llama", tmp_path / "asks")
+    path = tmp_path / "asks" / "config.json"
+    path.write_text(
+        json.dumps(
+            {**json.loads(path.read_text()), "_attn_implementation": "org/kernels", "attn_implementation": "org/k"}
+        )
+    )
+    run(tmp_path / "asks")  # which is not heard
+
+
+def test_low_rank_changes_decay_as_matrices_do(tmp_path):
+    saved("gpt2", tmp_path / "gpt2")
+    training = {"trunk": "lora", "decay": "matrices", "trunk_learning_rate": 1e-4, "weight_decay": 0.1}
+    train(
+        tiny_config(tmp_path / "run", model={"trunk": str(tmp_path / "gpt2")}, training=training), dataset=point_data()
+    )
+
+
+def test_a_module_is_not_ignored_and_another_one_is_noticed(tmp_path):
+    with pytest.raises(RLTransformerError, match="no trunk"):
+        train(
+            tiny_config(tmp_path / "mlp", model={"arch": "behavior_cloning"}),
+            dataset=point_data(),
+            transformer=transformer("gpt2"),
+        )
+    train(
+        tiny_config(tmp_path / "run", training={"train_steps": 4}),
+        dataset=point_data(),
+        transformer=transformer("gpt2"),
+    )
+    longer = tiny_config(tmp_path / "run", training={"train_steps": 8})
+    with pytest.raises(RLTransformerError, match="another model"):
+        train(longer, dataset=point_data(), transformer=transformer("llama"), resume=True)

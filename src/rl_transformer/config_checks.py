@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rl_transformer.config import RunConfig
+    from rl_transformer.config import RunConfig, Sections
 
 _POSITIVE = (
     "training.train_steps", "training.batch_size", "training.learning_rate", "training.checkpoint_every",
@@ -14,12 +14,12 @@ _POSITIVE = (
     "windows.context_length", "windows.window_length", "returns.scale", "returns.reward_clip", "model.frame_stack", "model.hidden_size",
     "model.n_layer", "model.n_head", "model.n_inner", "model.max_ep_len", "dataset.max_trajectories",
     "evaluation.num_episodes", "evaluation.every", "training.trunk_learning_rate", "language.alignment_centroids",
-    "language.alignment_steps", "language.text_batch_size", "language.text_length",
+    "language.alignment_steps", "dataset.temperature", "language.text_batch_size", "language.text_length",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "training.warmup_steps", "training.weight_decay", "training.seed", "training.entropy_weight", "evaluation.seed",
     "model.timestep_initializer_range", "policy.prior_exponent", "language.alignment_weight", "language.text_weight",
-    "training.trunk_weight_decay",
+    "training.trunk_weight_decay", "dataset.chain_seed",
 )  # fmt: skip
 _NOT_EMPTY = ("evaluation.env_id", "policy.suggested_targets", "model.trunk", "language.text")
 
@@ -35,33 +35,41 @@ def contradictions(c: RunConfig) -> Iterator[tuple[str, str, str]]:
     yield from _without_effect(c)
 
 
-def _get(c: RunConfig, option: str) -> Any:
+def _get(c: Sections, option: str) -> Any:
+    """Return an option's value; None if this configuration has no such option."""
     section, _, name = option.partition(".")
-    return getattr(getattr(c, section), name)
+    return getattr(getattr(c, section, None), name, None)
+
+
+def numbers_out_of_range(c: Sections) -> Iterator[tuple[str, str, str]]:
+    """Yield numbers that no configuration may have, among the options that this one has."""
+    for option in _POSITIVE:
+        if (value := _get(c, option)) is not None and not value > 0:
+            yield option, f"{value} is not positive", "give a value above 0"
+    for option in _NOT_NEGATIVE:
+        if (value := _get(c, option)) is not None and value < 0:
+            yield option, f"{value} is not 0 or more", "give 0 or more"
+    for option in ("training.seed", "evaluation.seed"):
+        if (_get(c, option) or 0) >= 2**63:
+            yield option, f"{_get(c, option)} is too large", "give a seed below 2**63"
+    betas = _get(c, "training.betas")
+    if not all(0 <= beta < 1 for beta in betas):
+        yield "training.betas", f"{betas} are not both in [0, 1)", "give for example [0.9, 0.999]"
+    if not 0 <= _get(c, "training.average_decay") < 1:
+        value = _get(c, "training.average_decay")
+        yield "training.average_decay", f"{value} is not in [0, 1)", "give 0 for none, or for example 0.999"
 
 
 def _out_of_range(c: RunConfig) -> Iterator[tuple[str, str, str]]:
-    t = c.training
-    for option in _POSITIVE:
-        if _get(c, option) is not None and not _get(c, option) > 0:
-            yield option, f"{_get(c, option)} is not positive", "give a value above 0"
-    for option in _NOT_NEGATIVE:
-        if _get(c, option) is not None and _get(c, option) < 0:
-            yield option, f"{_get(c, option)} is not 0 or more", "give 0 or more"
+    yield from numbers_out_of_range(c)
     for option in _NOT_EMPTY:
         if _get(c, option) in ("", []):
             yield option, "is empty", "name one, or leave it out"
-    for option in ("training.seed", "evaluation.seed"):
-        if _get(c, option) >= 2**63:
-            yield option, f"{_get(c, option)} is too large", "give a seed below 2**63"
     share = c.dataset.top_fraction
     if not 0 < share <= 1:
         yield "dataset.top_fraction", f"{share} is not in (0, 1]", "give a share of the timesteps, for example 0.1"
-    if not all(0 <= beta < 1 for beta in t.betas):
-        yield "training.betas", f"{t.betas} are not both in [0, 1)", "give for example [0.9, 0.999]"
-    for option, example in {"training.average_decay": 0.999, "policy.prior_floor": 0.001}.items():
-        if not 0 <= _get(c, option) < 1:
-            yield option, f"{_get(c, option)} is not in [0, 1)", f"give 0 for none, or for example {example}"
+    if not 0 <= c.policy.prior_floor < 1:
+        yield "policy.prior_floor", f"{c.policy.prior_floor} is not in [0, 1)", "give 0 for none, or for example 0.001"
     if c.returns.bins < 2:
         yield "returns.bins", f"{c.returns.bins} is fewer than 2", "give 2 or more"
     if c.model.conditions not in ([], ["return_to_go"]):
@@ -108,6 +116,8 @@ def _impossible_together(c: RunConfig) -> Iterator[tuple[str, str, str]]:
     if language and (t.entropy_weight or c.needs_return_model):
         option = "training.entropy_weight" if t.entropy_weight else "returns"
         yield option, "is not combined with the losses of language", "leave it at its default, or language.* out"
+    if c.language.text_weight and t.trunk == "frozen":
+        yield "language.text_weight", "has no effect on a frozen trunk", "leave language.text out, or unfreeze it"
     if bool(c.language.text) != bool(c.language.text_weight):
         yield (
             "language.text",
@@ -149,10 +159,10 @@ def _without_effect(c: RunConfig) -> Iterator[tuple[str, str, str]]:
             f"language.{name}": not c.model.trunk and "model.trunk is not given"
             for name in ("alignment_weight", "text_weight")
         },
-        **{
-            f"training.trunk_{name}": c.training.trunk == "frozen" and "training.trunk is frozen"
-            for name in ("learning_rate", "weight_decay")
-        },
+        **dict.fromkeys(
+            ("training.trunk_learning_rate", "training.trunk_weight_decay"),
+            c.training.trunk == "frozen" and "training.trunk is frozen",
+        ),
         "policy.prior_floor": c.policy.target == "asked" and "policy.target is asked",
     }
     for option, why in switched_off.items():

@@ -194,7 +194,7 @@ def assemble(
         validation=WindowSampler(dataset.offsets, held_out, **options) if len(held_out) else None,
         evaluate=live_score,
         evaluate_every=config.evaluation.every,
-        dataset_fingerprint=dataset.fingerprint,
+        dataset_fingerprint=dataset.fingerprint + ("" if objective is None else objective.identity),
         loss=objective,
         needs_step=objective is not None or spec.model.trunk is not None,
         ranks=ranks,

@@ -41,9 +41,11 @@ def attention_of(policy: Policy, dataset: TrajectoryDataset, *, num_windows: int
         raise RLTransformerError(
             "this policy has no attention: it is an MLP", where="attention", fix="name another run"
         )
-    if dataset.spec.to_dict()["observation_space"] != spec.data.to_dict()["observation_space"]:
+    theirs, ours = dataset.spec.to_dict(), spec.data.to_dict()
+    other = [space for space in ("observation_space", "action_space") if theirs[space] != ours[space]]
+    if other:
         raise RLTransformerError(
-            "has other observations than the policy was trained on", where=dataset.spec.source, fix="pass its own data"
+            f"has another {other[0]} than the policy was trained on", where=dataset.spec.source, fix="pass its own data"
         )
     length, per_step = spec.context_length, model.config.tokens_per_timestep
     gatherer = gatherer_of(spec, policy.scaling, dataset, length, policy.device)

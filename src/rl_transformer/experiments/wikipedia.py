@@ -201,7 +201,8 @@ class Wikipedia(Experiment):
     @staticmethod
     def _updates(row: Mapping[str, Any]) -> int:
         """Return the first evaluation at 90 % of the last policy's score; the end if there is none."""
-        enough = [step for step, value in row["curve"] if value >= _SHARE * row["mean"]]
+        wanted = row["mean"] - (1 - _SHARE) * abs(row["mean"])  # returns may be negative
+        enough = [step for step, value in row["curve"] if value >= wanted]
         return enough[0] if enough else row["curve"][-1][0]
 
     def draw(self, measured: Measured, summary: Summary, axes: Any) -> None:

@@ -140,6 +140,8 @@ class DecisionTransformerConfig:
             yield "add_cross_attention is set, and there is no second sequence", "leave it False"
         if self.attention_span is not None and self.attention_span < 1:
             yield f"attention_span={self.attention_span} is not positive", "give 1 or more, or None"
+        if self.trunk is not None and not isinstance(self.trunk, dict):
+            yield f"trunk is a {type(self.trunk).__name__}", "give a transformer's configuration as a mapping, or None"
         if self.attention_span is not None and (self.trunk is not None or self.token_positions):
             yield "streaming attention needs blocks of ours without token positions", "leave attention_span None"
         if self.tie_action_head and (self.action_head == "gaussian" or self.embedding != "linear"):

@@ -20,8 +20,7 @@ from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder
 from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, rows_around
 from rl_transformer.models.heads import make_action_head
 from rl_transformer.models.hf_layout import load_model, save_model
-from rl_transformer.models.hf_source import width_of
-from rl_transformer.models.hf_trunk import HFTrunk, config_of
+from rl_transformer.models.hf_trunk import HFTrunk, fields_of
 from rl_transformer.models.stream import TokenStream
 
 
@@ -282,19 +281,15 @@ class DecisionTransformer(DecisionTransformerModel):
     """
 
     def __init__(self, transformer: nn.Module, state_dim: int | Sequence[int], act_dim: int, **options: Any) -> None:
-        image = None if isinstance(state_dim, int) else tuple(state_dim)
-        given = HFTrunk(config_of(transformer), transformer, token_positions=options.get("token_positions", False))
+        fields = fields_of(transformer)
+        given = HFTrunk(fields["trunk"], transformer, token_positions=options.get("token_positions", False))
         self.__dict__["_given"] = given  # nn.Module takes no parts before it is initialized
-        super().__init__(
-            DecisionTransformerConfig(
-                state_dim=state_dim if isinstance(state_dim, int) else 1,
-                act_dim=act_dim,
-                image_shape=image,
-                trunk=config_of(transformer),
-                hidden_size=width_of(transformer.config),
-                **options,
-            )
+        seen = (
+            {"state_dim": state_dim}
+            if isinstance(state_dim, int)
+            else {"state_dim": 1, "image_shape": tuple(state_dim)}
         )
+        super().__init__(DecisionTransformerConfig(**seen, act_dim=act_dim, **fields, **options))
 
     def _trunk(self, config: DecisionTransformerConfig) -> Trunk:
         return self.__dict__.pop("_given")

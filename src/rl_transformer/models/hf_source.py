@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError, require
+from rl_transformer.models.config import ACTIVATIONS
 
 # Names under which architectures keep the rates of our three sites of dropout.
 _DROPOUT = {
@@ -20,6 +21,7 @@ _DROPOUT = {
     "embd_pdrop": ("embd_pdrop", "embed_dropout"),
     "attn_pdrop": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
 }
+_NOT_OURS = ("auto_map", "attn_implementation", "experts_implementation", "use_kernels")
 OWN_BLOCKS = "gpt2"
 """The architecture whose weights our own blocks take: the same numbers, faster, and deployed without transformers."""
 _SAME_IN_GPT2 = (
@@ -49,27 +51,36 @@ class TrunkSource:
 
         with _told(name):
             values, _ = PreTrainedConfig.get_config_dict(_place(name), **_revision(name))
-        kind = str(values.get("model_type"))
-        if kind not in CONFIG_MAPPING:
-            problem = "needs code of its own, which is never run" if "auto_map" in values else f"is of type {kind!r}"
-            raise RLTransformerError(
-                f"{problem}; transformers has no such architecture", where=name, fix="choose another transformer"
-            )
-        config = CONFIG_MAPPING[kind].from_dict(values)
+            kind = str(values.get("model_type"))
+            if kind not in CONFIG_MAPPING:
+                problem = (
+                    "needs code of its own, which is never run" if "auto_map" in values else f"is of type {kind!r}"
+                )
+                raise RLTransformerError(
+                    f"{problem}; transformers has no such architecture", where=name, fix="choose another transformer"
+                )
+            unread = "quantized weights" if "quantization_config" in values else None
+            if (Path(name) / "adapter_config.json").is_file():
+                unread = "an adapter's weights"
+            if unread:
+                raise RLTransformerError(
+                    f"holds {unread}, which are not read", where=name, fix="merge and save it whole"
+                )
+            config = CONFIG_MAPPING[kind].from_dict(harmless(values))
         look_back_only(config)
         return cls(name, config)
 
     @property
     def is_own(self) -> bool:
         """Whether our own blocks take its weights."""
-        return self.config.model_type == OWN_BLOCKS
+        return self.config.model_type == OWN_BLOCKS and self.config.activation_function in ACTIVATIONS
 
     def model_fields(self) -> dict[str, Any]:
         """Return what the trunk decides in a `DecisionTransformerConfig`."""
         if self.is_own:
             fields = {name: getattr(self.config, name) for name in _SAME_IN_GPT2}
             return {**fields, "hidden_size": self.config.n_embd}
-        return {"trunk": plain_config(self.config), "hidden_size": width_of(self.config)}
+        return foreign_fields(self.config)
 
     def set_dropout(self, rates: dict[str, float]) -> list[str]:
         """Give the architecture's own dropout our rates, and return the sites it has not, of those with a rate."""
@@ -140,10 +151,39 @@ def look_back_only(config: Any) -> None:
         config.is_decoder = True
 
 
+def foreign_fields(config: Any) -> dict[str, Any]:
+    """Return what a transformer that is not of our blocks decides in a `DecisionTransformerConfig`."""
+    return {"trunk": plain_config(config), "hidden_size": width_of(config), "n_head": 1}
+
+
+def harmless(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration that may come from anywhere without what would choose kernels or code."""
+    return {name: value for name, value in values.items() if not name.startswith("_") and name not in _NOT_OURS}
+
+
 def plain_config(config: Any) -> dict[str, Any]:
     """Return transformers' configuration as JSON-ready values from which the trunk can be built again."""
-    values = {k: v for k, v in config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-    return values
+    values = harmless(config.to_dict())
+    values.pop("transformers_version", None)
+    return _exchanged(values, {float("inf"): "+inf", float("-inf"): "-inf"})  # JSON has no infinities
+
+
+def from_plain(values: dict[str, Any]) -> Any:
+    """Return transformers' configuration from what `plain_config` returned; it may also come from a hostile file."""
+    from transformers import CONFIG_MAPPING
+
+    kind, fix = str(values.get("model_type")), "restore the policy from a copy, or use a newer transformers"
+    if kind not in CONFIG_MAPPING or "timm" in kind:
+        raise RLTransformerError(f"this transformers has no {kind!r} to build", where="model.trunk", fix=fix)
+    return CONFIG_MAPPING[kind].from_dict(harmless(_exchanged(values, {"+inf": float("inf"), "-inf": float("-inf")})))
+
+
+def _exchanged(value: Any, pairs: dict[Any, Any]) -> Any:
+    if isinstance(value, dict):
+        return {name: _exchanged(inner, pairs) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_exchanged(inner, pairs) for inner in value]
+    return pairs.get(value, value) if isinstance(value, str | float) else value
 
 
 def width_of(config: Any) -> int:
@@ -174,11 +214,15 @@ def _revision(name: str) -> dict[str, str]:
 
 
 def load_tokenizer(name: str) -> Any:
-    """Return the tokenizer that belongs to a folder or Hub id."""
-    from transformers import AutoTokenizer
+    """Return the tokenizer (of the tokenizers library) of a folder or Hub id: tokenizer.json alone, which holds no code."""
+    from tokenizers import Tokenizer
+    from transformers.utils.hub import cached_file
 
     with _told(name):
-        return AutoTokenizer.from_pretrained(_place(name), **_revision(name))
+        tokenizer = Tokenizer.from_file(str(cached_file(_place(name), "tokenizer.json", **_revision(name))))
+    tokenizer.no_truncation()  # what somebody asked of it before it was saved
+    tokenizer.no_padding()
+    return tokenizer
 
 
 @contextmanager
@@ -186,7 +230,9 @@ def _told(name: str) -> Iterator[None]:
     """Turn what transformers says of a place into one message with a cure."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except RLTransformerError:
+        raise
+    except Exception as error:  # of any kind: the files may hold anything
         first = " ".join(str(error).split())[:300]
         files = "config.json, tokenizer.json and the weights as *.safetensors (other formats are not read)"
         raise RLTransformerError(

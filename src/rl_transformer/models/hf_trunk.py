@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models.dropout import foreign_dropout
 from rl_transformer.models.gpt2 import TrunkOutput, causal_mask
-from rl_transformer.models.hf_source import model_class, plain_config, width_of
+from rl_transformer.models.hf_source import foreign_fields, from_plain, model_class, width_of
 
 _TOWERS = ("text_model", "language_model")  # of models that join several
 _POSITIONS = ("wpe", "position_embedding", "position_embeddings", "embed_positions")
 _SEGMENTS = ("token_type_embeddings",)  # its first row would be a constant added to every token
 _LAST_NORMS = ("final_layer_norm", "post_layernorm", "layernorm")
-_NOT_OURS = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config", "use_kernels")
 _PROBED = 8  # tokens
 
 
@@ -50,11 +49,12 @@ class HFTrunk(nn.Module):
         if module is None:
             module = build_transformer(config)
         self.kind = type(module).__name__
-        self.stack = copy.deepcopy(causal_part(module))
+        self.stack = copy.deepcopy(causal_part(module)).float()
         if hasattr(self.stack, "pooler"):
             setattr(self.stack, "pooler", None)  # noqa: B010  reads the first token, for nobody
         self._encoder = None if "inputs_embeds" in _arguments(self.stack) else self._inner_encoder()
         self._table_name = next((name for name, _ in _tables(self.stack, _POSITIONS)), None)
+        self._first = 0 if self._table is None else first_position(self.stack, self._table)
         for _, table in _tables(self.stack, (*_POSITIONS, *_SEGMENTS)):
             vars(table)["silent"] = True
             if type(table) is nn.Embedding:
@@ -85,6 +85,8 @@ class HFTrunk(nn.Module):
             found = self._call(tokens, output_hidden_states=keep_hidden, output_attentions=keep_weights)
         last, kept = found["last_hidden_state"], list(found.get("hidden_states") or () if keep_hidden else ())
         weights = list(found.get("attentions") or () if keep_weights else ())
+        if keep_hidden and not kept:
+            raise self._refused("does not show its hidden states", "ask for none")
         if keep_weights and not weights:
             raise self._refused("does not show its attention", "choose a transformer with attention, or none at all")
         if order is not None:
@@ -116,8 +118,8 @@ class HFTrunk(nn.Module):
         table, adds = self._table, self._token_positions
         if table is not None:
             vars(table)["silent"] = not adds
-            if adds or type(table) is not nn.Embedding:
-                self._check_length(tokens.shape[1], table.num_embeddings)
+            if adds or self._first or type(table) is not nn.Embedding:
+                self._check_length(tokens.shape[1], table.num_embeddings - self._first)
         with foreign_dropout(tokens.device) if self.training else _nothing():
             if self._encoder is not None:
                 return self._through_encoder(tokens, given)
@@ -128,7 +130,7 @@ class HFTrunk(nn.Module):
             raise RLTransformerError(
                 f"{length} tokens are more than the {rows} positions of {self.kind}",
                 where="model.positions",
-                fix="set it to off, or shorten windows.context_length",
+                fix="shorten windows.context_length" + (", or set it to off" if self._token_positions else ""),
             )
 
     def _through_encoder(self, tokens: Tensor, given: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +168,7 @@ class HFTrunk(nn.Module):
         was_training = self.training
         self.eval()
         random = torch.Generator().manual_seed(0)
-        length = min(_PROBED, self._table.num_embeddings) if self._table is not None else _PROBED
+        length = min(_PROBED, self._table.num_embeddings - self._first) if self._table is not None else _PROBED
         tokens = torch.randn(1, length, self.width, generator=random)
         changed = tokens.clone()
         changed[:, length // 2] = torch.randn(self.width, generator=random)
@@ -175,6 +177,7 @@ class HFTrunk(nn.Module):
                 hidden = self.run_at(tokens, slice(None))
                 parameters = dict(self.stack.named_parameters())
                 met = torch.autograd.grad(hidden.square().sum(), list(parameters.values()), allow_unused=True)
+            repeated = self.run_at(tokens, slice(None))
             moved = (self.run_at(changed, slice(None)) - hidden).abs().amax((0, 2))
         except RLTransformerError:
             raise
@@ -182,9 +185,11 @@ class HFTrunk(nn.Module):
             raise self._refused(f"does not take embedded tokens alone ({type(error).__name__}: {error})") from None
         if hidden.shape[2] != self.width or not moved[: length // 2].max() <= 1e-4 * hidden.abs().max():
             raise self._refused("is not causal: a token changes what comes before it")
+        if not torch.allclose(repeated, hidden, atol=1e-5):
+            raise self._refused("does not answer the same twice")
         kept = {id(table.weight) for table in self.stack.modules() if hasattr(table, "silent")}
-        for parameter, gradient in zip(parameters.values(), met, strict=True):
-            if gradient is None:
+        for (name, parameter), gradient in zip(parameters.items(), met, strict=True):
+            if gradient is None and "expert" not in name:  # other tokens may meet other experts
                 parameter.requires_grad_(False)
                 if id(parameter) not in kept:
                     parameter.data = parameter.new_empty(0)
@@ -199,17 +204,17 @@ class HFTrunk(nn.Module):
 def build_transformer(config: dict[str, Any]) -> nn.Module:
     """Return a transformer with random weights from plain values."""
     require("transformers", extra="lm", purpose="a policy with a Hugging Face trunk")
-    from transformers import CONFIG_MAPPING
-
-    kind = str(config.get("model_type"))
-    if kind not in CONFIG_MAPPING:
+    try:
+        built = from_plain(config)
+        return model_class(built, head=False, where="model.trunk")(built).float()
+    except RLTransformerError:
+        raise
+    except Exception as error:  # of any kind: the values may come from a damaged file
         raise RLTransformerError(
-            f"this transformers has no {kind!r}", where="model.trunk", fix="use a newer transformers"
-        )
-    # A policy's file may come from anywhere: nothing in it chooses kernels or code.
-    plain = {name: value for name, value in config.items() if not name.startswith("_") and name not in _NOT_OURS}
-    built = CONFIG_MAPPING[kind].from_dict(plain)
-    return model_class(built, head=False, where="model.trunk")(built).float()
+            f"cannot be built: {' '.join(str(error).split())[:300]}",
+            where="model.trunk",
+            fix="restore the policy from a copy, or pass a sound configuration",
+        ) from None
 
 
 def causal_part(module: nn.Module) -> nn.Module:
@@ -223,6 +228,8 @@ def causal_part(module: nn.Module) -> nn.Module:
     if module.config.is_encoder_decoder:  # pyright: ignore[reportAttributeAccessIssue]
         return module.get_decoder()  # pyright: ignore[reportCallIssue]
     base: nn.Module = getattr(module, "base_model", module)  # pyright: ignore[reportAssignmentType]
+    if type(base).__name__.endswith("DecoderWrapper"):  # BART's and its kin's causal language models
+        return base.get_submodule("decoder")
     for name in _TOWERS:
         if isinstance(getattr(base, name, None), nn.Module):
             return getattr(base, name)
@@ -248,10 +255,10 @@ def copy_weights(trunk: HFTrunk, module: nn.Module) -> None:
         trunk.stack.get_buffer(name).copy_(buffer)
 
 
-def config_of(module: nn.Module) -> dict[str, Any]:
-    """Return the configuration of a transformer that was passed as a module."""
+def fields_of(module: nn.Module) -> dict[str, Any]:
+    """Return what a transformer that was passed as a module decides in a `DecisionTransformerConfig`."""
     causal_part(module)  # refuses what is none
-    return plain_config(copy.deepcopy(module.config))
+    return foreign_fields(copy.deepcopy(module.config))
 
 
 def _arguments(module: nn.Module) -> list[str]:
@@ -261,6 +268,14 @@ def _arguments(module: nn.Module) -> list[str]:
 def position_table(module: nn.Module) -> nn.Embedding | None:
     """Return the table of absolute positions, if there is one."""
     return next((table for _, table in _tables(module, _POSITIONS)), None)
+
+
+def first_position(module: nn.Module, table: nn.Embedding) -> int:
+    """Return the row of the first token's position: OPT, BART and RoBERTa keep rows before it."""
+    after_padding = any(hasattr(part, "create_position_ids_from_inputs_embeds") for part in module.modules())
+    return int(
+        getattr(table, "offset", 0) or (table.padding_idx or 0) + 1 if after_padding else getattr(table, "offset", 0)
+    )
 
 
 def _tables(module: nn.Module, names: tuple[str, ...]) -> Iterator[tuple[str, nn.Embedding]]:

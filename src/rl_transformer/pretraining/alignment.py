@@ -64,4 +64,5 @@ def annealed(step: int, steps: int) -> float:
 
     That is sigmoid((5000 - step) / 500 - 5), as Reid et al.'s code has it for 5,000 steps.
     """
-    return 1 / (1 + math.exp(-((steps - step) / (steps / 10) - 5)))
+    place = (steps - step) / (steps / 10) - 5
+    return 1 / (1 + math.exp(-place)) if place > -500 else 0.0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from rl_transformer.config import Sections, TrainingConfig
+from rl_transformer.config_checks import numbers_out_of_range
 from rl_transformer.errors import RLTransformerError
 
 
@@ -73,34 +75,23 @@ class PretrainConfig(Sections):
     def check(self) -> None:
         """Refuse values that cannot work, naming the option."""
         self.check_types()
-        d, m, t = self.dataset, self.model, self.training
-        least = {
-            "dataset.length": (d.length, 2), "model.hidden_size": (m.hidden_size, 1), "model.n_layer": (m.n_layer, 1),
-            "model.n_head": (m.n_head, 1), "training.train_steps": (t.train_steps, 1), "training.batch_size": (t.batch_size, 1),
-            "training.checkpoint_every": (t.checkpoint_every, 1), "training.keep_checkpoints": (t.keep_checkpoints, 1),
-            "training.warmup_steps": (t.warmup_steps, 0), "training.seed": (t.seed, 0),
-        }  # fmt: skip
-        if isinstance(d, TextConfig):
-            least["dataset.vocabulary"] = (d.vocabulary, 257)
-            if not d.uri:
-                raise RLTransformerError("no text is named", where="dataset.uri", fix="pass --data FILE or FOLDER")
-        else:
-            least["dataset.states"] = (d.states, 2)
-            if not d.temperature > 0:
-                raise RLTransformerError(
-                    f"{d.temperature} is not positive", where="dataset.temperature", fix="give 1.0"
-                )
-        for option, (value, smallest) in least.items():
-            if value < smallest:
-                raise RLTransformerError(f"{value} is below {smallest}", where=option, fix=f"give {smallest} or more")
+        for option, problem, fix in (*numbers_out_of_range(self), *self._too_small()):
+            raise RLTransformerError(problem, where=option, fix=fix)
+        if not self.dataset.uri:
+            raise RLTransformerError("no text is named", where="dataset.uri", fix="pass --data FILE or FOLDER")
         if not self.output:
             raise RLTransformerError("no run folder is named", where="output", fix="pass --output DIR")
         unused = ("trunk", "lora_rank", "trunk_learning_rate", "trunk_weight_decay", "entropy_weight")
         for name in unused:
-            if getattr(t, name) != getattr(TrainingConfig(), name):
+            if getattr(self.training, name) != getattr(TrainingConfig(), name):
                 raise RLTransformerError(
                     "has no effect on a language model", where=f"training.{name}", fix="leave it out"
                 )
+
+    def _too_small(self) -> Iterator[tuple[str, str, str]]:
+        for name, least in {"length": 2, "states": 2, "vocabulary": 257}.items():
+            if (value := getattr(self.dataset, name, least)) < least:
+                yield f"dataset.{name}", f"{value} is below {least}", f"give {least} or more"
 
 
 @dataclass(kw_only=True)

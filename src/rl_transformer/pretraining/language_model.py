@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.files import to_json, write_folder, write_text
 from rl_transformer.machine import cpu_threads, find_device, versions
 from rl_transformer.models import DecisionTransformerConfig, DecisionTransformerGPT2Model
@@ -94,7 +95,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False) -> Path:
             gatherer=pieces,  # pyright: ignore[reportArgumentType]
             config=training,
             folder=folder,
-            metrics=Metrics(folder),
+            metrics=Metrics(folder, config),
             evaluate=(lambda step, check: measure(model, check)) if measure is not None else None,
             evaluate_every=max(1, training.train_steps // 5),
             dataset_fingerprint=_identity(pieces),
@@ -120,11 +121,13 @@ def _task(config: PretrainConfig, device: torch.device) -> tuple[Any, Any, Calla
         return sequences, None, lambda model, check: _on_sequences(model, sequences)
     text = read_text(config.dataset.uri)
     tokenizer = make_tokenizer(text, config.dataset)
-    pieces = TextPieces(tokenized(text, tokenizer), config.dataset.length + 1, seed, device)
+    pieces = TextPieces(tokenized(text, tokenizer.backend_tokenizer), config.dataset.length + 1, seed, device)
     if config.dataset.held_out is None:
         return pieces, tokenizer, None
     held_out = read_text(config.dataset.held_out)
-    tokens, size = tokenized(held_out, tokenizer), len(held_out.encode())
+    tokens, size = tokenized(held_out, tokenizer.backend_tokenizer), len(held_out.encode())
+    if len(tokens) < 2:
+        raise RLTransformerError("is a single token", where=config.dataset.held_out, fix="hold out more text")
     return pieces, tokenizer, lambda model, check: _on_text(model, tokens, size, config.dataset.length, check)
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from rl_transformer.config import LanguageConfig
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import DecisionTransformerModel
-from rl_transformer.models.hf_source import TrunkSource, load_tokenizer
+from rl_transformer.models.hf_source import TrunkSource, fingerprint, load_tokenizer
 from rl_transformer.pretraining.alignment import alignment_loss, annealed, word_centroids
 from rl_transformer.pretraining.text import TextPieces, read_text, tokenized
 from rl_transformer.training.losses import masked_mean
@@ -25,6 +26,11 @@ class LanguageObjective:
     centroids: Tensor | None
     text: TextPieces | None
     ranks: Ranks
+
+    @property
+    def identity(self) -> str:
+        """A hash of the text, which a resumed run must find unchanged."""
+        return "" if self.text is None else fingerprint({"tokens": torch.from_numpy(self.text.tokens)})
 
     @classmethod
     def of(
@@ -42,6 +48,18 @@ class LanguageObjective:
             centroids = word_centroids(words.cpu(), config.alignment_centroids).to(device)
         if config.text is not None:
             tokens = tokenized(read_text(config.text), load_tokenizer(source.name))
+            if words is not None and len(tokens) and tokens.max() >= len(words):
+                raise RLTransformerError(
+                    f"its tokenizer has token {tokens.max()}, and its word table {len(words)} rows",
+                    where=source.name,
+                    fix="name a folder whose tokenizer belongs to its weights",
+                )
+            if config.text_batch_size % ranks.world_size:
+                raise RLTransformerError(
+                    f"{config.text_batch_size} pieces cannot be shared evenly by {ranks.world_size} processes",
+                    where="language.text_batch_size",
+                    fix=f"choose a multiple of {ranks.world_size}",
+                )
             text = TextPieces(tokens, config.text_length + 1, seed, device)
         return cls(config, centroids, text, ranks)
 

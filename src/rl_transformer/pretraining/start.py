@@ -12,7 +12,7 @@ from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import DecisionTransformerModel, PolicyModel
 from rl_transformer.models.hf_source import TrunkSource, width_of
-from rl_transformer.models.hf_trunk import HFTrunk, config_of, copy_weights, position_table
+from rl_transformer.models.hf_trunk import HFTrunk, copy_weights, fields_of, first_position, position_table
 from rl_transformer.pretraining.objective import LanguageObjective
 from rl_transformer.pretraining.words import WordPrediction
 from rl_transformer.training.ranks import Ranks
@@ -35,6 +35,10 @@ class Start:
         Raises:
             RLTransformerError: No such transformer, or one that has to be named and is passed.
         """
+        if module is not None and config.model.arch == "behavior_cloning":
+            raise RLTransformerError(
+                "the MLP of behavior_cloning has no trunk", where="transformer", fix="leave it out"
+            )
         if module is not None:
             options = config.model.trunk or config.language.alignment_weight or config.language.text_weight
             if options or config.model.trunk_weights != "pretrained" or config.model.positions == "timesteps":
@@ -64,7 +68,7 @@ class Start:
     def model_fields(self) -> dict[str, Any]:
         """What the trunk decides in a `DecisionTransformerConfig`."""
         if self.module is not None:
-            return {"trunk": config_of(self.module), "hidden_size": width_of(self.module.config)}
+            return fields_of(self.module)
         return {} if self.source is None else self.source.model_fields()
 
     def fill(self, model: PolicyModel, device: torch.device, ranks: Ranks) -> LanguageObjective | None:
@@ -82,9 +86,16 @@ class Start:
         loaded = self.source.load(options.trunk_weights, seed, head=bool(language.text_weight))
         fill_trunk(model, loaded)
         if options.positions == "timesteps":
-            _start_timesteps(model, position_table(loaded), self.source.name)
+            _start_timesteps(model, loaded, self.source.name)
         if language.text_weight:
             model.words = WordPrediction(loaded, model.encoder)
+            longest = model.words.longest
+            if longest is not None and language.text_length > longest:
+                raise RLTransformerError(
+                    f"{language.text_length} tokens are more than the {longest} positions of {self.source.name}",
+                    where="language.text_length",
+                    fix=f"give {longest} or fewer",
+                )
         if not language.text_weight and not language.alignment_weight:
             return None
         table = loaded.get_input_embeddings()  # pyright: ignore[reportCallIssue]
@@ -117,10 +128,10 @@ def fill_trunk(model: DecisionTransformerModel, loaded: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _start_timesteps(model: DecisionTransformerModel, table: nn.Embedding | None, name: str) -> None:
-    if table is None:
-        raise RLTransformerError(
-            "has no table of positions", where=name, fix="set model.positions to off: its positions are relative"
-        )
-    timesteps = model.embed_timestep.weight
-    timesteps.copy_(table.weight[torch.arange(len(timesteps)) % len(table.weight)])
+def _start_timesteps(model: DecisionTransformerModel, loaded: nn.Module, name: str) -> None:
+    table, timesteps = position_table(loaded), model.embed_timestep.weight
+    if table is None or table.embedding_dim != timesteps.shape[1]:
+        problem = "has no table of positions" if table is None else "has positions of another width than its tokens"
+        raise RLTransformerError(problem, where=name, fix="set model.positions to off")
+    rows = table.weight[first_position(loaded, table) :]
+    timesteps.copy_(rows[torch.arange(len(timesteps)) % len(rows)])

@@ -41,7 +41,8 @@ class RandomSequences:
         values, vectors = np.linalg.eig(self.transitions.T)
         stationary = np.real(vectors[:, np.argmax(np.real(values))])
         stationary = stationary / stationary.sum()
-        return float(-(stationary[:, None] * self.transitions * np.log(self.transitions)).sum())
+        possible = np.maximum(self.transitions, 1e-300)  # 0 log 0 is 0
+        return float(-(stationary[:, None] * self.transitions * np.log(possible)).sum())
 
     def draw(self, step: int, batch_size: int) -> WindowIndex:
         """Return a seed for each sequence of update ``step``."""

@@ -32,19 +32,25 @@ def read_text(place: str | Path) -> str:
     if not files or not all(file.is_file() for file in files):
         raise RLTransformerError("holds no text", where=path, fix="name a text file, or a folder of *.txt files")
     try:
-        return "\n".join(file.read_text(encoding="utf-8") for file in files)
+        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     except UnicodeDecodeError as error:
         raise RLTransformerError(f"is not UTF-8: {error}", where=path, fix="convert it to UTF-8") from None
+    if not text.strip():
+        raise RLTransformerError("holds nothing but white space", where=path, fix="name a file with text in it")
+    return text
 
 
 def tokenized(text: str, tokenizer: Any) -> np.ndarray:
-    """Return the tokens of a text, (N,) int32, from the cache if they were computed before."""
+    """Return the tokens of a text, (N,) int32, from the cache if they were computed before.
+
+    ``tokenizer`` is one of the tokenizers library, as `load_tokenizer` returns it.
+    """
     identity = hashlib.sha256(text.encode())
-    identity.update(tokenizer.backend_tokenizer.to_str().encode())
+    identity.update(tokenizer.to_str().encode())
 
     def compute() -> np.ndarray:
         parts = [text[i : i + _PART] for i in range(0, len(text), _PART)]
-        encoded = tokenizer.backend_tokenizer.encode_batch(parts, add_special_tokens=False)
+        encoded = tokenizer.encode_batch(parts, add_special_tokens=False)
         return np.concatenate([np.asarray(part.ids, np.int32) for part in encoded])
 
     return cached(f"tokens-{identity.hexdigest()}", compute)
@@ -57,7 +63,7 @@ def cached(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
     if path.is_file():
         try:
             return np.load(path, allow_pickle=False)
-        except ValueError:
+        except (ValueError, EOFError, OSError):
             pass  # cut short by a full disk: computed again
     array = compute()
     with writing(path):

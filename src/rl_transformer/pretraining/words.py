@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model
-from rl_transformer.models.hf_trunk import HFTrunk, position_table
+from rl_transformer.models.hf_trunk import HFTrunk, first_position, position_table
 
 
 class WordPrediction(nn.Module):
@@ -35,6 +35,16 @@ class WordPrediction(nn.Module):
         positions = position_table(loaded) if own else None
         adds = own and hasattr(trunk, "token_positions")  # the trunk then adds them itself
         self.positions = None if positions is None or adds else copy.deepcopy(positions)
+        absent = getattr(loaded, "absent_weights", set())
+        if self.head is not None and any(p is head.weight for n, p in loaded.named_parameters() if n in absent):
+            raise RLTransformerError(
+                f"the file lacks the head of {type(loaded).__name__}",
+                where="language.text",
+                fix="name a whole language model",
+            )
+        table = position_table(loaded)
+        self.longest = None if table is None else table.num_embeddings - first_position(loaded, table)
+        """Tokens a piece may have; None: any number."""
         self._check(loaded, trunk)
 
     def loss(self, trunk: Any, pieces: Tensor) -> Tensor:
@@ -52,7 +62,7 @@ class WordPrediction(nn.Module):
 
     @torch.no_grad()
     def _check(self, loaded: Any, trunk: nn.Module) -> None:
-        pieces = torch.arange(12)[None] % self.table.num_embeddings
+        pieces = torch.arange(min(12, self.longest or 12))[None] % self.table.num_embeddings
         was_training = trunk.training
         loaded.eval()
         trunk.eval()

@@ -63,15 +63,26 @@ def save_checkpoint(
     return path
 
 
+def read_state(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's state without its tensors."""
+    state = read_json(path / "state.json", fix="remove this checkpoint and resume from the one before")
+    check_format(state, FORMAT_VERSION, where=path / "state.json")
+    return state
+
+
 def load_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
 ) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote into ``model``, ``optimizer`` and ``average``; return its state."""
-    state = read_json(path / "state.json", fix="remove this checkpoint and resume from the one before")
-    check_format(state, FORMAT_VERSION, where=path / "state.json")
-    tensors = load_file(path / "state.safetensors")
-    parameters = trained_parameters(model)
-    model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+    state, tensors, parameters = read_state(path), load_file(path / "state.safetensors"), trained_parameters(model)
+    try:
+        model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+    except RuntimeError as error:
+        raise RLTransformerError(
+            f"belongs to another model: {' '.join(str(error).split())[:200]}",
+            where=path,
+            fix="resume with the same transformer, or train into another folder",
+        ) from None
     for name, parameter in parameters.items():
         if f"exp_avg.{name}" in tensors:
             moments: dict[str, Tensor] = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}

@@ -17,7 +17,13 @@ from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.machine import keep_freed_memory
 from rl_transformer.models.dropout import dropout_masks
-from rl_transformer.training.checkpoint import load_checkpoint, newest_verified, prune_checkpoints, save_checkpoint
+from rl_transformer.training.checkpoint import (
+    load_checkpoint,
+    newest_verified,
+    prune_checkpoints,
+    read_state,
+    save_checkpoint,
+)
 from rl_transformer.training.device import DeviceUpdates, updates_on_device
 from rl_transformer.training.losses import action_error, action_loss
 from rl_transformer.training.metrics import Metrics, Progress
@@ -204,13 +210,13 @@ class Trainer:
             if self.ranks.writes and self.metrics.cut_back(0):
                 say("no usable checkpoint: starting again from step 0")
             return
-        state = load_checkpoint(path, self.model, self.optimizer, self.average)
-        if state["dataset_fingerprint"] != self.dataset_fingerprint:
+        if read_state(path)["dataset_fingerprint"] != self.dataset_fingerprint:
             raise RLTransformerError(
                 "the data has changed since the checkpoint was written",
                 where=path,
-                fix="restore the data set, or train into another folder",
+                fix="restore the data set (or the text), or train into another folder",
             )
+        state = load_checkpoint(path, self.model, self.optimizer, self.average)
         self.step = self._saved = int(state["step"])
         self._evaluated = int(state["evaluated"])
         self.ranks.wait()

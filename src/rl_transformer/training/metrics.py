@@ -12,7 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rl_transformer.config import RunConfig
 from rl_transformer.errors import require
 from rl_transformer.files import write_text, writing
 
@@ -25,7 +24,7 @@ class Metrics:
     Rows of a step after the newest checkpoint are cut back when a run is resumed.
     """
 
-    def __init__(self, folder: Path, config: RunConfig | None = None) -> None:
+    def __init__(self, folder: Path, config: Any = None) -> None:
         self._path, self._timing_path = folder / "metrics.jsonl", folder / "timing.jsonl"
         self._rows: list[str] = []
         self._flushed = time.monotonic()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.gpt2 import Conv1D
+from rl_transformer.training.adapters import LowRank
 
 _MATRICES = (nn.Linear, nn.Conv2d, Conv1D)
 _UNTRAINED = ("predict_state.", "predict_return.")  # transformers' heads that no action depends on
@@ -61,7 +62,10 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
 
 def _matrices(model: nn.Module, names: set[str]) -> set[str]:
     modules = dict(model.named_modules())
-    return {n for n in names if n.endswith("weight") and _is_matrix(modules[n.rpartition(".")[0]])}
+    owners = {name: modules[name.rpartition(".")[0]] for name in names}
+    return {
+        n for n, owner in owners.items() if isinstance(owner, LowRank) or (n.endswith("weight") and _is_matrix(owner))
+    }
 
 
 def _is_matrix(module: nn.Module) -> bool:
