@@ -36,7 +36,7 @@ class WordPrediction(nn.Module):
         adds = own and hasattr(trunk, "token_positions")  # the trunk then adds them itself
         self.positions = None if positions is None or adds else copy.deepcopy(positions)
         absent = getattr(loaded, "absent_weights", set())
-        if self.head is not None and any(p is head.weight for n, p in loaded.named_parameters() if n in absent):
+        if head is not None and not tied and any(p is head.weight for n, p in loaded.named_parameters() if n in absent):
             raise RLTransformerError(
                 f"the file lacks the head of {type(loaded).__name__}",
                 where="language.text",
