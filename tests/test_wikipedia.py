@@ -59,14 +59,14 @@ def test_updates_are_counted_to_the_share_of_the_last_policys_score():
 
 @pytest.mark.parametrize(("slope", "holds"), [(-0.1, True), (0.0, False), (0.1, False)])
 def test_scaling_compares_the_widest_with_the_narrowest(slope, holds, tmp_path):
-    sizes = [(width, depth) for width, depth in Scaling().recipe(Setup(quick=False, seeds=3, output=tmp_path))["sizes"]]
+    sizes = [(width, depth) for width, depth in Scaling().recipe(Setup(quick=False, seeds=5, output=tmp_path))["sizes"]]
     random = np.random.default_rng(1)
     rows = [
         {"width": w, "depth": d, "seed": seed, "loss": 1 + slope * np.log2(w) + 0.001 * random.normal(),
          "mean": 100.0 - 10 * slope * np.log2(w) + 0.001 * random.normal(), "blocks": w * w * d, "largest": 1.0}
-        for seed in range(3) for w, d in sizes
+        for seed in range(5) for w, d in sizes
     ]  # fmt: skip
-    summary = Scaling().summarize(rows, Setup(quick=False, seeds=3, output=tmp_path))
+    summary = Scaling().summarize(rows, Setup(quick=False, seeds=5, output=tmp_path))
     if slope:
         assert (summary.checks["loss"][0], summary.checks["score"][0]) == (holds, holds)
     assert len(summary.rows) == 12

@@ -34,8 +34,7 @@ class Scaling(Experiment):
         "score": "and with a better score: the interval of the paired difference is above 0",
     }
     unit = "return"
-    seeds = 3
-    enough_seeds = 3
+    seeds = 5
     takes_data = True
     differs = (
         DATA_NOTE,
