@@ -106,7 +106,7 @@ def plot_attention(report: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     layers = report["layers"]
-    drawn = Figure(figsize=(4.2 * len(layers), 4.4), layout="constrained")
+    drawn = Figure(figsize=(4.2 * len(layers), 4.9), layout="constrained")
     for axes, layer in zip(np.atleast_1d(drawn.subplots(1, len(layers))), layers, strict=True):
         weights = np.asarray(layer["map"])
         axes.imshow(np.where(np.tril(np.ones_like(weights)) > 0, weights, np.nan), cmap="Blues", vmin=0)
