@@ -178,7 +178,7 @@ class LanguageConfig:
     """With a pretrained trunk: keep it near its language (Reid et al. 2022)."""
 
     alignment_weight: float = 0.0
-    """Weight of the alignment loss, which draws tokens towards word vectors; 0.1 in the paper, 0: none."""
+    """Weight of the alignment loss, which draws tokens towards word vectors; 0.1 in Reid et al.'s code, 0: none."""
     alignment_centroids: int = 1000
     """Centroids of the word vectors, by k-means."""
     alignment_steps: int = 5_000

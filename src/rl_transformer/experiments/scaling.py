@@ -27,7 +27,7 @@ class Scaling(Experiment):
     title = "Width and depth"
     question = (
         "The same recipe at equal updates with blocks of other widths and depths: what becomes of the loss, and of the score? "
-        "Reid et al. (2022) report that larger language models gave small extra gains."
+        "(Reid et al. 2022 compare language models of several sizes; their figures could not be checked and are left out.)"
     )
     rules: ClassVar = {
         "loss": "the widest network ends with a lower training loss than the narrowest: the interval of the paired difference is below 0",

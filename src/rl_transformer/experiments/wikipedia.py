@@ -73,8 +73,8 @@ class Wikipedia(Experiment):
     question = (
         "A Decision Transformer whose blocks start from a language model, at equal updates against: its own random start; the "
         "random start of the language model's architecture; the same pretrained numbers shuffled within each matrix; and models "
-        "of the same size pretrained on sequences that hold no language at all. Each rule below is a claim of the paper; where "
-        "the data does not bear one out, it is marked as failing."
+        "of the same size pretrained on sequences that hold no language at all. Each rule below is a claim that is made for "
+        "language models here; where the data does not bear one out, it is marked as failing."
     )
     rules: ClassVar = {
         "better": "the text start ends with a better score than scratch: the 95 % interval of the paired difference is above 0",
@@ -89,11 +89,11 @@ class Wikipedia(Experiment):
     takes_text = True
     differs = (
         DATA_NOTE,
-        "The language model has ChibiT's sizes (3 layers, 1 head, width 128), and learned from a small text for minutes; the paper's "
-        "learned from Wikitext-103. Without `--text` the text is the reference of the Python language that comes with it.",
+        "The language model has ChibiT's sizes (3 layers, 1 head, width 128), and learned from a small text for minutes; "
+        "ChibiT learned from Wikitext-103 (recalled, not checked). Without `--text` the text is the reference of the Python language that comes with it.",
         "No alignment, no text beside, no tied head: the start alone is compared, as in Wang et al. (2024).",
         "Context 10 instead of 20 and 2,500 updates at 5e-4 instead of 100,000 at 1e-4.",
-        "One language model an arm; the paper has one too. The seeds are of fine-tuning, and of the controls' random numbers.",
+        "One language model an arm. The seeds are of fine-tuning, and of the controls' random numbers.",
     )
     unknown = (
         "What a model that saw much more text, or a larger one, would give; and what happens after more updates.",
