@@ -321,8 +321,6 @@ def test_the_command_trains_and_says_what_it_measured(tmp_path, capsys):
     ):
         assert main(bad) == 2
         assert told in capsys.readouterr().err
-    run = ["train", "gym", "--data", "rlt:none", "--output", "y", "--model.trunk", str(tmp_path / "syn")]
-    assert main(run) == 2  # for its data
 
 
 def test_pieces_are_a_function_of_seed_and_step_and_of_any_place():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -81,7 +81,7 @@ class HFTrunk(nn.Module):
         order = None if valid is None else torch.argsort(~valid, dim=1, stable=True)
         if order is not None:
             tokens = tokens.take_along_dim(order[:, :, None], dim=1)
-        with self._showing_attention() if keep_weights else _nothing():
+        with self._showing_attention() if keep_weights else nullcontext():
             found = self._call(tokens, output_hidden_states=keep_hidden, output_attentions=keep_weights)
         last, kept = found["last_hidden_state"], list(found.get("hidden_states") or () if keep_hidden else ())
         weights = list(found.get("attentions") or () if keep_weights else ())
@@ -120,7 +120,7 @@ class HFTrunk(nn.Module):
             vars(table)["silent"] = not adds
             if adds or self._first or type(table) is not nn.Embedding:
                 self._check_length(tokens.shape[1], table.num_embeddings - self._first)
-        with foreign_dropout(tokens.device) if self.training else _nothing():
+        with foreign_dropout(tokens.device) if self.training else nullcontext():
             if self._encoder is not None:
                 return self._through_encoder(tokens, given)
             return self.stack(inputs_embeds=tokens, use_cache=False, return_dict=True, **given)
@@ -272,10 +272,9 @@ def position_table(module: nn.Module) -> nn.Embedding | None:
 
 def first_position(module: nn.Module, table: nn.Embedding) -> int:
     """Return the row of the first token's position: OPT, BART and RoBERTa keep rows before it."""
-    after_padding = any(hasattr(part, "create_position_ids_from_inputs_embeds") for part in module.modules())
-    return int(
-        getattr(table, "offset", 0) or (table.padding_idx or 0) + 1 if after_padding else getattr(table, "offset", 0)
-    )
+    if any(hasattr(part, "create_position_ids_from_inputs_embeds") for part in module.modules()):
+        return (table.padding_idx or 0) + 1
+    return int(getattr(table, "offset", 0))
 
 
 def _tables(module: nn.Module, names: tuple[str, ...]) -> Iterator[tuple[str, nn.Embedding]]:
@@ -292,8 +291,3 @@ def _within(table: nn.Module, inputs: Any) -> Any:
 
 def _silence(table: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     return torch.zeros_like(output) if table.silent else output  # pyright: ignore[reportGeneralTypeIssues]
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

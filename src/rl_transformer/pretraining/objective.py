@@ -13,7 +13,7 @@ from rl_transformer.models import DecisionTransformerModel
 from rl_transformer.models.hf_source import TrunkSource, fingerprint, load_tokenizer
 from rl_transformer.pretraining.alignment import alignment_loss, annealed, word_centroids
 from rl_transformer.pretraining.text import TextPieces, read_text, tokenized
-from rl_transformer.training.losses import masked_mean
+from rl_transformer.training.losses import action_loss
 from rl_transformer.training.ranks import Ranks
 from rl_transformer.windows.gather import WindowBatch
 
@@ -67,9 +67,8 @@ class LanguageObjective:
         self, model: DecisionTransformerModel, batch: WindowBatch, *, step: int, num_valid: float | None = None
     ) -> Tensor:
         tokens, embedded = model.tokens_and_embedded(*batch.inputs)
-        head, per_step = model.predict_action, model.config.tokens_per_timestep
-        parameters = model.actions_from(tokens).float()
-        loss = masked_mean(head.loss(parameters, batch.actions), batch.valid_mask, num_valid)
+        loss = action_loss(model, batch, num_valid=num_valid, parameters=model.actions_from(tokens))
+        per_step = model.config.tokens_per_timestep
         if self.centroids is not None:
             real = batch.valid_mask.repeat_interleave(per_step, dim=1)
             weight = self.config.alignment_weight * annealed(step - 1, self.config.alignment_steps)

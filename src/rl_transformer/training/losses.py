@@ -23,6 +23,7 @@ def action_loss(
     batch: WindowBatch,
     *,
     num_valid: float | None = None,
+    parameters: Tensor | None = None,
     entropy_weight: float = 0.0,
     normals: Tensor | None = None,
 ) -> Tensor:
@@ -32,10 +33,12 @@ def action_loss(
         model: Any policy model.
         batch: Windows.
         num_valid: Divisor, if these windows are a part of a larger batch.
+        parameters: What the model predicts for these windows, if it was computed already.
         entropy_weight: With the gaussian head, what a nat of entropy is worth.
         normals: (B, T, A) standard normal numbers for the entropy estimate.
     """
-    head, parameters = model.predict_action, model.predict_actions(*batch.inputs).float()
+    head = model.predict_action
+    parameters = (model.predict_actions(*batch.inputs) if parameters is None else parameters).float()
     losses = head.loss(parameters, batch.actions)
     if entropy_weight and isinstance(head, GaussianHead) and normals is not None:
         losses = losses - entropy_weight * head.entropy(parameters, normals)

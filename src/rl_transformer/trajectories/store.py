@@ -69,6 +69,7 @@ def write_store(
         )
 
     def fill(temporary: Path) -> dict:
+        """Write the columns, and return what the manifest says of them."""
         arrays: dict[str, _GrowingArray] = {}
 
         def append(name: str, rows: np.ndarray) -> None:
