@@ -490,6 +490,7 @@ def test_half_precision_and_infinite_numbers_of_a_configuration_survive(tmp_path
     half = transformer("llama").bfloat16()
     policy = load_policy(train(tiny_config(tmp_path / "half"), dataset=point_data(), transformer=half))
     assert policy.spec.model.trunk["model_type"] == "llama"
+    assert not [name for name in policy.spec.model.trunk if name.startswith("_")]  # such as the path it came from
     torch.manual_seed(0)
     sizes = {
         "hidden_size": WIDTH,
