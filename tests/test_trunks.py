@@ -477,7 +477,8 @@ def test_experts_that_a_few_tokens_do_not_meet_are_kept():
         "num_layers": 2,
         "num_heads": 2,
         "vocab_size": 40,
-        "num_experts": 8,
+        "num_experts": 32,
+        "num_sparse_decoder_layers": 1,
     }
     torch.manual_seed(0)
     switch = transformers.SwitchTransformersModel(transformers.SwitchTransformersConfig(**sizes, num_decoder_layers=2))
