@@ -18,6 +18,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.dropout import Dropout
 from rl_transformer.models.hf_layout import load_trunk, save_trunk
+from rl_transformer.models.products import affine
 from rl_transformer.models.stream import TokenStream
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -43,8 +44,8 @@ class Conv1D(nn.Module):
             (self.weight, self.bias) if columns == slice(None) else (self.weight[:, columns], self.bias[columns])
         )
         if x.dim() == 2:
-            return torch.addmm(bias, x, weight)
-        return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+            return affine(x, weight, bias)
+        return affine(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
 
 
 class Attention(nn.Module):

@@ -38,9 +38,10 @@ class SessionBatch:
     def __init__(self, policy: Policy, targets: Sequence[float | None], seeds: Sequence[int]) -> None:
         self.policy, spec = policy, policy.spec
         count, observation = len(targets), spec.data.observation_space.flat_shape
+        self._device = policy.device
         self._discrete = spec.data.action_space.kind == "discrete"
         streaming = spec.model.attention_span is not None
-        self._stream = TokenStream(spec.model, count, policy.device) if streaming else None
+        self._stream = TokenStream(spec.model, count, self._device) if streaming else None
         self._history = History(policy, count, 2 if streaming else spec.context_length)
         self._frames = None
         if len(observation) == 3:
@@ -135,7 +136,7 @@ class SessionBatch:
         return array
 
     def _write(self, rows: np.ndarray, observations: Any) -> None:
-        policy, spec = self.policy, self.policy.spec
+        policy, spec, device = self.policy, self.policy.spec, self._device
         flat = spec.data.observation_space.flatten(observations)
         if len(flat) != len(rows):
             raise RLTransformerError(
@@ -152,12 +153,12 @@ class SessionBatch:
         if self._frames is not None:
             recorded = self._stack(rows, recorded)
         steps = self.step[rows]
-        timesteps = torch.from_numpy(np.minimum(steps, spec.model.max_ep_len - 1)).to(policy.device)
-        states = policy.scaling.observations(recorded.to(policy.device))
+        timesteps = torch.from_numpy(np.minimum(steps, spec.model.max_ep_len - 1)).to(device)
+        states = policy.scaling.observations(recorded.to(device))
         seen = {"states": states, "timesteps": timesteps}
         if spec.conditioned:
             asked = self.return_to_go[rows].astype(np.float32) / np.float32(spec.return_rule.scale)
-            seen["conditions"] = torch.from_numpy(asked[:, None]).to(policy.device)
+            seen["conditions"] = torch.from_numpy(asked[:, None]).to(device)
         self._history.put(rows, steps, **seen)
 
     def _stack(self, rows: np.ndarray, newest: Tensor) -> Tensor:
@@ -233,7 +234,7 @@ class SessionBatch:
                 where="act",
                 fix=f"pass booleans of shape {wanted}, at least one of them True, for discrete actions",
             )
-        return torch.from_numpy(mask).to(self.policy.device)
+        return torch.from_numpy(mask).to(self._device)
 
 
 def _enough(rows: np.ndarray, length: int) -> np.ndarray:

@@ -1,0 +1,72 @@
+"""Linear layers in float32 on CPUs.
+
+PyTorch gives such products to MKL, which computes them with AVX2 on AMD's processors. oneDNN, which PyTorch
+brings along and uses for bfloat16, computes them with AVX-512, in float32 as well and in half the
+time. Its operator is called here as torch's own compiler calls it; where it or AVX-512 is missing, or where others must look
+into the product (autocast, torch.func, torch.compile), the product is PyTorch's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_onednn: Any = None
+if torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    _onednn = torch.ops.mkldnn._linear_pointwise.default
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return x @ weight + bias: (rows, inputs), (inputs, outputs), (outputs,) -> (rows, outputs)."""
+    if not _takes(x, weight):
+        return torch.addmm(bias, x, weight)
+    if torch.is_grad_enabled():
+        return _Affine.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
+    return _product(x, weight, bias)
+
+
+def _takes(x: Tensor, weight: Tensor) -> bool:
+    return (
+        _onednn is not None
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(weight)  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x @ weight + bias. Either factor may be transposed, but a slice of columns is a thousand times slower."""
+    if not weight.is_contiguous() and not weight.t().is_contiguous():
+        weight = weight.contiguous()
+    return _onednn(x, weight.t(), bias, "none", [], "")
+
+
+def _product_over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """Return left^T @ right. oneDNN copies the first factor of a product if it is transposed: let it be the narrower one."""
+    if left.shape[1] <= right.shape[1]:
+        return _product(left.t(), right)
+    return _product(right.t(), left).t()
+
+
+class _Affine(torch.autograd.Function):
+    """`affine` with its gradients, which are products too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        return (
+            _product(gradient, weight.t()) if for_x else None,
+            _product_over_rows(x, gradient) if for_weight else None,
+            gradient.sum(0) if for_bias else None,
+        )
