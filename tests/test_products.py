@@ -36,6 +36,7 @@ def test_products_and_gradients_are_those_of_float64(rows, inputs, outputs):
 @WITH_ONEDNN
 def test_products_go_to_onednn_unless_others_must_see_them(monkeypatch):
     x, weight, bias = factors(16, 8, 12)
+    affine(x[:0], weight, bias).sum().backward()  # nothing to compute, and no error
     asked, onednn = [], products._onednn
     monkeypatch.setattr(products, "_onednn", lambda *a: asked.append(a) or onednn(*a))
 
@@ -61,6 +62,15 @@ def test_frozen_parts_get_no_gradient_and_cost_no_product():
     torch.testing.assert_close(x.grad, weight.detach().sum(1).expand(16, -1))
     assert weight.grad is None
     assert bias.grad is None
+
+
+def test_gradients_have_gradients():
+    x, weight, bias = factors(16, 8, 12)
+    found = []
+    for product in (affine, lambda x, weight, bias: x @ weight + bias):
+        (slope,) = torch.autograd.grad(product(x, weight, bias).square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), weight)[0])
+    torch.testing.assert_close(*found)
 
 
 def test_a_slice_of_columns_is_the_slice_of_the_product():

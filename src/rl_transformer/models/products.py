@@ -30,6 +30,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _takes(x: Tensor, weight: Tensor) -> bool:
     return (
         _onednn is not None
+        and len(x) > 0
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
@@ -45,13 +46,6 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _onednn(x, weight.t(), bias, "none", [], "")
 
 
-def _product_over_rows(left: Tensor, right: Tensor) -> Tensor:
-    """Return left^T @ right. oneDNN copies the first factor of a product if it is transposed: let it be the narrower one."""
-    if left.shape[1] <= right.shape[1]:
-        return _product(left.t(), right)
-    return _product(right.t(), left).t()
-
-
 class _Affine(torch.autograd.Function):
     """`affine` with its gradients, which are products too."""
 
@@ -63,10 +57,13 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
-        for_x, for_weight, for_bias = ctx.needs_input_grad
-        return (
-            _product(gradient, weight.t()) if for_x else None,
-            _product_over_rows(x, gradient) if for_weight else None,
-            gradient.sum(0) if for_bias else None,
-        )
+        gradient, (for_x, for_weight, for_bias) = gradients[0].contiguous(), ctx.needs_input_grad
+        # With gradients of gradients (create_graph) the products must be PyTorch's: oneDNN's have no derivative.
+        product = torch.matmul if torch.is_grad_enabled() else _product
+        by_weight = None
+        if for_weight and x.shape[1] <= gradient.shape[1]:
+            by_weight = product(x.t(), gradient)
+        elif for_weight:  # oneDNN copies a first factor that is transposed: here too it is the narrower one
+            by_weight = product(gradient.t(), x).t()
+        by_x = product(gradient, weight.t()) if for_x else None
+        return by_x, by_weight, gradient.sum(0) if for_bias else None
