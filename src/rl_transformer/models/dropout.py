@@ -139,7 +139,9 @@ class Dropout(nn.Module):
 
     def add_to(self, residual: Tensor, branch: Tensor) -> Tensor:
         """Return ``residual + dropout(branch)``, with the scaling folded into the addition."""
+        if not self.active:
+            return residual + branch
         stream = _stream.get()
-        if not self.active or stream is None:
+        if stream is None:
             return residual + self(branch)
         return torch.add(residual, branch * stream.keep(branch.shape, self.p, branch.dtype), alpha=1 / (1 - self.p))

@@ -32,7 +32,7 @@ def _takes(x: Tensor, weight: Tensor) -> bool:
         _onednn is not None
         and len(x) > 0
         and x.dtype == weight.dtype == torch.float32
-        and x.device.type == "cpu"
+        and x.is_cpu
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._functorch.is_functorch_wrapped_tensor(weight)  # pyright: ignore[reportAttributeAccessIssue]
