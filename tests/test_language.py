@@ -201,13 +201,14 @@ def test_heads_that_are_more_than_a_product_are_refused(tmp_path):
     torch.manual_seed(0)
     config = transformers.CohereConfig(**sizes, vocab_size=300, logit_scale=9.0)
     transformers.CohereForCausalLM(config).save_pretrained(tmp_path / "cohere")
+    refused_beside_text(tmp_path, tmp_path / "cohere", "more than a product")
+
+
+def refused_beside_text(tmp_path, trunk, message):
     (tmp_path / "text.txt").write_text(TEXT)
-    language = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5}
-    with pytest.raises(RLTransformerError, match="more than a product"):
-        train(
-            tiny_config(tmp_path / "run", model={"trunk": str(tmp_path / "cohere")}, language=language),
-            dataset=point_data(),
-        )
+    beside = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5}
+    with pytest.raises(RLTransformerError, match=message):
+        train(tiny_config(tmp_path / "run", model={"trunk": str(trunk)}, language=beside), dataset=point_data())
 
 
 def test_options_of_language_without_what_they_belong_to_are_refused(tmp_path):
@@ -416,13 +417,7 @@ def test_a_head_that_the_file_lacks_is_not_made_up(tmp_path):
         "vocab_size": 300,
     }
     transformers.LlamaModel(transformers.LlamaConfig(**sizes)).save_pretrained(tmp_path / "bare")
-    (tmp_path / "text.txt").write_text(TEXT)
-    beside = {"text": str(tmp_path / "text.txt"), "text_weight": 0.5}
-    with pytest.raises(RLTransformerError, match="lacks the head"):
-        train(
-            tiny_config(tmp_path / "run", model={"trunk": str(tmp_path / "bare")}, language=beside),
-            dataset=point_data(),
-        )
+    refused_beside_text(tmp_path, tmp_path / "bare", "lacks the head")
 
 
 # Random sequences (Wang et al. 2024)

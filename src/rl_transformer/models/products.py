@@ -56,6 +56,7 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, weight and bias, None where none is needed."""
         x, weight = ctx.saved_tensors
         gradient, (for_x, for_weight, for_bias) = gradients[0].contiguous(), ctx.needs_input_grad
         # With gradients of gradients (create_graph) the products must be PyTorch's: oneDNN's have no derivative.
