@@ -38,4 +38,4 @@ bench: setup
 	$(BIN)/rlt bench train --sizes hopper atari gpt2-small
 	$(BIN)/rlt bench data
 	$(BIN)/rlt bench act
-	$(BIN)/python benchmarks/large_store.py
+	$(BIN)/python studies/large_store.py

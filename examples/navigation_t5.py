@@ -10,9 +10,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 from rl_transformer import TrajectoryDataset
 from rl_transformer.models.decision_transformer import DecisionTransformer
 from rl_transformer.training.losses import action_loss
-from rl_transformer.windows.gather import WindowGatherer
+from rl_transformer.windows.gathering import WindowGatherer
 from rl_transformer.windows.sampling import WindowSampler, split_trajectories
-from rl_transformer.windows.scaling import Scaling
+from rl_transformer.windows.normalization import Normalizer
 
 MOVES, CELL, GRID = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)]), 6, 6
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "navigation_t5.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "navigation_t5.py"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from rl_transformer import evaluate, load_policy, train
 from rl_transformer.trajectories import Space, TrajectoryDataset
 
-from .toys import POINT, point_data, tiny_config
+from tests.toys import POINT, point_data, tiny_config
 
 MEMORY = {
     "training": {
@@ -29,7 +29,7 @@ LONGER = {"train_steps": 400, "warmup_steps": 20, "batch_size": 32, "learning_ra
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"condition_entry": "added"}, {"attention": "streaming"}], ids=["published", "added", "streaming"]
+    "options", [{}, {"condition_entry": "added"}, {"attention": "sliding_window"}], ids=["published", "added", "sliding_window"]
 )
 def test_asking_for_more_gets_more(options, tmp_path):
     config = tiny_config(

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 
-from rl_transformer.config import RunConfig
+from rl_transformer.config.run import RunConfig
 from rl_transformer.trajectories import TrajectoryDataset
 
 POINT = "tests/Point-v0"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rl_transformer.config import RunConfig as RunConfig
+    from rl_transformer.config import preset as preset
     from rl_transformer.errors import RLTransformerError as RLTransformerError
     from rl_transformer.evaluation.evaluate import evaluate as evaluate
     from rl_transformer.evaluation.report import EvaluationReport as EvaluationReport
@@ -14,15 +15,14 @@ if TYPE_CHECKING:
     from rl_transformer.policy import Policy as Policy
     from rl_transformer.policy import PolicySession as PolicySession
     from rl_transformer.policy import load_policy as load_policy
-    from rl_transformer.presets import preset as preset
     from rl_transformer.run import train as train
     from rl_transformer.trajectories import Space as Space
     from rl_transformer.trajectories import TrajectoryDataset as TrajectoryDataset
     from rl_transformer.trajectories import open_trajectories as open_trajectories
 
-# Where each public name lives. They are imported when used, so that the command line answers before
+# The module of each public name. They are imported on first use, so that the command line answers before
 # torch is loaded.
-_HOMES = {
+_MODULES = {
     "RunConfig": "config",
     "RLTransformerError": "errors",
     "evaluate": "evaluation.evaluate",
@@ -33,7 +33,7 @@ _HOMES = {
     "Policy": "policy",
     "PolicySession": "policy",
     "load_policy": "policy",
-    "preset": "presets",
+    "preset": "config",
     "train": "run",
     "Space": "trajectories",
     "TrajectoryDataset": "trajectories",
@@ -43,10 +43,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'rl_transformer' has no attribute {name!r}")
-    return getattr(import_module(f"rl_transformer.{_HOMES[name]}"), name)
+    return getattr(import_module(f"rl_transformer.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return [*_HOMES, "__version__"]
+    return [*_MODULES, "__version__"]

@@ -1,4 +1,4 @@
-"""The one error that a user can cause and mend."""
+"""The one exception for problems that the user can fix."""
 
 from __future__ import annotations
 
@@ -7,33 +7,42 @@ from functools import partial
 
 
 class RLTransformerError(Exception):
-    """Something outside the program is wrong, and the user can put it right.
+    """Something outside the program is wrong, and the user can fix it.
 
     The command line prints this error alone, without a traceback, and exits with 2. Every other
     exception is a bug of ours and keeps its traceback.
 
     Args:
-        problem: What is wrong, saying what was found and not only what was expected.
-        where: The file, option, episode or field it was found in.
+        problem: What is wrong: what was found, not only what was expected.
+        where: The file, option, episode or field in which it was found.
         fix: What the user can do about it.
     """
 
     def __init__(self, problem: str, *, where: object, fix: str) -> None:
-        self.problem, self.where, self.fix = problem, str(where), fix
+        self.problem = problem
+        self.where = str(where)
+        self.fix = fix
         super().__init__(f"{where}: {problem}\n  fix: {fix}")
 
     def __reduce__(self) -> tuple[Callable[..., RLTransformerError], tuple[()]]:
-        """Survive the way back from another process."""
+        """Return how to rebuild the error in another process: keyword arguments need a partial."""
         return partial(RLTransformerError, self.problem, where=self.where, fix=self.fix), ()
 
 
-def require(package: str, *, extra: str, purpose: str) -> None:
-    """Raise an `RLTransformerError` with the install line if ``package`` is not installed."""
+def require(package: str, *, extra: str | None, purpose: str) -> None:
+    """Raise an `RLTransformerError` with the install command if ``package`` cannot be imported.
+
+    Args:
+        package: Top-level module that is about to be imported.
+        extra: The extra of rl-transformer that installs it; None for a core dependency.
+        purpose: What needs it, as the subject of a sentence, for example "writing a .mp4".
+    """
     from importlib.util import find_spec
 
     if find_spec(package) is None:
+        name = "rl-transformer" if extra is None else f"'rl-transformer[{extra}]'"
         raise RLTransformerError(
             f"{purpose} needs the package {package}, which is not installed",
             where=package,
-            fix=f"pip install 'rl-transformer[{extra}]'",
+            fix=f"pip install {name}",
         )

@@ -19,8 +19,8 @@ def add_demo_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None
 
 def run_demo(args: Any, arguments: Sequence[str]) -> None:
     """Run the demo."""
-    from rl_transformer.experiments.demo import run_demo as run
-    from rl_transformer.files import check_writable, to_json, write_text
+    from rl_transformer.reproductions.demo import run_demo as run
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
 
     check_writable(args.json)
     report = run(Path(args.output))
@@ -30,7 +30,7 @@ def run_demo(args: Any, arguments: Sequence[str]) -> None:
 
 def add_reproduce_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     """Declare the options of `rlt reproduce`."""
-    from rl_transformer.experiments import EXPERIMENTS
+    from rl_transformer.reproductions import EXPERIMENTS
 
     parser.add_argument("name", help=f"{', '.join(EXPERIMENTS)}.")
     parser.add_argument("--quick", action="store_true", help="The same code at a smaller size, in minutes.")
@@ -59,9 +59,9 @@ def run_reproduce(args: Any, arguments: Sequence[str]) -> None:
     import shlex
 
     from rl_transformer.errors import RLTransformerError
-    from rl_transformer.experiments import find_experiment
-    from rl_transformer.experiments.reproduction import Setup, reproduce
-    from rl_transformer.files import check_writable, to_json, write_text
+    from rl_transformer.reproductions import find_experiment
+    from rl_transformer.reproductions.reproduction import Setup, reproduce
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
 
     check_writable(args.json)
     experiment = find_experiment(args.name)
@@ -89,7 +89,7 @@ def run_reproduce(args: Any, arguments: Sequence[str]) -> None:
 
 def add_bench_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     """Declare the options of `rlt bench`."""
-    from rl_transformer.benchmarks import OPTIONS
+    from rl_transformer.bench import OPTIONS
 
     def told(option: str) -> str:
         return ", ".join(f"{name}: {known[option]}" for name, known in OPTIONS.items() if option in known)
@@ -114,9 +114,9 @@ def add_bench_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Non
 
 def run_bench(args: Any, arguments: Sequence[str]) -> None:
     """Time ours against the published loop."""
-    from rl_transformer.benchmarks import bench
-    from rl_transformer.files import check_writable, to_json, write_text
-    from rl_transformer.machine import cpu_threads
+    from rl_transformer.bench import bench
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
+    from rl_transformer.runtime.machine import cpu_threads
 
     check_writable(args.json)
     options = {name: value for name, value in vars(args).items() if name not in ("name", "json", "threads")}
@@ -142,7 +142,7 @@ def add_inspect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> N
 
 def run_inspect(args: Any, arguments: Sequence[str]) -> int:
     """Describe a data set; 2 if training would refuse it."""
-    from rl_transformer.files import check_writable, to_json, write_text
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
     from rl_transformer.trajectories.inspection import as_text, describe
     from rl_transformer.trajectories.open import read_trajectories
 
@@ -201,10 +201,10 @@ def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
     """Score a policy."""
     from rl_transformer.errors import RLTransformerError
     from rl_transformer.evaluation.evaluate import evaluate
-    from rl_transformer.evaluation.plots import plot_asked_and_achieved
-    from rl_transformer.evaluation.rollout import check_video, save_video
-    from rl_transformer.files import check_writable, to_json, write_text
-    from rl_transformer.machine import find_device
+    from rl_transformer.evaluation.plots import plot_target_vs_achieved
+    from rl_transformer.evaluation.episodes import check_video, save_video
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
+    from rl_transformer.runtime.machine import find_device
     from rl_transformer.policy import load_policy
     from rl_transformer.trajectories import open_trajectories
 
@@ -236,7 +236,7 @@ def run_evaluate(args: Any, arguments: Sequence[str]) -> None:
     if args.json:
         write_text(Path(args.json), to_json(report.to_dict()))
     if args.figure and data is not None:
-        plot_asked_and_achieved({"policy": report}, data.episode_returns.tolist(), Path(args.figure))
+        plot_target_vs_achieved({"policy": report}, data.episode_returns.tolist(), Path(args.figure))
     if args.video:
         save_video(report.recordings[0], args.video)
 
@@ -257,9 +257,9 @@ def add_collect_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> N
 def run_collect(args: Any, arguments: Sequence[str]) -> None:
     """Record episodes."""
     from rl_transformer.errors import RLTransformerError
-    from rl_transformer.evaluation.environments import make_environment
-    from rl_transformer.evaluation.record import record_episodes
-    from rl_transformer.files import check_writable
+    from rl_transformer.environments.making import make_environment
+    from rl_transformer.evaluation.collection import record_episodes
+    from rl_transformer.runtime.files import check_writable
     from rl_transformer.policy import load_policy
     from rl_transformer.trajectories.store import write_store
 
@@ -298,7 +298,7 @@ def _add_json(parser: ArgumentParser) -> None:
 
 
 def _report(dataset: Any, path: str | None) -> None:
-    from rl_transformer.files import to_json, write_text
+    from rl_transformer.runtime.files import to_json, write_text
     from rl_transformer.trajectories.inspection import describe
 
     print(f"wrote {dataset}")
@@ -308,7 +308,7 @@ def _report(dataset: Any, path: str | None) -> None:
 
 def run_convert(args: Any, arguments: Sequence[str]) -> None:
     """Write a store, holding one episode in memory at a time."""
-    from rl_transformer.files import check_writable
+    from rl_transformer.runtime.files import check_writable
     from rl_transformer.trajectories.open import open_source
     from rl_transformer.trajectories.store import write_store
 
@@ -332,8 +332,8 @@ def add_attention_arguments(parser: ArgumentParser, arguments: Sequence[str]) ->
 def run_attention(args: Any, arguments: Sequence[str]) -> None:
     """Look at what a policy's tokens attend to."""
     from rl_transformer.errors import RLTransformerError
-    from rl_transformer.evaluation.attention import attention_of, plot_attention
-    from rl_transformer.files import check_writable, read_json, to_json, write_text
+    from rl_transformer.evaluation.attention import attention_maps, plot_attention
+    from rl_transformer.runtime.files import check_writable, read_json, to_json, write_text
     from rl_transformer.policy import load_policy
     from rl_transformer.trajectories import open_trajectories
 
@@ -346,7 +346,7 @@ def run_attention(args: Any, arguments: Sequence[str]) -> None:
         raise RLTransformerError(
             "a policy folder does not say where its data is", where="--data", fix="pass --data URI"
         )
-    report = attention_of(policy, open_trajectories(uri), num_windows=args.num_windows, seed=args.seed)
+    report = attention_maps(policy, open_trajectories(uri), num_windows=args.num_windows, seed=args.seed)
     for layer in report["layers"]:
         print(
             f"layer {layer['layer']}: {layer['same_type']:.3f} of the attention on tokens of the same type (spread evenly: "

@@ -11,7 +11,7 @@ from rl_transformer.cli import commands
 from rl_transformer.cli.pretrain import add_pretrain_arguments, run_pretrain
 from rl_transformer.cli.train import add_sweep_arguments, add_train_arguments, run_sweep, run_train
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.training.signals import Interrupted
+from rl_transformer.runtime.signals import Interrupted
 
 _COMMANDS = {
     "demo": (

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from rl_transformer.cli.train import FLAGS, Flags, add_configuration, resolved
-from rl_transformer.pretraining.config import KINDS
+from rl_transformer.language.config import KINDS
 
 _FLAGS: dict[str, Flags] = {
     "text": {
@@ -35,8 +35,8 @@ def add_pretrain_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> 
 def run_pretrain(args: Any, arguments: Sequence[str]) -> None:
     """Pretrain a language model."""
     config = resolved(args, arguments, args.kind, KINDS[args.kind], _FLAGS[args.kind])
-    from rl_transformer.files import check_writable, to_json, write_text
-    from rl_transformer.pretraining.language_model import pretrain, read_report
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
+    from rl_transformer.language.language_model import pretrain, read_report
 
     check_writable(args.json)
     folder = pretrain(config, resume=args.resume)

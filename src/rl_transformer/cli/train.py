@@ -13,11 +13,11 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser
 
-from rl_transformer.config import RunConfig, Sections
+from rl_transformer.config.run import RunConfig, ConfigBase
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.presets import PRESETS, preset
+from rl_transformer.config.presets import PRESETS, preset
 
-C = TypeVar("C", bound=Sections)
+C = TypeVar("C", bound=ConfigBase)
 Flags = Mapping[str, tuple[str, str, str]]
 """Short flag -> the section and field it sets, and its help."""
 
@@ -53,7 +53,7 @@ def add_recipe_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> No
     add_configuration(parser, preset(named[0] if named else "gym"), FLAGS)
 
 
-def add_configuration(parser: ArgumentParser, config: Sections, flags: Flags) -> None:
+def add_configuration(parser: ArgumentParser, config: ConfigBase, flags: Flags) -> None:
     """Declare ``--output``, ``--config``, short flags, and one option a field with its value as the default."""
     parser.add_argument(
         "--output", help="The folder; must be empty or new, or hold what this command may continue.", required=True
@@ -108,8 +108,8 @@ def add_sweep_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Non
 def run_sweep(args: Any, arguments: Sequence[str]) -> None:
     """Search options."""
     config = _resolved(args, arguments)
-    from rl_transformer.files import check_writable, to_json, write_text
-    from rl_transformer.sweep import read_space, sweep
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
+    from rl_transformer.launch.sweep import read_space, sweep
 
     check_writable(args.json)
     if args.trials < 1:
@@ -123,7 +123,7 @@ def run_sweep(args: Any, arguments: Sequence[str]) -> None:
 def run_train(args: Any, arguments: Sequence[str]) -> None:
     """Train a policy."""
     config = _resolved(args, arguments)
-    from rl_transformer.files import check_writable, to_json, write_text
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
     from rl_transformer.policy import load_policy
     from rl_transformer.run import train, train_seeds
 

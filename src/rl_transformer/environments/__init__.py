@@ -31,5 +31,5 @@ def _registered(env_id: str, entry_point: str, **options: Any) -> str:
 
 
 _registered(KEY_TO_DOOR, "rl_transformer.environments.key_to_door:KeyToDoorEnv")
-_registered(GAMBLING, "rl_transformer.environments.traps:GamblingEnv")
-_registered(STITCHING, "rl_transformer.environments.traps:StitchingEnv")
+_registered(GAMBLING, "rl_transformer.environments.gambling:GamblingEnv")
+_registered(STITCHING, "rl_transformer.environments.gambling:StitchingEnv")

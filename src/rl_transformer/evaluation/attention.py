@@ -1,4 +1,4 @@
-"""What a policy's tokens attend to: head-averaged maps over real windows (Reid et al. 2022, section 5)."""
+"""Attention maps of a policy, averaged over heads and logged windows (Reid et al. 2022, section 5)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
-from rl_transformer.files import writing
+from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.models import DecisionTransformerModel
 from rl_transformer.policy import Policy
-from rl_transformer.policy.windows import gatherer_of
+from rl_transformer.policy.gatherer import make_gatherer
+from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.sampling import WindowIndex
 
 _AT_ONCE = 32
-_SITE = 0xA7
 
 
-def attention_of(policy: Policy, dataset: TrajectoryDataset, *, num_windows: int, seed: int) -> dict[str, Any]:
+def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: int, seed: int) -> dict[str, Any]:
     """Average the attention weights over heads and over whole windows of ``dataset``.
 
     The weights are the ones that the policy computes with; fast paths that do not keep them compute
@@ -48,7 +48,7 @@ def attention_of(policy: Policy, dataset: TrajectoryDataset, *, num_windows: int
             f"has another {other[0]} than the policy was trained on", where=dataset.spec.source, fix="pass its own data"
         )
     length, per_step = spec.context_length, model.config.tokens_per_timestep
-    gatherer = gatherer_of(spec, policy.scaling, dataset, length, policy.device)
+    gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)
     index = _whole_windows(dataset, length, num_windows, seed)
     total: list[Tensor] = []
     for part in np.array_split(np.arange(len(index.rows)), -(-len(index.rows) // _AT_ONCE)):
@@ -71,7 +71,7 @@ def attention_of(policy: Policy, dataset: TrajectoryDataset, *, num_windows: int
 @torch.inference_mode()
 def _weights(model: DecisionTransformerModel, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """Return each layer's weights, averaged over heads and summed over windows: (L, L) in float64."""
-    found = model.encoder.run(model.tokens(*inputs), None, keep_weights=True).attentions
+    found = model.trunk.run(model.embed(*inputs).tokens, None, keep_weights=True).attentions
     assert found is not None
     return [layer.double().mean(1).sum(0) for layer in found]
 
@@ -95,7 +95,7 @@ def _whole_windows(dataset: TrajectoryDataset, length: int, count: int, seed: in
             where="attention",
             fix="pass data with longer episodes, and a positive number of windows",
         )
-    drawn = np.random.default_rng([seed, _SITE]).integers(0, possible.sum(), count)
+    drawn = generator(Stream.ATTENTION_WINDOWS, seed).integers(0, possible.sum(), count)
     ends = np.cumsum(possible)
     trajectories = np.searchsorted(ends, drawn, side="right")
     return WindowIndex(dataset.offsets[trajectories] + drawn - (ends - possible)[trajectories], trajectories)
@@ -112,5 +112,5 @@ def plot_attention(report: dict[str, Any], path: Path) -> None:
         axes.imshow(np.where(np.tril(np.ones_like(weights)) > 0, weights, np.nan), cmap="Blues", vmin=0)
         axes.set_title(f"layer {layer['layer']}: same type {layer['same_type']:.2f}", fontsize=10, color=plots.INK)
         axes.set_xlabel(f"attended token ({', '.join(report['tokens'])}, ...)", fontsize=8)
-    with writing(path):
+    with translate_write_errors(path):
         drawn.savefig(path, dpi=120)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.evaluation.episodes import run_episodes
 from rl_transformer.evaluation.report import EvaluationReport, TargetReport
-from rl_transformer.evaluation.rollout import run_episodes
 from rl_transformer.evaluation.statistics import D4RL_REFERENCES
-from rl_transformer.machine import versions
 from rl_transformer.policy import Policy
+from rl_transformer.runtime.machine import versions
 
 
 def evaluate(
@@ -17,33 +17,35 @@ def evaluate(
     *,
     env_id: str,
     target_returns: Sequence[float] = (),
+    targets: Mapping[str, float] | None = None,
     num_episodes: int = 20,
     seed: int = 1_000_000,
     reference: str | None = None,
     record: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> EvaluationReport:
-    """Run ``num_episodes`` for each target, all in one batch, and report every one of them.
+    """Run ``num_episodes`` for each target return, all in one batch, and report every one of them.
 
     Args:
         policy: From `load_policy`.
         env_id: Gymnasium id of the environment to act in.
-        target_returns: Returns to ask for; the policy's suggestions if empty. Behavior cloning
-            takes none.
-        num_episodes: Episodes a target.
-        seed: Seed of each target's first episode; later ones count up. The default lies far from
+        target_returns: Target returns; the policy's suggestions if empty. Behavior cloning takes none.
+        targets: Targets of further conditions, the same in all episodes, for example ``{"cost_to_go": 25.0}``.
+            The environment reports their outcomes in ``info``, for example ``info["cost"]``.
+        num_episodes: Episodes per target return.
+        seed: Seed of the first episode of each target; later episodes count up. The default is far from
             the seeds that data is usually collected with.
-        reference: hopper, halfcheetah or walker2d, to add D4RL's normalized score. Name it only if
+        reference: hopper, halfcheetah or walker2d, to add D4RL's normalized score. Use it only if
             the environment's returns are comparable with D4RL's.
-        record: Keep the frames of the first so many episodes of the first target, in ``recordings``.
+        record: Keep the frames of the first N episodes of the first target, in ``recordings``.
         check: Called at every step; may raise to stop.
 
     Raises:
         RLTransformerError: An environment that cannot be made or does not fit the policy, or a
-            target for a policy that takes none.
+            target that the policy does not take.
     """
     if num_episodes < 1:
-        raise RLTransformerError(f"{num_episodes} episodes", where="num_episodes", fix="ask for 1 or more")
+        raise RLTransformerError(f"{num_episodes} episodes", where="num_episodes", fix="give 1 or more")
     if seed < 0:
         raise RLTransformerError(f"{seed} is negative", where="seed", fix="use 0 or more")
     if reference is not None and reference not in D4RL_REFERENCES:
@@ -52,18 +54,30 @@ def evaluate(
             where="reference",
             fix=f"choose one of {', '.join(D4RL_REFERENCES)}",
         )
-    targets: list[float | None] = [
-        *(target_returns if len(target_returns) else policy.spec.suggested_targets if policy.spec.takes_target else ())
-    ] or [None]
-    for target in targets:
-        policy.target_or_default(target)
-    asked = [target for target in targets for _ in range(num_episodes)]
-    seeds = [seed + i for _ in targets for i in range(num_episodes)]
-    episodes = run_episodes(policy, env_id, asked, seeds, record=record, check=check)
-    parts = [episodes[i * num_episodes : (i + 1) * num_episodes] for i in range(len(targets))]
-    reports = [
-        TargetReport.of(target, [e.episode_return for e in part], [e.episode_length for e in part], reference)
-        for target, part in zip(targets, parts, strict=True)
-    ]
+    asked = _target_returns(policy, target_returns)
+    for target in asked:
+        policy.initial_conditions(target, targets)
+    episodes = run_episodes(
+        policy,
+        env_id,
+        [target for target in asked for _ in range(num_episodes)],
+        [seed + i for _ in asked for i in range(num_episodes)],
+        targets=targets,
+        record=record,
+        check=check,
+    )
+    reports = []
+    for i, target in enumerate(asked):
+        part = episodes[i * num_episodes : (i + 1) * num_episodes]
+        reports.append(TargetReport.from_episodes(target, part, reference, targets or {}))
     recordings = [episode.frames for episode in episodes[:record]]
     return EvaluationReport(env_id, policy.content_hash, num_episodes, seed, reports, versions(), recordings)
+
+
+def _target_returns(policy: Policy, given: Sequence[float]) -> list[float | None]:
+    """Return the given targets, else the policy's suggestions, else [None] for a policy that takes none."""
+    if len(given):
+        return list(given)
+    if policy.spec.takes_target and policy.spec.suggested_targets:
+        return list(policy.spec.suggested_targets)
+    return [None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl_transformer.files import writing
+from rl_transformer.runtime.files import translate_write_errors
 
 if TYPE_CHECKING:
     from rl_transformer.evaluation.report import EvaluationReport
@@ -26,7 +26,7 @@ def figure(width: float = 7.0, height: float = 4.5) -> tuple[Any, Any]:
     return drawn, axes
 
 
-def plot_asked_and_achieved(reports: dict[str, EvaluationReport], data_returns: Sequence[float], path: Path) -> None:
+def plot_target_vs_achieved(reports: dict[str, EvaluationReport], data_returns: Sequence[float], path: Path) -> None:
     """Draw mean achieved against asked return with intervals, over the distribution of the data.
 
     Policies that take no target are drawn as level lines.
@@ -88,6 +88,6 @@ def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Pa
 
 def save(drawn: Any, path: Path) -> None:
     """Write a figure as PNG."""
-    with writing(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.savefig(path, dpi=120)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import stats
@@ -32,7 +32,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95, seed: in
 
 
 def over_seeds(values: Sequence[float], unit: str = "training_seeds") -> dict[str, Any]:
-    """Return mean, 95 % interval (Student's t, which is honest about few values) and the values, one a seed."""
+    """Return mean, 95 % interval (Student's t, which is wide for few values) and the values, one per seed."""
     array = np.asarray(values, np.float64)
     half = stats.t.ppf(0.975, len(array) - 1) * stats.sem(array) if len(array) > 1 else None
     mean = float(array.mean())
@@ -61,12 +61,11 @@ def success_rate(successes: int, episodes: int) -> dict[str, float | int | list[
     }
 
 
-def rank_correlation(asked: Sequence[float], achieved: Sequence[float]) -> float | None:
-    """Return Spearman's rho of asked and achieved returns; None where it is not defined."""
-    if len(asked) < 3 or np.ptp(achieved) == 0:
+def rank_correlation(targets: Sequence[float], achieved: Sequence[float]) -> float | None:
+    """Return Spearman's rho of target and achieved returns; None where it is not defined."""
+    if len(targets) < 3 or np.ptp(achieved) == 0:
         return None
-    rho, _ = stats.spearmanr(asked, achieved)
-    return float(rho)  # pyright: ignore[reportArgumentType]  scipy's stub: a tuple of unknowns
+    return float(cast(float, stats.spearmanr(targets, achieved)[0]))
 
 
 def normalized_score(mean: float, reference: str | None) -> float | None:

@@ -6,22 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from rl_transformer.models.config import DecisionTransformerConfig
-from rl_transformer.models.dropout import Dropout
-from rl_transformer.models.gpt2 import rows_around
 from rl_transformer.models.heads import make_action_head
+from rl_transformer.models.interface import PolicyModel
+from rl_transformer.models.trunk.dropout import Dropout
+from rl_transformer.models.trunk.reproducible_sums import neighborhood
 
 
-class BehaviorCloningModel(nn.Module):
-    """Predict the action from the last ``context_length`` observations, oldest first.
+class BehaviorCloningModel(PolicyModel):
+    """Predicts the action from the last ``context_length`` observations, oldest first.
 
-    Takes the same windows as `DecisionTransformerModel` and is called in the same way; it sees
-    neither conditions, nor actions, nor timesteps. Where fewer observations exist yet, zeros stand
-    in for the missing ones, which is the mean of normalized observations.
+    It takes the same windows as `DecisionTransformerModel` and is called in the same way, but reads neither
+    conditions, nor actions, nor timesteps. Before an episode's first observation there are zeros, the
+    mean of normalized observations.
     """
 
     def __init__(self, config: DecisionTransformerConfig, context_length: int) -> None:
         super().__init__()
-        self.config, self.context_length = config, context_length
+        self.config = config
+        self.context_length = context_length
         layers: list[nn.Module] = []
         width = context_length * config.state_dim
         for _ in range(config.n_layer):
@@ -33,10 +35,10 @@ class BehaviorCloningModel(nn.Module):
     def predict_actions(
         self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, at: int | None = None
     ) -> Tensor:
-        """Return the action head's parameters, (B, T, parameters) or (B, parameters) with ``at``."""
+        """Return the action head's parameters, (B, T, F) or (B, F) with ``at``; see `PolicyModel`."""
         padded = torch.cat([states.new_zeros(len(states), self.context_length - 1, states.shape[2]), states], dim=1)
         stacked = padded.unfold(1, self.context_length, 1).transpose(2, 3).flatten(2)  # (B, T, K * state_dim)
         if at is None:
             return self.predict_action(self.layers(stacked))
-        rows, place = rows_around(at, stacked.shape[1])
-        return self.predict_action(self.layers(stacked[:, rows]))[:, place]
+        around, place = neighborhood(at, stacked.shape[1])
+        return self.predict_action(self.layers(stacked[:, around]))[:, place]

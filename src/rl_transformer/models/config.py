@@ -9,13 +9,13 @@ from typing import Any
 from rl_transformer.errors import RLTransformerError
 
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "tanh")
-ACTION_HEADS = ("continuous", "discrete", "gaussian")
 CONDITION_ENTRIES = ("token", "added")
 EMBEDDINGS = ("linear", "mlp")
 RETURN_TO_GO = "return_to_go"
-TIME_ORDERS = ("before_norm", "after_norm")
+TIMESTEP_EMBEDDINGS = ("before_norm", "after_norm")
 
 _HF_MODEL_TYPE = "decision_transformer"
+_SIZES = ("state_dim", "act_dim", "hidden_size", "max_ep_len", "vocab_size", "n_positions", "n_layer", "n_head")
 
 
 @dataclass(kw_only=True)
@@ -35,7 +35,7 @@ class DecisionTransformerConfig:
     hidden_size: int = 128
     """Width of a token."""
     max_ep_len: int = 4096
-    """Rows of the timestep table: the longest episode it can tell apart."""
+    """Rows of the timestep table: timesteps that the model can tell apart."""
     action_tanh: bool = True
     """Squash continuous actions into [-1, 1]."""
     vocab_size: int = 1
@@ -49,11 +49,11 @@ class DecisionTransformerConfig:
     n_inner: int | None = None
     """Width inside a block's MLP; None means 4 * hidden_size."""
     activation_function: str = "relu"
-    """Non-linearity of the MLP: relu, gelu, gelu_new, silu or tanh."""
+    """Activation of the MLP: relu, gelu, gelu_new, silu or tanh."""
     resid_pdrop: float = 0.1
-    """Dropout on what a block adds."""
+    """Dropout on the residual branches."""
     embd_pdrop: float = 0.1
-    """Dropout on the embedded tokens."""
+    """Dropout on the token embeddings."""
     attn_pdrop: float = 0.1
     """Dropout on the attention weights."""
     layer_norm_epsilon: float = 1e-5
@@ -76,47 +76,48 @@ class DecisionTransformerConfig:
     """Must be False: there is nothing to attend across to."""
 
     conditions: tuple[str, ...] = (RETURN_TO_GO,)
-    """What is asked of the policy at each step; empty for behavior cloning."""
+    """What the policy is conditioned on at each step; empty for behavior cloning."""
     condition_entry: str = "token"
     """token: a token of its own (as published); added: added to the observation's token."""
     action_head: str = "continuous"
-    """continuous (squared error), discrete (cross-entropy) or gaussian (tanh-squashed)."""
+    """A registered action head: continuous, discrete, multi_discrete, gaussian."""
     image_shape: tuple[int, ...] | None = None
     """(channels, height, width) of uint8 image observations, frames stacked; None for vectors."""
     embedding: str = "linear"
-    """linear (as published) or mlp: what embeds vectors and reads actions out (LaMo)."""
+    """Embedding and readout of vectors: linear (as published) or mlp (LaMo)."""
     attention_span: int | None = None
-    """Streaming attention: in every layer a token sees the last so many timesteps; None: the whole window."""
+    """Sliding-window attention: in every layer a token sees the last so many timesteps; None: the full window."""
     constant_position: bool = False
     """Keep the one position vector that transformers' port adds to every token."""
     timestep_initializer_range: float = 1.0
     """Standard deviation of the initial timestep table; 1 as published."""
     trunk: dict[str, Any] | None = None
-    """Configuration of the Hugging Face transformer that is the trunk; None: our own blocks, of the sizes above."""
+    """Configuration of the Hugging Face transformer that is the trunk; None: ``blocks``, of the sizes above."""
     token_positions: bool = False
-    """Add the trunk's own position table at the places of real tokens; else it adds nothing."""
+    """Add the trunk's own position table by token index, counting real tokens; else it adds nothing."""
     tie_action_head: bool = False
-    """Read actions out by the action embedding's own weight, without a bias (Reid et al. 2022)."""
-    time: str = "before_norm"
-    """Add the timestep's embedding before_norm, as published, or after_norm (Reid et al.'s code)."""
+    """Read actions out with the action embedding's weight, without a bias (Reid et al. 2022)."""
+    timestep_embedding: str = "before_norm"
+    """Add the timestep embedding before_norm, as published, or after_norm (Reid et al.'s code)."""
+    condition_widths: tuple[int, ...] | None = None
+    """Numbers per timestep of each condition; None: one each."""
+    action_parts: tuple[int, ...] = ()
+    """With a multi-discrete head: the number of values of each part."""
+    state_encoder: str = "auto"
+    """Registered state encoder; auto: vector or nature_cnn, by the form of the observations."""
+    blocks: str = "gpt2"
+    """Registered trunk, if ``trunk`` is None."""
 
     def __post_init__(self) -> None:
         self.conditions = tuple(self.conditions)
         self.image_shape = None if self.image_shape is None else tuple(self.image_shape)
+        self.condition_widths = None if self.condition_widths is None else tuple(self.condition_widths)
+        self.action_parts = tuple(self.action_parts)
         for problem, fix in self._contradictions():
             raise RLTransformerError(problem, where="DecisionTransformerConfig", fix=fix)
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
-        for name in (
-            "state_dim",
-            "act_dim",
-            "hidden_size",
-            "max_ep_len",
-            "vocab_size",
-            "n_positions",
-            "n_layer",
-            "n_head",
-        ):
+        for name in _SIZES:
             if getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)} is not positive", f"give {name} a value of 1 or more"
         if self.hidden_size % self.n_head:
@@ -126,10 +127,9 @@ class DecisionTransformerConfig:
             )
         for name, allowed in (
             ("activation_function", ACTIVATIONS),
-            ("action_head", ACTION_HEADS),
             ("condition_entry", CONDITION_ENTRIES),
             ("embedding", EMBEDDINGS),
-            ("time", TIME_ORDERS),
+            ("timestep_embedding", TIMESTEP_EMBEDDINGS),
         ):
             if getattr(self, name) not in allowed:
                 yield f"{name}={getattr(self, name)!r} is unknown", f"choose one of {', '.join(allowed)}"
@@ -143,11 +143,19 @@ class DecisionTransformerConfig:
         if self.trunk is not None and not isinstance(self.trunk, dict):
             yield f"trunk is a {type(self.trunk).__name__}", "give a transformer's configuration as a mapping, or None"
         if self.attention_span is not None and (self.trunk is not None or self.token_positions):
-            yield "streaming attention needs blocks of ours without token positions", "leave attention_span None"
+            yield "sliding-window attention needs our own blocks without token positions", "leave attention_span None"
         if self.tie_action_head and (self.action_head == "gaussian" or self.embedding != "linear"):
-            yield "tie_action_head needs a linear embedding and one output an action", "leave it False"
+            yield "tie_action_head needs a linear embedding and one output per action dimension", "leave it False"
         if len(set(self.conditions)) < len(self.conditions):
             yield f"conditions {list(self.conditions)} repeat a name", "name each condition once"
+        widths = self.condition_widths
+        if widths is not None and (len(widths) != len(self.conditions) or min(widths, default=1) < 1):
+            yield f"condition_widths {list(widths)} for {list(self.conditions)}", "give one positive width each"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers per timestep of each condition."""
+        return (1,) * len(self.conditions) if self.condition_widths is None else self.condition_widths
 
     @property
     def inner_size(self) -> int:
@@ -167,12 +175,10 @@ class DecisionTransformerConfig:
     @property
     def extensions_in_use(self) -> list[str]:
         """Names of the options that transformers' model does not have and that change actions."""
-        defaults, harmless = DecisionTransformerConfig(), {"constant_position", "timestep_initializer_range"}
-        return [
-            name
-            for name in (f.name for f in fields(self))
-            if name not in hf_field_names() and name not in harmless and getattr(self, name) != getattr(defaults, name)
-        ]
+        defaults = DecisionTransformerConfig()
+        representable = {*hf_field_names(), "constant_position", "timestep_initializer_range"}
+        names = [f.name for f in fields(self) if f.name not in representable]
+        return [name for name in names if getattr(self, name) != getattr(defaults, name)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as JSON-ready values."""

@@ -1,80 +1,72 @@
 """Decision Transformer (Chen et al. 2021): returns-to-go, observations and actions in, actions out.
 
-Shapes: B batch, T timesteps, C conditions, P tokens a timestep, A act_dim, E hidden_size. One
-timestep is the tokens (conditions..., observation, action), so the trunk sees P * T tokens.
+Shapes: B windows, T timesteps, C numbers of all conditions, P tokens per timestep, A act_dim, E hidden_size, F
+parameters of the action head. One timestep is the tokens (conditions..., observation, action), so the trunk
+sees P * T tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
-from rl_transformer.models.encoders import DiscreteActionEmbedding, ImageEncoder, vector_embedding
-from rl_transformer.models.gpt2 import DecisionTransformerGPT2Model, rows_around
-from rl_transformer.models.heads import make_action_head
-from rl_transformer.models.hf_layout import load_model, save_model
-from rl_transformer.models.hf_trunk import HFTrunk, fields_of
-from rl_transformer.models.stream import TokenStream
+from rl_transformer.models.embeddings import make_state_encoder, vector_embedding
+from rl_transformer.models.heads import HEADS, make_action_head
+from rl_transformer.models.huggingface.layout import load_model, save_model
+from rl_transformer.models.huggingface.trunk import HFTrunk, fields_of
+from rl_transformer.models.interface import PolicyModel
+from rl_transformer.models.output import DecisionTransformerOutput, check_forward_arguments
+from rl_transformer.models.trunk.interface import TRUNKS, Trunk
+from rl_transformer.models.trunk.kv_cache import KVCache
+from rl_transformer.models.trunk.reproducible_sums import neighborhood
 
 
-@dataclass
-class DecisionTransformerOutput:
-    """What `forward` returns; field names and order are those of transformers."""
+class TokenEmbeddings(NamedTuple):
+    """The tokens of a batch of windows, (B, P * T, E) each."""
 
-    state_preds: Tensor | None = None
-    action_preds: Tensor | None = None
-    return_preds: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    last_hidden_state: Tensor | None = None
+    tokens: Tensor
+    """What the trunk reads."""
+    normalized: Tensor
+    """The tokens as they leave the layer norm: what alignment compares with word embeddings.
 
-    def to_tuple(self) -> tuple:
-        """Return the fields that are not None, in order."""
-        values = [getattr(self, f.name) for f in fields(self)]
-        return tuple(value for value in values if value is not None)
-
-    def __getitem__(self, key: int | str) -> Any:
-        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+    As published the timestep embedding is added before the layer norm, and both are the same; with
+    ``timestep_embedding`` after_norm it is added to the tokens only.
+    """
 
 
-Trunk = DecisionTransformerGPT2Model | HFTrunk
-"""The blocks: ours, or a transformer of Hugging Face."""
-
-
-class DecisionTransformerModel(nn.Module):
+class DecisionTransformerModel(PolicyModel):
     """The model of the paper; its tensors are named as in transformers.
 
     `forward` computes everything that transformers' model returns. Training and acting call
     `predict_actions`, which computes only what a loss or an action needs.
+
+    Initial weights: embeddings, heads and norms as torch initializes them, the trunk N(0, initializer_range) with
+    biases 0, the timestep table N(0, timestep_initializer_range).
+
+    Args:
+        config: Sizes and switches.
+        encoder: The trunk, if it exists already; built from ``config`` if not given.
     """
 
-    def __init__(self, config: DecisionTransformerConfig) -> None:
+    def __init__(self, config: DecisionTransformerConfig, *, encoder: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
-        self.words: Any = None
-        """While a text is learned beside: its word table and head. No policy holds them."""
         width = config.hidden_size
-        self.encoder = self._trunk(config)
+        self.encoder = self._build_trunk(config) if encoder is None else encoder
         self.embed_timestep = nn.Embedding(config.max_ep_len, width)
-        if RETURN_TO_GO in config.conditions:
-            self.embed_return = vector_embedding(config, 1)
-        others = [name for name in config.conditions if name != RETURN_TO_GO]
-        self.embed_conditions = nn.ModuleDict({name: vector_embedding(config, 1) for name in others})
-        if config.image_shape is None:
-            self.embed_state = vector_embedding(config, config.state_dim)
-        else:
-            self.embed_state = ImageEncoder(config.image_shape, width)
-        discrete = config.action_head == "discrete"
-        self.embed_action = (
-            DiscreteActionEmbedding(config.act_dim, width) if discrete else vector_embedding(config, config.act_dim)
-        )
+        widths = dict(zip(config.conditions, config.widths, strict=True))
+        # transformers' name for the return's embedding; other conditions stand in a dictionary of their own.
+        if RETURN_TO_GO in widths:
+            self.embed_return = vector_embedding(config, widths.pop(RETURN_TO_GO))
+        self.embed_conditions = nn.ModuleDict({name: vector_embedding(config, size) for name, size in widths.items()})
+        self.embed_state = make_state_encoder(config)
+        self.embed_action = HEADS.get(config.action_head, where="model.action_head").make_embedding(config)
         self.embed_ln = nn.LayerNorm(width)
         if not config.extensions_in_use:
             # Heads of transformers' model that the paper does not train either.
@@ -83,97 +75,88 @@ class DecisionTransformerModel(nn.Module):
         self.predict_action = make_action_head(config)
         nn.init.normal_(self.embed_timestep.weight, std=config.timestep_initializer_range)
 
-    def _trunk(self, config: DecisionTransformerConfig) -> Trunk:
-        if config.trunk is None:
-            return DecisionTransformerGPT2Model(config, with_tables=False)
-        return HFTrunk(config.trunk, token_positions=config.token_positions)
+    @staticmethod
+    def _build_trunk(config: DecisionTransformerConfig) -> nn.Module:
+        name = config.blocks if config.trunk is None else "huggingface"
+        return TRUNKS.get(name, where="model.blocks")(config)
 
-    def tokens(self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor) -> Tensor:
-        """Embed and interleave: (B, T, ...) inputs -> (B, P * T, E) tokens."""
-        return self.tokens_and_embedded(states, actions, conditions, timesteps)[0]
+    @property
+    def trunk(self) -> Trunk:
+        """The trunk by its interface; ``encoder`` is its name in transformers' files."""
+        return cast(Trunk, self.encoder)
 
-    def tokens_and_embedded(
-        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the tokens, and what alignment compares with words: the tokens as they leave the layer norm.
-
-        As published the timestep's embedding is added before the layer norm, and both are the same; with
-        ``time`` after_norm it is added to the tokens only (Reid et al.'s code). (B, P * T, E) each.
-        """
+    def embed(self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor) -> TokenEmbeddings:
+        """Embed and interleave: (B, T, ...) inputs -> (B, P * T, E) tokens; inputs as in `predict_actions`."""
         time = self.embed_timestep(timesteps)  # (B, T, E)
-        early = time if self.config.time == "before_norm" else torch.zeros_like(time)
-        observation = self.embed_state(states) + early
-        embedded = [
-            self._embed_condition(name)(conditions[..., i : i + 1]) for i, name in enumerate(self.config.conditions)
-        ]
-        if self.config.condition_entry == "added":
-            before = []
-            for condition in embedded:
-                observation = observation + condition
-        else:
-            before = [condition + early for condition in embedded]
-        stacked = torch.stack([*before, observation, self.embed_action(actions) + early], dim=2)  # (B, T, P, E)
-        normed = self.embed_ln(stacked)
-        timed = normed if self.config.time == "before_norm" else normed + time[:, :, None]
-        return timed.flatten(1, 2), normed.flatten(1, 2)
+        after_norm = self.config.timestep_embedding == "after_norm"
+        early_time = torch.zeros_like(time) if after_norm else time
+        observation = self.embed_state(states) + early_time
+        tokens = []
+        for embedded in self._embed_conditions(conditions):
+            if self.config.condition_entry == "added":
+                observation = observation + embedded
+            else:
+                tokens.append(embedded + early_time)
+        tokens += [observation, self.embed_action(actions) + early_time]
+        normalized = self.embed_ln(torch.stack(tokens, dim=2))  # (B, T, P, E)
+        late = normalized + time[:, :, None] if after_norm else normalized
+        return TokenEmbeddings(late.flatten(1, 2), normalized.flatten(1, 2))
 
-    def _embed_condition(self, name: str) -> nn.Module:
-        return self.embed_return if name == RETURN_TO_GO else self.embed_conditions[name]
+    def _embed_conditions(self, conditions: Tensor) -> list[Tensor]:
+        """Return one embedding (B, T, E) per condition, from their numbers (B, T, C) one after the other."""
+        if not self.config.conditions:
+            return []
+        parts = conditions.split(list(self.config.widths), dim=-1)
+        return [
+            self.embed_return(part) if name == RETURN_TO_GO else self.embed_conditions[name](part)
+            for name, part in zip(self.config.conditions, parts, strict=True)
+        ]
 
     def predict_actions(
         self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, at: int | None = None
     ) -> Tensor:
-        """Return the action head's parameters at the observation tokens.
+        """Return the action head's parameters at the observation tokens; arguments as in `PolicyModel`.
 
         The prediction at t sees conditions and observations up to t and actions before t. Windows
-        are left-aligned: what stands after a window's last step cannot be seen by any earlier one.
-
-        Args:
-            states: (B, T, state_dim), normalized; (B, T, *image_shape) uint8 for images.
-            actions: (B, T, A) in [-1, 1], or (B, T) whole numbers with a discrete head.
-            conditions: (B, T, C), scaled.
-            timesteps: (B, T) whole numbers below max_ep_len.
-            at: Predict only this timestep of every window: what acting needs. None predicts all.
-
-        Returns:
-            (B, T, parameters), or (B, parameters) with ``at``.
+        are left-aligned: what follows a window's last step cannot be seen by any earlier one.
         """
-        tokens = self.tokens(states, actions, conditions, timesteps)
+        tokens = self.embed(states, actions, conditions, timesteps).tokens
         if at is None:
             return self.actions_from(tokens)
-        tokens, first = tokens[:, :-1], self.config.observation_token
-        rows, place = rows_around(at * self.config.tokens_per_timestep + first, tokens.shape[1])
-        return self._read(self.encoder.run_at(tokens, rows))[:, place]
+        tokens = tokens[:, :-1]
+        position = at * self.config.tokens_per_timestep + self.config.observation_token
+        around, place = neighborhood(position, tokens.shape[1])
+        return self._read_actions(self.trunk.hidden_at(tokens, around))[:, place]
 
     def actions_from(self, tokens: Tensor) -> Tensor:
-        """Return the action head's parameters (B, T, parameters) at every observation token of (B, P * T, E)."""
-        every = slice(self.config.observation_token, None, self.config.tokens_per_timestep)
-        return self._read(self.encoder.run_at(tokens[:, :-1], every))  # nothing that is predicted sees the last action
+        """Return the action head's parameters at every observation token: (B, P * T, E) -> (B, T, F)."""
+        observations = slice(self.config.observation_token, None, self.config.tokens_per_timestep)
+        return self._read_actions(self.trunk.hidden_at(tokens[:, :-1], observations))  # no prediction sees the last action
 
-    def _read(self, hidden: Tensor) -> Tensor:
-        """Return the action head's parameters at hidden states (..., E)."""
+    def _read_actions(self, hidden: Tensor) -> Tensor:
+        """Return the action head's parameters at hidden states: (..., E) -> (..., F)."""
         if self.config.tie_action_head:
-            embedding: Any = self.embed_action  # (A, E) of a table, (E, A) of a linear layer
-            weight = embedding.weight if self.config.action_head == "continuous" else embedding.weight.t()
-            hidden = hidden @ weight
+            weight = cast(nn.Linear, self.embed_action).weight  # (E, A) of a linear layer, (A, E) of a table
+            hidden = hidden @ (weight if isinstance(self.embed_action, nn.Linear) else weight.t())
         return self.predict_action(hidden)
 
-    def predict_next(
-        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, stream: TokenStream
+    def predict_next_action(
+        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, cache: KVCache
     ) -> Tensor:
-        """Return the action head's parameters (B, parameters) at the newest observation, by streaming attention.
+        """Return the action head's parameters at the newest observation, with sliding-window attention: (B, F).
 
         Args:
-            states: (B, 2, ...) the timestep before and this one; so are the others, as in `predict_actions`.
-            actions: The first is the last action; the second is not looked at.
+            states: (B, 2, ...) the previous timestep and this one; so are the others, as in `predict_actions`.
+            actions: The first is the last action; the second is ignored.
             conditions: Scaled.
-            timesteps: Whole numbers below max_ep_len.
-            stream: Tokens before these, of the same sessions; `TokenStream.begin` was called.
+            timesteps: Integers below max_ep_len.
+            cache: Earlier tokens of the same sessions; `KVCache.begin` was called for these timesteps.
         """
         per_step = self.config.tokens_per_timestep
-        new = self.tokens(states, actions, conditions, timesteps)[:, per_step - 1 : -1]
-        assert isinstance(self.encoder, DecisionTransformerGPT2Model)
-        return self._read(self.encoder.run_next(new, stream))[:, -1]  # of all of them: see SAME_SUMS_FROM
+        tokens = self.embed(states, actions, conditions, timesteps).tokens
+        new = tokens[:, per_step - 1 : -1]  # the last action, then conditions and observation of this timestep
+        # Every new token is read, not the last alone: see reproducible_sums.
+        return self._read_actions(self.trunk.decode_step(new, cache))[:, -1]
 
     def forward(
         self,
@@ -192,10 +175,10 @@ class DecisionTransformerModel(nn.Module):
         Args:
             states: (B, T, state_dim).
             actions: (B, T, act_dim).
-            rewards: Accepted and not used, as there: rewards are no tokens.
+            rewards: Accepted and ignored, as there: rewards are not tokens.
             returns_to_go: (B, T, 1), scaled.
             timesteps: (B, T); 0, 1, 2, ... if not given.
-            attention_mask: (B, T), nonzero at real steps; padding may stand on either side.
+            attention_mask: (B, T), nonzero at real steps; padding may be on either side.
             output_hidden_states: Return n_layer + 1 hidden states, the last after ln_f.
             output_attentions: Return the attention weights of every layer.
             return_dict: Return a `DecisionTransformerOutput`; otherwise the three predictions.
@@ -203,21 +186,21 @@ class DecisionTransformerModel(nn.Module):
         Raises:
             RLTransformerError: A timestep beyond the table, or a sequence that is all padding.
         """
-        self._check_forward(states, returns_to_go, timesteps, attention_mask)
+        check_forward_arguments(self.config, states, returns_to_go, timesteps, attention_mask)
         if timesteps is None:
             timesteps = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
         if returns_to_go is None:
             returns_to_go = states.new_zeros(*states.shape[:2], 0)
         per_step = self.config.tokens_per_timestep
         valid = None if attention_mask is None else attention_mask.bool().repeat_interleave(per_step, dim=1)
-        tokens = self.tokens(states, actions, returns_to_go, timesteps)
-        trunk = self.encoder.run(tokens, valid, keep_hidden=output_hidden_states, keep_weights=output_attentions)
+        tokens = self.embed(states, actions, returns_to_go, timesteps).tokens
+        trunk = self.trunk.run(tokens, valid, keep_hidden=output_hidden_states, keep_weights=output_attentions)
         per_timestep = trunk.last_hidden_state.unflatten(1, (-1, per_step))  # (B, T, P, E)
         action_token = per_timestep[:, :, -1]
         has_heads = hasattr(self, "predict_state")
         state_preds = self.predict_state(action_token) if has_heads else None
         return_preds = self.predict_return(action_token) if has_heads else None
-        action_preds = self._read(per_timestep[:, :, self.config.observation_token])
+        action_preds = self._read_actions(per_timestep[:, :, self.config.observation_token])
         if not return_dict:
             return state_preds, action_preds, return_preds
         return DecisionTransformerOutput(
@@ -229,33 +212,6 @@ class DecisionTransformerModel(nn.Module):
             last_hidden_state=trunk.last_hidden_state,
         )
 
-    def _check_forward(
-        self, states: Tensor, returns_to_go: Tensor | None, timesteps: Tensor | None, attention_mask: Tensor | None
-    ) -> None:
-        where = "DecisionTransformerModel.forward"
-        if self.config.conditions == (RETURN_TO_GO,) and (
-            returns_to_go is None or returns_to_go.shape[:2] != states.shape[:2]
-        ):
-            got = None if returns_to_go is None else tuple(returns_to_go.shape)
-            raise RLTransformerError(
-                f"returns_to_go has shape {got}, and the states {tuple(states.shape)}",
-                where=where,
-                fix=f"pass returns_to_go of shape {(*states.shape[:2], 1)}",
-            )
-        length = states.shape[1] if timesteps is None else int(timesteps.max()) + 1
-        if length > self.config.max_ep_len:
-            raise RLTransformerError(
-                f"timestep {length - 1} is beyond the table of {self.config.max_ep_len} timesteps",
-                where=where,
-                fix=f"build the model with max_ep_len of {length} or more",
-            )
-        if attention_mask is not None and not attention_mask.bool().any(dim=1).all():
-            raise RLTransformerError(
-                "attention_mask has a row of zeros: that sequence is all padding",
-                where=where,
-                fix="put 1 at real timesteps and 0 at padded ones",
-            )
-
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DecisionTransformerModel:
         """Load a model from a local folder in transformers' layout (config.json, model.safetensors)."""
@@ -266,35 +222,61 @@ class DecisionTransformerModel(nn.Module):
         save_model(self, self.config, folder)
 
 
+class SizesFromData(Protocol):
+    """A data set that knows the sizes of a model for it, such as `rl_transformer.utils.data.Dataset`."""
+
+    def model_options(self) -> dict[str, Any]:
+        """Return fields of `DecisionTransformerConfig`."""
+        ...
+
+
 class DecisionTransformer(DecisionTransformerModel):
     """A Decision Transformer around a transformer that you have: ``DecisionTransformer(transformer=T5Model(...), ...)``.
 
     Args:
-        transformer: A model of the transformers library that can be causal: a decoder, or the decoder of an encoder and
-            a decoder. A copy of that part, with its weights, becomes the trunk.
+        transformer: A model of the transformers library that can be causal: a decoder, or an encoder-decoder, of which
+            the decoder is used. A copy of that part, with its weights, becomes the trunk.
         state_dim: Length of an observation vector, or (channels, height, width) of uint8 images.
         act_dim: Length of an action vector; the number of actions with ``action_head="discrete"``.
+        dataset: Takes sizes and head from the data instead; ``state_dim`` and ``act_dim`` are then left out.
         options: Further fields of `DecisionTransformerConfig`.
 
     Raises:
-        RLTransformerError: A transformer that cannot be causal.
+        RLTransformerError: A transformer that cannot be causal, or sizes given twice or not at all.
     """
 
-    def __init__(self, transformer: nn.Module, state_dim: int | Sequence[int], act_dim: int, **options: Any) -> None:
-        fields = fields_of(transformer)
-        given = HFTrunk(fields["trunk"], transformer, token_positions=options.get("token_positions", False))
-        self.__dict__["_given"] = given  # nn.Module takes no parts before it is initialized
-        seen = (
-            {"state_dim": state_dim}
-            if isinstance(state_dim, int)
-            else {"state_dim": 1, "image_shape": tuple(state_dim)}
+    def __init__(
+        self,
+        transformer: nn.Module,
+        state_dim: int | Sequence[int] | None = None,
+        act_dim: int | None = None,
+        *,
+        dataset: SizesFromData | None = None,
+        **options: Any,
+    ) -> None:
+        sizes = _model_sizes(state_dim, act_dim, dataset)
+        trunk_fields = fields_of(transformer)
+        encoder = HFTrunk(
+            trunk_fields["trunk"], transformer, token_positions=options.get("token_positions", False)
         )
-        super().__init__(DecisionTransformerConfig(**seen, act_dim=act_dim, **fields, **options))
-
-    def _trunk(self, config: DecisionTransformerConfig) -> Trunk:
-        return self.__dict__.pop("_given")
+        super().__init__(DecisionTransformerConfig(**{**sizes, **trunk_fields, **options}), encoder=encoder)
 
 
-def num_parameters(model: nn.Module) -> int:
-    """Count the trainable numbers of a model."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def _model_sizes(
+    state_dim: int | Sequence[int] | None, act_dim: int | None, dataset: SizesFromData | None
+) -> dict[str, Any]:
+    if dataset is not None:
+        if state_dim is not None or act_dim is not None:
+            raise RLTransformerError(
+                "state_dim and act_dim follow from the data set",
+                where="DecisionTransformer",
+                fix="pass either dataset, or state_dim and act_dim",
+            )
+        return dataset.model_options()
+    if state_dim is None or act_dim is None:
+        raise RLTransformerError(
+            "state_dim or act_dim is missing", where="DecisionTransformer", fix="pass both, or pass dataset"
+        )
+    if isinstance(state_dim, int):
+        return {"state_dim": state_dim, "act_dim": act_dim}
+    return {"state_dim": 1, "image_shape": tuple(state_dim), "act_dim": act_dim}

@@ -1,1 +1,1 @@
-"""Fitting a model to windows."""
+"""Fitting a model to batches."""

@@ -1,7 +1,8 @@
 """Resumable state that survives a kill at any moment.
 
-A checkpoint is a folder step-N with safetensors and JSON, written aside, synced, hashed in a manifest
-and renamed. What counts is the newest one that verifies; nothing is ever deleted for lacking a manifest.
+A checkpoint is a folder step-N with safetensors and JSON, written to a temporary folder, synced, hashed in a
+manifest and renamed. Training resumes from the newest one that verifies; a missing manifest never
+deletes anything.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.files import check_format, read_json, to_json, verify_folder, write_folder, write_text
-from rl_transformer.training.optimizer import WeightAverage, trained_parameters
+from rl_transformer.runtime import log
+from rl_transformer.runtime.files import check_format, read_json, to_json, verify_folder, write_folder, write_text
+from rl_transformer.training.ema import EMA
+from rl_transformer.training.optimizer import trained_parameters
 
 FORMAT_VERSION = 1
 _STEP = re.compile(r"step-(\d+)")
@@ -30,22 +32,30 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def save_checkpoint(
     folder: Path,
     step: int,
-    model: nn.Module,
+    objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None,
+    ema: EMA | None,
     state: dict[str, Any],
 ) -> Path:
     """Write everything that the next update depends on, and return the checkpoint's folder.
 
-    Random numbers are a function of (seed, step), so the step is all that is kept of them.
+    Random numbers are a function of (seed, step), so no generator state is stored.
+
+    Args:
+        folder: Folder of the run's checkpoints.
+        step: Updates made so far.
+        objective: The `TrainingObjective`: the model, and what the loss trains besides.
+        optimizer: Its moments are stored.
+        ema: Its averages are stored.
+        state: JSON-ready values to store with them.
     """
-    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
-    for name, parameter in trained_parameters(model).items():
+    tensors = dict(objective.state_dict())  # named model.*, and loss.* for what only the loss needs
+    for name, parameter in trained_parameters(objective).items():
         for moment in MOMENTS:
             if moment in optimizer.state.get(parameter, {}):
                 tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
-    if average is not None:
-        tensors |= {f"average.{name}": t for name, t in average.averages.items()}
+    if ema is not None:
+        tensors |= {f"average.{name}": t for name, t in ema.averages.items()}
 
     def fill(temporary: Path) -> None:
         save_file(
@@ -56,8 +66,8 @@ def save_checkpoint(
         write_text(temporary / "state.json", to_json({"format_version": FORMAT_VERSION, "step": step, **state}))
 
     path = folder / f"step-{step}"
-    if path.exists() and newest_verified(folder, lambda _: None) != path:
-        # Somebody's checkpoint lost its manifest, or was damaged: that is no reason to delete it.
+    if path.exists() and newest_verified(folder, report=False) != path:
+        # A checkpoint of this step lost its manifest or is damaged: set it aside instead of deleting it.
         path.rename(folder / f"{path.name}.set-aside-{secrets.token_hex(4)}")
     write_folder(path, fill)
     return path
@@ -71,47 +81,49 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+    path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> dict[str, Any]:
-    """Restore what `save_checkpoint` wrote into ``model``, ``optimizer`` and ``average``; return its state."""
-    state, tensors, parameters = read_state(path), load_file(path / "state.safetensors"), trained_parameters(model)
+    """Restore what `save_checkpoint` wrote into ``objective``, ``optimizer`` and ``ema``; return its state."""
+    state = read_state(path)
+    tensors = load_file(path / "state.safetensors")
     try:
-        model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+        objective.load_state_dict({k: t for k, t in tensors.items() if k.startswith(("model.", "loss."))})
     except RuntimeError as error:
         raise RLTransformerError(
             f"belongs to another model: {' '.join(str(error).split())[:200]}",
             where=path,
             fix="resume with the same transformer, or train into another folder",
         ) from None
-    for name, parameter in parameters.items():
+    for name, parameter in trained_parameters(objective).items():
         if f"exp_avg.{name}" in tensors:
             moments: dict[str, Tensor] = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(state["step"]), device=parameter.device),
                 **moments,
             }
-    if average is not None:
-        for name, tensor in average.averages.items():
+    if ema is not None:
+        for name, tensor in ema.averages.items():
             tensor.copy_(tensors[f"average.{name}"])
     return state
 
 
-def newest_verified(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """Return the newest checkpoint whose every byte is as written; say which newer ones are not."""
+def newest_verified(folder: Path, *, report: bool) -> Path | None:
+    """Return the newest checkpoint whose every byte is as written; with ``report``, name newer ones that are not."""
     for path in reversed(_numbered(folder)):
         try:
             verify_folder(path, required=_FILES)
             if read_json(path / "state.json", fix="").get("step") != int(path.name.removeprefix("step-")):
                 raise RLTransformerError("holds another step than its name says", where=path, fix="")
         except RLTransformerError as error:
-            say(f"checkpoint {path.name} is damaged and is not used: {error.where}: {error.problem}")
+            if report:
+                log.info(f"checkpoint {path.name} is damaged and is not used: {error.where}: {error.problem}")
             continue
         return path
     return None
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints that verify, and what killed writers left behind.
+    """Remove all but the newest ``keep`` checkpoints that verify, and temporary folders of killed processes.
 
     Folders without a manifest are left alone: a missing marker is no reason to delete.
     """

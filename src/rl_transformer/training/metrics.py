@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line an update, and evaluations; times go to timing.jsonl."""
+"""metrics.jsonl: one line per update, and evaluations; times go to timing.jsonl. Also the progress display."""
 
 from __future__ import annotations
 
@@ -6,47 +6,65 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import require
-from rl_transformer.files import write_text, writing
+from rl_transformer.runtime.files import translate_write_errors, write_text
 
 _LINES_EVERY_SECONDS = 10.0
+
+
+Tracker = Callable[[int, Mapping[str, float]], None]
+"""Reports one row, (step, numbers by name), to an experiment tracker."""
+
+
+def make_trackers(folder: Path, training: TrainingConfig, config: Mapping[str, Any]) -> list[Tracker]:
+    """Return the trackers that the options ask for.
+
+    Args:
+        folder: The run folder.
+        training: Which trackers.
+        config: The whole configuration, to be stored with the run.
+    """
+    trackers: list[Tracker] = []
+    if training.tensorboard:
+        require("tensorboard", extra=None, purpose="training.tensorboard")
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        writer = SummaryWriter(str(folder / "tensorboard"))
+
+        def write(step: int, row: Mapping[str, float]) -> None:
+            for name, value in row.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+        trackers.append(write)
+    if training.wandb:
+        require("wandb", extra="track", purpose="training.wandb")
+        wandb = import_module("wandb")
+        run = wandb.init(project="rl_transformer", name=folder.name, dir=str(folder), config=dict(config))
+        trackers.append(lambda step, row: run.log(dict(row), step=step))
+    return trackers
 
 
 class Metrics:
     """Collects rows and writes them to disk now and then and before every checkpoint, in order.
 
-    Rows of a step after the newest checkpoint are cut back when a run is resumed.
+    When a run is resumed, rows after its checkpoint are dropped: those updates are made again.
     """
 
-    def __init__(self, folder: Path, config: Any = None) -> None:
-        self._path, self._timing_path = folder / "metrics.jsonl", folder / "timing.jsonl"
+    def __init__(self, folder: Path, trackers: Sequence[Tracker] = ()) -> None:
+        self._path = folder / "metrics.jsonl"
+        self._timing_path = folder / "timing.jsonl"
         self._rows: list[str] = []
         self._flushed = time.monotonic()
-        self._trackers: list[Any] = []
-        if config is not None and config.training.tensorboard:
-            require("tensorboard", extra="track", purpose="training.tensorboard")
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            writer = SummaryWriter(str(folder / "tensorboard"))
-            self._trackers.append(
-                lambda step, row: (
-                    [writer.add_scalar(name, value, step) for name, value in row.items()] and writer.flush()
-                )
-            )
-        if config is not None and config.training.wandb:
-            require("wandb", extra="track", purpose="training.wandb")
-            import wandb as weights_and_biases  # pyright: ignore[reportMissingImports]
-
-            run = weights_and_biases.init(
-                project="rl_transformer", name=folder.name, dir=str(folder), config=config.to_dict()
-            )
-            self._trackers.append(lambda step, row: run.log(dict(row), step=step))
+        self._trackers = trackers
 
     def add(self, step: int, row: Mapping[str, float]) -> None:
         """Record numbers of update ``step``."""
@@ -59,17 +77,18 @@ class Metrics:
     def flush(self) -> None:
         """Make everything recorded so far durable."""
         _append(self._path, self._rows)
-        self._rows, self._flushed = [], time.monotonic()
+        self._rows = []
+        self._flushed = time.monotonic()
 
     def time(self, step: int, seconds: float) -> None:
         """Record how long the updates since the last call took."""
         _append(self._timing_path, [json.dumps({"step": step, "seconds": round(seconds, 3)})])
 
-    def cut_back(self, step: int) -> bool:
-        """Drop rows after ``step``, whose updates will be made again; return whether there were any."""
+    def truncate_after(self, step: int) -> bool:
+        """Drop rows after ``step``, whose updates will be made again; return True if there were any."""
         if not self._path.exists():
             return False
-        with writing(self._path):
+        with translate_write_errors(self._path):
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
         write_text(self._path, "".join(f"{line}\n" for line in kept))
@@ -81,8 +100,25 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def last_and_best(folder: Path) -> dict[str, dict[str, float]]:
+    """Return the last and the best value of every score in metrics.jsonl, with the step of the best one.
+
+    The best score is the largest of several noisy ones, so it is always reported beside the last one.
+    """
+    scores: dict[str, list[tuple[float, int]]] = {}
+    for row in read_metrics(folder):
+        for name, value in row.items():
+            if name.startswith("return_at_"):
+                scores.setdefault(name, []).append((value, row["step"]))
+    found = {}
+    for name, history in scores.items():
+        best, step = max(history, key=lambda pair: pair[0])
+        found[name] = {"last": history[-1][0], "best": best, "best_step": step}
+    return found
+
+
 def _append(path: Path, lines: list[str]) -> None:
-    with writing(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
@@ -91,7 +127,7 @@ def _append(path: Path, lines: list[str]) -> None:
 
 
 def _step_of(line: str) -> float:
-    """Return a row's step; a row that a kill cut in half belongs to no step."""
+    """Return a row's step; infinity for a row that a kill cut in half."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -99,13 +135,16 @@ def _step_of(line: str) -> float:
 
 
 class Progress:
-    """A bar on a terminal, a plain line now and then elsewhere."""
+    """A progress bar on a terminal, a plain line every ten seconds elsewhere."""
 
     def __init__(self, total: int, start: int, *, shown: bool = True) -> None:
-        self._total, self._shown, self._last_line = total, shown, time.monotonic()
+        self._total = total
+        self._shown = shown
+        self._last_line = time.monotonic()
         self._terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
-        self._start, self._began = start, time.monotonic()
+        self._start = start
+        self._began = time.monotonic()
 
     def update(self, step: int, loss: float) -> None:
         """Show that ``step`` is done."""
@@ -115,13 +154,11 @@ class Progress:
         elif self._shown and (time.monotonic() - self._last_line > _LINES_EVERY_SECONDS or step == self._total):
             self._last_line = time.monotonic()
             rate = (step - self._start) / max(1e-9, time.monotonic() - self._began)
-            print(
-                f"step {step}/{self._total}  loss {loss:.4f}  {rate:.1f} steps/s  eta {(self._total - step) / max(rate, 1e-9):.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            eta = (self._total - step) / max(rate, 1e-9)
+            line = f"step {step}/{self._total}  loss {loss:.4f}  {rate:.1f} steps/s  eta {eta:.0f} s"
+            print(line, file=sys.stderr, flush=True)
 
-    def say(self, message: str) -> None:
+    def write(self, message: str) -> None:
         """Print a line without breaking the bar."""
         tqdm.write(message, file=sys.stderr)
 

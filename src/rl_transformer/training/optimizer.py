@@ -1,42 +1,85 @@
-"""AdamW with groups by role, the step size, and the average of weights."""
+"""AdamW with parameter groups by role, and the learning rate schedule."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.models.gpt2 import Conv1D
-from rl_transformer.training.adapters import LowRank
+from rl_transformer.models.trunk.block import Conv1D
+from rl_transformer.training.lora import LowRank
 
 _MATRICES = (nn.Linear, nn.Conv2d, Conv1D)
-_UNTRAINED = ("predict_state.", "predict_return.")  # transformers' heads that no action depends on
+_UNTRAINED = ("predict_state.", "predict_return.")  # heads of transformers' model that no action depends on
 
 
-def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters that a loss on actions can move, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad and not name.startswith(_UNTRAINED)}
+class ParameterGroup(TypedDict):
+    """One group of AdamW."""
+
+    role: str
+    """Which parameters: "decay" or "no_decay", after "trunk " or "rest " if the trunk has its own options."""
+    names: list[str]
+    params: list[Tensor]
+    weight_decay: float
+    relative_rate: float
+    """The group's learning rate divided by the schedule's."""
 
 
-def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Return AdamW's groups: by part of the model (trunk, rest), where their options differ, and whether they decay.
+def trained_parameters(objective: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that the loss can change, by their names in the model (or in the loss)."""
+    found = {}
+    for full_name, parameter in objective.named_parameters():
+        name = full_name.removeprefix("model.").removeprefix("loss.")
+        if parameter.requires_grad and not name.startswith(_UNTRAINED):
+            found[name] = parameter
+    return found
+
+
+def parameter_groups(objective: nn.Module, config: TrainingConfig) -> list[ParameterGroup]:
+    """Return AdamW's groups: by part of the model (trunk, rest) where their options differ, and by weight decay.
 
     Every trained parameter is in exactly one group and no group is empty: a group that matches
-    nothing would leave an option without effect, silently. ``rate`` is a group's share of the step size.
+    nothing would leave an option without effect, silently.
 
     Raises:
-        RLTransformerError: Options for a trunk of which nothing is trained.
+        RLTransformerError: Options of a trunk of which nothing is trained.
     """
-    named = trained_parameters(model)
-    decaying = set(named) if config.decay == "all" else _matrices(model, set(named))
-    of_trunk = {name for name in named if name.startswith("encoder.")}
+    named = trained_parameters(objective)
+    decaying = set(named) if config.decay == "all" else _matrix_names(objective, set(named))
+    groups: list[ParameterGroup] = []
+    for part, members, weight_decay, relative_rate in _parts(set(named), config):
+        if weight_decay and not members & decaying:
+            raise ValueError(f"an optimizer group is empty: {part}decay")
+        for role, names, amount in (
+            ("decay", members & decaying, weight_decay),
+            ("no_decay", members - decaying, 0.0),
+        ):
+            if names:
+                groups.append(
+                    {
+                        "role": part + role,
+                        "names": sorted(names),
+                        "params": [named[name] for name in sorted(names)],
+                        "weight_decay": amount,
+                        "relative_rate": relative_rate,
+                    }
+                )
+    assert sum(len(group["names"]) for group in groups) == len(named)
+    return groups
+
+
+def _parts(names: set[str], config: TrainingConfig) -> list[tuple[str, set[str], float, float]]:
+    """Return (prefix of the role, names, weight decay, relative learning rate) of each part of the model."""
     options = {"trunk_learning_rate": config.trunk_learning_rate, "trunk_weight_decay": config.trunk_weight_decay}
     given = [name for name, value in options.items() if value is not None]
-    if given and not of_trunk:
+    if not given:
+        return [("", names, config.weight_decay, 1.0)]
+    in_trunk = {name for name in names if name.startswith("encoder.")}
+    if not in_trunk:
         raise RLTransformerError(
             "nothing of the trunk is trained",
             where=f"training.{given[0]}",
@@ -44,57 +87,48 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
         )
     decay = config.weight_decay if config.trunk_weight_decay is None else config.trunk_weight_decay
     rate = 1.0 if config.trunk_learning_rate is None else config.trunk_learning_rate / config.learning_rate
-    parts = [("", set(named), config.weight_decay, 1.0)]
-    if given:
-        parts = [("trunk ", of_trunk, decay, rate), ("rest ", set(named) - of_trunk, config.weight_decay, 1.0)]
-    groups = []
-    for part, members, amount, share in parts:
-        for role, names, weight_decay in (("decay", members & decaying, amount), ("no_decay", members - decaying, 0.0)):
-            if names:
-                found = {"role": part + role, "names": sorted(names), "params": [named[n] for n in sorted(names)]}
-                groups.append({**found, "weight_decay": weight_decay, "rate": share})
-        if amount and not members & decaying:
-            raise ValueError(f"an optimizer group is empty: {part}decay")
-    assert groups
-    assert sum(len(group["names"]) for group in groups) == len(named)
-    return groups
+    return [("trunk ", in_trunk, decay, rate), ("rest ", names - in_trunk, config.weight_decay, 1.0)]
 
 
-def _matrices(model: nn.Module, names: set[str]) -> set[str]:
-    modules = dict(model.named_modules())
-    owners = {name: modules[name.rpartition(".")[0]] for name in names}
-    return {
-        n for n, owner in owners.items() if isinstance(owner, LowRank) or (n.endswith("weight") and _is_matrix(owner))
-    }
+def _matrix_names(objective: nn.Module, names: set[str]) -> set[str]:
+    """Return the names of weights of linear and convolution layers, and of their low-rank updates."""
+    found = set()
+    for module_name, module in objective.named_modules():
+        prefix = f"{module_name}.".removeprefix("model.").removeprefix("loss.") if module_name else ""
+        for key in dict(module.named_parameters(recurse=False)):
+            if isinstance(module, LowRank) or (key.endswith("weight") and _is_matrix(module)):
+                found.add(prefix + key)
+    return found & names
 
 
 def _is_matrix(module: nn.Module) -> bool:
-    # GPT-2's of transformers is a class of the same name.
+    # transformers' GPT-2 has a class of the same name.
     return isinstance(module, _MATRICES) or type(module).__name__ == "Conv1D"
 
 
-def told_groups(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> list[str]:
-    """Return a line a group: what the options came to."""
+def describe_parameter_groups(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> list[str]:
+    """Return one line per parameter group: its size, learning rate and weight decay."""
     return [
-        f"{group['role']}: {len(group['names'])} tensors, {sum(p.numel() for p in group['params'])} numbers, "
-        f"step size {config.learning_rate * group['rate']:g}, decay {group['weight_decay']:g}"
+        f"{group['role']}: {len(group['names'])} tensors, {sum(p.numel() for p in group['params'])} parameters, "
+        f"learning rate {config.learning_rate * group['relative_rate']:g}, weight decay {group['weight_decay']:g}"
         for group in optimizer.param_groups
     ]
 
 
-def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of the step size."""
+def set_learning_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set every group's learning rate, ``rate`` being the schedule's."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate"]
+        group["lr"] = rate * group["relative_rate"]
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW over the model's parameter groups."""
-    return torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, betas=config.betas, fused=True)
+def make_optimizer(objective: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Return AdamW over the parameter groups."""
+    groups = [dict(group) for group in parameter_groups(objective, config)]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the step size of update ``step``, counted from 1.
+    """Return the learning rate of update ``step``, counted from 1.
 
     It rises linearly: learning_rate / warmup_steps at the first update, learning_rate at update
     warmup_steps. Then it stays, or falls by a cosine to zero at train_steps.
@@ -105,39 +139,3 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
         return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.train_steps - config.warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-class WeightAverage:
-    """A running average of the trained weights; short at first, so that the start is forgotten."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self._live = list(trained_parameters(model).values())
-        self.averages = {name: p.detach().clone() for name, p in trained_parameters(model).items()}
-
-    def weight(self, step: int) -> float:
-        """Return the share of the weights after update ``step`` in the average."""
-        return 1 - min(self.decay, step / (step + 10))
-
-    def take(self, weight: float) -> None:
-        """Take in the live weights."""
-        average_in(list(self.averages.values()), self._live, weight)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the live weights and the averages, in place."""
-        for live, average in zip(self._live, self.averages.values(), strict=True):
-            kept = live.clone()
-            live.copy_(average)
-            average.copy_(kept)
-
-
-@torch.no_grad()
-def average_in(averages: list[Tensor], live: list[Tensor], weight: float | Tensor) -> None:
-    """Move ``averages`` towards ``live`` by a share ``weight``, in place."""
-    if isinstance(weight, Tensor):
-        differences = torch._foreach_sub(live, averages)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_mul_(differences, weight)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_add_(averages, differences)  # pyright: ignore[reportPrivateImportUsage]
-    else:
-        torch._foreach_lerp_(averages, live, weight)  # pyright: ignore[reportPrivateImportUsage]

@@ -1,4 +1,7 @@
-"""Training a model of returns, and labelling data with the returns it expects."""
+"""Training a return model, and labelling data with the returns it expects.
+
+Shapes: N steps of data, T timesteps.
+"""
 
 from __future__ import annotations
 
@@ -9,75 +12,72 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rl_transformer.config import RunConfig
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.conditions import ReturnToGo
+from rl_transformer.config import TrainingConfig
 from rl_transformer.models.return_model import AFTER_ACTION, ReturnModel
-from rl_transformer.training.loop import Trainer
+from rl_transformer.policy.gatherer import condition_column
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.training.cuda_graph import make_updates
+from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.losses import masked_mean
 from rl_transformer.training.metrics import Metrics
-from rl_transformer.training.ranks import Ranks
-from rl_transformer.trajectories import TrajectoryDataset
-from rl_transformer.windows.gather import WindowBatch, WindowGatherer
-from rl_transformer.windows.sampling import WindowIndex, WindowSampler
+from rl_transformer.training.trainer import Trainer, fit
+from rl_transformer.windows.batch import WindowBatch
+from rl_transformer.windows.gathering import WindowGatherer, WindowSource
+from rl_transformer.windows.sampling import WindowIndex
 
 _WINDOWS_AT_ONCE = 512
 
 
-def return_bins(returns_to_go: np.ndarray, count: int) -> tuple[float, float, int]:
-    """Return the smallest and largest return-to-go and the number of values for a model of returns.
-
-    Raises:
-        RLTransformerError: All returns are the same.
-    """
-    low, high = float(returns_to_go.min()), float(returns_to_go.max())
-    if low == high:
-        raise RLTransformerError(
-            f"every return-to-go of the data is {low:g} (scaled): there is nothing to predict",
-            where="returns",
-            fix="leave returns.predict, returns.label and policy.target at their defaults",
-        )
-    return low, high, count
-
-
 def fit_return_model(
     model: ReturnModel,
-    config: RunConfig,
-    sampler: WindowSampler,
-    gatherer: WindowGatherer,
-    folder: Path,
+    training: TrainingConfig,
+    windows: WindowSource,
     dataset: TrajectoryDataset,
-    ranks: Ranks,
+    returns: ReturnToGo,
+    folder: Path,
+    group: ProcessGroup,
 ) -> None:
-    """Train a model of returns in place, with the options and the windows' seed of the policy's training.
+    """Train a return model in place, with the options and the seed of the policy's training.
 
-    Windows are drawn uniformly over timesteps whatever the policy's sampler does: returns drawn more
-    often than they happen would not be expected returns. A stopped run continues from its newest
+    Windows are drawn uniformly over timesteps whatever the policy's sampler does: returns that are drawn more
+    often than they happened would not be expected returns. A run that was stopped continues from the newest
     checkpoint in ``folder``.
+
+    Args:
+        model: The return model.
+        training: Options of the optimization.
+        windows: The policy's windows; their conditions are replaced by the return-to-go.
+        dataset: The data.
+        returns: What a return is.
+        folder: Folder for checkpoints and metrics.
+        group: The processes that train together.
     """
+    labelled = windows.gatherer.with_conditions([condition_column(returns, dataset)])
+    source = WindowSource(windows.sampler.without_balance(), labelled, windows.batch_size)
     trainer = Trainer(
         model=model,
-        sampler=sampler.over_timesteps(),
-        gatherer=gatherer,
-        config=config.training,
+        batches=source,
+        config=training,
         folder=folder,
         metrics=Metrics(folder),
-        dataset_fingerprint=dataset.fingerprint,
+        data_fingerprint=dataset.fingerprint,
         loss=return_loss,
-        ranks=ranks,
+        group=group,
     )
     trainer.resume()
-    trainer.fit()
-    if trainer.average is not None:
-        trainer.average.swap()
+    fit([trainer], make_updates(trainer))
+    if trainer.ema is not None:
+        trainer.ema.swap()
     model.eval().requires_grad_(False)
 
 
 def return_loss(
     model: ReturnModel, batch: WindowBatch, *, step: int | None = None, num_valid: float | None = None
 ) -> Tensor:
-    """Return the mean loss of the returns-to-go over the real steps of all windows; arguments as in `action_loss`."""
-    predicted = model(batch.states, batch.actions, batch.timesteps)
-    return masked_mean(model.loss(predicted, batch.conditions[..., 0]), batch.valid_mask, num_valid)
+    """Return the mean loss of the returns-to-go, the batch's only condition; a `Loss`."""
+    log_probabilities = model(batch.states, batch.actions, batch.timesteps)
+    return masked_mean(model.loss(log_probabilities, batch.conditions[..., 0]), batch.valid_mask, num_valid)
 
 
 @torch.inference_mode()
@@ -86,16 +86,18 @@ def predicted_returns(
 ) -> np.ndarray:
     """Return the expected return-to-go at every step of the data: (N,) float64, scaled.
 
-    With ``when`` AFTER_ACTION it is E[R_t | history, a_t]: what the action was worth, whatever luck
-    followed. Each step is judged by as much of its history as a window holds.
+    With ``when`` AFTER_ACTION it is E[R_t | history, a_t]: the value of the action, averaged over the luck that
+    followed it. Each step is predicted from as much of its history as a window holds.
     """
     expected = np.empty(int(offsets[-1]))
     for index in _windows(offsets, gatherer.window_length):
         batch = gatherer.gather(index)
         values = model.expected(model(batch.states, batch.actions, batch.timesteps)[:, :, when]).cpu().numpy()
         first = index.rows == offsets[index.trajectories]
-        # A window that begins with its episode is read whole, any other at its last step only.
-        read = batch.valid_mask.cpu().numpy() & (first[:, None] | (np.arange(values.shape[1]) == values.shape[1] - 1))
+        # Every step is predicted once, with the longest history: in a window that begins with its episode at all
+        # steps, in any other at the last step only.
+        is_last = np.arange(values.shape[1]) == values.shape[1] - 1
+        read = batch.valid_mask.cpu().numpy() & (first[:, None] | is_last)
         rows = index.rows[:, None] + np.arange(values.shape[1])
         expected[rows[read]] = values[read]
     return expected

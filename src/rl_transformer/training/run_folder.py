@@ -1,30 +1,51 @@
-"""The folder of a run: what may be in it before, and what is written about it."""
+"""The run folder: what it may hold before a run, and what is written about the run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
-from rl_transformer.config import Sections
+from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.files import check_format, read_json, to_json, write_text
-from rl_transformer.machine import describe_machine
+from rl_transformer.runtime.files import check_format, read_json, to_json, write_text
+from rl_transformer.runtime.machine import describe_machine
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: options renamed, see config.migrations
+POLICY_MANIFEST = "policy/manifest.json"
 _FINISHED = "finished.json"
 
 
-POLICY = "policy/manifest.json"
+class TrainedConfig(Protocol):
+    """A configuration of something that is trained into a run folder."""
+
+    training: TrainingConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        ...
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> Self:
+        """Read what `to_dict` returned."""
+        ...
+
+    def check_values(self) -> None:
+        """Refuse values of the wrong type or out of bounds."""
+        ...
 
 
-def is_finished(folder: Path, config: Any, *, resume: bool, product: str = POLICY) -> bool:
-    """Check that a run may be made in ``folder``, and return whether it is there and finished.
+def prepare_run_folder(folder: Path, config: TrainedConfig, *, resume: bool, product: str = POLICY_MANIFEST) -> bool:
+    """Check that a run may be made in ``folder``; return True if it is finished and there is nothing to do.
 
     Args:
         folder: The run folder.
-        config: A `RunConfig`, or another configuration with a section ``training``.
-        resume: Whether the folder may hold a run of the same configuration.
+        config: The run's configuration.
+        resume: The folder may hold a run of the same configuration.
         product: The file that a finished run has.
+
+    Raises:
+        RLTransformerError: A folder with other content, or with a run of other options.
     """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
         raise RLTransformerError(
@@ -38,37 +59,46 @@ def is_finished(folder: Path, config: Any, *, resume: bool, product: str = POLIC
                 "has checkpoints and no config.json", where=folder, fix="restore it, or train anew"
             )
         return False
-    start_again = "name the folder of a run, or another folder to start a new one in"
-    check_format(read_json(folder / "run.json", fix=start_again), FORMAT_VERSION, where=folder / "run.json")
-    # Through the configuration's class, so that options which did not exist yet have the values that change nothing.
-    values = read_json(folder / "config.json", fix=start_again)
-    stored = type(config).from_dict(values, where=folder / "config.json")
-    stored.check_types()
-    _check_same(stored, config, folder)
+    fix = "name the folder of a run, or another folder to start a new one in"
+    check_format(read_json(folder / "run.json", fix=fix), FORMAT_VERSION, where=folder / "run.json")
+    # Read through the configuration's class, so that renamed options are translated and newer ones have the
+    # defaults that change nothing.
+    stored = type(config).from_dict(read_json(folder / "config.json", fix=fix), where=folder / "config.json")
+    stored.check_values()
+    _check_same_options(stored, config, folder)
     if not (folder / _FINISHED).exists() or not (folder / product).exists():
         return False
     steps = read_json(folder / _FINISHED, fix="remove this file and resume").get("train_steps")
-    if steps != config.training.train_steps:
-        return False
-    print(f"{folder} is finished at step {steps}: nothing to do", flush=True)
-    return True
+    return steps == config.training.train_steps
 
 
-def write_run_files(folder: Path, config: Any, *, dataset_fingerprint: str) -> None:
-    """Write config.json, complete, and run.json: the machine and the data."""
-    machine = {"format_version": FORMAT_VERSION, "dataset_fingerprint": dataset_fingerprint, **describe_machine(config)}
+def write_run_files(folder: Path, config: TrainedConfig, *, data: str, dataset_fingerprint: str) -> None:
+    """Write config.json, complete, and run.json: the machine and the data.
+
+    Args:
+        folder: The run folder.
+        config: The run's configuration.
+        data: Where the data is, as the user named it.
+        dataset_fingerprint: What identifies its content.
+    """
+    machine = {
+        "format_version": FORMAT_VERSION,
+        "data": data,
+        "dataset_fingerprint": dataset_fingerprint,
+        **describe_machine(config.training.device, config.training.threads),
+    }
     write_text(folder / "run.json", to_json(machine))
     write_text(folder / "config.json", to_json(config.to_dict()))
 
 
-def mark_finished(folder: Path, config: Any) -> None:
+def mark_finished(folder: Path, config: TrainedConfig) -> None:
     """Record, after everything else was written, up to which step the run is complete."""
     write_text(folder / _FINISHED, to_json({"train_steps": config.training.train_steps}))
 
 
-def _check_same(stored: Sections, wanted: Sections, folder: Path) -> None:
-    before, now = stored.to_dict(), wanted.to_dict()
-    for section, values in now.items():
+def _check_same_options(stored: TrainedConfig, current: TrainedConfig, folder: Path) -> None:
+    before = stored.to_dict()
+    for section, values in current.to_dict().items():
         for name, value in values.items() if isinstance(values, dict) else ():
             old = before[section][name]
             if old != value and not (name == "train_steps" and value > old):

@@ -1,4 +1,4 @@
-"""What is wrong or odd in logged data: found while it is read, all of it in one pass."""
+"""Checks of logged data, made in one pass while it is read."""
 
 from __future__ import annotations
 
@@ -14,28 +14,34 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.trajectories.spaces import DataSpec, Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
-LEVELS = ("refuse", "warn", "info")
+LEVELS = ("error", "warning", "info")
 MAX_POSITIONS = 20
-_BOUND_SLACK = 1e-5  # of the width of the space: rounding of a logger, not another unit
+_BOUND_SLACK = 1e-5  # share of the bounds' width: rounding while logging, not a wrong unit
 
 
 @dataclass
 class Finding:
-    """One kind of defect in one field, with where it was met."""
+    """One kind of defect in one field, with the places where it was found."""
 
     level: str
-    """refuse: would poison training; warn: odd; info: worth knowing."""
+    """error: would corrupt training; warning: suspicious; info: worth knowing."""
     kind: str
     field: str
     problem: str
     fix: str
     count: int = 0
     positions: list[dict[str, int]] = dataclasses.field(default_factory=list)
-    """The first places, as episode and, where it has one, step and feature."""
+    """The first places: episode and, where it applies, step and feature."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Finding:
+        """Read what `to_dict` returned, now or by the first version, which had other names for the levels."""
+        level = {"refuse": "error", "warn": "warning"}.get(values["level"], values["level"])
+        return cls(**{**values, "level": level})
 
     def __str__(self) -> str:
         place = (
@@ -57,10 +63,10 @@ class Checker:
 
     @property
     def findings(self) -> list[Finding]:
-        """All findings so far, the gravest first."""
+        """All findings so far, the most severe first."""
         return sorted(self._findings.values(), key=lambda f: (LEVELS.index(f.level), f.kind, f.field))
 
-    def note(
+    def add_finding(
         self,
         level: str,
         kind: str,
@@ -76,12 +82,12 @@ class Checker:
         finding.count += count
         finding.positions += list(positions)[: MAX_POSITIONS - len(finding.positions)]
 
-    def structure(self, episode: int, trajectory: Trajectory) -> bool:
+    def check_structure(self, episode: int, trajectory: Trajectory) -> bool:
         """Check lengths and number types; return whether the episode can be read further."""
         length = trajectory.rewards.shape[0] if trajectory.rewards.ndim == 1 else -1
         here = [{"episode": episode}]
         if length == 0:
-            self.note("refuse", "empty episode", "rewards", "holds no step", "remove the episode", positions=here)
+            self.add_finding("error", "empty episode", "rewards", "holds no step", "remove the episode", positions=here)
             return False
         arrays = {
             "rewards": trajectory.rewards,
@@ -93,28 +99,28 @@ class Checker:
         for name, array in arrays.items():
             array = np.asarray(array)
             if array.dtype.kind not in "biuf":
-                self.note("refuse", "not numbers", name, f"holds {array.dtype}", "record numbers", positions=here)
+                self.add_finding("error", "not numbers", name, f"holds {array.dtype}", "record numbers", positions=here)
                 good = False
             elif array.ndim == 0 or len(array) != length or (name == "rewards" and length < 0):
                 found = f"{len(array)} rows" if array.ndim else "one number"
                 problem = f"has {found} where rewards has shape {trajectory.rewards.shape}"
-                self.note("refuse", "length mismatch", name, problem, "give every array one row a step", positions=here)
+                self.add_finding("error", "length mismatch", name, problem, "give every array one row per step", positions=here)
                 good = False
         return good
 
-    def values(self, episode: int, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
+    def check_values(self, episode: int, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
         """Check the numbers of one episode after flattening; actions are as recorded."""
         for name, array in (("observations", observations), ("actions", actions), ("rewards", rewards)):
             if array.dtype.kind == "f":
-                self._finite(episode, name, array)
-        self._actions(episode, actions)
+                self._check_finite(episode, name, array)
+        self._check_actions(episode, actions)
         digest = blake2b(digest_size=16)
         for array in (observations, actions, rewards):
             digest.update(np.ascontiguousarray(array).data)
         first = self._seen.setdefault(digest.digest(), episode)
         if first != episode:
-            self.note(
-                "warn",
+            self.add_finding(
+                "warning",
                 "duplicate episode",
                 "episode",
                 f"is the same episode as number {first}",
@@ -122,11 +128,11 @@ class Checker:
                 positions=[{"episode": episode}],
             )
 
-    def ends(self, episode: int, trajectory: Trajectory) -> None:
+    def check_ends(self, episode: int, trajectory: Trajectory) -> None:
         """Check how the episode ended."""
         here = [{"episode": episode}]
         if trajectory.terminated and trajectory.truncated:
-            self.note(
+            self.add_finding(
                 "info",
                 "both ends",
                 "episode",
@@ -136,8 +142,8 @@ class Checker:
             )
         elif not (trajectory.terminated or trajectory.truncated):
             problem = "has no end: its returns-to-go only count what was recorded"
-            self.note(
-                "warn",
+            self.add_finding(
+                "warning",
                 "unfinished episode",
                 "episode",
                 problem,
@@ -145,13 +151,13 @@ class Checker:
                 positions=here,
             )
 
-    def features(self, std: np.ndarray) -> None:
+    def check_features(self, std: np.ndarray) -> None:
         """Check the observations' standard deviations over all the data."""
         constant = np.flatnonzero(std == 0)
         if constant.size:
             positions = [{"feature": int(i)} for i in constant]
-            self.note(
-                "warn",
+            self.add_finding(
+                "warning",
                 "constant feature",
                 "observations",
                 "never changes",
@@ -160,33 +166,27 @@ class Checker:
                 count=len(positions),
             )
 
-    def _finite(self, episode: int, name: str, array: np.ndarray) -> None:
+    def _check_finite(self, episode: int, name: str, array: np.ndarray) -> None:
         bad = ~np.isfinite(array)
         if bad.any():
             problem = "is NaN" if np.isnan(array[bad][0]) else "is infinite"
-            self._at(episode, bad, "not finite", name, problem, "repair or remove the episode")
+            self._add_at(episode, bad, "not finite", name, problem, "repair or remove the episode")
 
-    def _actions(self, episode: int, actions: np.ndarray) -> None:
+    def _check_actions(self, episode: int, actions: np.ndarray) -> None:
         space = self.spec.action_space
-        if space.kind == "discrete":
-            bad = (actions < space.start) | (actions >= space.start + space.n) | (actions != np.floor(actions))
-            problem = f"is not one of the {space.n} actions from {space.start}"
-            self._at(episode, bad, "action off the space", "actions", problem, "record actions of the declared space")
+        bad = space.outside(actions, slack=_BOUND_SLACK)
+        if space.is_continuous:
+            problem = "is outside the bounds of the action space"
+            fix = "declare the true bounds, or clip the actions"
+            self._add_at(episode, bad, "action outside the space", "actions", problem, fix)
             return
-        low, high = space.bounds
-        slack = np.where(np.isfinite(high - low), (high - low) * _BOUND_SLACK, 0)
-        with np.errstate(invalid="ignore"):
-            bad = (actions < low - slack) | (actions > high + slack)
-        self._at(
-            episode,
-            bad,
-            "action outside the space",
-            "actions",
-            "is outside the bounds of the action space",
-            "declare the true bounds, or clip the actions",
-        )
+        if space.kind == "discrete":
+            problem = f"is not one of the {space.n} actions from {space.start}"
+        else:
+            problem = f"is not among the {list(space.nvec)} actions from {list(space.starts)}"
+        self._add_at(episode, bad, "action off the space", "actions", problem, "record actions of the declared space")
 
-    def _at(self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str) -> None:
+    def _add_at(self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str) -> None:
         if not bad.any():
             return
         axes = ("step",) if bad.ndim == 1 else ("step", "feature", "axis 2", "axis 3")
@@ -194,17 +194,19 @@ class Checker:
             {"episode": episode, **dict(zip(axes, map(int, place), strict=False))}
             for place in np.argwhere(bad)[:MAX_POSITIONS]
         ]
-        self.note("refuse", kind, name, problem, fix, positions=places, count=int(bad.sum()))
+        self.add_finding("error", kind, name, problem, fix, positions=places, count=int(bad.sum()))
 
 
-def refuse_poison(findings: Iterable[Finding], where: object) -> None:
-    """Raise one error that lists every finding of level refuse, if there is any."""
-    poison = [finding for finding in findings if finding.level == "refuse"]
-    if poison:
+def raise_on_errors(findings: Iterable[Finding], where: object) -> None:
+    """Raise one `RLTransformerError` that lists every finding of level error, if there is any."""
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        more = f"; and {len(errors) - 5} more kinds" if len(errors) > 5 else ""
+        fixes = dict.fromkeys(finding.fix for finding in errors[:5])
         raise RLTransformerError(
-            "; ".join(map(str, poison[:5])) + (f"; and {len(poison) - 5} more kinds" if len(poison) > 5 else ""),
+            "; ".join(map(str, errors[:5])) + more,
             where=where,
-            fix="; ".join(dict.fromkeys(finding.fix for finding in poison[:5])) + " (rlt inspect lists everything)",
+            fix="; ".join(fixes) + " (rlt inspect lists everything)",
         )
 
 
@@ -232,17 +234,22 @@ def infer_action_space(trajectories: list[Trajectory], where: object) -> tuple[S
     """Guess the action space from the actions alone, and say what was guessed."""
     actions = [np.asarray(t.actions) for t in trajectories if np.asarray(t.actions).size]
     if not actions or any(a.dtype.kind not in "biuf" for a in actions):
-        raise RLTransformerError("has no actions that are numbers", where=where, fix="record an action a step")
-    cure = "pass action_space="
+        raise RLTransformerError("has no actions that are numbers", where=where, fix="record one action per step")
+    fix = "pass action_space="
     if all(a.dtype.kind in "iub" for a in actions):
+        if all(a.ndim == 2 and a.shape[1] > 1 for a in actions):
+            nvec = np.max([a.max(axis=0) for a in actions], axis=0).astype(np.int64) + 1
+            problem = f"parts with {nvec.tolist()} values were counted; larger values may exist"
+            guess = Finding("warning", "guessed space", "actions", problem, fix, 1)
+            return Space.multi_discrete(np.maximum(nvec, 1)), [guess]
         n = int(max(a.max() for a in actions)) + 1
         guess = Finding(
-            "warn", "guessed space", "actions", f"{n} actions were counted; a larger one may exist", cure, 1
+            "warning", "guessed space", "actions", f"{n} actions were counted; a larger one may exist", fix, 1
         )
         return Space.discrete(max(n, 1)), [guess]
     with np.errstate(invalid="ignore"):
         largest = max(float(np.nanmax(np.abs(a.astype(np.float64)), initial=0)) for a in actions)
     bound = 1.0 if not np.isfinite(largest) else max(1.0, largest)
     problem = f"no bounds are given; {-bound:g} ... {bound:g} is assumed"
-    guess = Finding("info" if bound == 1 else "warn", "guessed space", "actions", problem, cure, 1)
+    guess = Finding("info" if bound == 1 else "warning", "guessed space", "actions", problem, fix, 1)
     return Space.box(actions[0].shape[1:], -bound, bound), [guess]

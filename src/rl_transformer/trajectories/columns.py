@@ -20,7 +20,7 @@ from rl_transformer.trajectories.trajectory import Trajectory
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
 EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "final_observations")
 RESERVED = {*STEP_COLUMNS, *EPISODE_COLUMNS, "observation_mean", "observation_std"}
-_HASHED = ("observations", "actions", "rewards")  # what a source records; the rest follows from it
+_HASHED = ("observations", "actions", "rewards")  # recorded by the source; the rest is computed from these
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def assemble(
     hashes = {name: hashlib.sha256() for name in _HASHED}
     lengths, ends, totals, finals, extra_names = [], [], [], [], None
     for episode, trajectory in enumerate(trajectories):
-        if not checker.structure(episode, trajectory):
+        if not checker.check_structure(episode, trajectory):
             continue
         rows = _canonical(spec, checker, episode, trajectory)
         if rows is None:
@@ -84,13 +84,13 @@ def assemble(
             hashes[name].update(np.ascontiguousarray(rows[name]).data)
         if statistics is not None and np.isfinite(rows["observations"]).all():
             statistics.add(rows["observations"])
-        checker.ends(episode, trajectory)
+        checker.check_ends(episode, trajectory)
         lengths.append(len(rows["rewards"]))
         ends.append((trajectory.terminated, trajectory.truncated))
         totals.append(float(rows["rewards"].sum()))
         finals.append(_final(spec, trajectory))
     if statistics is not None and statistics.count:
-        checker.features(statistics.result().std)
+        checker.check_features(statistics.result().std)
     flags = np.array(ends, dtype=bool).reshape(-1, 2)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     digests = {name: value.hexdigest() for name, value in hashes.items()}
@@ -109,46 +109,40 @@ def assemble(
 
 
 def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Trajectory) -> dict[str, np.ndarray] | None:
+    """Return one episode's rows in canonical dtypes and shapes; None, with a finding, if its shapes do not fit."""
     try:
         observations = spec.observation_space.flatten(trajectory.observations, where="observations")
-        actions = _actions(spec, trajectory)
+        recorded_actions = _recorded_actions(spec, trajectory)
     except RLTransformerError as error:
         name = "actions" if error.where == "actions" else "observations"
-        checker.note("refuse", "wrong shape or value", name, error.problem, error.fix, positions=[{"episode": episode}])
+        checker.add_finding(
+            "error", "wrong shape or value", name, error.problem, error.fix, positions=[{"episode": episode}]
+        )
         return None
     rewards = trajectory.rewards.astype(np.float64)
-    checker.values(episode, observations, actions, rewards)
+    # Actions are checked as recorded: NaN, 1.5 or an index below the start are lost once they are int64.
+    checker.check_values(episode, observations, recorded_actions, rewards)
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = returns_to_go(rewards)
-        asked = sums.astype(np.float32)
-    if np.isfinite(rewards).all() and not np.isfinite(asked).all():
-        here = [{"episode": episode}]
-        checker.note(
-            "refuse", "overflow", "rewards", "sum to more than float32 can hold", "rescale the rewards", positions=here
-        )
-    if spec.action_space.kind == "discrete":
-        with np.errstate(invalid="ignore"):
-            actions = actions.astype(np.int64) - spec.action_space.start
+        returns = returns_to_go(rewards).astype(np.float32)
+    if np.isfinite(rewards).all() and not np.isfinite(returns).all():
+        problem = "sum to more than float32 can hold"
+        checker.add_finding("error", "overflow", "rewards", problem, "rescale the rewards", positions=[{"episode": episode}])
     return {
         "observations": observations,
-        "actions": actions,
+        "actions": spec.action_space.encode_actions(recorded_actions),
         "rewards": rewards,
-        "returns_to_go": asked,
+        "returns_to_go": returns,
     }
 
 
-def _actions(spec: DataSpec, trajectory: Trajectory) -> np.ndarray:
-    """Return actions as (T, A) float32, or (T,) as recorded for a discrete space."""
-    if spec.action_space.kind == "box":
-        return spec.action_space.flatten(trajectory.actions, where="actions")
+def _recorded_actions(spec: DataSpec, trajectory: Trajectory) -> np.ndarray:
+    """Return actions as recorded, in the shape of stored ones: (T, *action_shape)."""
+    space = spec.action_space
+    if space.is_continuous:
+        return space.flatten(trajectory.actions, where="actions")
     actions = np.asarray(trajectory.actions)
-    if actions.size != len(actions):
-        raise RLTransformerError(
-            f"has shape {actions.shape}, and a discrete action is one number",
-            where="actions",
-            fix="record one number a step",
-        )
-    return actions.reshape(-1)
+    space.encode_actions(actions)  # raises if the shape does not fit
+    return actions.reshape(len(actions), *space.action_shape)
 
 
 def _final(spec: DataSpec, trajectory: Trajectory) -> np.ndarray | None:

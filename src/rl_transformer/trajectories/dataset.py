@@ -15,7 +15,7 @@ from rl_transformer.trajectories.checks import (
     Finding,
     infer_action_space,
     infer_observation_space,
-    refuse_poison,
+    raise_on_errors,
 )
 from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, assemble
 from rl_transformer.trajectories.spaces import DataSpec, Space
@@ -101,10 +101,9 @@ class TrajectoryDataset:
         """Return one episode."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         final, extras = self.summary.final_observations, set(self.columns) - set(STEP_COLUMNS)
-        start = self.spec.action_space.start
         return Trajectory(
             observations=self.observations[rows],
-            actions=self.actions[rows] + start if start else self.actions[rows],
+            actions=self.spec.action_space.decode_actions(self.actions[rows]),
             rewards=self.rewards[rows],
             terminated=bool(self.summary.terminated[index]),
             truncated=bool(self.summary.truncated[index]),
@@ -131,15 +130,15 @@ class TrajectoryDataset:
         """Make a data set from arrays.
 
         Args:
-            episodes: One dict an episode: ``observations`` (T or T + 1 rows), ``actions`` (T rows),
-                ``rewards`` (T,), and ``terminated`` or ``truncated`` (a bool, or one a step).
+            episodes: One dict per episode: ``observations`` (T or T + 1 rows), ``actions`` (T rows),
+                ``rewards`` (T,), and ``terminated`` or ``truncated`` (a bool, or one per step).
                 Further arrays with T rows are carried along.
             observation_space: A `Space` or gymnasium space. Guessed from the arrays if absent.
             action_space: Likewise. Whole numbers are taken for discrete actions.
             source: A name for messages.
 
         Raises:
-            RLTransformerError: Data that would poison training: NaN, wrong lengths, actions outside
+            RLTransformerError: Data that would corrupt training: NaN, wrong lengths, actions outside
                 the space. The message names every kind, with its first episode and step.
         """
         trajectories = [Trajectory.from_mapping(e, where=f"{source}[{i}]") for i, e in enumerate(episodes)]
@@ -149,7 +148,7 @@ class TrajectoryDataset:
         if action is None:
             action, guesses = infer_action_space(trajectories, source)
         dataset = cls.in_memory(DataSpec(observation, action, source), trajectories, guesses=guesses)
-        refuse_poison(dataset.findings, source)
+        raise_on_errors(dataset.findings, source)
         return dataset
 
     @classmethod
@@ -160,7 +159,7 @@ class TrajectoryDataset:
         parts: dict[str, list[np.ndarray]] = {}
         checker = Checker(spec)
         for guess in guesses:
-            checker.note(guess.level, guess.kind, guess.field, guess.problem, guess.fix)
+            checker.add_finding(guess.level, guess.kind, guess.field, guess.problem, guess.fix)
         summary = assemble(spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker)
         columns = {name: np.concatenate(rows) for name, rows in parts.items()}
         if not columns and not summary.findings:
@@ -170,11 +169,3 @@ class TrajectoryDataset:
 
 def _as_space(given: Any, where: str) -> Space | None:
     return given if given is None or isinstance(given, Space) else Space.from_gymnasium(given, where=where)
-
-
-def parse_uri(uri: str | Path) -> tuple[str, str]:
-    """Split ``scheme:rest``; an existing folder without a scheme is taken for a store."""
-    scheme, colon, rest = str(uri).partition(":")
-    if not colon:
-        return "rlt", str(uri)
-    return scheme, rest

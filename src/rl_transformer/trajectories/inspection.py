@@ -1,4 +1,4 @@
-"""What a data set is, in numbers: for `rlt inspect`."""
+"""Statistics of a data set: for `rlt inspect`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,8 @@ def as_text(description: dict[str, Any]) -> str:
 def _space(space: dict[str, Any]) -> str:
     if space["kind"] == "discrete":
         return f"{space['n']} discrete"
+    if space["kind"] == "multi_discrete":
+        return f"{' x '.join(map(str, space['nvec']))} discrete"
     if space["kind"] in ("dict", "tuple"):
         return f"{space['kind']} of " + ", ".join(f"{name}: {_space(part)}" for name, part in space["parts"])
     return f"{space['kind']} {tuple(space['shape'])}"

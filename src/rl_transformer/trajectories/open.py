@@ -2,74 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
 
-from rl_transformer.errors import RLTransformerError, require
-from rl_transformer.trajectories.checks import Finding, refuse_poison
-from rl_transformer.trajectories.dataset import TrajectoryDataset, parse_uri
-from rl_transformer.trajectories.spaces import DataSpec
-from rl_transformer.trajectories.trajectory import Trajectory
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.registry import call_plugin
+from rl_transformer.trajectories.checks import raise_on_errors
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.readers import READERS, Reader, Source
+from rl_transformer.trajectories.readers.interface import checked, usages
 
-Source = tuple[DataSpec, Iterator[Trajectory], list[Finding]]
 
-
-def open_trajectories(uri: str | Path, *, keep_unfinished: bool = False) -> TrajectoryDataset:
+def open_trajectories(uri: str | Path, **options: Any) -> TrajectoryDataset:
     """Open logged data by its URI.
 
     Args:
-        uri: ``minari:NAMESPACE/NAME-v0`` (below MINARI_DATASETS_PATH), ``d4rl:FILE.hdf5``, or
-            ``rlt:FOLDER`` (written by `rlt collect` and `rlt convert`).
-        keep_unfinished: Keep the tail of a D4RL file that has no episode end.
+        uri: ``SCHEME:PATH`` or ``SCHEME:PATH?option=value``: ``minari:NAMESPACE/NAME-v0`` (below
+            MINARI_DATASETS_PATH), ``d4rl:FILE.hdf5``, ``rlt:FOLDER`` (written by `rlt collect` and
+            `rlt convert`), or a scheme that a plugin registered.
+        options: Options of the reader; they win over those in the URI.
 
     Raises:
-        RLTransformerError: The data is not there, cannot be read, or would poison training; the
+        RLTransformerError: The data is not there, cannot be read, or would corrupt training; the
             message lists every kind of defect with its first episode and step.
     """
-    dataset = read_trajectories(uri, keep_unfinished=keep_unfinished)
-    refuse_poison(dataset.findings, uri)
+    dataset = read_trajectories(uri, **options)
+    raise_on_errors(dataset.findings, uri)
     return dataset
 
 
-def read_trajectories(uri: str | Path, *, keep_unfinished: bool = False, verify: bool = False) -> TrajectoryDataset:
-    """Open logged data without refusing what would poison training: for `rlt inspect`."""
-    scheme, rest = parse_uri(uri)
-    if scheme == "rlt":
-        from rl_transformer.trajectories.store import open_store
-
-        return open_store(Path(rest), verify=verify)
-    spec, trajectories, notes = open_source(uri, keep_unfinished=keep_unfinished)
-    dataset = TrajectoryDataset.in_memory(spec, trajectories, location=str(uri))
-    dataset.findings.extend(notes)
+def read_trajectories(uri: str | Path, **options: Any) -> TrajectoryDataset:
+    """Open logged data without refusing data that would corrupt training: for `rlt inspect`."""
+    source = open_source(uri, **options)
+    if isinstance(source, TrajectoryDataset):
+        return source
+    dataset = TrajectoryDataset.in_memory(source.spec, source.trajectories, location=str(uri))
+    dataset.findings.extend(source.notes)
     return dataset
 
 
-def open_source(uri: str | Path, *, keep_unfinished: bool = False) -> Source:
-    """Return spaces, an iterator over trajectories, and notes, without holding the data."""
-    scheme, rest = parse_uri(uri)
-    if scheme == "rlt":
-        store = read_trajectories(uri)
-        return store.spec, (store.trajectory(i) for i in range(len(store))), store.findings
-    if scheme not in _SOURCES:
-        known = ", ".join(f"{name}:" for name in (*_SOURCES, "rlt"))
+def stream_trajectories(uri: str | Path, **options: Any) -> Source:
+    """Return spaces, an iterator over the episodes, and notes, without holding the data in memory."""
+    source = open_source(uri, **options)
+    if isinstance(source, TrajectoryDataset):
+        episodes = (source.trajectory(index) for index in range(len(source)))
+        return Source(source.spec, episodes, source.findings)
+    return source
+
+
+def open_source(uri: str | Path, **options: Any) -> Source | TrajectoryDataset:
+    """Find the reader of a URI and open the data with it.
+
+    Raises:
+        RLTransformerError: An unknown scheme, or an option that the reader does not have.
+    """
+    scheme, path, query = parse_uri(uri)
+    if scheme not in READERS.names():
         raise RLTransformerError(
-            f"unknown kind of data {scheme + ':'!r}", where=uri, fix=f"begin the URI with one of {known}"
+            f"unknown kind of data {scheme + ':'!r}",
+            where=uri,
+            fix=f"name the data as one of {', '.join(usages())}; a scheme of your own needs --plugin MODULE",
         )
-    return _SOURCES[scheme](rest, keep_unfinished)
+    reader = READERS.get(scheme, where=uri)
+    arguments = _reader_options(reader, query, options, where=uri)
+    opened = call_plugin(READERS, scheme, "open()", lambda: reader().open(path, **arguments))
+    return checked(opened, scheme)
 
 
-def _minari(rest: str, keep_unfinished: bool) -> Source:
-    require("minari", extra="data", purpose="reading a minari: URI")
-    from rl_transformer.trajectories.readers.minari import read_minari
-
-    return read_minari(rest)
-
-
-def _d4rl(rest: str, keep_unfinished: bool) -> Source:
-    require("h5py", extra="data", purpose="reading a d4rl: URI")
-    from rl_transformer.trajectories.readers.d4rl import read_d4rl
-
-    return read_d4rl(Path(rest), keep_unfinished=keep_unfinished)
+def parse_uri(uri: str | Path) -> tuple[str, str, dict[str, str]]:
+    """Split ``SCHEME:PATH?option=value`` into its three parts; a path without a scheme is a store."""
+    scheme, colon, rest = str(uri).partition(":")
+    if not colon:
+        scheme = "rlt"
+        rest = str(uri)
+    if "?" not in rest or Path(rest).exists():
+        return scheme, rest, {}
+    path, _, query = rest.rpartition("?")
+    return scheme, path, dict(parse_qsl(query, keep_blank_values=True))
 
 
-_SOURCES: dict[str, Callable[[str, bool], Source]] = {"minari": _minari, "d4rl": _d4rl}
+def _reader_options(reader: type[Reader], query: dict[str, str], given: dict[str, Any], *, where: object) -> dict[str, Any]:
+    """Return every option of the reader: from the call, else from the URI, else its default."""
+    for name in [*query, *given]:
+        if name not in reader.options:
+            known = ", ".join(reader.options) or "none"
+            raise RLTransformerError(
+                f"the reader of {reader.usage} has no option {name!r}",
+                where=where,
+                fix=f"remove it; options of this reader: {known}",
+            )
+    defaults = {name: option.default for name, option in reader.options.items()}
+    parsed = {name: reader.options[name].parse(text, where=f"{where}: {name}") for name, text in query.items()}
+    return {**defaults, **parsed, **given}

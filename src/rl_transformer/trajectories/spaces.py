@@ -1,4 +1,4 @@
-"""What observations and actions may be, as plain data that is stored with data and policies."""
+"""Observation and action spaces as plain data, stored with data sets and policies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 
-SMALLEST_IMAGE = 36  # pixels: what the image encoder's three convolutions leave one of
+SMALLEST_IMAGE = 36  # pixels per side: below this nothing is left after the image encoder's three convolutions
 _CHANNELS = (1, 3, 4)
-_KINDS = ("box", "discrete", "multi_binary", "dict", "tuple")
+_KINDS = ("box", "discrete", "multi_discrete", "multi_binary", "dict", "tuple")
+_ACTION_KINDS = ("box", "discrete", "multi_discrete")
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class Space:
     """One space. ``kind`` says which of the other fields it uses."""
 
     kind: str
-    """box, discrete, multi_binary, dict or tuple."""
+    """box, discrete, multi_discrete, multi_binary, dict or tuple."""
     shape: tuple[int, ...] = ()
-    """Shape of one value of a box or multi_binary."""
+    """Shape of one value of a box, multi_discrete or multi_binary space."""
     dtype: str = "float32"
-    """NumPy name of a box's numbers."""
+    """NumPy dtype of a box."""
     low: tuple[float, ...] = ()
     """Lower bounds of a box, flattened; one number stands for all."""
     high: tuple[float, ...] = ()
@@ -34,14 +35,18 @@ class Space:
     """Number of values of a discrete space."""
     start: int = 0
     """Smallest value of a discrete space."""
+    nvec: tuple[int, ...] = ()
+    """Number of values of each part of a multi_discrete space, flattened."""
+    starts: tuple[int, ...] = ()
+    """Smallest value of each part of a multi_discrete space, flattened."""
     parts: tuple[tuple[str, Space], ...] = field(default=())
     """Named parts of a dict or tuple, in order."""
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) if a value is a picture, else None.
+        """(channels, height, width) if a value is an image, else None.
 
-        A picture is bytes with two axes, or with three of which the first or last are channels, and
+        An image is uint8 with two axes, or with three of which the first or last are channels, and
         large enough for the image encoder. Smaller grids are flattened like any other box.
         """
         if self.kind != "box" or self.dtype != "uint8" or len(self.shape) not in (2, 3):
@@ -56,12 +61,12 @@ class Space:
 
     @property
     def is_image(self) -> bool:
-        """Whether a value is a picture."""
+        """True if a value is an image."""
         return self.image_shape is not None
 
     @property
     def has_image(self) -> bool:
-        """Whether it is a picture, or a dict or tuple with one anywhere inside."""
+        """True for an image, or a dict or tuple that contains one."""
         return self.is_image or any(part.has_image for _, part in self.parts)
 
     @property
@@ -78,6 +83,8 @@ class Space:
         """Length of a value flattened to one vector."""
         if self.kind == "discrete":
             return self.n
+        if self.kind == "multi_discrete":
+            return sum(self.nvec)
         if self.kind in ("dict", "tuple"):
             return sum(part.flat_dim for _, part in self.parts)
         return math.prod(self.shape)
@@ -90,16 +97,16 @@ class Space:
         return low, high
 
     def flatten(self, values: Any, *, where: object = "observation") -> np.ndarray:
-        """Turn values with one leading axis into float32 vectors (T, flat_dim), images into bytes (T, C, H, W).
+        """Turn values with one leading axis into float32 vectors (T, flat_dim), images into uint8 (T, C, H, W).
 
-        A discrete value becomes one-hot; the parts of a dict or tuple stand one after the other, in
-        the order of the space.
+        A discrete value becomes one-hot, a multi-discrete one the concatenation of one-hot parts; the
+        parts of a dict or tuple are concatenated in the order of the space.
 
         Raises:
             RLTransformerError: The values do not have the form of this space.
         """
         if isinstance(values, np.ndarray) and (values.shape[1:], values.dtype) == (self.flat_shape, self._flat_dtype):
-            return values  # a data set's own rows, written again
+            return values  # rows of one of our stores are flat already
         if self.kind in ("dict", "tuple"):
             if isinstance(values, dict | tuple | list) and len(values) != len(self.parts):
                 raise RLTransformerError(
@@ -113,22 +120,9 @@ class Space:
             )
         array = np.asarray(values)
         if self.kind == "discrete":
-            if array.size != len(array) or array.dtype.kind not in "iufb":
-                raise RLTransformerError(
-                    f"has shape {array.shape[1:]} of {array.dtype}, and a discrete value is one number",
-                    where=where,
-                    fix="record one number a step",
-                )
-            index = array.reshape(len(array)) - self.start
-            with np.errstate(invalid="ignore"):
-                bad = ~((index >= 0) & (index < self.n) & (index == np.floor(index)))
-            if bad.any():
-                raise RLTransformerError(
-                    f"{index[bad][0] + self.start} is not one of the {self.n} values from {self.start}",
-                    where=where,
-                    fix="record values of the declared space",
-                )
-            return np.eye(self.n, dtype=np.float32)[index.astype(np.int64)]
+            return _one_hot(self._indices(array, where=where), (self.n,))
+        if self.kind == "multi_discrete":
+            return _one_hot(self._indices(array, where=where), self.nvec)
         if array.shape[1:] != self.shape:
             raise RLTransformerError(
                 f"has shape {array.shape[1:]}, and the space has {self.shape}",
@@ -143,8 +137,93 @@ class Space:
             )
         return np.moveaxis(array, -1, 1) if self._channels_last else array.reshape(len(array), *self.flat_shape)
 
+    @property
+    def is_continuous(self) -> bool:
+        """True if actions of this space are vectors of real numbers."""
+        return self.kind == "box"
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one stored action: (A,) for a box, () for discrete, (P,) for P discrete parts."""
+        if self.kind == "discrete":
+            return ()
+        return (len(self.nvec),) if self.kind == "multi_discrete" else (self.flat_dim,)
+
+    @property
+    def action_dtype(self) -> np.dtype:
+        """Dtype of stored actions: float32 vectors, or int64 indices counted from 0."""
+        return np.dtype(np.float32 if self.is_continuous else np.int64)
+
+    def encode_actions(self, actions: Any) -> np.ndarray:
+        """Turn recorded actions (T, ...) into stored ones: (T, *action_shape), discrete values counted from 0.
+
+        Values outside a discrete space are kept, so that the caller can report where they are.
+
+        Raises:
+            RLTransformerError: The actions do not have the shape of this space.
+        """
+        if self.is_continuous:
+            return self.flatten(actions, where="actions")
+        array = np.asarray(actions)
+        size = math.prod(self.action_shape)
+        if array.size != len(array) * size:
+            expected = "one number" if self.kind == "discrete" else f"{size} numbers"
+            raise RLTransformerError(
+                f"has shape {array.shape}, and an action of this space is {expected}",
+                where="actions",
+                fix=f"record {expected} per step",
+            )
+        with np.errstate(invalid="ignore"):
+            return array.reshape(len(array), *self.action_shape).astype(np.int64) - self._starts
+
+    def decode_actions(self, stored: np.ndarray) -> np.ndarray:
+        """Turn stored actions (T, *action_shape) back into the space's own values (T, *shape)."""
+        if self.kind == "box":
+            return stored.reshape(len(stored), *self.shape)
+        values = stored + self._starts
+        return values.reshape(len(stored), *self.shape) if self.kind == "multi_discrete" else values
+
+    def outside(self, actions: np.ndarray, *, slack: float = 0.0) -> np.ndarray:
+        """Return True where recorded actions (T, ...) lie outside this space.
+
+        Args:
+            actions: As recorded; any numeric dtype.
+            slack: Tolerance for a box, as a share of the width of its bounds.
+        """
+        with np.errstate(invalid="ignore"):
+            if self.is_continuous:
+                low, high = self.bounds
+                margin = np.where(np.isfinite(high - low), (high - low) * slack, 0)
+                return (actions < low - margin) | (actions > high + margin)
+            values = np.asarray(actions).reshape(len(actions), *self.action_shape)
+            sizes = self.n if self.kind == "discrete" else np.asarray(self.nvec)
+            return (values < self._starts) | (values >= self._starts + sizes) | (values != np.floor(values))
+
+    @property
+    def _starts(self) -> Any:
+        return self.start if self.kind == "discrete" else np.asarray(self.starts, np.int64)
+
+    def _indices(self, array: np.ndarray, *, where: object) -> np.ndarray:
+        """Return discrete observations as indices from 0: (T,), or (T, P) for P parts."""
+        size = math.prod(self.action_shape)
+        if array.size != len(array) * size or array.dtype.kind not in "iufb":
+            expected = "one number" if self.kind == "discrete" else f"{size} numbers"
+            raise RLTransformerError(
+                f"has shape {array.shape[1:]} of {array.dtype}, and a value of this space is {expected}",
+                where=where,
+                fix=f"pass {expected} per observation",
+            )
+        bad = self.outside(array)
+        if bad.any():
+            found = array.reshape(bad.shape)[bad][0]
+            allowed = f"the {self.n} values from {self.start}" if self.kind == "discrete" else f"{self.nvec} values"
+            raise RLTransformerError(
+                f"{found} is not one of {allowed}", where=where, fix="pass values of the declared space"
+            )
+        return array.reshape(len(array), *self.action_shape).astype(np.int64) - self._starts
+
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; infinite bounds become the words inf and -inf."""
+        """Return JSON-ready values; infinite bounds become the strings inf and -inf."""
         if self.kind == "box":
             return {
                 "kind": "box",
@@ -155,6 +234,9 @@ class Space:
             }
         if self.kind == "discrete":
             return {"kind": "discrete", "n": self.n, "start": self.start}
+        if self.kind == "multi_discrete":
+            parts = {"nvec": list(self.nvec), "starts": list(self.starts)}
+            return {"kind": "multi_discrete", "shape": list(self.shape), **parts}
         if self.kind == "multi_binary":
             return {"kind": "multi_binary", "shape": list(self.shape)}
         return {"kind": self.kind, "parts": [[name, part.to_dict()] for name, part in self.parts]}
@@ -175,6 +257,8 @@ class Space:
             shape = tuple(int(size) for size in values["shape"])
             if kind == "multi_binary":
                 return cls(kind, shape)
+            if kind == "multi_discrete":
+                return cls.multi_discrete(values["nvec"], values["starts"], shape)
             low, high = (tuple(float(v) for v in values[side]) for side in ("low", "high"))
             if not {len(low), len(high)} <= {1, math.prod(shape)}:
                 raise ValueError(f"{len(low)} and {len(high)} bounds for {math.prod(shape)} numbers")
@@ -195,6 +279,20 @@ class Space:
         return cls("discrete", n=n, start=start)
 
     @classmethod
+    def multi_discrete(cls, nvec: Any, starts: Any = 0, shape: tuple[int, ...] | None = None) -> Space:
+        """Return several discrete parts, with ``nvec`` values each, counted from ``starts``."""
+        sizes = np.asarray(nvec, np.int64)
+        if not sizes.size or (sizes < 1).any():
+            raise ValueError(f"nvec {sizes.tolist()} is not a list of positive sizes")
+        first = np.broadcast_to(np.asarray(starts, np.int64).reshape(-1), sizes.size)
+        return cls(
+            "multi_discrete",
+            shape=sizes.shape if shape is None else tuple(shape),
+            nvec=tuple(sizes.reshape(-1).tolist()),
+            starts=tuple(first.tolist()),
+        )
+
+    @classmethod
     def from_gymnasium(cls, space: Any, *, where: object) -> Space:
         """Translate a gymnasium space, or refuse it by name."""
         kind = type(space).__name__
@@ -202,6 +300,8 @@ class Space:
             return cls.box(space.shape, space.low, space.high, str(space.dtype))
         if kind == "Discrete":
             return cls.discrete(int(space.n), int(space.start))
+        if kind == "MultiDiscrete":
+            return cls.multi_discrete(space.nvec, getattr(space, "start", 0))
         if kind == "MultiBinary":
             return cls("multi_binary", tuple(space.shape))
         if kind == "Dict":
@@ -217,27 +317,28 @@ class Space:
         raise RLTransformerError(
             f"the space {kind} is not supported",
             where=where,
-            fix="use Box, Discrete, MultiBinary, or Dict and Tuple of these; flatten other spaces with a wrapper before recording",
+            fix="use Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of these; "
+            "flatten other spaces with a wrapper before recording",
         )
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Spaces of a data set, and what else its source says about it (text, never code)."""
+    """Spaces of a data set, and what its source says about it (text, never code)."""
 
     observation_space: Space
     action_space: Space
     source: str = ""
-    """Where the data came from, as a person would name it."""
+    """Where the data came from, in words."""
     env_id: str | None = None
-    """Environment named by the source; shown, never built from here."""
+    """Environment that the source names; shown to the user, never built from here."""
 
     def __post_init__(self) -> None:
-        if self.action_space.kind not in ("box", "discrete") or self.action_space.is_image:
+        if self.action_space.kind not in _ACTION_KINDS or self.action_space.is_image:
             raise RLTransformerError(
                 f"actions of kind {self.action_space.kind} are not supported",
                 where=self.source or "action space",
-                fix="use data with Box or Discrete actions",
+                fix="use data with Box, Discrete or MultiDiscrete actions",
             )
         if self.observation_space.parts and self.observation_space.has_image:
             raise RLTransformerError(
@@ -267,6 +368,15 @@ def _compact(bound: Any) -> tuple[float, ...]:
 
 def _words(bounds: tuple[float, ...]) -> list[float | str]:
     return [b if math.isfinite(b) else str(b) for b in bounds]
+
+
+def _one_hot(indices: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """Return indices (T,) or (T, P) as concatenated one-hot vectors, (T, sum(sizes)) float32."""
+    offsets = np.cumsum((0, *sizes[:-1]))
+    encoded = np.zeros((len(indices), sum(sizes)), np.float32)
+    columns = indices.reshape(len(indices), -1) + offsets
+    np.put_along_axis(encoded, columns, 1.0, axis=1)
+    return encoded
 
 
 def _part(values: Any, name: str, where: object) -> Any:

@@ -1,4 +1,4 @@
-"""The `rlt:` store: one memory-mapped array a column, written once, opened at once."""
+"""The `rlt:` store: one memory-mapped array per column, written once and opened without reading it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ import numpy as np
 from numpy.lib import format as npy
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.files import below, check_format, to_json, verify_folder, write_folder, write_text
-from rl_transformer.trajectories.checks import Checker, Finding, refuse_poison
+from rl_transformer.runtime.files import (
+    below,
+    check_format,
+    read_json,
+    to_json,
+    verify_folder,
+    write_folder,
+    write_text,
+)
+from rl_transformer.runtime.plugins import refuse_named_plugins
+from rl_transformer.trajectories.checks import Checker, Finding, raise_on_errors
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary, assemble
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.spaces import DataSpec
@@ -59,7 +68,7 @@ def write_store(
 ) -> TrajectoryDataset:
     """Write trajectories as they come, in memory that holds one of them, and open the result.
 
-    Returns-to-go, statistics, findings and hashes are computed here, once. Data that would poison
+    Returns-to-go, statistics, findings and hashes are computed here, once. Data that would corrupt
     training is refused and nothing is written.
     """
     folder = folder.resolve()
@@ -81,8 +90,8 @@ def write_store(
         for array in arrays.values():
             array.close()
         for note in notes:
-            checker.note(note.level, note.kind, note.field, note.problem, note.fix, count=note.count)
-        refuse_poison(checker.findings, spec.source or folder)
+            checker.add_finding(note.level, note.kind, note.field, note.problem, note.fix, count=note.count)
+        raise_on_errors(checker.findings, spec.source or folder)
         if not arrays:
             raise RLTransformerError("holds no episode", where=spec.source or folder, fix="give at least one episode")
         _write_summary(temporary, summary)
@@ -108,9 +117,7 @@ def _write_summary(folder: Path, summary: Summary) -> None:
 
 
 def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
-    """Map a store's columns; reads the manifest and file sizes, and every byte with ``verify``."""
-    from rl_transformer.files import read_json
-
+    """Map a store's columns; checks the manifest and the file sizes, and every byte with ``verify``."""
     again = "write the store again with rlt convert or rlt collect"
     if not folder.is_dir():
         raise RLTransformerError(
@@ -119,6 +126,7 @@ def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
     manifest = verify_folder(folder, required=_REQUIRED, hashes=verify)
     info = read_json(below(folder, "store.json"), fix=again)
     check_format(info, FORMAT_VERSION, where=folder / "store.json")
+    refuse_named_plugins(info, where=folder / "store.json")
     spec = DataSpec.from_dict(info, where=folder / "store.json")
     names = [name.removesuffix(".npy") for name in manifest["files"] if name.endswith(".npy")]
     arrays = {name: _map(below(folder, f"{name}.npy"), again) for name in names}
@@ -133,7 +141,7 @@ def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
             statistics=ObservationStatistics(arrays["observation_mean"], arrays["observation_std"])
             if "observation_mean" in arrays
             else None,
-            findings=[Finding(**finding) for finding in info["findings"]],
+            findings=[Finding.from_dict(finding) for finding in info["findings"]],
             fingerprint=str(info["fingerprint"]),
         )
         consistent = _is_consistent(spec, steps, summary)
@@ -154,8 +162,7 @@ def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summar
         or (np.diff(offsets) < 1).any()
     ):
         return False
-    action_shape = () if spec.action_space.kind == "discrete" else (spec.action_space.flat_dim,)
-    rows = {"observations": shape, "actions": action_shape, "rewards": (), "returns_to_go": ()}
+    rows = {"observations": shape, "actions": spec.action_space.action_shape, "rewards": (), "returns_to_go": ()}
     per_episode = (summary.terminated, summary.truncated, summary.episode_returns)
     return (
         all(len(column) == offsets[-1] for column in steps.values())

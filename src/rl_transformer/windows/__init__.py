@@ -1,1 +1,1 @@
-"""Fixed-length model inputs cut from trajectories."""
+"""Fixed-length model inputs cut from trajectories: which windows, and their tensors."""

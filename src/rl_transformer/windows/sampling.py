@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.random_streams import Stream, generator
 
-_SITE = 0x5A  # keeps these draws apart from every other draw of the same (seed, step)
 STARTS = ("any", "first")
 NUM_RETURN_BINS = 10
 
@@ -21,6 +21,12 @@ class WindowIndex:
     """(B,) first row of each window."""
     trajectories: np.ndarray
     """(B,) the episode it lies in."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, items: slice) -> WindowIndex:
+        return WindowIndex(self.rows[items], self.trajectories[items])
 
 
 class WindowSampler:
@@ -57,7 +63,9 @@ class WindowSampler:
                 where="sampling",
                 fix=f"use start {' or '.join(STARTS)}, and a return_balance between 0 and 1",
             )
-        self.seed, self.start, self.return_balance = seed, start, return_balance
+        self.seed = seed
+        self.start = start
+        self.return_balance = return_balance
         self._offsets = offsets
         bins = np.zeros(len(trajectories), dtype=np.int64)
         if return_balance and episode_returns is not None:
@@ -71,8 +79,8 @@ class WindowSampler:
         self._bin_begins = self._begins[edges]
         self._bin_ends = np.append(self._begins[edges[1:]], self._ends[-1])
 
-    def over_timesteps(self) -> WindowSampler:
-        """Return the same sampler without balance: uniform over timesteps."""
+    def without_balance(self) -> WindowSampler:
+        """Return the same sampler without ``return_balance``: uniform over timesteps."""
         return WindowSampler(self._offsets, np.sort(self.trajectories), seed=self.seed, start=self.start)
 
     @property
@@ -82,13 +90,12 @@ class WindowSampler:
 
     def draw(self, step: int, batch_size: int) -> WindowIndex:
         """Return the windows of update ``step``."""
-        random = np.random.default_rng([self.seed, step, _SITE])
+        random = generator(Stream.WINDOWS, self.seed, step)
         balanced = round(self.return_balance * batch_size)
         steps = random.integers(0, self.num_steps, batch_size)
         if balanced:
             chosen = random.integers(0, len(self._bin_begins), balanced)
-            begins, ends = self._bin_begins[chosen], self._bin_ends[chosen]
-            steps[:balanced] = random.integers(begins, ends)
+            steps[:balanced] = random.integers(self._bin_begins[chosen], self._bin_ends[chosen])
         return self.locate(steps)
 
     def locate(self, steps: np.ndarray) -> WindowIndex:
@@ -103,33 +110,8 @@ class WindowSampler:
 
 def _bins(returns: np.ndarray) -> np.ndarray:
     """Return the bin of each return, in equal widths from the smallest to the largest."""
-    low, high = returns.min(), returns.max()
+    low = returns.min()
+    high = returns.max()
     if low == high:
         return np.zeros(len(returns), dtype=np.int64)
     return np.minimum((returns - low) / (high - low) * NUM_RETURN_BINS, NUM_RETURN_BINS - 1).astype(np.int64)
-
-
-def top_trajectories(episode_returns: np.ndarray, lengths: np.ndarray, fraction: float) -> np.ndarray:
-    """Return the best episodes that hold at most ``fraction`` of all *timesteps*, at least one.
-
-    This is the %BC filter of the paper's code (kzl `experiment.py`, with ``<=``).
-    """
-    order = np.argsort(-episode_returns, kind="stable")
-    steps = np.cumsum(lengths[order])
-    kept = max(1, int(np.searchsorted(steps, fraction * steps[-1] * (1 + 1e-12), side="right")))
-    return np.sort(order[:kept])
-
-
-def split_trajectories(num_trajectories: int, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split episodes into those to train on and a share to hold out, by a draw that is fixed by the seed."""
-    if not fraction:
-        return np.arange(num_trajectories), np.arange(0)
-    held_out = max(1, round(fraction * num_trajectories))
-    if not 0 < fraction < 1 or held_out >= num_trajectories:
-        raise RLTransformerError(
-            f"holding out {fraction} of {num_trajectories} episodes leaves none to train on",
-            where="dataset.validation_fraction",
-            fix="choose a smaller fraction, or 0",
-        )
-    order = np.random.default_rng([seed, 0, _SITE + 1]).permutation(num_trajectories)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])

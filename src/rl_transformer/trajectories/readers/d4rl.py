@@ -1,29 +1,55 @@
-"""D4RL's HDF5 files, read as files: no d4rl, no simulator."""
+"""D4RL's HDF5 files, read without the d4rl package and without a simulator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
-import h5py
 import numpy as np
 
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.trajectories.checks import Finding
-from rl_transformer.trajectories.readers.hdf5 import open_hdf5
+from rl_transformer.trajectories.readers.interface import ReaderOption, Source
 from rl_transformer.trajectories.spaces import DataSpec, Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
 _REQUIRED = ("observations", "actions", "rewards", "terminals", "timeouts")
 
 
-def read_d4rl(path: Path, *, keep_unfinished: bool = False) -> tuple[DataSpec, Iterator[Trajectory], list[Finding]]:
-    """Return the spaces, the trajectories in recorded order, and notes on what was left out.
+class D4RLReader:
+    """Reads a D4RL file in its recorded order.
 
     D4RL's ``terminals`` become ``terminated``, its ``timeouts`` become ``truncated``. Rows after
     the last flag belong to an episode that the recording cut short; the paper's code drops them, so
     they are dropped here, counted and reported, unless ``keep_unfinished``.
     """
+
+    usage: ClassVar[str] = "d4rl:FILE.hdf5"
+    options: ClassVar[Mapping[str, ReaderOption]] = {
+        "keep_unfinished": ReaderOption(False, "Keep the last episode of a file if it has no end.", bool)
+    }
+
+    def open(self, path: str, *, keep_unfinished: bool = False) -> Source:
+        """Read the file ``path`` whole and cut it into episodes."""
+        require("h5py", extra=None, purpose="reading a d4rl: URI")
+        file = Path(path)
+        rows = _read_arrays(file)
+        _check_arrays(rows, file)
+        terminated = rows["terminals"].astype(bool).reshape(-1)
+        truncated = rows["timeouts"].astype(bool).reshape(-1)
+        ends, notes = _episode_ends(terminated | truncated, file, keep_unfinished=keep_unfinished)
+        observation_space = Space.box(rows["observations"].shape[1:])
+        action_space = Space.box(rows["actions"].shape[1:], -1, 1)
+        spec = DataSpec(observation_space, action_space, file.name)
+        return Source(spec, _episodes(rows, terminated, truncated, ends), notes)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    import h5py
+
+    from rl_transformer.trajectories.readers.hdf5 import open_hdf5
+
     with open_hdf5(path) as file:
         arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
         missing = [name for name in _REQUIRED if name not in arrays]
@@ -36,7 +62,10 @@ def read_d4rl(path: Path, *, keep_unfinished: bool = False) -> tuple[DataSpec, I
         scalars = [name for name in _REQUIRED if not arrays[name].shape]
         if scalars:
             raise RLTransformerError(f"{', '.join(scalars)} is one number", where=path, fix="download the file again")
-        rows = {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
+        return {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
+
+
+def _check_arrays(rows: dict[str, np.ndarray], path: Path) -> None:
     lengths = {name: len(values) for name, values in rows.items()}
     if len(set(lengths.values())) > 1:
         raise RLTransformerError(f"arrays have unequal lengths: {lengths}", where=path, fix="download the file again")
@@ -48,33 +77,31 @@ def read_d4rl(path: Path, *, keep_unfinished: bool = False) -> tuple[DataSpec, I
             fix="use TrajectoryDataset.from_episodes, which takes an action space",
         )
     for name in ("rewards", "terminals", "timeouts"):
-        flags = rows[name]
-        if (
-            flags.size != len(flags)
-            or flags.dtype.kind not in "biuf"
-            or (name != "rewards" and not np.isin(flags, (0, 1)).all())
-        ):
-            problem = f"{name} is {flags.dtype} {flags.shape}" + ("" if name == "rewards" else ", and not only 0 and 1")
+        column = rows[name]
+        is_flag = name != "rewards"
+        is_numeric = column.size == len(column) and column.dtype.kind in "biuf"
+        if not is_numeric or (is_flag and not np.isin(column, (0, 1)).all()):
+            problem = f"{name} is {column.dtype} {column.shape}" + (", and not only 0 and 1" if is_flag else "")
             raise RLTransformerError(problem, where=path, fix="download the file again")
-    terminated, truncated = rows["terminals"].astype(bool).reshape(-1), rows["timeouts"].astype(bool).reshape(-1)
-    ends = np.flatnonzero(terminated | truncated) + 1
-    tail = lengths["rewards"] - (int(ends[-1]) if ends.size else 0)
+
+
+def _episode_ends(is_end: np.ndarray, path: Path, *, keep_unfinished: bool) -> tuple[np.ndarray, list[Finding]]:
+    """Return the row after each episode's last one, and a note on steps that were left out."""
+    ends = np.flatnonzero(is_end) + 1
+    tail = len(is_end) - (int(ends[-1]) if ends.size else 0)
     if not ends.size:
         raise RLTransformerError(
             f"no episode of the {tail} steps ends: terminals and timeouts are never set",
             where=path,
             fix="use a file with episode ends, or cut it yourself and use TrajectoryDataset.from_episodes",
         )
-    notes = []
     if tail and keep_unfinished:
-        ends = np.append(ends, lengths["rewards"])
-    elif tail:
-        problem = f"the last {tail} steps belong to an episode without an end and were left out, as published"
-        notes.append(
-            Finding("info", "unfinished tail", "rewards", problem, "set dataset.keep_unfinished to keep them", 1)
-        )
-    spec = DataSpec(Space.box(rows["observations"].shape[1:]), Space.box(rows["actions"].shape[1:], -1, 1), path.name)
-    return spec, _episodes(rows, terminated, truncated, ends), notes
+        return np.append(ends, len(is_end)), []
+    if not tail:
+        return ends, []
+    problem = f"the last {tail} steps belong to an episode without an end and were left out, as published"
+    fix = "append ?keep_unfinished=true to the URI to keep them"
+    return ends, [Finding("info", "unfinished tail", "rewards", problem, fix, 1)]
 
 
 def _episodes(

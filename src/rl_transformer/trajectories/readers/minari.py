@@ -1,58 +1,79 @@
-"""Minari data sets that are already on this machine."""
+"""Minari data sets that are on this machine already."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rl_transformer.errors import RLTransformerError
-from rl_transformer.files import read_json
-from rl_transformer.trajectories.readers.hdf5 import open_hdf5
+from rl_transformer.errors import RLTransformerError, require
+from rl_transformer.runtime.files import read_json
+from rl_transformer.trajectories.readers.interface import ReaderOption, Source
 from rl_transformer.trajectories.spaces import DataSpec, Space
 from rl_transformer.trajectories.trajectory import Trajectory, flag_at_end, split_final
 
 _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*-v\d+")
 
 
-def read_minari(dataset_id: str) -> tuple[DataSpec, Iterator[Trajectory], list]:
-    """Return the spaces and the trajectories of a local Minari data set, HDF5 or Arrow.
+class MinariReader:
+    """Reads a local Minari data set, HDF5 or Arrow.
 
-    The environment that the data set names is shown as text and never built. Its T + 1 observations
-    are cut in every episode: T that were acted on, and the final one.
-
-    Raises:
-        RLTransformerError: A malformed id, a data set that is not here, or spaces that are missing
-            or not supported.
+    The environment that the data set names is shown as text and never built. Every episode holds T + 1
+    observations: T that were acted on, and the final one.
     """
-    folder = _folder(dataset_id)
-    metadata_file = folder / "data" / "metadata.json"
-    metadata = read_json(metadata_file, fix=f"download it: minari download {dataset_id}, or set MINARI_DATASETS_PATH")
+
+    usage: ClassVar[str] = "minari:NAMESPACE/NAME-v0"
+    options: ClassVar[Mapping[str, ReaderOption]] = {}
+
+    def open(self, path: str) -> Source:
+        """Open the data set with the id ``path``.
+
+        Raises:
+            RLTransformerError: A malformed id, a data set that is not here, or spaces that are missing
+                or not supported.
+        """
+        require("minari", extra=None, purpose="reading a minari: URI")
+        folder = _folder(path)
+        metadata = _read_metadata(folder / "data" / "metadata.json", path)
+        dataset, observation, action = _open(folder, path)
+        spec = DataSpec(observation, action, f"minari:{path}", _env_id(metadata))
+        return Source(spec, _episodes(dataset, folder))
+
+
+def _read_metadata(file: Path, dataset_id: str) -> dict[str, Any]:
+    """Read metadata.json and require both spaces: Minari itself would build the environment to find them."""
+    metadata = read_json(file, fix=f"download it: minari download {dataset_id}, or set MINARI_DATASETS_PATH")
     missing = [name for name in ("observation_space", "action_space") if not metadata.get(name)]
     if missing:
         raise RLTransformerError(
             f"the metadata has no {' and no '.join(missing)}",
-            where=metadata_file,
+            where=file,
             fix="write the data set again with both spaces, or use TrajectoryDataset.from_episodes",
         )
-    for path in sorted((folder / "data").glob("*.hdf5")):
-        open_hdf5(path).close()
+    return metadata
+
+
+def _open(folder: Path, dataset_id: str) -> tuple[Any, Space, Space]:
     from minari import MinariDataset
 
+    from rl_transformer.trajectories.readers.hdf5 import open_hdf5
+
+    for file in sorted((folder / "data").glob("*.hdf5")):
+        open_hdf5(file).close()  # refuses links out of the file before Minari follows them
     try:
         dataset = MinariDataset(folder / "data")
-        spaces = dataset.observation_space, dataset.action_space
+        spaces = (dataset.observation_space, dataset.action_space)
     except Exception as error:
         raise RLTransformerError(
             f"Minari cannot open it: {error}", where=folder, fix=f"download it again: minari download {dataset_id}"
         ) from error
     observation, action = (Space.from_gymnasium(space, where=f"minari:{dataset_id}") for space in spaces)
-    spec = DataSpec(observation, action, f"minari:{dataset_id}", _env_id(metadata))
-    return spec, _episodes(dataset, folder), []
+    return dataset, observation, action
 
 
 def _folder(dataset_id: str) -> Path:
@@ -81,9 +102,7 @@ def _folder(dataset_id: str) -> Path:
     return folder
 
 
-def _env_id(metadata: dict) -> str | None:
-    import json
-
+def _env_id(metadata: dict[str, Any]) -> str | None:
     try:
         return str(json.loads(metadata["env_spec"])["id"])
     except (KeyError, TypeError, ValueError):

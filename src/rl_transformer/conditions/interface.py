@@ -1,0 +1,128 @@
+"""What a condition is, and the registry of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from rl_transformer.config import RunConfig
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+
+
+class Condition(Protocol):
+    """A quantity that the policy reads at every timestep, and that the caller sets at the start of an episode.
+
+    One object serves training, sessions, evaluation and the policy folder, so that the quantity cannot
+    mean one thing in the data and another while acting.
+
+    Shapes: N steps of data, E episodes, S sessions, W the width of the condition.
+    """
+
+    name: ClassVar[str]
+    """Name in ``model.conditions``, in sessions and in reports."""
+    outcome: ClassVar[str]
+    """What it changes by after an action: an argument of ``session.observe``, such as reward or cost."""
+    width: int
+    """W: numbers per timestep."""
+    scale: float
+    """The model reads values divided by this; everything else uses the unscaled ones."""
+
+    @classmethod
+    def from_data(cls, dataset: TrajectoryDataset, config: RunConfig) -> Self:
+        """Make the condition for a run: what the options leave open follows from the data."""
+        ...
+
+    def column(self, dataset: TrajectoryDataset) -> np.ndarray:
+        """Return the value at every step of the data, not scaled: (N,) or (N, W) float32."""
+        ...
+
+    def initial(self, target: float | Sequence[float]) -> np.ndarray:
+        """Return the value at an episode's first step, for a target of the caller: (W,) float64."""
+        ...
+
+    def after(self, value: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+        """Return the value after an action: (S, W) and the outcome (S,) -> (S, W) float64.
+
+        Contract: starting from `column` at an episode's first step and fed the logged outcomes, it gives
+        `column` at every later step.
+        """
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, with ``name``."""
+        ...
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` returned."""
+        ...
+
+
+CONDITIONS: Registry[type[Condition]] = Registry(
+    "condition", required=("name", "outcome", "from_data", "column", "initial", "after", "to_dict", "from_dict")
+)
+"""All conditions by name."""
+
+
+def conditions_from_data(dataset: TrajectoryDataset, config: RunConfig) -> tuple[Condition, ...]:
+    """Return the conditions of ``model.conditions`` for a data set, in that order.
+
+    Raises:
+        RLTransformerError: An unknown name, or data without the column that a condition needs.
+    """
+    found = []
+    for name in config.model.conditions:
+        kind = CONDITIONS.get(name, where="model.conditions")
+        found.append(call_plugin(CONDITIONS, name, "from_data()", lambda kind=kind: kind.from_data(dataset, config)))
+    return tuple(found)  # pyright: ignore[reportReturnType]
+
+
+def conditions_from_dicts(dicts: Sequence[Mapping[str, Any]], *, where: object) -> tuple[Condition, ...]:
+    """Read conditions from a policy folder.
+
+    Raises:
+        RLTransformerError: A condition that is not registered: a policy never says where its code is.
+    """
+    return tuple(CONDITIONS.get(str(values.get("name")), where=where).from_dict(values) for values in dicts)
+
+
+def checked_column(condition: Condition, dataset: TrajectoryDataset) -> np.ndarray:
+    """Return a condition's column as (N, W) float32 after checking its shape, and a plugin's values."""
+    name = condition.name
+    column = call_plugin(CONDITIONS, name, "column()", lambda: condition.column(dataset))
+    assert isinstance(column, np.ndarray)
+    expected = (dataset.num_steps, condition.width)
+    if column.shape != expected and not (condition.width == 1 and column.shape == expected[:1]):
+        raise broken_contract(CONDITIONS, name, f"column() has shape {column.shape}, not {expected}")
+    # Built-in conditions are sums of columns that were checked when the data was read.
+    if CONDITIONS.is_from_plugin(name) and not np.isfinite(column).all():
+        raise broken_contract(CONDITIONS, name, "column() holds NaN or infinite values")
+    return column.astype(np.float32, copy=False).reshape(expected)
+
+
+def power_of_ten_scale(values: np.ndarray) -> float:
+    """Return the power of ten at or below the largest absolute value; 1 if all are zero."""
+    largest = float(np.abs(values).max())
+    return 10.0 ** math.floor(math.log10(largest)) if largest > 0 else 1.0
+
+
+def sum_to_go(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return at every step the sum over the rest of its episode, the step included: (N,) -> (N,) float64.
+
+    One reversed cumulative sum over all the data, minus what follows each episode's end.
+    """
+    backwards = np.cumsum(values[::-1])[::-1]
+    after_episode = np.append(backwards, 0.0)[offsets[1:]]
+    return backwards - np.repeat(after_episode, np.diff(offsets))
+
+
+def finite_target(name: str, target: Any) -> np.ndarray:
+    """Return a target of width 1 as an array, or refuse one that is not a finite float32 number."""
+    if isinstance(target, str | bool) or not abs(target) <= float(np.finfo(np.float32).max):
+        raise RLTransformerError(f"{target} is not a finite number", where=name, fix="pass a finite target")
+    return np.array([float(target)])

@@ -1,0 +1,87 @@
+"""Return-to-go: the sum of the rewards that are still to come (Chen et al. 2021, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from rl_transformer.conditions.interface import finite_target, power_of_ten_scale, sum_to_go
+from rl_transformer.config import RunConfig
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+
+UPDATES = ("subtract", "keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReturnToGo:
+    """One definition of return for training, evaluation, sessions and export."""
+
+    name: ClassVar[str] = "return_to_go"
+    outcome: ClassVar[str] = "reward"
+    width: ClassVar[int] = 1
+
+    unit: str = "episode"
+    """episode: undiscounted, to the end of the episode."""
+    scale: float = 1.0
+    """Returns are divided by this before the model reads them."""
+    update: str = "subtract"
+    """subtract: falls by each reward; keep: the whole episode's return at every step (delayed reward)."""
+    reward_clip: float | None = None
+    """Clip every reward to [-reward_clip, reward_clip] first, in the data and while acting."""
+
+    def __post_init__(self) -> None:
+        clip = self.reward_clip
+        if self.unit != "episode" or self.update not in UPDATES or not self.scale > 0 or not (clip is None or clip > 0):
+            raise RLTransformerError(
+                f"unit {self.unit!r}, update {self.update!r}, scale {self.scale}, clip {clip} do not define a return",
+                where="return_to_go",
+                fix=f"use unit episode, update {' or '.join(UPDATES)}, a positive scale and clip",
+            )
+
+    @classmethod
+    def from_data(cls, dataset: TrajectoryDataset, config: RunConfig) -> Self:
+        """Take the definition from ``returns.*``; without a scale, use a power of ten from the data."""
+        options = config.returns
+        unscaled = cls(update=options.update, reward_clip=options.reward_clip)
+        scale = power_of_ten_scale(unscaled.totals(dataset)) if options.scale is None else options.scale
+        return replace(unscaled, scale=scale)
+
+    def clip_rewards(self, rewards: np.ndarray | float) -> np.ndarray:
+        """Return rewards as this return counts them: clipped if ``reward_clip`` is set."""
+        values = np.asarray(rewards, np.float64)
+        return values if self.reward_clip is None else np.clip(values, -self.reward_clip, self.reward_clip)
+
+    def column(self, dataset: TrajectoryDataset) -> np.ndarray:
+        """Return the return-to-go at every step of the data, not scaled: (N,) float32."""
+        if self.reward_clip is None and self.update == "subtract":
+            return dataset.returns_to_go
+        if self.update == "keep":
+            return np.repeat(self.totals(dataset), dataset.lengths).astype(np.float32)
+        return sum_to_go(self.clip_rewards(dataset.rewards), dataset.offsets).astype(np.float32)
+
+    def totals(self, dataset: TrajectoryDataset) -> np.ndarray:
+        """Return each episode's return: (E,) float64."""
+        if self.reward_clip is None:
+            return dataset.episode_returns
+        return np.add.reduceat(self.clip_rewards(dataset.rewards), dataset.offsets[:-1])
+
+    def initial(self, target: Any) -> np.ndarray:
+        """Return the target return as the first return-to-go: (1,) float64."""
+        return finite_target("target_return", target)
+
+    def after(self, value: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+        """Return the return-to-go after rewards (S,): (S, 1) -> (S, 1)."""
+        return value - self.clip_rewards(outcome)[:, None] if self.update == "subtract" else value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {"name": self.name, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` returned."""
+        return cls(**{key: value for key, value in values.items() if key != "name"})

@@ -1,0 +1,215 @@
+"""Options: each is one dataclass field that carries its type, default, bounds and line of help."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from rl_transformer.errors import RLTransformerError
+
+Problem = tuple[str, str, str]
+"""An option (section.name), what is wrong with its value, and how to fix it."""
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    not_empty: bool = False,
+    common: bool = False,
+) -> Any:
+    """Declare an option of a section.
+
+    Args:
+        default: Its default; lists and dicts are copied for every configuration.
+        text: One line of help.
+        above: The value must be larger than this.
+        at_least: The value must be this or larger.
+        below: The value must be smaller than this.
+        at_most: The value must be this or smaller.
+        not_empty: Text and lists must not be empty; None is allowed.
+        common: Shown by ``--help``; the others only by ``--help-all``.
+    """
+    bounds = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
+    metadata = {"help": text, "bounds": bounds, "not_empty": not_empty, "common": common}
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Section:
+    """Base of the sections: a misspelled attribute is an error instead of an option without effect."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        names = [f.name for f in fields(self)]  # pyright: ignore[reportArgumentType]  every section is a dataclass
+        if name not in names:
+            raise unknown_option(name, names, where=type(self).__name__)
+        super().__setattr__(name, value)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield contradictions between the options of this section, by their names within the section."""
+        yield from ()
+
+
+@dataclass(kw_only=True)
+class ConfigBase(Section):
+    """A configuration made of sections, each a dataclass of plain values."""
+
+    output: str = option("", "Folder to write.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            name: {key: _to_json(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> Self:
+        """Read what `to_dict` returned.
+
+        Raises:
+            RLTransformerError: An option that does not exist; similar names are suggested.
+        """
+        config = cls()
+        for name, value in values.items():
+            _assign(config, name, value, where)
+        for section in config.sections().values():
+            _lists_to_tuples(section)
+        return config
+
+    def sections(self) -> dict[str, Section]:
+        """Return the sections by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "output"}
+
+    def options(self) -> Iterator[tuple[str, Section, Field[Any]]]:
+        """Yield (name, section object, dataclass field) of every option; the name is section.field."""
+        for section_name, section in self.sections().items():
+            for item in fields(section):  # pyright: ignore[reportArgumentType]
+                yield f"{section_name}.{item.name}", section, item
+
+    def get(self, name: str) -> Any:
+        """Return the value of the option ``section.field``."""
+        section, _, key = name.partition(".")
+        return getattr(getattr(self, section), key)
+
+    def set(self, name: str, value: Any) -> None:
+        """Set the option ``section.field``."""
+        section, _, key = name.partition(".")
+        if section not in self.sections():
+            raise unknown_option(name, [known for known, _, _ in self.options()], where=type(self).__name__)
+        setattr(getattr(self, section), key, value)
+
+    def check_values(self) -> None:
+        """Refuse values of the wrong type or out of bounds, and contradictions inside one section."""
+        for name, section, item in self.options():
+            _check_type(name, getattr(section, item.name), get_type_hints(type(section))[item.name])
+            for problem, fix in _out_of_bounds(getattr(section, item.name), item):
+                raise RLTransformerError(problem, where=name, fix=fix)
+        for section_name, section in self.sections().items():
+            for name, problem, fix in section.problems():
+                raise RLTransformerError(problem, where=f"{section_name}.{name}", fix=fix)
+
+
+def unknown_option(name: str, known: list[str], *, where: object) -> RLTransformerError:
+    """Return the error for an option that does not exist, with similar names."""
+    close = difflib.get_close_matches(name, known, n=2)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return RLTransformerError(
+        f"there is no option {name!r}", where=where, fix=f"{hint}rlt options lists all options; remove or correct it"
+    )
+
+
+def _to_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _assign(config: Any, name: str, value: Any, where: object) -> None:
+    names = [f.name for f in fields(config)]
+    if name not in names:
+        raise unknown_option(name, names, where=where)
+    section = getattr(config, name)
+    if not is_dataclass(section):
+        setattr(config, name, value)
+        return
+    if not isinstance(value, Mapping):
+        problem = f"{name} is {value!r:.100}, not a section of options"
+        raise RLTransformerError(problem, where=where, fix=f"write it as a mapping, for example {name}: {{option: value}}")
+    for key, inner in value.items():
+        _assign(section, key, inner, where)
+
+
+def _lists_to_tuples(section: Any) -> None:
+    """Turn lists back into tuples where the option is a tuple: JSON and YAML have no tuples."""
+    for name, hint in get_type_hints(type(section)).items():
+        if get_origin(hint) is tuple and isinstance(getattr(section, name), list):
+            setattr(section, name, tuple(getattr(section, name)))
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    if not fits_type(value, hint):
+        raise RLTransformerError(
+            f"{value!r:.200} is not of type {type_text(hint)}", where=name, fix="give a value of that type"
+        )
+
+
+def type_text(hint: Any) -> str:
+    """Return a type as a person would write it."""
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(type_text(part) for part in get_args(hint))
+    return "null" if hint is type(None) else str(hint).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
+
+
+def fits_type(value: Any, hint: Any) -> bool:
+    """Return True if ``value`` may be the value of an option of type ``hint``."""
+    origin = get_origin(hint)
+    inner = get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, UnionType):
+        return any(fits_type(value, part) for part in inner)
+    if origin is list:
+        return isinstance(value, list) and all(fits_type(item, inner[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits_type(key, inner[0]) and fits_type(item, inner[1]) for key, item in value.items()
+        )
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits_type, value, inner))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is hint
+
+
+def bounds_text(item: Field[Any]) -> str:
+    """Return an option's bounds in words, for example "above 0"; empty if there are none."""
+    bounds = item.metadata["bounds"]
+    return " and ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in bounds.items() if value is not None)
+
+
+def _out_of_bounds(value: Any, item: Field[Any]) -> Iterator[tuple[str, str]]:
+    if item.metadata["not_empty"] and value in ("", []):
+        yield "is empty", "give a value, or leave the option out"
+    bounds = item.metadata["bounds"]
+    numbers = value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+        if number is None or isinstance(number, str | bool | list | dict):
+            continue
+        inside = (
+            (bounds["above"] is None or number > bounds["above"])
+            and (bounds["at_least"] is None or number >= bounds["at_least"])
+            and (bounds["below"] is None or number < bounds["below"])
+            and (bounds["at_most"] is None or number <= bounds["at_most"])
+        )
+        if not inside:
+            yield f"{number} is out of bounds", f"give a value {bounds_text(item)}"

@@ -1,0 +1,76 @@
+"""Reading configurations of earlier versions: one function per format, each from the format before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+# Options of run format 1 that have another name now.
+RENAMED_OPTIONS = {"training.average_decay": "training.ema_decay", "model.time": "model.timestep_embedding"}
+# Values of run format 1 that have another name now.
+_RENAMED_VALUES = {
+    "model.attention": {"window": "full", "streaming": "sliding_window"},
+    "policy.target": {"asked": "given"},
+}
+
+
+def migrate_option(name: str, value: Any) -> tuple[str, Any]:
+    """Return the present name and value of an option of run format 1; others are returned unchanged."""
+    name = RENAMED_OPTIONS.get(name, name)
+    if isinstance(value, str):
+        value = _RENAMED_VALUES.get(name, {}).get(value, value)
+    return name, value
+
+
+def migrate_run_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json of run format 1 in the present spelling; a present one is returned unchanged."""
+    migrated: dict[str, Any] = {}
+    for section, options in values.items():
+        if not isinstance(options, Mapping):
+            migrated[section] = options
+            continue
+        migrated[section] = {}
+        for key, value in options.items():
+            name, present = migrate_option(f"{section}.{key}", value)
+            migrated[section][name.partition(".")[2]] = present
+    return _keep_unfinished_to_uri(migrated)
+
+
+def _keep_unfinished_to_uri(values: dict[str, Any]) -> dict[str, Any]:
+    """Move dataset.keep_unfinished, which only the D4RL reader ever used, into the URI."""
+    dataset = values.get("dataset")
+    if isinstance(dataset, dict) and dataset.pop("keep_unfinished", False) is True:
+        dataset["uri"] = f"{dataset.get('uri', '')}?keep_unfinished=true"
+    return values
+
+
+def migrate_policy(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy.json of format 1 or 2 in format 3.
+
+    Format 3 holds a list of conditions; formats 1 and 2 hold one return rule. Format 1 has no return model.
+    """
+    migrated = copy.deepcopy(dict(values))
+    model = dict(migrated["model"])
+    if "time" in model:
+        model["timestep_embedding"] = model.pop("time")
+    migrated["model"] = model
+    returns = {"name": "return_to_go", **migrated.pop("return_rule")}
+    migrated["returns"] = returns
+    conditioned = migrated["arch"] == "decision_transformer" and list(model["conditions"]) == ["return_to_go"]
+    migrated["conditions"] = [returns] if conditioned else []
+    if migrated.get("target", "asked") == "asked":
+        migrated["target"] = "given"
+    for key, default in {"prior_exponent": 10.0, "prior_floor": 0.001, "return_bins": None}.items():
+        migrated.setdefault(key, default)
+    return_range = migrated.pop("return_range", None)
+    migrated["target_ranges"] = {} if return_range is None else {"return_to_go": return_range}
+    migrated["format_version"] = 3
+    return migrated
+
+
+def migrate_policy_tensor(name: str) -> str:
+    """Return the present name of a tensor of a policy.safetensors of format 1 or 2."""
+    if name.startswith("scaling."):
+        return "normalizer." + name.removeprefix("scaling.")
+    return name.replace("return_model.belief.", "return_model.return_logits.")

@@ -1,0 +1,123 @@
+"""Rules between options of different sections; a rule within one section stands in that section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rl_transformer.config.base import Problem
+
+if TYPE_CHECKING:
+    from rl_transformer.config.run import RunConfig
+
+
+def contradictions(c: RunConfig) -> Iterator[Problem]:
+    """Yield (option, problem, fix) for what cannot work together, the most basic first."""
+    if not c.dataset.uri:
+        yield "dataset.uri", "no data is named", "pass --data URI, for example --data minari:mujoco/hopper/medium-v0"
+    if not c.output:
+        yield "output", "no run folder is named", "pass --output DIR"
+    yield from _conditions(c)
+    yield from _behavior_cloning(c)
+    yield from _language(c)
+    yield from _windows(c)
+    if c.training.entropy_weight and c.model.action_head != "gaussian":
+        problem = f"the {c.model.action_head} head has no entropy bonus"
+        yield "training.entropy_weight", problem, "set model.action_head to gaussian, or leave it 0"
+    if c.policy.action_selection == "sample" and c.model.action_head == "continuous":
+        problem = "the continuous head has no distribution to sample from"
+        yield "policy.action_selection", problem, "use greedy, or model.action_head gaussian"
+    yield from _without_effect(c)
+
+
+def _conditions(c: RunConfig) -> Iterator[Problem]:
+    """Yield targets and labels that this policy has no use for."""
+    conditions = c.model.conditions if c.model.arch == "decision_transformer" else []
+    targets = c.evaluation.target_returns
+    if targets and "return_to_go" not in conditions:
+        yield "evaluation.target_returns", "this policy is not conditioned on a return", "leave the targets out"
+    for name in c.evaluation.targets:
+        if name not in conditions or name == "return_to_go":
+            fix = "use evaluation.target_returns" if name == "return_to_go" else f"choose among {conditions}"
+            yield "evaluation.targets", f"{name} is not a further condition of this policy", fix
+    if c.policy.target == "generated" and (targets or c.policy.suggested_targets):
+        option = "evaluation.target_returns" if targets else "policy.suggested_targets"
+        yield option, "the policy generates its own targets", "leave them out, or set policy.target to given"
+    for option, default in {"returns.label": "realized", "policy.target": "given"}.items():
+        if "return_to_go" not in conditions and c.get(option) != default:
+            yield option, "this policy is not conditioned on a return", f"leave it {default}"
+
+
+def _behavior_cloning(c: RunConfig) -> Iterator[Problem]:
+    """Yield options of the transformer that the MLP of behavior cloning does not have."""
+    if c.model.arch != "behavior_cloning":
+        return
+    for option in (
+        "returns.predict",
+        "training.trunk",
+        "training.trunk_learning_rate",
+        "training.trunk_weight_decay",
+        "model.embedding",
+        "model.attention",
+        "model.blocks",
+        "model.state_encoder",
+        "model.trunk",
+        "model.timestep_embedding",
+        "model.tie_action_head",
+    ):
+        default = type(c)().get(option)
+        if c.get(option) != default:
+            yield option, "the MLP of behavior_cloning has no such part", f"leave it {default}"
+
+
+def _language(c: RunConfig) -> Iterator[Problem]:
+    language = c.language
+    uses_language = language.text_weight or language.alignment_weight
+    if uses_language and (c.training.entropy_weight or c.needs_return_model):
+        option = "training.entropy_weight" if c.training.entropy_weight else "returns"
+        yield option, "cannot be combined with the losses of language.*", "leave it at its default, or language.* out"
+    if language.text_weight and c.training.trunk == "frozen":
+        yield "language.text_weight", "has no effect on a frozen trunk", "leave language.text out, or unfreeze it"
+    if bool(language.text) != bool(language.text_weight):
+        problem = "co-training needs both a text and a weight"
+        yield "language.text", problem, "set language.text and language.text_weight"
+
+
+def _windows(c: RunConfig) -> Iterator[Problem]:
+    context_length = c.windows.context_length
+    if c.model.attention == "sliding_window" and c.needs_return_model:
+        problem = "a return model reads full windows, and sliding-window attention keeps none"
+        yield "model.attention", problem, "use full"
+    if c.model.attention == "full" and c.window_length != context_length:
+        problem = (
+            f"windows of {c.window_length} timesteps would train on more than the {context_length} seen while acting"
+        )
+        yield "windows.window_length", problem, "leave it out, or set model.attention to sliding_window"
+    if c.window_length < context_length:
+        problem = f"windows of {c.window_length} timesteps never fill a context of {context_length}"
+        yield "windows.window_length", problem, "give context_length or more"
+
+
+def _without_effect(c: RunConfig) -> Iterator[Problem]:
+    """Yield options of something that is switched off: what the user set would be ignored."""
+    reasons = {
+        "training.lora_rank": c.training.trunk != "lora" and "training.trunk is not lora",
+        "returns.bins": not c.needs_return_model and "there is no return model",
+        "policy.prior_exponent": c.policy.target == "given" and "policy.target is given",
+        "policy.prior_floor": c.policy.target == "given" and "policy.target is given",
+        "model.trunk_weights": not c.model.trunk and "model.trunk is not set",
+        "model.positions": not c.model.trunk and "model.trunk is not set",
+        "model.blocks": bool(c.model.trunk) and "model.trunk brings its own blocks",
+        "language.alignment_centroids": not c.language.alignment_weight and "language.alignment_weight is 0",
+        "language.alignment_steps": not c.language.alignment_weight and "language.alignment_weight is 0",
+        "language.text_batch_size": not c.language.text and "there is no language.text",
+        "language.text_length": not c.language.text and "there is no language.text",
+        "language.alignment_weight": not c.model.trunk and "model.trunk is not set",
+        "language.text_weight": not c.model.trunk and "model.trunk is not set",
+        "training.trunk_learning_rate": c.training.trunk == "frozen" and "training.trunk is frozen",
+        "training.trunk_weight_decay": c.training.trunk == "frozen" and "training.trunk is frozen",
+    }
+    defaults = type(c)()
+    for option, reason in reasons.items():
+        if reason and c.get(option) != defaults.get(option):
+            yield option, f"has no effect: {reason}", "leave it out, or switch on what it belongs to"

@@ -1,0 +1,166 @@
+"""Live episodes in batches: every target and every episode in one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from rl_transformer.environments.making import check_spaces, make_environment
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.policy import Policy
+from rl_transformer.runtime.workers import run_in_processes
+from rl_transformer.trajectories.nested import stack
+
+MAX_LIVE = 256
+MIN_EPISODES_PER_PROCESS = 16
+"""Starting one more process pays off from this many episodes on."""
+
+
+@dataclass
+class Episode:
+    """One live episode: its target and its result."""
+
+    target_return: float | None
+    seed: int
+    episode_return: float = 0.0
+    episode_length: int = 0
+    outcomes: dict[str, float] = field(default_factory=dict)
+    """Sums of further outcomes, such as cost."""
+    frames: list[np.ndarray] = field(default_factory=list)
+
+
+def run_episodes(
+    policy: Policy,
+    env_id: str,
+    target_returns: Sequence[float | None],
+    seeds: Sequence[int],
+    *,
+    targets: Mapping[str, float] | None = None,
+    record: int = 0,
+    max_live: int = MAX_LIVE,
+    processes: int | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> list[Episode]:
+    """Run one episode for each pair of target return and seed, and return all of them in that order.
+
+    Episodes act together, ``max_live`` at a time; when one ends, the next one takes its slot.
+    An episode depends on its target and seed alone, not on its neighbors.
+
+    Args:
+        policy: What acts.
+        env_id: Gymnasium id.
+        target_returns: One per episode; None for policies that take none.
+        seeds: Seeds of environment and policy, one per episode.
+        targets: Targets of further conditions, the same in all episodes.
+        record: Keep the frames of the first N episodes.
+        max_live: Environments at the same time, in each process.
+        processes: Processes that share the episodes; by default one per CPU thread if there are episodes
+            enough. The number changes nothing but the time it takes.
+        check: Called at every step; may raise to stop.
+    """
+    count = processes or _num_processes(policy, len(target_returns), record)
+    if count == 1:
+        return _run_here(policy, env_id, target_returns, seeds, targets, record, max_live, check)
+
+    def run_share(which: int) -> list[Episode]:
+        share = slice(which, None, count)
+        return _run_here(policy, env_id, target_returns[share], seeds[share], targets, 0, max_live, lambda: None)
+
+    episodes: list[Episode] = [Episode(None, 0)] * len(target_returns)
+    for which, found in enumerate(run_in_processes(run_share, count, check)):
+        episodes[which::count] = found
+    return episodes
+
+
+def _num_processes(policy: Policy, num_episodes: int, record: int) -> int:
+    """Return how many processes share the episodes; one where frames are recorded or a GPU cannot be forked."""
+    shareable = not record and policy.device.type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
+    return max(1, min(torch.get_num_threads(), num_episodes // MIN_EPISODES_PER_PROCESS)) if shareable else 1
+
+
+def _run_here(
+    policy: Policy,
+    env_id: str,
+    target_returns: Sequence[float | None],
+    seeds: Sequence[int],
+    targets: Mapping[str, float] | None,
+    record: int,
+    max_live: int,
+    check: Callable[[], None],
+) -> list[Episode]:
+    episodes = [Episode(target, int(seed)) for target, seed in zip(target_returns, seeds, strict=True)]
+    slots = min(max_live, len(episodes))
+    environments = [make_environment(env_id, render=i < record) for i in range(slots)]
+    try:
+        check_spaces(environments[0], policy.spec.data, env_id)
+        _run(policy, environments, episodes, targets, record, check)
+        return episodes
+    finally:
+        for environment in environments:
+            environment.close()
+
+
+def _run(
+    policy: Policy,
+    environments: list[Any],
+    episodes: list[Episode],
+    targets: Mapping[str, float] | None,
+    record: int,
+    check: Callable[[], None],
+) -> None:
+    """Run all episodes in the given environments, one slot each, and write the results into them."""
+    slots = len(environments)
+    running = list(range(slots))  # the episode in each slot
+    waiting = iter(range(slots, len(episodes)))
+    first = episodes[:slots]
+    sessions = policy.sessions([e.target_return for e in first], [e.seed for e in first], targets=targets)
+    names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
+    observations = [env.reset(seed=episodes[i].seed)[0] for i, env in enumerate(environments)]
+    live = list(range(slots))
+    while live:
+        check()
+        actions = sessions.act(live, stack([observations[slot] for slot in live]))
+        rewards = []
+        outcomes: dict[str, list[float]] = {name: [] for name in names}
+        still_live = []
+        for slot, action in zip(live, actions, strict=True):
+            episode = episodes[running[slot]]
+            environment = environments[slot]
+            observations[slot], reward, terminated, truncated, info = environment.step(action)
+            rewards.append(float(reward))
+            episode.episode_return += float(reward)
+            episode.episode_length += 1
+            for name in names:
+                value = _outcome(info, name, environment)
+                outcomes[name].append(value)
+                episode.outcomes[name] = episode.outcomes.get(name, 0.0) + value
+            if running[slot] < record:
+                episode.frames.append(environment.render())
+            if not (terminated or truncated):
+                still_live.append(slot)
+        sessions.observe(live, rewards, **outcomes)
+        for slot in sorted(set(live) - set(still_live)):
+            following = next(waiting, None)
+            if following is not None:
+                running[slot] = following
+                episode = episodes[following]
+                sessions.reset([slot], [episode.target_return], [episode.seed])
+                observations[slot] = environments[slot].reset(seed=episode.seed)[0]
+                still_live.append(slot)
+        live = sorted(still_live)
+
+
+def _outcome(info: Mapping[str, Any], name: str, environment: Any) -> float:
+    """Return an outcome that a condition needs from the environment's info."""
+    if name not in info:
+        raise RLTransformerError(
+            f"a condition of this policy needs the {name} of every action, and info has {sorted(info) or 'nothing'}",
+            where=str(environment.spec.id if environment.spec else environment),
+            fix=f"use an environment (or a wrapper) whose step() returns info[{name!r}]",
+        )
+    return float(info[name])

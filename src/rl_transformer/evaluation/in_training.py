@@ -1,0 +1,58 @@
+"""Evaluation of the policy while it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rl_transformer.config import EvaluationConfig
+from rl_transformer.policy import Policy
+
+if TYPE_CHECKING:
+    from rl_transformer.evaluation.report import EvaluationReport
+
+
+class PolicyEvaluator:
+    """Evaluates the policy as ``evaluation.*`` says, and keeps the last report; an `Evaluation` of the trainer.
+
+    A wrong environment or target is found when this is made, before training.
+    """
+
+    def __init__(self, policy: Policy, config: EvaluationConfig) -> None:
+        # Imported here: training on a store needs neither an environment nor scipy.
+        from rl_transformer.environments.making import check_spaces, make_environment
+
+        self._policy = policy
+        self._config = config
+        self._env_id = str(config.env_id)
+        self.report: EvaluationReport | None = None
+        environment = make_environment(self._env_id)
+        check_spaces(environment, policy.spec.data, self._env_id)
+        environment.close()
+        for target in config.target_returns or [None]:
+            policy.initial_conditions(target, config.targets)
+
+    def run(self, check: Callable[[], None] = lambda: None) -> EvaluationReport:
+        """Run the episodes; keep and return the report."""
+        from rl_transformer.evaluation.evaluate import evaluate
+
+        self.report = evaluate(
+            self._policy,
+            env_id=self._env_id,
+            target_returns=self._config.target_returns,
+            targets=self._config.targets,
+            num_episodes=self._config.num_episodes,
+            seed=self._config.seed,
+            check=check,
+        )
+        return self.report
+
+    def __call__(self, step: int, check: Callable[[], None]) -> dict[str, float]:
+        """Return the mean return of each target under a name for metrics.jsonl, such as return_at_3600."""
+        row = {}
+        for target in self.run(check).targets:
+            name = "none" if target.target_return is None else format(target.target_return, "g")
+            row[f"return_at_{name}"] = target.mean
+            for outcome, totals in target.episode_outcomes.items():
+                row[f"{outcome}_at_{name}"] = sum(totals) / len(totals)
+        return row

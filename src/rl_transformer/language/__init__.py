@@ -1,0 +1,1 @@
+"""Starting from a language model: pretrained trunks, alignment with word embeddings, co-training on text, small language models."""

@@ -1,0 +1,193 @@
+"""`rlt pretrain`: from text or random sequences to a small language model, in a resumable run folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.language.config import PretrainConfig, SyntheticPretrainConfig, TextConfig, TextPretrainConfig
+from rl_transformer.language.language_model import END_OF_TEXT, LanguageModel, language_loss, total_nll
+from rl_transformer.language.synthetic import RandomSequences
+from rl_transformer.language.text import TextSequences, read_text, tokenized
+from rl_transformer.models import DecisionTransformerConfig
+from rl_transformer.models.huggingface.source import fingerprint
+from rl_transformer.runtime import log
+from rl_transformer.runtime.files import read_json, to_json, write_folder, write_text
+from rl_transformer.runtime.machine import cpu_threads, find_device, versions
+from rl_transformer.training.distributed import init_distributed
+from rl_transformer.training.metrics import Metrics, make_trackers
+from rl_transformer.training.run_folder import mark_finished, prepare_run_folder, write_run_files
+from rl_transformer.training.trainer import Trainer, fit
+from rl_transformer.training.updates import EagerUpdates
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Measure = Callable[[LanguageModel, Callable[[], None]], Mapping[str, float]]
+_PRODUCT = "model/model.safetensors"
+_FRESH_STEP = (1 << 31) - 1  # a step that no training reaches: its sequences are unseen
+_FRESH_SEQUENCES = 64
+
+
+@dataclass(frozen=True)
+class PretrainingTask:
+    """What a language model learns from, and how it is measured."""
+
+    sequences: TextSequences | RandomSequences
+    tokenizer: PreTrainedTokenizerFast | None
+    vocabulary: int
+    measure: Measure | None
+    data_fingerprint: str
+
+
+def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bool = False) -> Path:
+    """Train a language model and return its run folder: model/ in it loads in transformers, and as a trunk.
+
+    Raises:
+        RLTransformerError: Anything about the text, the options or the folder that the user can fix.
+    """
+    config.check()
+    training = config.training
+    device = find_device(training.device)
+    folder = Path(config.output)
+    with cpu_threads(training.threads), init_distributed(device, training.batch_size) as group:
+        if prepare_run_folder(folder, config, resume=resume, product=_PRODUCT):
+            log.info(f"{folder} is finished at step {training.train_steps}: nothing to do")
+            return folder
+        group.barrier()
+        task = _make_task(config, device)
+        torch.manual_seed(training.seed)
+        model = LanguageModel(_model_config(config, task.vocabulary)).to(device)
+        measure = task.measure
+        trainer = Trainer(
+            model=model,
+            batches=task.sequences,
+            config=training,
+            folder=folder,
+            metrics=Metrics(folder, make_trackers(folder, training, config.to_dict())),
+            evaluations=[] if measure is None else [lambda step, check: measure(model, check)],
+            evaluate_every=max(1, training.train_steps // 5),
+            data_fingerprint=task.data_fingerprint,
+            loss=language_loss,
+            eager_only=True,
+            group=group,
+        )
+        trainer.resume()
+        if group.is_main:
+            write_run_files(folder, config, data=config.dataset.uri, dataset_fingerprint=task.data_fingerprint)
+        fit([trainer], EagerUpdates(trainer))
+        if group.is_main:
+            _save(folder, config, trainer, model, task)
+        group.barrier()
+    return folder
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the measurements of a finished run."""
+    return read_json(folder / "report.json", fix="finish the run with rlt pretrain ... --resume")
+
+
+def make_tokenizer(text: str, config: TextConfig) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer (GPT-2's kind) with a vocabulary learned from ``text``."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = ByteLevelBPETokenizer()
+    lines = text.splitlines(keepends=True)
+    tokenizer.train_from_iterator(lines, config.vocabulary, special_tokens=[END_OF_TEXT], show_progress=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer._tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        model_max_length=config.length,
+    )
+
+
+def _make_task(config: TextPretrainConfig | SyntheticPretrainConfig, device: torch.device) -> PretrainingTask:
+    if isinstance(config, SyntheticPretrainConfig):
+        return _synthetic_task(config, device)
+    return _text_task(config, device)
+
+
+def _synthetic_task(config: SyntheticPretrainConfig, device: torch.device) -> PretrainingTask:
+    training = config.training
+    sequences = RandomSequences(config.dataset, batch_size=training.batch_size, seed=training.seed, device=device)
+
+    @torch.inference_mode()
+    def measure(model: LanguageModel, check: Callable[[], None]) -> dict[str, float]:
+        fresh = sequences.gather(sequences.draw_seeds(_FRESH_STEP, _FRESH_SEQUENCES))
+        return {"fresh_loss": float(model.token_nlls(fresh).mean()), "entropy": sequences.entropy()}
+
+    return PretrainingTask(sequences, None, config.dataset.states, measure, _hash(sequences.transitions))
+
+
+def _text_task(config: TextPretrainConfig, device: torch.device) -> PretrainingTask:
+    options = config.dataset
+    training = config.training
+    text = read_text(options.uri)
+    tokenizer = make_tokenizer(text, options)
+    tokens = tokenized(text, tokenizer.backend_tokenizer)
+    sequences = TextSequences(
+        tokens, length=options.length + 1, batch_size=training.batch_size, seed=training.seed, device=device
+    )
+    measure = None
+    if options.held_out is not None:
+        held_out = read_text(options.held_out)
+        held_out_tokens = tokenized(held_out, tokenizer.backend_tokenizer)
+        if len(held_out_tokens) < 2:
+            raise RLTransformerError("is a single token", where=options.held_out, fix="hold out more text")
+        measure = _held_out_measure(held_out_tokens, len(held_out.encode()), options.length)
+    return PretrainingTask(sequences, tokenizer, len(tokenizer), measure, _hash(sequences.tokens))
+
+
+def _held_out_measure(tokens: np.ndarray, num_bytes: int, length: int) -> Measure:
+    def measure(model: LanguageModel, check: Callable[[], None]) -> dict[str, float]:
+        nll = total_nll(model, tokens, length, check)
+        return {
+            "held_out_bits_per_byte": nll / math.log(2) / num_bytes,
+            "held_out_perplexity": math.exp(nll / (len(tokens) - 1)),
+        }
+
+    return measure
+
+
+def _model_config(config: TextPretrainConfig | SyntheticPretrainConfig, vocabulary: int) -> DecisionTransformerConfig:
+    options = config.model
+    return DecisionTransformerConfig(
+        hidden_size=options.hidden_size,
+        n_layer=options.n_layer,
+        n_head=options.n_head,
+        activation_function=options.activation_function,
+        resid_pdrop=options.dropout,
+        embd_pdrop=options.dropout,
+        attn_pdrop=options.dropout,
+        vocab_size=vocabulary,
+        n_positions=config.dataset.length,
+    )
+
+
+def _hash(content: np.ndarray) -> str:
+    return fingerprint({"tokens": torch.from_numpy(np.ascontiguousarray(content))})
+
+
+def _save(folder: Path, config: PretrainConfig, trainer: Trainer, model: LanguageModel, task: PretrainingTask) -> None:
+    """Write model and tokenizer, the measurements, and that the run is finished."""
+    with trainer.policy_weights():
+
+        def fill(temporary: Path) -> None:
+            model.save(temporary)
+            if task.tokenizer is not None:
+                task.tokenizer.save_pretrained(temporary)
+
+        write_folder(folder / "model", fill)
+        measured = {} if task.measure is None else task.measure(model, lambda: None)
+        report = {**measured, "train_steps": config.training.train_steps, "versions": versions("transformers")}
+    write_text(folder / "report.json", to_json(report))
+    mark_finished(folder, config)

@@ -1,0 +1,74 @@
+"""Random sequences to pretrain on (Wang et al. 2024): one-step Markov chains, and their control without structure."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_transformer.language.config import SyntheticConfig
+from rl_transformer.runtime.random_streams import Stream, generator
+
+
+class RandomSequences:
+    """Fresh random sequences for every (seed, step), as a `BatchSource`.
+
+    The transition probabilities are those of the paper's code: those from state i are
+    softmax(u / temperature) with u uniform from numpy's generator of ``chain_seed`` + 1 + i, the first
+    state's likewise from ``chain_seed``. It repeats 128,000 sequences; here every sequence is new.
+    """
+
+    def __init__(self, config: SyntheticConfig, *, batch_size: int, seed: int, device: torch.device) -> None:
+        self.config = config
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.length = config.length + 1
+        rows = [self._distribution(config.chain_seed + i) for i in range(config.states + 1)]
+        self._first = rows[0].cumsum()
+        self._next = np.cumsum(rows[1:], axis=1)
+        self.transitions = np.array(rows[1:])
+        """(S, S) probabilities of the next state, one row per state."""
+
+    def _distribution(self, seed: int) -> np.ndarray:
+        if self.config.uri == "iid":
+            return np.full(self.config.states, 1 / self.config.states)
+        scores = np.random.default_rng(seed).random(self.config.states) / self.config.temperature
+        weights = np.exp(scores - scores.max())
+        return weights / weights.sum()
+
+    def entropy(self) -> float:
+        """Return the entropy (nats) of the next state: the lowest loss a model can reach."""
+        values, vectors = np.linalg.eig(self.transitions.T)
+        stationary = np.real(vectors[:, np.argmax(np.real(values))])
+        stationary = stationary / stationary.sum()
+        possible = np.maximum(self.transitions, 1e-300)  # 0 log 0 is 0
+        return float(-(stationary[:, None] * self.transitions * np.log(possible)).sum())
+
+    def draw(self, step: int) -> np.ndarray:
+        """Return one seed for each sequence of update ``step``: (B,)."""
+        return self.draw_seeds(step, self.batch_size)
+
+    def draw_seeds(self, step: int, count: int) -> np.ndarray:
+        """Return seeds of ``count`` sequences."""
+        return generator(Stream.SYNTHETIC_SEQUENCES, self.seed, step).integers(0, 2**63, count)
+
+    def gather(self, index: np.ndarray) -> Tensor:
+        """Return the sequences of the seeds ``index`` (B,): (B, L) int64."""
+        uniforms = np.stack([np.random.default_rng(int(seed)).random(self.length) for seed in index])
+        states = np.empty(uniforms.shape, np.int64)
+        states[:, 0] = np.searchsorted(self._first, uniforms[:, 0])
+        last = self.config.states - 1
+        for place in range(1, self.length):
+            # Rounding may leave the total of a distribution just below 1, hence the clip.
+            states[:, place] = (self._next[states[:, place - 1]] < uniforms[:, place, None]).sum(1).clip(max=last)
+        states[:, 0] = states[:, 0].clip(max=last)
+        return torch.from_numpy(states).to(self.device)
+
+    def count_valid(self, index: np.ndarray) -> int:
+        """Return the number of states that are predicted."""
+        return len(index) * (self.length - 1)
+
+    def describe(self, index: np.ndarray) -> str:
+        """Return the seeds of the sequences."""
+        return f"sequences with the seeds {', '.join(map(str, index[:20].tolist()))}"

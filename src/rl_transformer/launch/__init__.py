@@ -1,0 +1,1 @@
+"""Several runs at once: seeds, and searches for options."""

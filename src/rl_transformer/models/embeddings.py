@@ -1,0 +1,137 @@
+"""From observations and actions to tokens, and from hidden states to numbers; the registry of state encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
+from rl_transformer.trajectories.spaces import SMALLEST_IMAGE
+
+
+class ImageEncoder(nn.Module):
+    """The convolutions of Mnih et al. (2015), as Decision Transformer uses them for Atari.
+
+    Takes uint8 images (..., channels, height, width) and returns tokens (..., hidden_size). Pixels
+    are divided by 255 here, so that windows of images stay uint8 until they are on the device.
+    """
+
+    def __init__(self, image_shape: Sequence[int], hidden_size: int) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        if min(height, width) < SMALLEST_IMAGE:
+            raise RLTransformerError(
+                f"images of {height} x {width} pixels are too small for the image encoder",
+                where="image_shape",
+                fix=f"resize the images to {SMALLEST_IMAGE} x {SMALLEST_IMAGE} or more, or flatten them to vectors",
+            )
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(channels, 32, 8, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=1),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        with torch.no_grad():
+            flat = self.convolutions(torch.zeros(1, channels, height, width)).shape[1]
+        self.project = nn.Sequential(nn.Linear(flat, hidden_size), nn.Tanh())
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.flatten(0, -4).float() / 255
+        return self.project(self.convolutions(pixels)).view(*images.shape[:-3], -1)
+
+
+class DiscreteActionEmbedding(nn.Embedding):
+    """A table of action tokens: (...) indices -> (..., hidden_size)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.embedding(input.long(), self.weight)
+
+
+class ResidualMLP(nn.Module):
+    """Two linear layers with a residual connection, W2 gelu(W1 x) + W1 x: LaMo's embedding (Shi et al. 2024)."""
+
+    def __init__(self, inputs: int, hidden_size: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, hidden_size)
+        self.second = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.second(F.gelu(hidden)) + hidden
+
+
+def vector_embedding(config: DecisionTransformerConfig, inputs: int) -> nn.Module:
+    """Return the module that embeds vectors of ``inputs`` numbers: (..., inputs) -> (..., hidden_size)."""
+    embedding = nn.Linear if config.embedding == "linear" else ResidualMLP
+    return embedding(inputs, config.hidden_size)
+
+
+def vector_readout(config: DecisionTransformerConfig, outputs: int) -> nn.Module:
+    """Return the module that reads ``outputs`` numbers from hidden states: (..., hidden_size) -> (..., outputs)."""
+    width = config.hidden_size
+    if config.embedding == "linear":
+        return nn.Linear(width, outputs)
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
+
+
+def _vector_encoder(config: DecisionTransformerConfig) -> nn.Module:
+    return vector_embedding(config, config.state_dim)
+
+
+def _image_encoder(config: DecisionTransformerConfig) -> nn.Module:
+    if config.image_shape is None:
+        raise RLTransformerError(
+            "nature_cnn takes images, and the observations are vectors", where="model.state_encoder", fix="use auto"
+        )
+    return ImageEncoder(config.image_shape, config.hidden_size)
+
+
+Encoder = Callable[[DecisionTransformerConfig], nn.Module]
+"""From a configuration to a module: states (B, T, state_dim), or images (B, T, *image_shape) uint8, -> (B, T, hidden_size)."""
+
+ENCODERS: Registry[Encoder] = Registry("state encoder")
+"""All state encoders by their name in ``model.state_encoder``."""
+
+ENCODERS.register("vector", _vector_encoder)
+ENCODERS.register("nature_cnn", _image_encoder)
+
+
+def make_state_encoder(config: DecisionTransformerConfig) -> nn.Module:
+    """Return the encoder that ``config.state_encoder`` names; auto: by the form of the observations.
+
+    Raises:
+        RLTransformerError: No such encoder, or one from a plugin that breaks the contract.
+    """
+    name = config.state_encoder
+    if name == "auto":
+        name = "vector" if config.image_shape is None else "nature_cnn"
+    build = ENCODERS.get(name, where="model.state_encoder")
+    encoder = call_plugin(ENCODERS, name, "the encoder's constructor", lambda: build(config))
+    if not isinstance(encoder, nn.Module):
+        raise broken_contract(ENCODERS, name, f"it built {type(encoder).__name__}, not an nn.Module")
+    if ENCODERS.is_from_plugin(name):
+        call_plugin(ENCODERS, name, "the encoder", lambda: check_encoder_contract(encoder, config, name))
+    return cast(nn.Module, encoder)
+
+
+@torch.no_grad()
+def check_encoder_contract(encoder: nn.Module, config: DecisionTransformerConfig, name: str) -> None:
+    """Encode a few zeros and raise if the tokens do not have the promised shape."""
+    if config.image_shape is None:
+        states = torch.zeros(2, 3, config.state_dim)
+    else:
+        states = torch.zeros(2, 3, *config.image_shape, dtype=torch.uint8)
+    tokens = encoder(states)
+    if not isinstance(tokens, Tensor) or tuple(tokens.shape) != (2, 3, config.hidden_size):
+        found = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        problem = f"states {tuple(states.shape)} became {found}, not {(2, 3, config.hidden_size)}"
+        raise broken_contract(ENCODERS, name, problem)

@@ -1,0 +1,11 @@
+"""Action heads: from a hidden state to an action, and how likely a logged action is. A head is one file plus one registration."""
+
+from rl_transformer.models.heads.interface import HEADS as HEADS
+from rl_transformer.models.heads.interface import ActionHead as ActionHead
+from rl_transformer.models.heads.interface import default_head as default_head
+from rl_transformer.models.heads.interface import make_action_head as make_action_head
+
+HEADS.register("continuous", "rl_transformer.models.heads.continuous:ContinuousHead")
+HEADS.register("discrete", "rl_transformer.models.heads.discrete:DiscreteHead")
+HEADS.register("multi_discrete", "rl_transformer.models.heads.multi_discrete:MultiDiscreteHead")
+HEADS.register("gaussian", "rl_transformer.models.heads.gaussian:GaussianHead")

@@ -1,0 +1,1 @@
+"""Hugging Face: its Decision Transformer's folders, and its transformers as trunks."""

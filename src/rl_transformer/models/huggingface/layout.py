@@ -1,0 +1,124 @@
+"""Reading and writing the folders of transformers' Decision Transformer, without transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.models.config import DecisionTransformerConfig
+
+_TRUNK = "encoder."
+_CONSTANT = "constant_position"
+M = TypeVar("M", bound=nn.Module)
+
+
+def save_model(model: nn.Module, config: DecisionTransformerConfig, folder: str | Path) -> None:
+    """Write a whole Decision Transformer; refuse one that transformers would load as another model."""
+    if config.extensions_in_use:
+        raise RLTransformerError(
+            f"transformers' Decision Transformer has no {', '.join(config.extensions_in_use)}",
+            where=f"save_pretrained({folder})",
+            fix="save it as a policy (a run's policy folder holds every option), or train without these options",
+        )
+    tensors = dict(model.state_dict())
+    # transformers adds row 0 of its position table to every token, and silently re-initializes
+    # tables that a file does not have. So both tables are written in full.
+    positions = torch.zeros(config.n_positions, config.hidden_size)
+    constant = tensors.pop(_TRUNK + _CONSTANT, None)
+    if constant is not None:
+        positions[0] = constant.cpu()
+    tensors[_TRUNK + "wpe.weight"] = positions
+    tensors[_TRUNK + "wte.weight"] = torch.zeros(config.vocab_size, config.hidden_size)
+    _write(folder, config, tensors)
+
+
+def load_model(build: Callable[[DecisionTransformerConfig], M], folder: str | Path) -> M:
+    """Read a whole Decision Transformer; a position vector that transformers would add is kept."""
+    values, tensors = _read(folder)
+    tensors = {name: t for name, t in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
+    positions = tensors.pop(_TRUNK + "wpe.weight", None)
+    tensors.pop(_TRUNK + "wte.weight", None)
+    config = DecisionTransformerConfig.from_hf_dict(values, where=Path(folder) / "config.json")
+    if positions is not None and bool(positions[0].any()):
+        config.constant_position = True
+        tensors[_TRUNK + _CONSTANT] = positions[0].clone()
+    return _load_weights(build(config), tensors, folder)
+
+
+def save_trunk(trunk: nn.Module, config: DecisionTransformerConfig, folder: str | Path) -> None:
+    """Write a bare trunk with its tables."""
+    tensors = dict(trunk.state_dict())
+    if "wte.weight" not in tensors:
+        raise RLTransformerError(
+            "this trunk belongs to a Decision Transformer and has no word and position tables",
+            where=f"save_pretrained({folder})",
+            fix="call save_pretrained on the DecisionTransformerModel",
+        )
+    _write(folder, config, tensors)
+
+
+def load_trunk(build: Callable[[DecisionTransformerConfig], M], folder: str | Path) -> M:
+    """Read a bare trunk with its tables."""
+    values, tensors = _read(folder)
+    config = DecisionTransformerConfig.from_hf_dict(values, where=Path(folder) / "config.json")
+    return _load_weights(build(config), tensors, folder)
+
+
+def _write(folder: str | Path, config: DecisionTransformerConfig, tensors: dict[str, Tensor]) -> None:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config.to_hf_dict(), indent=2, sort_keys=True) + "\n")
+    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _read(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
+    folder = Path(folder)
+    config = folder / "config.json"
+    weights = folder / "model.safetensors"
+    for path in (config, weights):
+        if not path.is_file():
+            raise RLTransformerError(
+                "no such file",
+                where=path,
+                fix="name a local folder that holds config.json and model.safetensors (other weight formats are not read)",
+            )
+    try:
+        values = json.loads(config.read_text())
+        tensors = load_file(weights)
+    except (ValueError, SafetensorError) as error:
+        raise RLTransformerError(
+            f"cannot be read: {error}", where=folder, fix="save or download the folder again"
+        ) from None
+    if not isinstance(values, dict):
+        raise RLTransformerError("is not a JSON object", where=config, fix="save or download the folder again")
+    return values, tensors
+
+
+def _load_weights(model: M, tensors: dict[str, Tensor], folder: str | Path) -> M:
+    expected = model.state_dict()
+    missing = sorted(set(expected) - set(tensors))
+    unknown = sorted(set(tensors) - set(expected))
+    shapes = [
+        f"{n} {tuple(tensors[n].shape)} for {tuple(t.shape)}"
+        for n, t in expected.items()
+        if n in tensors and tensors[n].shape != t.shape
+    ]
+    for problem, names in (("lacks", missing), ("has unknown", unknown), ("has a wrong shape for", shapes)):
+        if names:
+            raise RLTransformerError(
+                f"the file {problem} {', '.join(names[:5])}"
+                + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
+                where=Path(folder) / "model.safetensors",
+                fix="check that config.json and model.safetensors belong together",
+            )
+    model.load_state_dict({name: t.float() for name, t in tensors.items()})
+    return model

@@ -1,0 +1,69 @@
+"""Measures what a Hugging Face trunk promises, on a few random tokens, when it is built.
+
+An architecture's name does not say whether it is causal. So a token is changed and the outputs before it
+are compared; and the gradient shows which weights a token's output depends on at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.models.huggingface.position_tables import is_switchable
+
+if TYPE_CHECKING:
+    from rl_transformer.models.huggingface.trunk import HFTrunk
+
+MAX_TOKENS = 8
+
+
+def probe(trunk: HFTrunk, length: int) -> None:
+    """Check that a trunk is causal and deterministic, and drop the weights that no token uses.
+
+    Unused weights (word table, cross-attention) would fill policy files and optimizers for nothing.
+
+    Args:
+        trunk: The trunk; its unused parameters are emptied in place.
+        length: Tokens to try, at most `MAX_TOKENS`.
+
+    Raises:
+        RLTransformerError: It is not causal, not deterministic, or does not take embedded tokens alone.
+    """
+    was_training = trunk.training
+    trunk.eval()
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1, length, trunk.width, generator=random)
+    changed = tokens.clone()
+    changed[:, length // 2] = torch.randn(trunk.width, generator=random)
+    everywhere = slice(None)
+    parameters = dict(trunk.stack.named_parameters())
+    try:
+        with torch.enable_grad():
+            hidden = trunk.hidden_at(tokens, everywhere)
+            used = torch.autograd.grad(hidden.square().sum(), list(parameters.values()), allow_unused=True)
+        repeated = trunk.hidden_at(tokens, everywhere)
+        difference = (trunk.hidden_at(changed, everywhere) - hidden).abs().amax((0, 2))
+    except RLTransformerError:
+        raise
+    except Exception as error:  # an unknown architecture may fail in any way
+        raise trunk.error(f"does not take embedded tokens alone ({type(error).__name__}: {error})") from None
+    if hidden.shape[2] != trunk.width or not difference[: length // 2].max() <= 1e-4 * hidden.abs().max():
+        raise trunk.error("is not causal: a token changes what comes before it")
+    if not torch.allclose(repeated, hidden, atol=1e-5):
+        raise trunk.error("does not compute the same output twice")
+    _drop_unused(trunk.stack, dict(zip(parameters, [gradient is not None for gradient in used], strict=True)))
+    trunk.train(was_training)
+
+
+def _drop_unused(stack: nn.Module, used: dict[str, bool]) -> None:
+    tables = {id(table.weight) for table in stack.modules() if isinstance(table, nn.Embedding) and is_switchable(table)}
+    for name, parameter in stack.named_parameters():
+        # Tokens other than these may be routed to other experts of a mixture.
+        if used[name] or "expert" in name:
+            continue
+        parameter.requires_grad_(False)
+        if id(parameter) not in tables:  # a position table that is switched off now may be switched on
+            parameter.data = parameter.new_empty(0)

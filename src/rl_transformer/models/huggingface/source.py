@@ -1,0 +1,244 @@
+"""Where a pretrained trunk comes from: a folder or a Hub id; safetensors only, and no code but transformers' own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_transformer.errors import RLTransformerError, require
+from rl_transformer.models.config import ACTIVATIONS
+
+# Names under which architectures keep the rates of our three dropout sites.
+_DROPOUT = {
+    "resid_pdrop": ("resid_pdrop", "resid_dropout", "dropout_rate", "dropout", "hidden_dropout", "hidden_dropout_prob"),
+    "embd_pdrop": ("embd_pdrop", "embed_dropout"),
+    "attn_pdrop": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
+}
+_UNTRUSTED = ("auto_map", "attn_implementation", "experts_implementation", "use_kernels")
+OWN_BLOCKS = "gpt2"
+"""The architecture whose weights our own blocks take: the same numbers, faster, and deployed without transformers."""
+_SAME_IN_GPT2 = (
+    "activation_function", "layer_norm_epsilon", "initializer_range", "scale_attn_weights", "n_positions",
+    "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "n_layer", "n_head", "n_inner",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrunkSource:
+    """A transformer by name; only its configuration has been read so far."""
+
+    name: str
+    """Hub id, ID@REVISION, or folder."""
+    config: Any
+    """transformers' configuration."""
+
+    @classmethod
+    def from_name(cls, name: str) -> TrunkSource:
+        """Read the configuration of a folder or a Hub id.
+
+        Raises:
+            RLTransformerError: Nothing there, or an architecture that transformers does not have itself.
+        """
+        require("transformers", extra="lm", purpose="model.trunk")
+        from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+        with _translate_load_errors(name):
+            values, _ = PreTrainedConfig.get_config_dict(_local_or_hub_name(name), **_revision(name))
+            kind = str(values.get("model_type"))
+            if kind not in CONFIG_MAPPING:
+                problem = (
+                    "needs code of its own, which is never run" if "auto_map" in values else f"is of type {kind!r}"
+                )
+                raise RLTransformerError(
+                    f"{problem}; transformers has no such architecture", where=name, fix="choose another transformer"
+                )
+            unread = "quantized weights" if "quantization_config" in values else None
+            if (Path(name) / "adapter_config.json").is_file():
+                unread = "an adapter's weights"
+            if unread:
+                raise RLTransformerError(
+                    f"holds {unread}, which are not read", where=name, fix="merge and save it whole"
+                )
+            config = CONFIG_MAPPING[kind].from_dict(strip_untrusted_keys(values))
+        make_causal(config)
+        return cls(name, config)
+
+    @property
+    def is_own(self) -> bool:
+        """True if our own blocks can hold its weights."""
+        return self.config.model_type == OWN_BLOCKS and self.config.activation_function in ACTIVATIONS
+
+    def model_fields(self) -> dict[str, Any]:
+        """Return the fields of a `DecisionTransformerConfig` that the trunk decides."""
+        if self.is_own:
+            fields = {name: getattr(self.config, name) for name in _SAME_IN_GPT2}
+            return {**fields, "hidden_size": self.config.n_embd}
+        return hf_model_fields(self.config)
+
+    def set_dropout(self, rates: dict[str, float]) -> list[str]:
+        """Set the architecture's dropout rates; return the sites with a positive rate that it does not have."""
+        absent = []
+        for site, rate in rates.items():
+            names = [name for name in _DROPOUT[site] if hasattr(self.config, name)]
+            for name in names:
+                setattr(self.config, name, rate)
+            if rate and not names:
+                absent.append(site)
+        return absent
+
+    def load(self, weights: str, seed: int, *, head: bool) -> nn.Module:
+        """Return the transformer with pretrained, random or shuffled weights, in float32.
+
+        Args:
+            weights: pretrained; random: as the architecture initializes itself; shuffled: the pretrained
+                values of each matrix in random order, the control that keeps their distribution.
+            seed: Seed of the random weights and of the shuffling.
+            head: Load the language modeling head too.
+        """
+        kind = model_class(self.config, head=head, where=self.name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if weights == "random":
+                return kind(self.config).float()
+            with _translate_load_errors(self.name):
+                model, found = kind.from_pretrained(
+                    _local_or_hub_name(self.name),
+                    config=self.config,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    **_revision(self.name),
+                )
+            model.absent_weights = set(found["missing_keys"])
+            if weights == "shuffled":
+                shuffle_matrices(model)
+        return model
+
+
+def model_class(config: Any, *, head: bool, where: object) -> Any:
+    """Return transformers' class for a configuration, with or without the language modeling head."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+
+    mapping = MODEL_FOR_CAUSAL_LM_MAPPING if head else MODEL_MAPPING
+    if type(config) not in mapping:
+        problem = "is not a causal language model" if head else "has no bare model in transformers"
+        raise RLTransformerError(
+            f"{config.model_type} {problem}", where=where, fix="choose a causal language model such as gpt2"
+        )
+    found = mapping[type(config)]
+    return found[0] if isinstance(found, tuple) else found
+
+
+@torch.no_grad()
+def shuffle_matrices(model: nn.Module) -> None:
+    """Shuffle the values of every matrix in place; vectors stay as they are."""
+    for parameter in dict.fromkeys(model.parameters()):
+        if parameter.dim() >= 2:
+            order = torch.randperm(parameter.numel())
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+
+
+def make_causal(config: Any) -> None:
+    """Configure an encoder-only architecture of BERT's family as a causal decoder."""
+    if not config.is_encoder_decoder and "is_decoder" in config.to_dict():
+        config.is_decoder = True
+
+
+def hf_model_fields(config: Any) -> dict[str, Any]:
+    """Return the fields of a `DecisionTransformerConfig` that a transformer other than our blocks decides."""
+    return {"trunk": plain_config(config), "hidden_size": width_of(config), "n_head": 1}
+
+
+def strip_untrusted_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration from an untrusted file without the keys that would choose kernels or code."""
+    return {name: value for name, value in values.items() if not name.startswith("_") and name not in _UNTRUSTED}
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Return transformers' configuration as JSON-ready values from which the trunk can be built again."""
+    values = strip_untrusted_keys(config.to_dict())
+    values.pop("transformers_version", None)
+    return _replace_values(values, {float("inf"): "+inf", float("-inf"): "-inf"})  # JSON has no infinities
+
+
+def from_plain(values: dict[str, Any]) -> Any:
+    """Rebuild transformers' configuration from what `plain_config` returned; it may come from a hostile file."""
+    from transformers import CONFIG_MAPPING
+
+    kind = str(values.get("model_type"))
+    fix = "restore the policy from a copy, or use a newer transformers"
+    if kind not in CONFIG_MAPPING or "timm" in kind:
+        raise RLTransformerError(f"this transformers has no {kind!r} to build", where="model.trunk", fix=fix)
+    return CONFIG_MAPPING[kind].from_dict(strip_untrusted_keys(_replace_values(values, {"+inf": float("inf"), "-inf": float("-inf")})))
+
+
+def _replace_values(value: Any, pairs: dict[Any, Any]) -> Any:
+    if isinstance(value, dict):
+        return {name: _replace_values(inner, pairs) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_values(inner, pairs) for inner in value]
+    return pairs.get(value, value) if isinstance(value, str | float) else value
+
+
+def width_of(config: Any) -> int:
+    """Return the width of the tokens a transformer takes."""
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    return int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size)
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """Return a SHA-256 over names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _local_or_hub_name(name: str) -> str:
+    """Return the folder (of a run of `rlt pretrain`: its model folder), or the Hub id without its revision."""
+    folder = Path(name)
+    if (folder / "model" / "config.json").is_file():
+        return str(folder / "model")
+    return name if folder.is_dir() else name.partition("@")[0]
+
+
+def _revision(name: str) -> dict[str, str]:
+    revision = "" if Path(name).is_dir() else name.partition("@")[2]
+    return {"revision": revision} if revision else {}
+
+
+def load_tokenizer(name: str) -> Any:
+    """Return the tokenizer (of the tokenizers library) of a folder or Hub id: tokenizer.json alone, which holds no code."""
+    from tokenizers import Tokenizer
+    from transformers.utils.hub import cached_file
+
+    with _translate_load_errors(name):
+        tokenizer = Tokenizer.from_file(str(cached_file(_local_or_hub_name(name), "tokenizer.json", **_revision(name))))
+    tokenizer.no_truncation()  # a tokenizer is saved with the settings of whoever used it last
+    tokenizer.no_padding()
+    return tokenizer
+
+
+@contextmanager
+def _translate_load_errors(name: str) -> Iterator[None]:
+    """Turn any error of transformers while loading into one message with a fix."""
+    try:
+        yield
+    except RLTransformerError:
+        raise
+    except Exception as error:  # the files may hold anything
+        first = " ".join(str(error).split())[:300]
+        files = "config.json, tokenizer.json and the weights as *.safetensors (other formats are not read)"
+        raise RLTransformerError(
+            f"cannot be loaded: {first}",
+            where=name,
+            fix=f"name a folder with {files}; to make one from the Hub, on a machine with network: "
+            f"hf download {name.partition('@')[0]} --local-dir FOLDER",
+        ) from None

@@ -1,0 +1,1 @@
+"""The causal transformer between the tokens and the heads."""

@@ -1,0 +1,148 @@
+"""Dropout whose masks are a function of (seed, step, site)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl_transformer.runtime.random_streams import Stream, seed_sequence
+
+_LEVELS = 1 << 16
+
+
+class _MaskStream(ABC):
+    """The dropout masks of one update, in the order in which the model draws them."""
+
+    def keep(self, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
+        """Return a mask of ``shape`` that is 0 with probability ``p`` (to 1/65536) and 1 elsewhere."""
+        return self.above(round(p * _LEVELS) - _LEVELS // 2, shape.numel()).to(dtype).view(shape)
+
+    @abstractmethod
+    def seed(self) -> int:
+        """Return a seed for a torch generator."""
+
+    @abstractmethod
+    def above(self, threshold: int, count: int) -> Tensor:
+        """Draw ``count`` uniform int16 and return 1 where they are ``threshold`` or more, else 0."""
+
+
+class _CpuMasks(_MaskStream):
+    """Masks from raw bits, four to a 64-bit word; torch's bernoulli_ runs on one thread and takes ten times as long."""
+
+    def __init__(self, seed: int, step: int, rank: int) -> None:
+        self._bits = np.random.SFC64(seed_sequence(Stream.DROPOUT, seed, step, rank=rank))
+
+    def seed(self) -> int:
+        return int(self._bits.random_raw()) >> 1
+
+    def above(self, threshold: int, count: int) -> Tensor:
+        drawn = torch.from_numpy(self._bits.random_raw(-(-count // 4)).view(np.int16)[:count])
+        # In place the comparison stays among int16 and is vectorized; to bool it is 20 times slower,
+        # and so is a product with a bool mask.
+        return drawn.ge_(threshold)
+
+
+class _HashedMasks(_MaskStream):
+    """Masks from a hash of (seed, rank, step, site, position): a CUDA graph can draw them, because the step is a tensor.
+
+    Two masks per 32-bit word. The word is MurmurHash3's finalizer of position * odd + offset, where both
+    numbers are such hashes of (seed, rank, step, site); a site is one dropout layer.
+    """
+
+    def __init__(self, seed: int | Tensor, step: Tensor, rank: int) -> None:
+        low, high = seed & 0x7FFFFFFF, seed >> 31
+        self._key = _hash(_hash(_hash(_hash(step) + low) + high) + rank)
+        self._site = 0
+
+    def seed(self) -> int:
+        self._site += 1
+        return int(_hash(self._key + 2 * self._site))
+
+    def above(self, threshold: int, count: int) -> Tensor:
+        self._site += 1
+        offset = _hash(self._key + 2 * self._site)
+        odd = _hash(self._key + 2 * self._site + 1) | 1
+        positions = torch.arange(-(-count // 2), device=self._key.device)
+        word = _hash((positions * odd + offset) & _WORD)
+        return (word - (1 << 31)).to(torch.int32).view(torch.int16)[:count] >= threshold
+
+
+_WORD = 0xFFFFFFFF
+
+
+def _hash(word: Tensor) -> Tensor:
+    """Return MurmurHash3's 32-bit finalizer of int64 words."""
+    word = word & _WORD
+    word = ((word ^ (word >> 16)) * 0x85EBCA6B) & _WORD
+    word = ((word ^ (word >> 13)) * 0xC2B2AE35) & _WORD
+    return word ^ (word >> 16)
+
+
+_stream: ContextVar[_MaskStream | None] = ContextVar("dropout_stream", default=None)
+
+
+@contextmanager
+def dropout_masks(seed: int | Tensor, step: int | Tensor, device: torch.device, rank: int = 0) -> Iterator[None]:
+    """Make every `Dropout` inside draw its masks from (seed, step), its place in the model, and the rank.
+
+    Outside of this block dropout uses torch's global generator, as any other module does. If seed or step is a
+    tensor, or the device is not the CPU, masks are computed on the device.
+    """
+    if device.type == "cpu" and isinstance(step, int) and isinstance(seed, int):
+        stream: _MaskStream = _CpuMasks(seed, step, rank)
+    else:
+        stream = _HashedMasks(seed, torch.as_tensor(step, device=device), rank)
+    token = _stream.set(stream)
+    try:
+        yield
+    finally:
+        _stream.reset(token)
+
+
+@contextmanager
+def seed_foreign_dropout(device: torch.device) -> Iterator[None]:
+    """Seed torch's generator from the mask stream, for dropout layers of other libraries."""
+    stream = _stream.get()
+    if stream is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream.seed())
+        yield
+
+
+class Dropout(nn.Module):
+    """Inverted dropout: in training, zero with probability ``p`` and scale the rest by 1/(1-p)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    @property
+    def active(self) -> bool:
+        """True if `forward` changes anything now."""
+        return self.training and self.p > 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.active:
+            return x
+        stream = _stream.get()
+        if stream is None:
+            return F.dropout(x, self.p)
+        return x * stream.keep(x.shape, self.p, x.dtype) * (1 / (1 - self.p))
+
+    def add_to(self, residual: Tensor, branch: Tensor) -> Tensor:
+        """Return ``residual + dropout(branch)``, with the scaling folded into the addition."""
+        if not self.active:
+            return residual + branch
+        stream = _stream.get()
+        if stream is None:
+            return residual + self(branch)
+        return torch.add(residual, branch * stream.keep(branch.shape, self.p, branch.dtype), alpha=1 / (1 - self.p))

@@ -1,0 +1,31 @@
+"""Windows of logged data in a policy's units."""
+
+from __future__ import annotations
+
+import torch
+
+from rl_transformer.conditions.interface import Condition, checked_column
+from rl_transformer.policy.spec import PolicySpec
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.windows.gathering import ConditionColumn, WindowGatherer
+from rl_transformer.windows.normalization import Normalizer
+
+
+def make_gatherer(
+    spec: PolicySpec, normalizer: Normalizer, dataset: TrajectoryDataset, window_length: int, device: torch.device
+) -> WindowGatherer:
+    """Return a gatherer that cuts windows of ``window_length`` timesteps out of the data, as the policy reads them."""
+    return WindowGatherer(
+        dataset,
+        conditions=[condition_column(condition, dataset) for condition in spec.conditions],
+        window_length=window_length,
+        max_timesteps=spec.model.max_ep_len,
+        normalizer=normalizer,
+        frame_stack=spec.frame_stack,
+        device=device,
+    )
+
+
+def condition_column(condition: Condition, dataset: TrajectoryDataset) -> ConditionColumn:
+    """Return a condition at every step of the data."""
+    return ConditionColumn(checked_column(condition, dataset), condition.scale)

@@ -1,0 +1,163 @@
+"""From data and options to a policy's spec: what the options leave open follows from the data and the trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from rl_transformer.conditions import Condition, ReturnToGo, conditions_from_data
+from rl_transformer.conditions.interface import checked_column
+from rl_transformer.config import RunConfig
+from rl_transformer.config.sections import ModelConfig
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.models import DecisionTransformerConfig
+from rl_transformer.models.heads import HEADS, default_head
+from rl_transformer.models.return_model import return_bins
+from rl_transformer.policy.spec import PolicySpec
+from rl_transformer.runtime import log
+from rl_transformer.runtime.machine import versions
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.windows.selection import EpisodeSplit
+
+# Options that have the same name in both configurations but another meaning of their default.
+_RESOLVED_BELOW = {"max_ep_len", "action_tanh", "conditions", "action_head", "trunk"}
+
+
+def shared_option_names() -> list[str]:
+    """Return the options of ``model.*`` that go into `DecisionTransformerConfig` unchanged."""
+    model_fields = {item.name for item in fields(DecisionTransformerConfig)}
+    return [item.name for item in fields(ModelConfig) if item.name in model_fields - _RESOLVED_BELOW]
+
+
+def make_policy_spec(
+    dataset: TrajectoryDataset,
+    returns: ReturnToGo,
+    split: EpisodeSplit,
+    config: RunConfig,
+    trunk_fields: Mapping[str, Any],
+) -> PolicySpec:
+    """Return everything about a policy but its weights.
+
+    Args:
+        dataset: The data.
+        returns: What a return is.
+        split: The episodes that are learned from.
+        config: The run's options.
+        trunk_fields: Fields of `DecisionTransformerConfig` that a pretrained trunk decides.
+
+    Raises:
+        RLTransformerError: Options that do not fit the data.
+    """
+    is_transformer = config.model.arch == "decision_transformer"
+    conditions = conditions_from_data(dataset, config) if is_transformer else ()
+    model = _model_config(dataset, conditions, config, trunk_fields)
+    bins = None
+    if config.needs_return_model:
+        bins = return_bins(returns.column(dataset) / returns.scale, config.returns.bins)
+    spec = PolicySpec(
+        arch=config.model.arch,
+        model=model,
+        data=dataset.spec,
+        context_length=config.windows.context_length,
+        frame_stack=config.model.frame_stack,
+        conditions=conditions,
+        returns=returns,
+        action_selection=config.policy.action_selection,
+        target=config.policy.target,
+        prior_exponent=config.policy.prior_exponent,
+        prior_floor=config.policy.prior_floor,
+        return_bins=bins,
+        target_ranges=_initial_ranges(conditions, dataset, split),
+        dataset={
+            "fingerprint": dataset.fingerprint,
+            "num_trajectories": dataset.num_trajectories,
+            "num_steps": dataset.num_steps,
+        },
+        versions=versions(),
+    )
+    return with_suggested_targets(spec, config, returns.totals(dataset)[split.train])
+
+
+def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: np.ndarray) -> PolicySpec:
+    """Return the spec with suggested targets: those of the options, or quartiles and maximum of ``returns``."""
+    quartiles = sorted({float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))})
+    ranges = {**spec.target_ranges, "return_to_go": (float(returns.min()), float(returns.max()))}
+    return replace(
+        spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles), target_ranges=ranges
+    )
+
+
+def _model_config(
+    dataset: TrajectoryDataset, conditions: Sequence[Condition], config: RunConfig, trunk_fields: Mapping[str, Any]
+) -> DecisionTransformerConfig:
+    options = config.model
+    space = dataset.spec.observation_space
+    action_space = dataset.spec.action_space
+    head = default_head(action_space.kind) if options.action_head == "auto" else options.action_head
+    _check_options_fit_the_data(config, head, dataset)
+    longest = int(dataset.lengths.max())
+    if options.max_ep_len is not None and longest > options.max_ep_len:
+        log.info(
+            f"note: the longest episode has {longest} steps; "
+            f"timesteps from {options.max_ep_len} on share the last timestep embedding"
+        )
+    image = space.image_shape
+    widths = tuple(condition.width for condition in conditions)
+    values: dict[str, Any] = {name: getattr(options, name) for name in shared_option_names()}
+    values |= {
+        "state_dim": 1 if space.is_image else max(1, space.flat_dim),
+        "act_dim": action_space.flat_dim,
+        "action_parts": action_space.nvec,
+        "max_ep_len": options.max_ep_len or longest,
+        "action_tanh": options.action_tanh,
+        "conditions": tuple(condition.name for condition in conditions),
+        "condition_widths": None if set(widths) <= {1} else widths,
+        "action_head": head,
+        "image_shape": (image[0] * options.frame_stack, *image[1:]) if image else None,
+        "attention_span": config.windows.context_length if options.attention == "sliding_window" else None,
+        "token_positions": options.positions == "tokens",
+    }
+    return DecisionTransformerConfig(**{**values, **trunk_fields})
+
+
+def _initial_ranges(
+    conditions: Sequence[Condition], dataset: TrajectoryDataset, split: EpisodeSplit
+) -> dict[str, tuple[float, float]]:
+    """Return the smallest and largest value of each condition at the first step of a training episode."""
+    first_rows = dataset.offsets[:-1][split.train]
+    ranges = {}
+    for condition in conditions:
+        values = checked_column(condition, dataset)[first_rows]
+        ranges[condition.name] = (float(values.min()), float(values.max()))
+    return ranges
+
+
+def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: TrajectoryDataset) -> None:
+    """Refuse options that do not fit the spaces of the data."""
+    options = config.model
+    is_image = dataset.spec.observation_space.is_image
+    kind = dataset.spec.action_space.kind
+    head = HEADS.get(head_name, where="model.action_head")
+    if kind not in head.space_kinds:
+        raise RLTransformerError(
+            f"the {head_name} head does not fit these actions ({kind})", where="model.action_head", fix="use auto"
+        )
+    if options.frame_stack > 1 and not is_image:
+        raise RLTransformerError(
+            "frames are stacked for images only", where="model.frame_stack", fix="set it to 1"
+        )
+    if options.arch == "behavior_cloning" and is_image:
+        raise RLTransformerError(
+            "the MLP takes vectors, not images",
+            where="model.arch",
+            fix="use decision_transformer with conditions []",
+        )
+    if config.policy.action_selection == "sample" and not head.can_sample:
+        raise RLTransformerError(
+            f"the {head_name} head has no distribution to sample from",
+            where="policy.action_selection",
+            fix="use greedy",
+        )

@@ -1,0 +1,167 @@
+"""Everything about a policy but its weights and statistics, as plain data: policy.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from rl_transformer.conditions import Condition, ReturnToGo, conditions_from_dicts
+from rl_transformer.config.migrations import migrate_policy
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.models import ARCHS, DecisionTransformerConfig
+from rl_transformer.models.return_model import ReturnModel
+from rl_transformer.runtime.files import check_format
+from rl_transformer.runtime.plugins import refuse_named_plugins
+from rl_transformer.trajectories.spaces import DataSpec
+
+FORMAT_VERSION = 3  # 2: return models; 3: a list of conditions
+_FIX = "the file was edited by hand or is damaged: restore it from a copy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec:
+    """Spaces, units and rules of a policy."""
+
+    arch: str
+    """decision_transformer or behavior_cloning."""
+    model: DecisionTransformerConfig
+    data: DataSpec
+    """Spaces of the training data, and its source."""
+    context_length: int
+    """Timesteps a prediction may see."""
+    frame_stack: int = 1
+    """Images per state."""
+    conditions: tuple[Condition, ...] = ()
+    """What the model reads at every timestep, in its order; empty for behavior cloning."""
+    returns: ReturnToGo = field(default_factory=ReturnToGo)
+    """What a return is, for return conditions and the return model alike."""
+    action_selection: str = "greedy"
+    """greedy, or sample from the action head's distribution."""
+    target: str = "given"
+    """given: the caller sets the target return; generated: the return model chooses one at every step."""
+    prior_exponent: float = 10.0
+    """How strongly generated targets lean towards good returns."""
+    prior_floor: float = 0.001
+    """Returns less likely than this are never generated."""
+    return_bins: tuple[float, float, int] | None = None
+    """Smallest and largest value (scaled) and number of values of the return model; None without one."""
+    timestep_rule: str = "hold"
+    """hold: timesteps beyond the timestep table reuse its last row, as in training windows."""
+    suggested_targets: tuple[float, ...] = ()
+    """Target returns to try: quartiles and maximum of the training data."""
+    target_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """For each condition, its smallest and largest value at the start of a training episode."""
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    """Fingerprint and size of the training data."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the packages that trained the policy."""
+
+    @property
+    def reads_return(self) -> bool:
+        """True if the return-to-go is among the conditions."""
+        return any(condition.name == "return_to_go" for condition in self.conditions)
+
+    @property
+    def takes_target(self) -> bool:
+        """True if the caller sets a target return."""
+        return self.reads_return and self.target == "given"
+
+    def build_return_model(self) -> ReturnModel | None:
+        """Return a new return model, if this policy has one."""
+        if self.return_bins is None:
+            return None
+        low, high, count = self.return_bins
+        return ReturnModel(self.model, low=low, high=high, num_bins=count)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in ("model", "data", "returns"):
+            values[name] = values[name].to_dict()
+        values["conditions"] = [condition.to_dict() for condition in self.conditions]
+        values["suggested_targets"] = list(self.suggested_targets)
+        values["target_ranges"] = {name: list(pair) for name, pair in self.target_ranges.items()}
+        return {"format_version": FORMAT_VERSION, **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: object) -> PolicySpec:
+        """Read what `to_dict` returned, now or in an earlier version.
+
+        Raises:
+            RLTransformerError: A later format, a field that is missing, unknown or malformed, or a part (action
+                head, encoder, condition) that is not registered here.
+        """
+        check_format(values, FORMAT_VERSION, where=where)
+        refuse_named_plugins(values, where=where)
+        try:
+            current = dict(values) if values["format_version"] == FORMAT_VERSION else migrate_policy(values)
+            current.pop("format_version")
+            _check_names(current, where)
+            spec = cls(**{name: _parse(name, value, where) for name, value in current.items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RLTransformerError(f"a field is missing or malformed: {error}", where=where, fix=_FIX) from None
+        _check_values(spec, where)
+        return spec
+
+
+def _parse(name: str, value: Any, where: object) -> Any:
+    """Return a field of policy.json as the type that `PolicySpec` holds."""
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "model": lambda v: DecisionTransformerConfig.from_dict(v, where=where),
+        "data": lambda v: DataSpec.from_dict(v, where=where),
+        "conditions": lambda v: conditions_from_dicts(v, where=where),
+        "returns": ReturnToGo.from_dict,
+        "context_length": int,
+        "frame_stack": int,
+        "prior_exponent": float,
+        "prior_floor": float,
+        "return_bins": _parse_bins,
+        "suggested_targets": lambda v: tuple(float(target) for target in v),
+        "target_ranges": lambda v: {str(key): _parse_pair(pair) for key, pair in v.items()},
+        "dataset": dict,
+        "versions": dict,
+    }
+    return parsers[name](value) if name in parsers else value
+
+
+def _check_names(values: Mapping[str, Any], where: object) -> None:
+    names = {item.name for item in fields(PolicySpec)}
+    unknown = sorted(set(values) - names)
+    missing = sorted(names - set(values))
+    if unknown or missing:
+        problem = f"unknown fields: {', '.join(unknown)}" if unknown else f"missing fields: {', '.join(missing)}"
+        raise RLTransformerError(problem, where=where, fix=_FIX)
+
+
+def _check_values(spec: PolicySpec, where: object) -> None:
+    valid = (
+        spec.arch in ARCHS
+        and spec.timestep_rule == "hold"
+        and spec.action_selection in ("greedy", "sample")
+        and (spec.target == "given" or (spec.target == "generated" and spec.return_bins is not None))
+        and 1 <= spec.context_length <= 100_000
+        and 1 <= spec.frame_stack <= 1_000
+        and tuple(condition.name for condition in spec.conditions) == tuple(spec.model.conditions)
+    )
+    if not valid:
+        raise RLTransformerError(
+            "has an unknown arch, target, timestep_rule or action_selection, lengths out of range, or conditions "
+            "that are not the model's",
+            where=where,
+            fix=_FIX,
+        )
+
+
+def _parse_pair(value: Any) -> tuple[float, float]:
+    low, high = value
+    return float(low), float(high)
+
+
+def _parse_bins(value: Any) -> tuple[float, float, int] | None:
+    if value is None:
+        return None
+    low, high, count = value
+    if not (float(low) < float(high) and 2 <= int(count) <= 100_000):
+        raise ValueError(f"return_bins {value}")
+    return float(low), float(high), int(count)

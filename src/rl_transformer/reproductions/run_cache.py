@@ -1,0 +1,75 @@
+"""Policies of the experiments: trained once, and shared by every experiment that wants the same one."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rl_transformer.config.run import RunConfig, ConfigBase
+from rl_transformer.evaluation.evaluate import evaluate
+from rl_transformer.reproductions.reproduction import Setup
+from rl_transformer.policy import Policy, load_policy
+from rl_transformer.run import train
+from rl_transformer.trajectories import TrajectoryDataset
+
+C = TypeVar("C", bound=ConfigBase)
+EVALUATION_SEED = 1_000_000
+"""Seed of the first episode of every evaluation; no data is collected with these, and nothing is tuned on them."""
+
+
+def with_options(base: C, options: Mapping[str, Any]) -> C:
+    """Set ``section.field`` options on a configuration, and return it."""
+    for name, value in options.items():
+        section, _, option = name.partition(".")
+        if not hasattr(getattr(base, section), option):
+            raise KeyError(name)
+        setattr(getattr(base, section), option, value)
+    return base
+
+
+def cached_policy(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> Policy:
+    """Train a policy on one thread, or load the one that was trained with the same configuration and data."""
+    return load_policy(cached_run(config, setup, dataset))
+
+
+def cached_run(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> Path:
+    """Return the run folder of `cached_policy`."""
+    config.training.threads = 1
+    config.dataset.uri, config.output = config.dataset.uri or dataset.fingerprint, ""
+    identity = json.dumps([dataset.fingerprint, dataset.spec.to_dict(), config.to_dict()], sort_keys=True)
+    folder = setup.runs / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    config.output = str(folder)
+    with locked(folder.with_suffix(".lock")):
+        return train(config, resume=True, dataset=dataset)
+
+
+def cached_dataset(setup: Setup, name: str, make: Callable[[Path], TrajectoryDataset]) -> Path:
+    """Make a data set in the shared folder, unless it is there, and return its folder."""
+    folder = setup.runs / "data" / name
+    with locked(folder.with_suffix(".lock")):
+        if not (folder / "manifest.json").exists():
+            make(folder)
+    return folder
+
+
+def returns_at(
+    policy: Policy, env_id: str, targets: Sequence[float], num_episodes: int, seed: int = EVALUATION_SEED
+) -> list[list[float]]:
+    """Return the episodes' returns for each target; one list for a policy that takes none."""
+    asked = list(targets) if policy.spec.takes_target else []
+    report = evaluate(policy, env_id=env_id, target_returns=asked, num_episodes=num_episodes, seed=seed)
+    return [target.episode_returns for target in report.targets]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, which the system releases even if this process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""What every other package may use: files, the machine, signals, worker processes, random streams, messages, registries."""

@@ -1,0 +1,85 @@
+"""Which part of the trunk is trained: all of it, nothing, or a low-rank update of its attention (LoRA, Hu et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from rl_transformer.errors import require
+from rl_transformer.models.trunk.block import Attention
+from rl_transformer.models.huggingface.trunk import HFTrunk
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+
+class LowRank(nn.Module):
+    """Adds the product of two low-rank matrices to a weight; zero at first."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(inputs, rank))
+        self.b = nn.Parameter(torch.zeros(rank, outputs))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.a @ self.b
+
+
+def apply_trunk_mode(model: nn.Module, trunk: str, rank: int) -> None:
+    """Freeze the blocks of a model, and with ``lora`` add a trainable low-rank update to queries, keys and values.
+
+    That is the split of LaMo (Shi et al. 2024): embeddings and heads are trained in full, of the blocks only
+    the update.
+
+    Args:
+        model: A Decision Transformer; changed in place.
+        trunk: full, frozen or lora.
+        rank: Rank of the update.
+    """
+    if trunk == "full":
+        return
+    encoder = model.get_submodule("encoder")
+    encoder.requires_grad_(False)
+    if trunk == "lora" and isinstance(encoder, HFTrunk):
+        _add_lora(encoder, rank)
+    elif trunk == "lora":
+        for attention in [module for module in encoder.modules() if isinstance(module, Attention)]:
+            inputs, outputs = attention.c_attn.weight.shape
+            parametrize.register_parametrization(attention.c_attn, "weight", LowRank(inputs, outputs, rank))
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Merge low-rank updates into the weights: the same outputs from a plain model."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "get_base_layer"):
+            layer = cast("BaseTunerLayer", module)
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+        if parametrize.is_parametrized(module):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+def _add_lora(trunk: HFTrunk, rank: int) -> None:
+    """Add peft's low-rank updates where peft puts them for this architecture, on weights that the policy uses."""
+    require("peft", extra="lm", purpose="training.trunk lora")
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS
+
+    stack = trunk.stack
+    kind = stack.config.model_type
+    linear = {n: m for n, m in stack.named_modules() if getattr(m, "weight", torch.empty(0)).dim() == 2}
+    linear = {n: m for n, m in linear.items() if not isinstance(m, nn.Embedding)}
+    named = TARGETS.get(kind)
+    chosen = [n for n in linear if named is None or n.rpartition(".")[2] in named]
+    if "mamba" in kind:  # Mamba reads these weights without calling their modules, past any adapter
+        chosen = [n for n in chosen if not n.endswith(("out_proj", "dt_proj"))]
+    is_conv1d = any(type(linear[n]).__name__ == "Conv1D" for n in chosen)
+    # lora_alpha equal to the rank scales the update by 1, as our own LowRank does.
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=chosen, fan_in_fan_out=is_conv1d)
+    inject_adapter_in_model(config, stack)

@@ -1,0 +1,255 @@
+"""The state of one training run, and the one training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_transformer.config import TrainingConfig
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime import log
+from rl_transformer.runtime.machine import keep_freed_memory
+from rl_transformer.runtime.signals import Interrupted, StopSignals
+from rl_transformer.training.checkpoint import (
+    load_checkpoint,
+    newest_verified,
+    prune_checkpoints,
+    read_state,
+    save_checkpoint,
+)
+from rl_transformer.training.distributed import ProcessGroup
+from rl_transformer.training.ema import EMA
+from rl_transformer.training.losses import ActionLoss, Loss, TrainingObjective
+from rl_transformer.training.metrics import Metrics, Progress
+from rl_transformer.training.optimizer import learning_rate, make_optimizer, trained_parameters
+from rl_transformer.training.updates import UpdateResult, Updates
+from rl_transformer.windows.batch import BatchSource
+
+Evaluation = Callable[[int, Callable[[], None]], Mapping[str, float]]
+"""``(step, check) -> numbers for metrics.jsonl``; calls ``check`` now and then, so that a signal does not wait."""
+
+
+def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
+    """Train runs up to ``train_steps``; call `Trainer.resume` first to continue from a checkpoint.
+
+    Args:
+        trainers: One run, or several that differ only in their seed and are at the same step.
+        updates: How to make their updates.
+
+    Raises:
+        Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
+        RLTransformerError: A loss or gradient that is not finite; no update is made with it.
+    """
+    lead = trainers[0]
+    keep_freed_memory()
+    for trainer in trainers:
+        trainer.model.train()
+    with lead.signals as signals:
+        progress = Progress(lead.config.train_steps, lead.step, shown=lead.group.is_main)
+        try:
+            for trainer in trainers:
+                trainer.evaluate_if_due(signals, progress)  # a signal may have cut the last evaluation short
+            while lead.step < lead.config.train_steps:
+                first = lead.step + 1
+                results = updates.run(first, lead.steps_until_due(updates.max_steps))
+                for step, of_each in enumerate(results, start=first):
+                    for trainer, result in zip(trainers, of_each, strict=True):
+                        trainer.record(step, result)
+                progress.update(lead.step, results[-1][-1].loss)
+                for trainer in trainers:
+                    trainer.evaluate_if_due(signals, progress)
+                if signals.received or lead.step % lead.config.checkpoint_every == 0:
+                    for trainer in trainers:
+                        trainer.save()
+                    signals.check()
+        finally:
+            progress.close()
+    for trainer in trainers:
+        trainer.save_if_new()
+
+
+@dataclass
+class Trainer:
+    """Everything that one run's next update depends on, and where its results go."""
+
+    model: nn.Module
+    batches: BatchSource[Any, Any]
+    config: TrainingConfig
+    folder: Path
+    metrics: Metrics
+    evaluations: Sequence[Evaluation] = ()
+    """Made with the policy's weights in place, every ``evaluate_every`` updates and at the end."""
+    evaluate_every: int = 10_000
+    data_fingerprint: str = ""
+    """What identifies the data: a resumed run must find the same."""
+    loss: Loss | None = None
+    """What is minimized; None: the loss of the logged actions."""
+    eager_only: bool = False
+    """Model or loss need the step's number on the CPU, which a captured CUDA graph does not have."""
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    """The processes that train together; only the main one writes and evaluates."""
+
+    def __post_init__(self) -> None:
+        loss = ActionLoss(self.config, self.group) if self.loss is None else self.loss
+        self.objective = TrainingObjective(self.model, loss)
+        self.optimizer = make_optimizer(self.objective, self.config)
+        trained = trained_parameters(self.objective)
+        for parameter in self.objective.parameters():
+            parameter.requires_grad_(False)  # DistributedDataParallel waits for every parameter that needs a gradient
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+        self.parameters = list(trained.values())
+        self.wrapped_objective = self.group.wrap_ddp(self.objective)
+        self.ema = EMA(self.objective, self.config.ema_decay) if self.config.ema_decay else None
+        self.step = 0
+        self.signals = StopSignals()
+        self._evaluated = 0
+        self._saved = 0
+        self._clock = time.monotonic()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the resumable states."""
+        return self.folder / "checkpoints"
+
+    def backward(self, step: int | None, batch: Any, num_valid: float | None) -> tuple[Tensor, Tensor]:
+        """Compute the clipped gradients of a batch; return the loss and the gradient norm before clipping."""
+        device = self.batches.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            loss = self.wrapped_objective(step, batch, num_valid)
+        self.optimizer.zero_grad()
+        loss.backward()
+        limit = float("inf") if self.config.max_gradient_norm is None else self.config.max_gradient_norm
+        return loss.detach(), torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+
+    def record(self, step: int, result: UpdateResult) -> None:
+        """Count update ``step`` as made and write its numbers.
+
+        Raises:
+            RLTransformerError: It was not made, because its loss or gradient is not finite.
+        """
+        numbers = {"loss": result.loss, "gradient_norm": result.gradient_norm}
+        if not result.is_finite:
+            self._raise_not_finite(step, numbers)
+        self.step = step
+        if self.group.is_main:
+            self.metrics.add(step, {**numbers, "learning_rate": learning_rate(step, self.config)})
+
+    def _raise_not_finite(self, step: int, numbers: dict[str, float]) -> None:
+        self.metrics.flush()
+        name = next(name for name, value in numbers.items() if not abs(value) < float("inf"))
+        origin = self.batches.describe(self.group.shard(self.batches.draw(step)))
+        raise RLTransformerError(
+            f"{name} is {numbers[name]}; no update was made; the batch came from {origin}",
+            where=f"update {step}",
+            fix="look at this data with rlt inspect, lower training.learning_rate, or use training.precision float32",
+        )
+
+    def steps_until_due(self, most: int) -> int:
+        """Return how many updates to make, ``most`` at most, before an evaluation or a checkpoint is due."""
+        left = [every - self.step % every for every in (self.config.checkpoint_every, self.evaluate_every)]
+        return min(most, self.config.train_steps - self.step, *left)
+
+    def resume(self) -> None:
+        """Continue from the newest verified checkpoint, if there is one.
+
+        Raises:
+            RLTransformerError: The data is not the data of the checkpoint.
+        """
+        path = newest_verified(self.checkpoints, report=self.group.is_main)
+        self.group.barrier()  # no process writes before every process has looked
+        if path is None:
+            # A run may have died after its first rows and before its first checkpoint.
+            if self.group.is_main and self.metrics.truncate_after(0):
+                log.info("no usable checkpoint: starting again from step 0")
+            return
+        if read_state(path)["dataset_fingerprint"] != self.data_fingerprint:
+            raise RLTransformerError(
+                "the data has changed since the checkpoint was written",
+                where=path,
+                fix="restore the data set (or the text), or train into another folder",
+            )
+        state = load_checkpoint(path, self.objective, self.optimizer, self.ema)
+        self.step = int(state["step"])
+        self._saved = self.step
+        self._evaluated = int(state["evaluated"])
+        self.group.barrier()
+        if self.group.is_main:
+            self.metrics.truncate_after(self.step)
+            log.info(f"resumed from step {self.step} ({path.name})")
+            self._report_changed_environment(state)
+
+    def _report_changed_environment(self, state: Mapping[str, Any]) -> None:
+        before = {"world_size": 1, **state}  # checkpoints of the first version do not store it
+        changed = [
+            f"{name} {before[name]} -> {now}"
+            for name, now in self._environment().items()
+            if before.get(name) != now
+        ]
+        if changed:
+            log.info(f"not bit-exact with the uninterrupted run: {', '.join(changed)}")
+
+    def save_if_new(self) -> None:
+        """Write a checkpoint unless the newest one is of this step."""
+        if self.step != self._saved:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of the current step, and the metrics up to it."""
+        if self.group.is_main:
+            self.metrics.flush()
+            self.metrics.time(self.step, time.monotonic() - self._clock)
+            self._clock = time.monotonic()
+            state = {"dataset_fingerprint": self.data_fingerprint, "evaluated": self._evaluated}
+            state |= self._environment()
+            save_checkpoint(self.checkpoints, self.step, self.objective, self.optimizer, self.ema, state)
+            prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
+        self._saved = self.step
+
+    def _environment(self) -> dict[str, str | int]:
+        """Return what bit-exactness depends on besides configuration and data."""
+        return {
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": str(self.batches.device),
+            "world_size": self.group.world_size,
+        }
+
+    def evaluate_if_due(self, signals: StopSignals, progress: Progress) -> None:
+        """Make the evaluations if it is time for them."""
+        due = self.step % self.evaluate_every == 0 or self.step == self.config.train_steps
+        if not due or self._evaluated == self.step or not self.evaluations or not self.group.is_main:
+            return
+        row: dict[str, float] = {}
+        with self.policy_weights():
+            try:
+                for evaluation in self.evaluations:
+                    row |= evaluation(self.step, signals.check)
+            except Interrupted:
+                row = {}
+        if signals.received:
+            self.save()
+            signals.check()
+        self._evaluated = self.step
+        self.metrics.add(self.step, row)
+        progress.write(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+    @contextmanager
+    def policy_weights(self) -> Iterator[None]:
+        """Put the policy's weights (the EMA, if there is one) into the model, and the training state back after."""
+        if self.ema is not None:
+            self.ema.swap()
+        self.model.eval()
+        try:
+            yield
+        finally:
+            if self.ema is not None:
+                self.ema.swap()
+            self.model.train()

@@ -1,0 +1,113 @@
+"""What a reader is, and the registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.registry import Registry, broken_contract
+from rl_transformer.trajectories.checks import Finding
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.spaces import DataSpec
+from rl_transformer.trajectories.trajectory import Trajectory
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class ReaderOption:
+    """An option of a reader, set in the URI: ``SCHEME:PATH?name=value``."""
+
+    default: Value | None
+    help: str
+    type: type[Value] = str
+
+    def parse(self, text: str, *, where: object) -> Value:
+        """Return the value that a URI gives as text."""
+        try:
+            if self.type is bool:
+                return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            return self.type(text)
+        except (ValueError, KeyError):
+            problem = f"{text!r} is not of type {self.type.__name__}"
+            fix = "write true or false" if self.type is bool else "give a value of that type"
+            raise RLTransformerError(problem, where=where, fix=fix) from None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Opened data that has not been read yet."""
+
+    spec: DataSpec
+    trajectories: Iterator[Trajectory]
+    """The episodes, read one at a time."""
+    notes: list[Finding] = field(default_factory=list)
+    """What the reader left out or changed, for `rlt inspect`."""
+
+
+class Reader(Protocol):
+    """Reads one format. Implementations are classes without constructor arguments."""
+
+    usage: ClassVar[str]
+    """How to name data of this format, for example ``d4rl:FILE.hdf5``."""
+    options: ClassVar[Mapping[str, ReaderOption]]
+    """Options of this reader by name."""
+
+    def open(self, path: str, **options: Any) -> Source | TrajectoryDataset:
+        """Open the data at ``path``: what follows the scheme in the URI.
+
+        Args:
+            path: A file, folder or id.
+            options: Every option of this reader, defaults filled in.
+
+        Returns:
+            A `Source`; or a `TrajectoryDataset`, from a format whose columns can be used in place.
+
+        Raises:
+            RLTransformerError: Nothing there, or a file that cannot be read.
+        """
+        ...
+
+
+READERS: Registry[type[Reader]] = Registry("reader", required=("usage", "options", "open"))
+"""All readers by URI scheme."""
+
+
+def usages() -> list[str]:
+    """Return how to name data of every registered format."""
+    return [READERS.get(name, where="readers").usage for name in READERS.names()]
+
+
+def checked(source: Any, scheme: str) -> Source | TrajectoryDataset:
+    """Return what a reader opened, after checking that it keeps the contract."""
+    if isinstance(source, TrajectoryDataset):
+        return source
+    if not isinstance(source, Source):
+        raise broken_contract(READERS, scheme, f"open() returned {type(source).__name__}, not a Source")
+    if not isinstance(source.spec, DataSpec):
+        raise broken_contract(READERS, scheme, f"Source.spec is {type(source.spec).__name__}, not a DataSpec")
+    return Source(source.spec, _checked_trajectories(source.trajectories, scheme), list(source.notes))
+
+
+def _checked_trajectories(trajectories: Iterator[Any], scheme: str) -> Iterator[Trajectory]:
+    number = 0
+    iterator = iter(trajectories)
+    while True:
+        try:
+            trajectory = next(iterator)
+        except StopIteration:
+            return
+        except RLTransformerError:
+            raise
+        except Exception as error:
+            if not READERS.is_from_plugin(scheme):
+                raise
+            problem = f"episode {number} raised {type(error).__name__}: {error}"
+            raise broken_contract(READERS, scheme, problem) from error
+        if not isinstance(trajectory, Trajectory):
+            problem = f"episode {number} is {type(trajectory).__name__}, not a Trajectory"
+            raise broken_contract(READERS, scheme, problem)
+        yield trajectory
+        number += 1

@@ -1,0 +1,220 @@
+"""From window indices to a batch on the device, with one gather per column.
+
+Shapes: B windows, T timesteps, N steps of data, C numbers of all conditions together.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.windows.batch import WindowBatch
+from rl_transformer.windows.normalization import Normalizer
+from rl_transformer.windows.sampling import WindowIndex, WindowSampler
+
+_SPARE_DEVICE_MEMORY = 0.5  # leave half of a GPU to the model
+_ON_REQUEST = ("rewards", "terminations", "next_states")
+
+
+@dataclass(frozen=True)
+class ConditionColumn:
+    """One condition at every step of the data."""
+
+    values: np.ndarray
+    """(N,) or (N, W) float32, not scaled."""
+    scale: float
+    """The model reads values divided by this."""
+
+
+class WindowGatherer:
+    """Cuts windows out of a data set's columns.
+
+    On a CPU the (possibly memory-mapped) columns are read in place; on a GPU they are moved there
+    once if they fit.
+
+    Args:
+        dataset: The data.
+        conditions: What the model is conditioned on, in its order.
+        window_length: T.
+        max_timesteps: Rows of the timestep table; later timesteps reuse the last row.
+        normalizer: Units of observations and actions.
+        frame_stack: Images per state, the newest last; an episode's first image is repeated.
+        device: Where batches are put.
+    """
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        *,
+        conditions: Sequence[ConditionColumn],
+        window_length: int,
+        max_timesteps: int,
+        normalizer: Normalizer,
+        frame_stack: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.window_length = window_length
+        self.max_timesteps = max_timesteps
+        self.frame_stack = frame_stack
+        self._dataset = dataset
+        self._normalizer = normalizer.to(self.device)
+        arrays = [dataset.observations, dataset.actions, *(condition.values for condition in conditions)]
+        self._home = self.device if self._fits_on_device(arrays) else torch.device("cpu")
+        self._observations = torch.from_numpy(dataset.observations).to(self._home)
+        self._actions = torch.from_numpy(dataset.actions).to(self._home)
+        self._offsets = torch.from_numpy(np.asarray(dataset.offsets)).to(self._home)
+        self._steps = torch.arange(window_length, device=self._home)
+        self._set_conditions(conditions)
+
+    def with_conditions(self, conditions: Sequence[ConditionColumn]) -> WindowGatherer:
+        """Return a gatherer of the same windows with other conditions; the data is shared."""
+        other = copy.copy(self)
+        other._set_conditions(conditions)
+        return other
+
+    def _set_conditions(self, conditions: Sequence[ConditionColumn]) -> None:
+        columns = (torch.from_numpy(condition.values).to(self._home) for condition in conditions)
+        self._conditions = [column if column.dim() == 2 else column[:, None] for column in columns]
+        self._scales = [condition.scale for condition in conditions]
+
+    def _fits_on_device(self, columns: Sequence[np.ndarray]) -> bool:
+        if self.device.type != "cuda":
+            return False
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return sum(column.nbytes for column in columns) < free * _SPARE_DEVICE_MEMORY
+
+    @property
+    def on_device(self) -> bool:
+        """True if the data is where batches are put, so that a batch needs no copy."""
+        return self._home == self.device
+
+    def count_valid(self, index: WindowIndex) -> int:
+        """Return the number of real steps in the windows at ``index``."""
+        ends = self._offsets[torch.from_numpy(index.trajectories + 1).to(self._home)].cpu().numpy()
+        return int(np.minimum(ends - index.rows, self.window_length).sum())
+
+    def gather(self, index: WindowIndex, extra: Sequence[str] = ()) -> WindowBatch:
+        """Return the windows at ``index``.
+
+        Args:
+            index: Where the windows begin.
+            extra: Further fields of the batch: rewards, terminations, next_states.
+        """
+        rows = torch.from_numpy(index.rows).to(self._home)
+        trajectories = torch.from_numpy(index.trajectories).to(self._home)
+        batch = self.gather_at(rows, trajectories)
+        return replace(batch, **self._gather_extra(rows, trajectories, extra)) if extra else batch
+
+    def gather_at(self, rows: Tensor, trajectories: Tensor) -> WindowBatch:
+        """Return the windows that begin at ``rows`` (B,) of the data, in the episodes ``trajectories`` (B,).
+
+        Padding repeats the last real step: causality hides it from every prediction and the loss
+        leaves it out, so its content never matters.
+        """
+        first = self._offsets[trajectories][:, None]
+        last = self._offsets[trajectories + 1][:, None] - 1
+        wanted = rows[:, None] + self._steps
+        at = torch.minimum(wanted, last)  # (B, T) rows of the data
+        timesteps = torch.clamp(at - first, max=self.max_timesteps - 1)
+        return WindowBatch(
+            states=self._normalizer.normalize(self._stack_frames(at, first).to(self.device)),
+            actions=self._normalizer.to_model_actions(_take(self._actions, at).to(self.device)),
+            conditions=self._gather_conditions(at).to(self.device),
+            timesteps=timesteps.to(self.device),
+            valid_mask=(wanted <= last).to(self.device),
+        )
+
+    def _gather_conditions(self, at: Tensor) -> Tensor:
+        """Return all conditions at rows (B, T), scaled: (B, T, C)."""
+        taken = [_take(column, at) / scale for column, scale in zip(self._conditions, self._scales, strict=True)]
+        if not taken:
+            return at.new_zeros(*at.shape, 0, dtype=torch.float32)
+        return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
+
+    def _stack_frames(self, rows: Tensor, first: Tensor) -> Tensor:
+        """Return observations at rows (B, T); images with the frames before them, never from another episode."""
+        if self.frame_stack == 1:
+            return _take(self._observations, rows)
+        ages = range(self.frame_stack - 1, -1, -1)
+        return torch.cat([_take(self._observations, torch.maximum(rows - age, first)) for age in ages], dim=2)
+
+    def _gather_extra(self, rows: Tensor, trajectories: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return fields that policies do not need: critics and offline evaluation do."""
+        unknown = sorted(set(names) - set(_ON_REQUEST))
+        if unknown:
+            raise ValueError(f"{unknown} is not among {_ON_REQUEST}")
+        first = self._offsets[trajectories][:, None]
+        last = self._offsets[trajectories + 1][:, None] - 1
+        at = torch.minimum(rows[:, None] + self._steps, last)
+        found: dict[str, Tensor] = {}
+        if "rewards" in names:
+            rewards = torch.from_numpy(self._dataset.rewards)
+            found["rewards"] = _take(rewards, at.cpu()).float().to(self.device)
+        if "terminations" in names:
+            terminated = torch.from_numpy(np.asarray(self._dataset.summary.terminated)).to(self._home)
+            found["terminations"] = ((at == last) & terminated[trajectories][:, None]).to(self.device)
+        if "next_states" in names:
+            found["next_states"] = self._next_states(at, first, last, trajectories)
+        return found
+
+    def _next_states(self, at: Tensor, first: Tensor, last: Tensor, trajectories: Tensor) -> Tensor:
+        finals = self._dataset.summary.final_observations
+        if finals is None:
+            raise RLTransformerError(
+                "the data has no final observations, so the state after an episode's last step is unknown",
+                where=self._dataset.location or "data",
+                fix="record T + 1 observations per episode of T steps",
+            )
+        following = self._stack_frames(torch.minimum(at + 1, last), first)
+        newest = torch.from_numpy(np.asarray(finals)).to(self._home)[trajectories][:, None]
+        final = newest.expand(-1, at.shape[1], *[-1] * (newest.dim() - 2))
+        if self.frame_stack > 1:  # the last frame_stack - 1 images, then the final one
+            channels = newest.shape[2]
+            final = torch.cat([self._stack_frames(at, first)[:, :, channels:], final], dim=2)
+        is_last = (at == last).view(*at.shape, *[1] * (following.dim() - 2))
+        return self._normalizer.normalize(torch.where(is_last, final, following).to(self.device))
+
+
+@dataclass(frozen=True)
+class WindowSource:
+    """Windows of trajectories as a `BatchSource`."""
+
+    sampler: WindowSampler
+    gatherer: WindowGatherer
+    batch_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are put."""
+        return self.gatherer.device
+
+    def draw(self, step: int) -> WindowIndex:
+        """Return the windows of update ``step``."""
+        return self.sampler.draw(step, self.batch_size)
+
+    def gather(self, index: WindowIndex) -> WindowBatch:
+        """Return the windows at ``index`` on the device."""
+        return self.gatherer.gather(index)
+
+    def count_valid(self, index: WindowIndex) -> int:
+        """Return the number of real steps in the windows at ``index``."""
+        return self.gatherer.count_valid(index)
+
+    def describe(self, index: WindowIndex) -> str:
+        """Return which episodes the windows come from."""
+        episodes = sorted(set(index.trajectories.tolist()))
+        more = " ..." if len(episodes) > 20 else ""
+        return f"episodes {', '.join(map(str, episodes[:20]))}{more}"
+
+
+def _take(column: Tensor, rows: Tensor) -> Tensor:
+    """Return the rows (B, T) of a column (N, ...) as (B, T, ...)."""
+    return column.index_select(0, rows.view(-1)).view(*rows.shape, *column.shape[1:])

@@ -1,0 +1,87 @@
+"""Which episodes to learn from, and which to hold out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rl_transformer.config import RunConfig
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+
+
+@dataclass(frozen=True)
+class EpisodeSplit:
+    """Indices of episodes."""
+
+    train: np.ndarray
+    """Episodes to learn from."""
+    held_out: np.ndarray
+    """Episodes on which the action error is measured; empty without a validation fraction."""
+
+
+def split_episodes(dataset: TrajectoryDataset, returns: np.ndarray, config: RunConfig) -> EpisodeSplit:
+    """Filter the episodes by ``dataset.*`` and split off those held out.
+
+    Args:
+        dataset: The data.
+        returns: (E,) each episode's return.
+        config: The run's options.
+
+    Raises:
+        RLTransformerError: No episode is left, or windows would never see how an episode ends.
+    """
+    options = config.dataset
+    chosen = np.arange(dataset.num_trajectories)[: options.max_trajectories]
+    if options.min_return is not None:
+        chosen = chosen[returns[chosen] >= options.min_return]
+        if not chosen.size:
+            raise RLTransformerError(
+                f"no episode has a return of {options.min_return:g} or more; the largest is {returns.max():g}",
+                where="dataset.min_return",
+                fix=f"choose {returns.max():g} or less",
+            )
+    if options.top_fraction < 1:
+        chosen = chosen[top_trajectories(returns[chosen], dataset.lengths[chosen], options.top_fraction)]
+    train, held_out = split_trajectories(len(chosen), options.validation_fraction, seed=config.training.seed)
+    split = EpisodeSplit(chosen[train], chosen[held_out])
+    _check_windows_reach_the_end(int(dataset.lengths[split.train].max()), config)
+    return split
+
+
+def _check_windows_reach_the_end(longest: int, config: RunConfig) -> None:
+    if config.windows.start == "first" and longest > config.window_length:
+        longer = "context_length" if config.model.attention == "full" else "window_length"
+        raise RLTransformerError(
+            f"an episode has {longest} steps, and windows that begin with it end after {config.window_length}",
+            where="windows.start",
+            fix=f"set windows.start to any, or windows.{longer} to {longest}",
+        )
+
+
+def top_trajectories(episode_returns: np.ndarray, lengths: np.ndarray, fraction: float) -> np.ndarray:
+    """Return the best episodes that hold at most ``fraction`` of all *timesteps*, at least one.
+
+    This is the %BC filter of the paper's code (kzl `experiment.py`, with ``<=``).
+    """
+    order = np.argsort(-episode_returns, kind="stable")
+    steps = np.cumsum(lengths[order])
+    kept = max(1, int(np.searchsorted(steps, fraction * steps[-1] * (1 + 1e-12), side="right")))
+    return np.sort(order[:kept])
+
+
+def split_trajectories(num_trajectories: int, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split episodes into those to train on and a share to hold out, by a draw that is fixed by the seed."""
+    if not fraction:
+        return np.arange(num_trajectories), np.arange(0)
+    held_out = max(1, round(fraction * num_trajectories))
+    if not 0 < fraction < 1 or held_out >= num_trajectories:
+        raise RLTransformerError(
+            f"holding out {fraction} of {num_trajectories} episodes leaves none to train on",
+            where="dataset.validation_fraction",
+            fix="choose a smaller fraction, or 0",
+        )
+    order = generator(Stream.VALIDATION_SPLIT, seed, 0).permutation(num_trajectories)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])

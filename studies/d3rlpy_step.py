@@ -1,0 +1,144 @@
+"""One training step: ours against d3rlpy's DecisionTransformer, which needs an environment of its own.
+
+    python -m venv d3 && d3/bin/pip install d3rlpy==2.8.1          # it pins an older gymnasium
+    python studies/d3rlpy_step.py --python d3/bin/python [--json FILE]
+
+Both train the paper's Hopper model on random data of Hopper's shapes, batch and optimizer included, in processes that
+take turns. d3rlpy is set up as in its own reproduction of the paper (float32; it has no autocast).
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+UPDATES, WARM_UP = 20, 3
+
+
+def d3rlpy_updates():
+    """Return what makes one update of d3rlpy's, its sampling included; runs where d3rlpy is."""
+    import d3rlpy
+    import numpy as np
+    from d3rlpy.models import VectorEncoderFactory
+    from d3rlpy.optimizers import AdamWFactory, WarmupSchedulerFactory
+
+    random, steps, length = np.random.default_rng(0), 200_000, 500
+    ends = np.zeros(steps)
+    ends[length - 1 :: length] = 1
+    data = d3rlpy.dataset.MDPDataset(
+        random.standard_normal((steps, 11), dtype=np.float32),
+        random.uniform(-1, 1, (steps, 3)).astype(np.float32),
+        random.random(steps).astype(np.float32),
+        terminals=np.zeros(steps),
+        timeouts=ends,
+    )
+    optimizer = AdamWFactory(
+        weight_decay=1e-4, clip_grad_norm=0.25, lr_scheduler_factory=WarmupSchedulerFactory(10_000)
+    )
+    algorithm = d3rlpy.algos.DecisionTransformerConfig(
+        batch_size=64,
+        learning_rate=1e-4,
+        optim_factory=optimizer,
+        encoder_factory=VectorEncoderFactory([128], exclude_last_activation=True),
+        observation_scaler=d3rlpy.preprocessing.StandardObservationScaler(),
+        reward_scaler=d3rlpy.preprocessing.MultiplyRewardScaler(0.001),
+        context_size=20,
+        num_heads=1,
+        num_layers=3,
+        max_timestep=1000,
+    ).create(device="cpu")
+    algorithm.observation_scaler.fit_with_trajectory_slicer(data.episodes, data.trajectory_slicer)
+    algorithm.build_with_dataset(data)
+    return lambda: algorithm.update(data.sample_trajectory_batch(64, length=20))
+
+
+def our_updates(precision):
+    """Return what makes one update of ours."""
+    from rl_transformer.bench.train import our_updates
+
+    return our_updates("hopper", precision)
+
+
+def serve(side, threads):
+    """Answer each number of updates on standard input with the seconds that they took."""
+    import torch
+
+    torch.set_num_threads(threads)
+    update = d3rlpy_updates() if side == "d3rlpy" else our_updates(side)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        for _ in range(int(line)):
+            update()
+        print("seconds", time.perf_counter() - began, flush=True)
+
+
+class Side:
+    """A process that makes updates when asked."""
+
+    def __init__(self, side, python, threads):
+        command = [python, __file__, "--serve", side, "--threads", str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, updates):
+        """Make so many updates and return their mean duration."""
+        self.process.stdin.write(f"{updates}\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:  # d3rlpy's log stands between
+            if line.startswith("seconds "):
+                return float(line.split()[1]) / updates
+        raise SystemExit(f"{self.process.args} ended before it had answered")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", help="interpreter that has d3rlpy")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        return serve(args.serve, args.threads)
+    if not args.python:
+        parser.error("--python is needed: the interpreter of an environment with d3rlpy")
+    import torch
+
+    from rl_transformer.bench import timing
+    from rl_transformer.runtime.files import to_json
+
+    torch.set_num_threads(args.threads)
+    sides = {
+        name: Side(name, args.python if name == "d3rlpy" else sys.executable, args.threads)
+        for name in ("d3rlpy", "float32", "bfloat16")
+    }
+    taken = {name: [] for name in sides}
+    for side in sides.values():
+        side.seconds(WARM_UP)
+    for _ in range(args.repeats):
+        for name, side in sides.items():
+            taken[name].append(side.seconds(UPDATES))
+    for side in sides.values():
+        side.process.kill()
+    version = subprocess.run(
+        [args.python, "-c", "from importlib.metadata import version; print(version('d3rlpy'), version('torch'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    rows = [
+        timing.row(
+            {"ours": timing.of(taken[precision]), "baseline": timing.of(taken["d3rlpy"])},
+            benchmark="train",
+            size="hopper",
+            dtype=precision,
+            against=f"d3rlpy {version[0]}, float32, torch {version[1]}",
+        )
+        for precision in ("float32", "bfloat16")
+    ]
+    for row in rows:
+        print(row["dtype"], row["ours"], row["baseline"], "ratio", row["ratio"])
+    if args.json:
+        args.json.write_text(to_json(rows))
+
+
+if __name__ == "__main__":
+    main()

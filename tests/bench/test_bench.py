@@ -1,0 +1,157 @@
+"""Claims about the benchmarks: both sides compute the same thing, and a row holds what was promised. Nothing is timed."""
+
+import functools
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rl_transformer import RLTransformerError
+from rl_transformer.bench import bench, timing, train
+from rl_transformer.bench.act import published_actor, untrained
+from rl_transformer.bench.published import PublishedSampler, load_published_model
+from rl_transformer.cli.main import main
+from rl_transformer.environments.making import make_environment
+from rl_transformer.evaluation.episodes import run_episodes
+from rl_transformer.run import assemble
+from rl_transformer.training.losses import action_loss
+from rl_transformer.training.distributed import ProcessGroup
+from rl_transformer.windows.sampling import WindowIndex
+
+from tests.toys import POINT, point_data, tiny_config
+
+pytest.importorskip("transformers", reason="the baseline is transformers' model")
+PLAIN = {"model": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}, "returns": {"scale": 2.0}}
+
+
+def parts(tmp_path, **options):
+    return assemble(tiny_config(tmp_path / "none", **(PLAIN | options)), point_data(), torch.device("cpu"), ProcessGroup())
+
+
+class Starts:
+    """Stands in for a generator: every window begins where it is told."""
+
+    def __init__(self, starts):
+        self.integers = lambda *_: next(starts)
+
+
+def test_both_sides_compute_the_same_loss_on_the_same_windows(tmp_path):
+    policy, trainer, _ = parts(tmp_path)
+    policy.model.save_pretrained(tmp_path / "model")
+    theirs, data = load_published_model(tmp_path / "model"), point_data()
+    sampler = PublishedSampler(
+        data,
+        context_length=policy.spec.context_length,
+        scale=2.0,
+        max_ep_len=policy.spec.model.max_ep_len,
+        seed=0,
+    )
+    episodes, starts = np.array([3, 0, 7, 3]), np.array([0, 5, 11, 9])  # whole windows and short ones
+    sampler.random = Starts(iter(starts.tolist()))
+    columns = [np.concatenate(column) for column in zip(*(sampler._window(int(e)) for e in episodes), strict=True)]
+    states, actions, returns, timesteps, mask = (torch.from_numpy(np.ascontiguousarray(c)) for c in columns)
+    predicted = theirs(
+        states=states.float(),
+        actions=actions.float(),
+        returns_to_go=returns.float(),
+        timesteps=timesteps.long(),
+        attention_mask=mask.long(),
+    ).action_preds
+    real = mask > 0
+    expected = F.mse_loss(predicted[real], actions[real].float())
+    batch = trainer.gatherer.gather(WindowIndex(data.offsets[episodes] + starts, episodes))
+    assert int(batch.valid_mask.sum()) == int(real.sum()) < mask.numel()
+    torch.testing.assert_close(action_loss(policy.model.eval(), batch), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_published_sampler_draws_every_step_equally_often():
+    data = point_data(6)
+    sampler = PublishedSampler(data, context_length=4, scale=1.0, max_ep_len=20, seed=0)
+    drawn = [sampler.draw(60) for _ in range(100)]
+    lengths = torch.cat([batch[4].sum(1) for batch in drawn]).long()
+    # Of 12 steps an episode, the last three begin windows of 3, 2 and 1 steps.
+    counts = torch.bincount(lengths, minlength=5)[1:] / len(lengths)
+    np.testing.assert_allclose(counts, [1 / 12, 1 / 12, 1 / 12, 9 / 12], atol=0.02)
+
+
+def test_both_sides_act_alike(tmp_path):
+    """One episode at a time with transformers' model, and ours: the same returns, so the comparison is fair."""
+    policy, _, _ = parts(tmp_path)
+    published = published_actor(policy, tmp_path / "model")
+    environment = make_environment(POINT)
+    ours = run_episodes(policy, POINT, [3.0, 9.0], [5, 6])
+    for episode, target in zip(ours, (3.0, 9.0), strict=True):
+        total, length = published.episode(environment, target, episode.seed)
+        assert length == episode.episode_length
+        assert total == pytest.approx(episode.episode_return, abs=1e-4)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    tiny = {"model.hidden_size": 16, "model.n_layer": 2, "training.batch_size": 4, "windows.context_length": 5}
+    monkeypatch.setitem(train.SIZES, "hopper", tiny)
+    monkeypatch.setattr(train, "matrix_peak", lambda precision: 1e9)
+    monkeypatch.setattr(timing, "hardware", dict)
+    # In this process, which has the small sizes; processes of their own are the next test's.
+    monkeypatch.setattr(
+        timing,
+        "in_turns",
+        lambda sides, **options: timing.interleaved({n: make() for n, make in sides.items()}, **options),
+    )
+
+
+def test_a_row_holds_what_was_promised(small, tmp_path, capsys):
+    assert main(["bench", "train", "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "rows.json")]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["dtype"], row["baseline_dtype"]) for row in rows] == [
+        ("float32", "float32"),
+        ("bfloat16", "float32"),
+        ("bfloat16", "bfloat16"),
+    ]
+    for row in rows:
+        assert {"ours", "baseline", "ratio", "dtype", "threads", "device", "versions"} <= set(row)
+        assert row["ratio"] == pytest.approx(row["baseline"]["median_ms"] / row["ours"]["median_ms"], rel=0.01)
+        assert row["threads"] == 1
+        assert row["dropout"] == 0.1  # as published, on both sides
+    assert capsys.readouterr().out.count("ratio") == 3
+
+
+def make_sleeper(seconds):
+    return functools.partial(time.sleep, seconds)
+
+
+def test_sides_in_processes_of_their_own_take_turns():
+    sides = {"ours": functools.partial(make_sleeper, 0.0), "baseline": functools.partial(make_sleeper, 0.02)}
+    timed = timing.in_turns(sides, repeats=3, calls=2)
+    assert timed["baseline"]["min_ms"] >= 20 > timed["ours"]["median_ms"]
+    assert timed["ours"]["peak_memory_mib"] > 0
+    assert timing.row(timed)["ratio"] > 1
+
+
+def test_the_data_benchmark_writes_and_reads_a_store(small, tmp_path):
+    rows = bench("data", repeats=1, store_steps=3000)
+    assert [row["steps"] for row in rows] == [200_000, 3000]
+
+
+def test_streaming_and_windows_are_compared_at_one_size():
+    streaming, window = untrained("sliding_window"), untrained("full")
+    assert streaming.spec.model.attention_span == window.spec.context_length == 20
+    assert streaming.spec.model.hidden_size == window.spec.model.hidden_size == 128
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("speed", {}, "no benchmark 'speed'"),
+        ("act", {"sizes": ["hopper"]}, "has no effect on act"),
+        ("train", {"sizes": ["huge"]}, "no size 'huge'"),
+        ("train", {"repeats": 0}, "0 is not positive"),
+        ("evaluate", {"env_id": "Hopper-v5"}, "is missing"),
+    ],
+)
+def test_slips_are_told(name, options, message):
+    with pytest.raises(RLTransformerError, match=message):
+        bench(name, **options)

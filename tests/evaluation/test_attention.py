@@ -1,0 +1,102 @@
+"""Claims about the maps of what tokens attend to."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from rl_transformer import RLTransformerError, load_policy, train
+from rl_transformer.cli.main import main
+from rl_transformer.evaluation.attention import attention_maps
+from rl_transformer.trajectories.store import write_store
+
+from tests.models.test_trunks import transformer
+from tests.toys import point_data, telling_data, tiny_config
+
+VARIANTS = {
+    "published": {"model": {"n_head": 2}},
+    "added": {"model": {"condition_entry": "added"}},
+    "sliding_window": {"model": {"attention": "sliding_window"}},
+    "bfloat16, dropout": {"training": {"precision": "bfloat16"}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_maps_are_the_weights_that_transformers_computes(variant, tmp_path):
+    """Trained by the fast path or not: the maps are those of transformers' eager attention, averaged by hand."""
+    data = point_data()
+    policy = load_policy(train(tiny_config(tmp_path / "run", **VARIANTS[variant]), dataset=data))
+    report = attention_maps(policy, data, num_windows=7, seed=3)
+    length, per_step = report["context_length"], len(report["tokens"])
+    for layer in report["layers"]:
+        weights = np.array(layer["map"])
+        assert weights.shape == (length * per_step, length * per_step)
+        assert np.allclose(weights.sum(1), 1, atol=1e-4)
+        assert not np.triu(weights, 1).any()
+        place = np.arange(len(weights))
+        same = sum(weights[i, j] for i in place for j in place if i % per_step == j % per_step) / len(weights)
+        back = sum(weights[i, j] * (i // per_step - j // per_step) for i in place for j in place) / len(weights)
+        assert layer["same_type"] == pytest.approx(same, abs=1e-4)
+        assert layer["distance"] == pytest.approx(back, abs=1e-4)
+    if variant in ("published", "bfloat16, dropout"):
+        policy.model.save_pretrained(tmp_path / "hf")
+        theirs = transformers.DecisionTransformerModel.from_pretrained(
+            tmp_path / "hf", attn_implementation="eager"
+        ).eval()
+        from rl_transformer.evaluation.attention import _whole_windows
+        from rl_transformer.policy.gatherer import make_gatherer
+
+        batch = make_gatherer(policy.spec, policy.normalizer, data, length, torch.device("cpu")).gather(
+            _whole_windows(data, length, 7, 3)
+        )
+        assert batch.valid_mask.all()
+        found = theirs(
+            states=batch.states, actions=batch.actions, rewards=None, returns_to_go=batch.conditions, timesteps=batch.timesteps,
+            attention_mask=torch.ones(7, length), output_attentions=True,
+        )  # fmt: skip
+        for layer, weights in zip(report["layers"], found.attentions, strict=True):
+            assert np.allclose(layer["map"], weights.mean((0, 1)).detach().numpy(), atol=1e-5)
+
+
+def test_a_foreign_trunk_shows_its_attention_and_one_without_attention_says_so(tmp_path):
+    data = point_data()
+    for kind, layers in (("t5", 2), ("llama", 2)):
+        policy = load_policy(train(tiny_config(tmp_path / kind), dataset=data, transformer=transformer(kind)))
+        assert len(attention_maps(policy, data, num_windows=4, seed=0)["layers"]) == layers
+    policy = load_policy(train(tiny_config(tmp_path / "mamba"), dataset=data, transformer=transformer("mamba")))
+    with pytest.raises(RLTransformerError, match="MambaModel does not show its attention"):
+        attention_maps(policy, data, num_windows=4, seed=0)
+
+
+def test_even_attention_is_the_yardstick(tmp_path):
+    data = point_data()
+    policy = load_policy(train(tiny_config(tmp_path / "run"), dataset=data))
+    for block in policy.model.encoder.h:
+        block.attn.c_attn.weight.data.zero_()
+        block.attn.c_attn.bias.data.zero_()
+    report = attention_maps(policy, data, num_windows=2, seed=0)
+    for layer in report["layers"]:
+        assert layer["same_type"] == pytest.approx(report["even"]["same_type"], abs=1e-4)
+        assert layer["distance"] == pytest.approx(report["even"]["distance"], abs=1e-4)
+
+
+def test_the_command_writes_maps_and_a_picture_and_finds_the_runs_own_data(tmp_path, capsys):
+    data = point_data()
+    write_store(tmp_path / "store", data.spec, [data.trajectory(i) for i in range(data.num_trajectories)])
+    config = tiny_config(tmp_path / "run")
+    config.dataset.uri = f"rlt:{tmp_path / 'store'}"
+    train(config)
+    out = ["--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "a.png"), "--num-windows", "5"]
+    assert main(["attention", str(tmp_path / "run"), *out]) == 0
+    assert "of the attention on tokens of the same type" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a.json").read_text())["num_windows"] == 5
+    assert (tmp_path / "a.png").stat().st_size > 5_000
+    assert main(["attention", str(tmp_path / "run" / "policy")]) == 2
+    assert "pass --data URI" in capsys.readouterr().err
+    with pytest.raises(RLTransformerError, match=r"no episode has the 5 steps|another \w+ than"):
+        attention_maps(load_policy(tmp_path / "run"), telling_data((3, 3)), num_windows=2, seed=0)
+    mlp = load_policy(train(tiny_config(tmp_path / "mlp", model={"arch": "behavior_cloning"}), dataset=data))
+    with pytest.raises(RLTransformerError, match="no attention"):
+        attention_maps(mlp, data, num_windows=2, seed=0)

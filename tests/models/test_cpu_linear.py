@@ -1,0 +1,98 @@
+"""Claims about products of float32 on CPUs: oneDNN's are PyTorch's, with their gradients, wherever either may be asked."""
+
+import pytest
+import torch
+
+from rl_transformer.runtime.machine import cpu_threads
+from rl_transformer.models import products
+from rl_transformer.models.trunk.gpt2 import Conv1D
+from rl_transformer.models.trunk.cpu_linear import linear
+
+WITH_ONEDNN = pytest.mark.skipif(
+    products._onednn is None, reason="this processor has no AVX-512: products are PyTorch's"
+)
+
+
+def factors(rows: int, inputs: int, outputs: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(rows + inputs + outputs)
+    shapes = ((rows, inputs), (inputs, outputs), (outputs,))
+    return tuple(torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes)
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 3, 5), (64, 128, 512), (300, 512, 128), (59, 32, 32)])
+def test_products_and_gradients_are_those_of_float64(rows, inputs, outputs):
+    given = factors(rows, inputs, outputs)
+    weights = torch.randn(rows, outputs, generator=torch.Generator().manual_seed(0))
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    (linear(*given) * weights).sum().backward()
+    ((exact[0] @ exact[1] + exact[2]) * weights.double()).sum().backward()
+    with torch.no_grad():
+        torch.testing.assert_close(linear(*given).double(), exact[0] @ exact[1] + exact[2], rtol=1e-5, atol=1e-4)
+    for ours, theirs in zip(given, exact, strict=True):
+        # rtol bounds rounding of sums of this many terms in float32; bfloat16 or TF32 would be a thousand times off.
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=2e-4)
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """Return a function that says how many products of oneDNN's a call makes."""
+    asked, onednn = [], products._onednn
+    monkeypatch.setattr(products, "_onednn", lambda *a: asked.append(a) or onednn(*a))
+
+    def counted(run) -> int:
+        before = len(asked)
+        run()
+        return len(asked) - before
+
+    return counted
+
+
+@WITH_ONEDNN
+def test_products_go_to_onednn_unless_others_must_see_them(count):
+    x, weight, bias = factors(16, 8, 12)
+    linear(x[:0], weight, bias).sum().backward()  # nothing to compute, and no error
+    assert count(lambda: linear(x, weight, bias)) == 1
+    assert count(lambda: linear(x, weight, bias).sum().backward()) == 3
+    assert count(lambda: linear(x.double(), weight.double(), bias.double())) == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert count(lambda: linear(x, weight, bias)) == 0
+    stacked = torch.stack([weight, 2 * weight])
+    assert count(lambda: torch.func.vmap(linear, (None, 0, None))(x, stacked, bias)) == 0
+    exported = torch.export.export(Conv1D(12, 8).eval(), (x.detach(),))
+    assert "mkldnn" not in str(exported.graph)
+
+
+@WITH_ONEDNN
+def test_what_needs_no_gradient_costs_no_product(count):
+    x, weight, bias = factors(16, 8, 12)
+    assert count(lambda: linear(x, weight.detach(), bias.detach()).sum().backward()) == 2
+    torch.testing.assert_close(x.grad, weight.detach().sum(1).expand(16, -1))
+    assert count(lambda: linear(x.detach(), weight, bias).sum().backward()) == 2
+    torch.testing.assert_close(weight.grad, x.detach().sum(0)[:, None].expand(-1, 12))
+
+
+def test_gradients_have_gradients():
+    x, weight, bias = factors(16, 8, 12)
+    found = []
+    for product in (linear, lambda x, weight, bias: x @ weight + bias):
+        (slope,) = torch.autograd.grad(product(x, weight, bias).square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), weight)[0])
+    torch.testing.assert_close(*found)
+
+
+def test_a_slice_of_columns_is_the_slice_of_the_product():
+    layer, x = Conv1D(12, 8), torch.randn(2, 5, 8)
+    torch.nn.init.normal_(layer.weight)
+    torch.testing.assert_close(layer(x, slice(4, None)), layer(x)[..., 4:])
+
+
+@WITH_ONEDNN
+def test_a_row_is_the_same_to_the_bit_among_any_number_of_rows():
+    """Actions of a batch are those of single sessions; of MKL's products this holds from twelve rows only."""
+    for inputs, outputs in ((128, 512), (512, 128), (128, 384)):
+        x, weight, bias = (tensor.detach() for tensor in factors(256, inputs, outputs))
+        for threads in (1, 2):
+            with cpu_threads(threads), torch.no_grad():
+                whole = linear(x, weight, bias)
+                for rows in (1, 2, 3, 4, 5, 12, 59, 177):
+                    assert torch.equal(linear(x[:rows], weight, bias), whole[:rows]), (rows, inputs, threads)

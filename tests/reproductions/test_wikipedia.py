@@ -1,0 +1,81 @@
+"""Claims about how the experiments on language and size judge, on made-up measurements; `make test-slow` runs them."""
+
+import numpy as np
+import pytest
+
+from rl_transformer.cli.main import main
+from rl_transformer.reproductions.reproduction import Setup, verdict
+from rl_transformer.reproductions.normalizer import Scaling
+from rl_transformer.reproductions.wikipedia import STARTS, Wikipedia
+
+
+def cells(text=0.0, controls=0.0, sooner=0):
+    random = np.random.default_rng(0)
+    rows = []
+    for seed in range(8):
+        base = 1000 + 100 * random.normal()
+        for arm in STARTS:
+            mean = (
+                base
+                + random.normal()
+                + (text if arm == "text" else controls if arm in ("shuffled", "markov", "iid") else 0)
+            )
+            late = 800 - (sooner if arm == "text" else 0) + 100 * int(random.integers(3))
+            curve = [[step, mean if step >= late else 0.0] for step in range(100, 1100, 100)]
+            rows.append(
+                {"arm": arm, "seed": seed, "mean": mean, "curve": curve, "losses": [0.5, 0.1], "largest": 3000.0}
+            )
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("made", "holds"),
+    [
+        ({}, {"better": False, "faster": False, "language": False}),
+        ({"text": 200}, {"better": True, "faster": False, "language": True}),
+        ({"text": 200, "controls": 200}, {"better": True, "faster": False, "language": False}),
+        ({"sooner": 500}, {"better": False, "faster": True, "language": False}),
+        ({"text": 200, "sooner": 500}, {"better": True, "faster": True, "language": True}),
+    ],
+)
+def test_each_claim_is_judged_by_its_own_paired_differences(made, holds, tmp_path):
+    setup = Setup(quick=False, seeds=8, output=tmp_path)
+    summary = Wikipedia().summarize(cells(**made), setup)
+    assert {name: check[0] for name, check in summary.checks.items()} == holds
+    assert verdict(Wikipedia(), setup, summary) == ("pass" if all(holds.values()) else "fail")
+    assert verdict(Wikipedia(), Setup(quick=False, seeds=7, output=tmp_path), summary) == "not established"
+
+
+def test_one_seed_says_nothing(tmp_path):
+    summary = Wikipedia().summarize(cells()[: len(STARTS)], Setup(quick=False, seeds=1, output=tmp_path))
+    assert {check[0] for check in summary.checks.values()} == {None}
+
+
+def test_updates_are_counted_to_the_share_of_the_last_policys_score():
+    curve = [[100, 10.0], [200, 95.0], [300, 60.0], [400, 100.0]]
+    assert Wikipedia._updates({"curve": curve, "mean": 100.0}) == 200
+    assert Wikipedia._updates({"curve": curve, "mean": 500.0}) == 400
+
+
+@pytest.mark.parametrize(("slope", "holds"), [(-0.1, True), (0.1, False)])
+def test_scaling_compares_the_widest_with_the_narrowest(slope, holds, tmp_path):
+    sizes = [(width, depth) for width, depth in Scaling().recipe(Setup(quick=False, seeds=5, output=tmp_path))["sizes"]]
+    random = np.random.default_rng(1)
+    rows = [
+        {"width": w, "depth": d, "seed": seed, "loss": 1 + slope * np.log2(w) + 0.001 * random.normal(),
+         "mean": 100.0 - 10 * slope * np.log2(w) + 0.001 * random.normal(), "blocks": w * w * d, "largest": 1.0}
+        for seed in range(5) for w, d in sizes
+    ]  # fmt: skip
+    summary = Scaling().summarize(rows, Setup(quick=False, seeds=5, output=tmp_path))
+    assert (summary.checks["loss"][0], summary.checks["score"][0]) == (holds, holds)
+    assert len(summary.rows) == 12
+
+
+def test_text_is_taken_where_it_is_read(tmp_path, capsys):
+    assert main(["reproduce", "scaling", "--quick", "--text", "x", "--output", str(tmp_path / "out")]) == 2
+    assert "reads no text" in capsys.readouterr().err
+    assert (
+        main(["reproduce", "wikipedia", "--quick", "--text", "nowhere.txt", "--output", str(tmp_path / "w" / "out")])
+        == 2
+    )
+    assert "nowhere.txt" in capsys.readouterr().err
