@@ -156,9 +156,7 @@ class TrainingRun:
         if not self.trainer.group.is_main:
             return
         dataset = self.data.dataset
-        write_run_files(
-            self.folder, self.config, data=self.config.dataset.uri, dataset_fingerprint=dataset.fingerprint
-        )
+        write_run_files(self.folder, self.config, data=self.config.dataset.uri, dataset_fingerprint=dataset.fingerprint)
         evaluation = self.config.evaluation
         warning = self.policy.target_warning(evaluation.target_returns, evaluation.targets)
         if warning:

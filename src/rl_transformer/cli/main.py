@@ -1,110 +1,130 @@
-"""`rlt`: one table of commands, and one place where errors become exit codes."""
+"""`rlt`: one table of commands, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import cast
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from rl_transformer.cli import commands
-from rl_transformer.cli.pretrain import add_pretrain_arguments, run_pretrain
-from rl_transformer.cli.train import add_sweep_arguments, add_train_arguments, run_sweep, run_train
+from rl_transformer.cli.command import Command, add_shared_arguments
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.signals import Interrupted
 
-_COMMANDS = {
-    "demo": (
-        commands.add_demo_arguments,
-        commands.run_demo,
-        "Key-to-Door from random walks to a chart; nothing to download.",
-    ),
-    "reproduce": (
-        commands.add_reproduce_arguments,
-        commands.run_reproduce,
-        "Rerun an experiment of the papers, and judge it by a rule written before.",
-    ),
-    "bench": (commands.add_bench_arguments, commands.run_bench, "Time ours against the published loop, in one run."),
-    "inspect": (
-        commands.add_inspect_arguments,
-        commands.run_inspect,
-        "Show what a data set holds and what is wrong with it.",
-    ),
-    "train": (add_train_arguments, run_train, "Train a policy from logged data."),
-    "pretrain": (add_pretrain_arguments, run_pretrain, "Train a small language model, to start policies from."),
-    "sweep": (add_sweep_arguments, run_sweep, "Search options; several processes may share a search."),
-    "evaluate": (commands.add_evaluate_arguments, commands.run_evaluate, "Score a policy in a live environment."),
-    "attention": (
-        commands.add_attention_arguments,
-        commands.run_attention,
-        "Show what a policy's tokens attend to, on logged data.",
-    ),
-    "collect": (
-        commands.add_collect_arguments,
-        commands.run_collect,
-        "Record episodes of random actions, or of a policy, as a store.",
-    ),
-    "convert": (commands.add_convert_arguments, commands.run_convert, "Write any data set as a memory-mapped store."),
+COMMANDS = {
+    "demo": "Key-to-Door from random walks to a chart; nothing to download.",
+    "inspect": "Show what a data set holds and what is wrong with it.",
+    "train": "Train a policy from logged data.",
+    "evaluate": "Score a policy in a live environment.",
+    "collect": "Record episodes of random actions, or of a policy, as a store.",
+    "convert": "Write any data set as a memory-mapped store.",
+    "sweep": "Search for good options; several processes may share a search.",
+    "pretrain": "Train a small language model to start policies from.",
+    "attention": "Show what a policy's tokens attend to, on logged data.",
+    "reproduce": "Repeat an experiment of the papers and judge it by a rule written before the run.",
+    "bench": "Time this library against the published loop, in one run.",
+    "options": "List every option of a training run with its type, default and bounds.",
 }
 
 
-def make_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
-    """Return the parser; ``arguments`` tell which preset's values are the defaults of `train`."""
-    set_parsing_settings(parse_optionals_as_positionals=False)
-    parser = ArgumentParser(
-        prog="rlt", description="Offline reinforcement learning by sequence modelling.", exit_on_error=False
-    )
-    subcommands = parser.add_subcommands(required=True, metavar="COMMAND")
-    for name, (add_arguments, _, description) in _COMMANDS.items():
-        command = ArgumentParser(description=description, exit_on_error=False)
-        add_arguments(command, arguments)
-        subcommands.add_subcommand(name, command, help=description)
-    return parser
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 the user can fix it; bugs keep their traceback (1)."""
-    arguments = _files_first(list(sys.argv[1:] if arguments is None else arguments))
+    """Run one command and return its exit code.
+
+    0: done; 2: the user can fix it, and one message says how; 130 and 143: stopped by a signal. Bugs keep
+    their traceback and end with 1.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parsed = _parse(arguments)
-        return _COMMANDS[parsed.subcommand][1](parsed[parsed.subcommand], arguments) or 0
+        return _run(words)
     except RLTransformerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
-        again = "the same command: what is finished is kept" if arguments[:1] == ["reproduce"] else "--resume"
-        print(f"{error}; continue with {again}", file=sys.stderr)
+        repeat = "the same command: finished cells are kept" if words[:1] == ["reproduce"] else "--resume"
+        print(f"{error}; continue with {repeat}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
 
 
-def _parse(arguments: list[str]) -> Namespace:
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        from rl_transformer import __version__
+
+        print(f"rl_transformer {__version__}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=2)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise RLTransformerError(f"there is no command {name!r}", where="rlt", fix=f"{hint}rlt --help lists them")
+    command = cast(Command, import_module(f"rl_transformer.cli.{name}"))
+    parser = command.make_parser(f"rlt {name}", words[1] if len(words) > 1 else None)
+    args = _parse(parser, words[1:])
+    return _run_command(command, args)
+
+
+def _run_command(command: Command, args: Namespace) -> int:
+    from rl_transformer.runtime.files import check_writable, to_json, write_text
+    from rl_transformer.runtime.plugins import load_installed_plugins, load_plugins
+
+    check_writable(args.json)
+    load_installed_plugins()
+    load_plugins(args.plugin)
+    outcome = command.run(args)
+    if args.json:
+        write_text(Path(args.json), to_json(outcome.content))
+    return outcome.exit_code
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {description}" for name, description in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: rlt COMMAND [arguments]",
+            "",
+            "Offline reinforcement learning by sequence modelling.",
+            "",
+            *lines,
+            "",
+            "rlt COMMAND --help shows a command's arguments; rlt --version the version.",
+        ]
+    )
+
+
+def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     """Parse, and turn what the parser refuses into our error; an error of a command itself stays what it is."""
+    set_parsing_settings(parse_optionals_as_positionals=False)
+    add_shared_arguments(parser)
     try:
-        return make_parser(arguments).parse_args(arguments)
-    except (ArgumentError, UnicodeDecodeError) as error:
+        return parser.parse_args(words)
+    except ArgumentError as error:
         problem = " ".join(str(error).split())[:600]
-        command = " ".join(["rlt", *[name for name in arguments[:1] if name in _COMMANDS]])
-        in_file = problem.startswith("Problems parsing config") and "--config" in arguments
-        if isinstance(error, UnicodeDecodeError):
-            problem, in_file = f"is not text: {problem}", "--config" in arguments
-        where = arguments[arguments.index("--config") + 1] if in_file else command
-        raise RLTransformerError(problem, where=where, fix=f"see {command} --help") from None
-
-
-def _files_first(arguments: list[str]) -> list[str]:
-    """Move ``--config FILE`` to the front of the options, so that an option wins over the file wherever it stands."""
-    files, rest = [], []
-    words = iter(arguments)
-    for word in words:
-        if word == "--config":
-            files += [word, *[value for value in [next(words, None)] if value is not None]]
-        else:
-            (files if word.startswith("--config=") else rest).append(word)
-    return [*rest[:2], *files, *rest[2:]]
+        fix = f"see {parser.prog} --help"
+        unknown = [word.partition("=")[0] for word in words if word.startswith("--")]
+        known = list(parser._option_string_actions)
+        for word in unknown:
+            close = difflib.get_close_matches(word, known, n=2)
+            if word not in known and close:
+                fix = f"did you mean {' or '.join(close)}? {fix}"
+        raise RLTransformerError(problem, where=parser.prog, fix=fix) from None
 
 
 def entry() -> None:
     """Entry point of the command `rlt`."""
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output, such as `head`, has closed it: not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from jsonargparse import ArgumentParser, Namespace
 
-from jsonargparse import ArgumentParser
-
-from rl_transformer.cli.train import FLAGS, Flags, add_configuration, resolved
+from rl_transformer.cli.command import Outcome
+from rl_transformer.cli.config_options import RESUME, Flag, config_parser, resolve_config
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.language.config import KINDS
 
-_FLAGS: dict[str, Flags] = {
-    "text": {
-        "data": ("dataset", "uri", "Text file, or folder of *.txt."),
-        "held_out": ("dataset", "held_out", "Text to measure on."),
-        **{name: flag for name, flag in FLAGS.items() if name != "data"},
-    },
-    "synthetic": {name: flag for name, flag in FLAGS.items() if name != "data"},
+_TRAINING_FLAGS = (
+    Flag("--train-steps", "training.train_steps"),
+    Flag("--seed", "training.seed"),
+    Flag("--checkpoint-every", "training.checkpoint_every"),
+)
+_FLAGS = {
+    "text": (Flag("--data", "dataset.uri"), Flag("--held-out", "dataset.held_out"), *_TRAINING_FLAGS),
+    "synthetic": _TRAINING_FLAGS,
 }
+_DESCRIPTION = (
+    "Train a small language model. KIND is text, or synthetic: Markov chains or their control (Wang et al. 2024)."
+)
 
 
-def add_pretrain_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    """Declare the options of `rlt pretrain`."""
-    kind = next((argument for argument in arguments[:2] if argument in KINDS), "text")
-    parser.add_argument(
-        "kind", choices=list(KINDS), help="text; or synthetic: Markov chains, or their control (Wang et al. 2024)."
-    )
-    add_configuration(parser, KINDS[kind](), _FLAGS[kind])
-    parser.add_argument("--resume", action="store_true", help="Continue the run in the folder, or start it.")
-    parser.add_argument("--json", type=str | None, default=None, help="Write what was measured to this file.")
+def make_parser(prog: str, first: str | None) -> ArgumentParser:
+    """Return the parser; its options are those of the kind ``first``."""
+    wants_help = first in (None, "-h", "--help", "--help-all")
+    if not wants_help and first not in KINDS:
+        raise RLTransformerError(
+            f"{first!r} is not a kind of pretraining",
+            where=prog,
+            fix=f"write text or synthetic first, for example {prog} text --data FILE --output DIR",
+        )
+    kind = str(first) if first in KINDS else "text"
+    usage = f"{prog} KIND --output DIR [options]"
+    description = f"{_DESCRIPTION} Defaults in brackets."
+    parser = config_parser(prog, usage, description, KINDS[kind](), _FLAGS[kind], [RESUME])
+    parser.add_argument("kind", choices=list(KINDS), help="text or synthetic.")
+    parser.add_argument("--resume", action="store_true", help=RESUME[1])
+    return parser
 
 
-def run_pretrain(args: Any, arguments: Sequence[str]) -> None:
+def run(args: Namespace) -> Outcome:
     """Pretrain a language model."""
-    config = resolved(args, arguments, args.kind, KINDS[args.kind], _FLAGS[args.kind])
-    from rl_transformer.runtime.files import check_writable, to_json, write_text
-    from rl_transformer.language.language_model import pretrain, read_report
+    config = resolve_config(args, KINDS[args.kind](), _FLAGS[args.kind])
+    from rl_transformer.language.pretrain import pretrain, read_report
 
-    check_writable(args.json)
     folder = pretrain(config, resume=args.resume)
     report = read_report(folder)
     print(f"language model: {folder / 'model'}")
     for name, value in report.items():
         if isinstance(value, float):
             print(f"  {name.replace('_', ' ')} {value:.4f}")
-    if args.json:
-        write_text(Path(args.json), to_json(report))
+    return Outcome(report)

@@ -27,14 +27,20 @@ class CostToGo:
 
     name: ClassVar[str] = "cost_to_go"
     outcome: ClassVar[str] = "cost"
-    width: ClassVar[int] = 1
 
     scale: float = 1.0
     """Costs are divided by this before the model reads them."""
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise RLTransformerError(f"scale {self.scale} is not positive", where="cost_to_go", fix="use a positive one")
+            raise RLTransformerError(
+                f"scale {self.scale} is not positive", where="cost_to_go", fix="use a positive one"
+            )
+
+    @property
+    def width(self) -> int:
+        """One number per timestep."""
+        return 1
 
     @classmethod
     def from_data(cls, dataset: TrajectoryDataset, config: RunConfig) -> Self:

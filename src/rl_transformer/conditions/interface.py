@@ -27,10 +27,16 @@ class Condition(Protocol):
     """Name in ``model.conditions``, in sessions and in reports."""
     outcome: ClassVar[str]
     """What it changes by after an action: an argument of ``session.observe``, such as reward or cost."""
-    width: int
-    """W: numbers per timestep."""
-    scale: float
-    """The model reads values divided by this; everything else uses the unscaled ones."""
+
+    @property
+    def width(self) -> int:
+        """W: numbers per timestep."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """The model reads values divided by this; everything else uses the unscaled ones."""
+        ...
 
     @classmethod
     def from_data(cls, dataset: TrajectoryDataset, config: RunConfig) -> Self:
@@ -41,7 +47,7 @@ class Condition(Protocol):
         """Return the value at every step of the data, not scaled: (N,) or (N, W) float32."""
         ...
 
-    def initial(self, target: float | Sequence[float]) -> np.ndarray:
+    def initial(self, target: Any) -> np.ndarray:
         """Return the value at an episode's first step, for a target of the caller: (W,) float64."""
         ...
 

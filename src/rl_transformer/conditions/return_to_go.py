@@ -22,7 +22,6 @@ class ReturnToGo:
 
     name: ClassVar[str] = "return_to_go"
     outcome: ClassVar[str] = "reward"
-    width: ClassVar[int] = 1
 
     unit: str = "episode"
     """episode: undiscounted, to the end of the episode."""
@@ -41,6 +40,11 @@ class ReturnToGo:
                 where="return_to_go",
                 fix=f"use unit episode, update {' or '.join(UPDATES)}, a positive scale and clip",
             )
+
+    @property
+    def width(self) -> int:
+        """One number per timestep."""
+        return 1
 
     @classmethod
     def from_data(cls, dataset: TrajectoryDataset, config: RunConfig) -> Self:

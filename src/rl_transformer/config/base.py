@@ -73,14 +73,19 @@ class ConfigBase(Section):
         }
 
     @classmethod
+    def migrate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values that an earlier version wrote, in the present spelling."""
+        return dict(values)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> Self:
-        """Read what `to_dict` returned.
+        """Read what `to_dict` returned, now or in an earlier version.
 
         Raises:
             RLTransformerError: An option that does not exist; similar names are suggested.
         """
         config = cls()
-        for name, value in values.items():
+        for name, value in cls.migrate(values).items():
             _assign(config, name, value, where)
         for section in config.sections().values():
             _lists_to_tuples(section)
@@ -95,6 +100,10 @@ class ConfigBase(Section):
         for section_name, section in self.sections().items():
             for item in fields(section):  # pyright: ignore[reportArgumentType]
                 yield f"{section_name}.{item.name}", section, item
+
+    def defaults(self) -> Self:
+        """Return a configuration in which every option has its default."""
+        return type(self)()
 
     def get(self, name: str) -> Any:
         """Return the value of the option ``section.field``."""
@@ -142,7 +151,9 @@ def _assign(config: Any, name: str, value: Any, where: object) -> None:
         return
     if not isinstance(value, Mapping):
         problem = f"{name} is {value!r:.100}, not a section of options"
-        raise RLTransformerError(problem, where=where, fix=f"write it as a mapping, for example {name}: {{option: value}}")
+        raise RLTransformerError(
+            problem, where=where, fix=f"write it as a mapping, for example {name}: {{option: value}}"
+        )
     for key, inner in value.items():
         _assign(section, key, inner, where)
 
@@ -167,7 +178,9 @@ def type_text(hint: Any) -> str:
         return " | ".join(map(str, get_args(hint)))
     if get_origin(hint) in (Union, UnionType):
         return " | ".join(type_text(part) for part in get_args(hint))
-    return "null" if hint is type(None) else str(hint).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
+    return (
+        "null" if hint is type(None) else str(hint).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
+    )
 
 
 def fits_type(value: Any, hint: Any) -> bool:

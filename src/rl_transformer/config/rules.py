@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, Self
 
+from rl_transformer.config import sections
 from rl_transformer.config.base import Problem
 
-if TYPE_CHECKING:
-    from rl_transformer.config.run import RunConfig
+
+class RunOptions(Protocol):
+    """What the rules read of a `RunConfig`."""
+
+    output: str
+    dataset: sections.DataConfig
+    model: sections.ModelConfig
+    windows: sections.WindowConfig
+    training: sections.TrainingConfig
+    language: sections.LanguageConfig
+    policy: sections.PolicyConfig
+    evaluation: sections.EvaluationConfig
+
+    @property
+    def window_length(self) -> int:
+        """Timesteps per training window."""
+        ...
+
+    @property
+    def needs_return_model(self) -> bool:
+        """True if a return model is trained with the policy."""
+        ...
+
+    def get(self, name: str) -> Any:
+        """Return the value of an option."""
+        ...
+
+    def defaults(self) -> Self:
+        """Return a configuration in which every option has its default."""
+        ...
 
 
-def contradictions(c: RunConfig) -> Iterator[Problem]:
+def contradictions(c: RunOptions) -> Iterator[Problem]:
     """Yield (option, problem, fix) for what cannot work together, the most basic first."""
     if not c.dataset.uri:
         yield "dataset.uri", "no data is named", "pass --data URI, for example --data minari:mujoco/hopper/medium-v0"
@@ -30,7 +59,7 @@ def contradictions(c: RunConfig) -> Iterator[Problem]:
     yield from _without_effect(c)
 
 
-def _conditions(c: RunConfig) -> Iterator[Problem]:
+def _conditions(c: RunOptions) -> Iterator[Problem]:
     """Yield targets and labels that this policy has no use for."""
     conditions = c.model.conditions if c.model.arch == "decision_transformer" else []
     targets = c.evaluation.target_returns
@@ -48,7 +77,7 @@ def _conditions(c: RunConfig) -> Iterator[Problem]:
             yield option, "this policy is not conditioned on a return", f"leave it {default}"
 
 
-def _behavior_cloning(c: RunConfig) -> Iterator[Problem]:
+def _behavior_cloning(c: RunOptions) -> Iterator[Problem]:
     """Yield options of the transformer that the MLP of behavior cloning does not have."""
     if c.model.arch != "behavior_cloning":
         return
@@ -65,12 +94,12 @@ def _behavior_cloning(c: RunConfig) -> Iterator[Problem]:
         "model.timestep_embedding",
         "model.tie_action_head",
     ):
-        default = type(c)().get(option)
+        default = c.defaults().get(option)
         if c.get(option) != default:
             yield option, "the MLP of behavior_cloning has no such part", f"leave it {default}"
 
 
-def _language(c: RunConfig) -> Iterator[Problem]:
+def _language(c: RunOptions) -> Iterator[Problem]:
     language = c.language
     uses_language = language.text_weight or language.alignment_weight
     if uses_language and (c.training.entropy_weight or c.needs_return_model):
@@ -83,7 +112,7 @@ def _language(c: RunConfig) -> Iterator[Problem]:
         yield "language.text", problem, "set language.text and language.text_weight"
 
 
-def _windows(c: RunConfig) -> Iterator[Problem]:
+def _windows(c: RunOptions) -> Iterator[Problem]:
     context_length = c.windows.context_length
     if c.model.attention == "sliding_window" and c.needs_return_model:
         problem = "a return model reads full windows, and sliding-window attention keeps none"
@@ -98,7 +127,7 @@ def _windows(c: RunConfig) -> Iterator[Problem]:
         yield "windows.window_length", problem, "give context_length or more"
 
 
-def _without_effect(c: RunConfig) -> Iterator[Problem]:
+def _without_effect(c: RunOptions) -> Iterator[Problem]:
     """Yield options of something that is switched off: what the user set would be ignored."""
     reasons = {
         "training.lora_rank": c.training.trunk != "lora" and "training.trunk is not lora",
@@ -117,7 +146,7 @@ def _without_effect(c: RunConfig) -> Iterator[Problem]:
         "training.trunk_learning_rate": c.training.trunk == "frozen" and "training.trunk is frozen",
         "training.trunk_weight_decay": c.training.trunk == "frozen" and "training.trunk is frozen",
     }
-    defaults = type(c)()
+    defaults = c.defaults()
     for option, reason in reasons.items():
         if reason and c.get(option) != defaults.get(option):
             yield option, f"has no effect: {reason}", "leave it out, or switch on what it belongs to"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from rl_transformer.config import sections
 from rl_transformer.config.base import ConfigBase
@@ -29,9 +29,9 @@ class RunConfig(ConfigBase):
     evaluation: sections.EvaluationConfig = field(default_factory=sections.EvaluationConfig)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> Self:
-        """Read what `to_dict` returned, now or in an earlier version."""
-        return super().from_dict(migrate_run_config(values), where=where)
+    def migrate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values that an earlier version wrote, in the present spelling."""
+        return migrate_run_config(values)
 
     @property
     def window_length(self) -> int:

@@ -58,9 +58,7 @@ class ModelConfig(Section):
     max_ep_len: int | None = option(
         None, "Rows of the timestep table; null: the longest episode. Later timesteps reuse the last row.", above=0
     )
-    timestep_initializer_range: float = option(
-        1.0, "Standard deviation of the initial timestep table.", at_least=0
-    )
+    timestep_initializer_range: float = option(1.0, "Standard deviation of the initial timestep table.", at_least=0)
     timestep_embedding: Literal["before_norm", "after_norm"] = option(
         "before_norm", "Add the timestep embedding before the tokens' layer norm, as published, or after it (Reid et al.'s code)."
     )  # fmt: skip
@@ -78,10 +76,12 @@ class ModelConfig(Section):
         not_empty=True, common=True,
     )  # fmt: skip
     trunk_weights: Literal["pretrained", "random", "shuffled"] = option(
-        "pretrained", "Weights of the trunk: its own; or as controls: a fresh initialization, or shuffled within each matrix."
+        "pretrained",
+        "Weights of the trunk: its own; or as controls: a fresh initialization, or shuffled within each matrix.",
     )
     positions: Literal["off", "tokens", "timesteps"] = option(
-        "off", "The trunk's position table: unused; added by token index; or copied into the timestep table (Reid et al.)."
+        "off",
+        "The trunk's position table: unused; added by token index; or copied into the timestep table (Reid et al.).",
     )
     tie_action_head: bool = option(False, "Read actions out with the weight of the action embedding (Reid et al.).")
 
@@ -126,14 +126,17 @@ class ReturnConfig(Section):
         None, "Returns are divided by this; null: the power of ten at or below the data's largest return.", above=0, common=True
     )  # fmt: skip
     update: Literal["subtract", "keep"] = option(
-        "subtract", "subtract: the return-to-go falls by each reward; keep: it stays the episode's return (delayed reward)."
+        "subtract",
+        "subtract: the return-to-go falls by each reward; keep: it stays the episode's return (delayed reward).",
     )
     reward_clip: float | None = option(None, "Clip rewards to [-c, c], in the data and while acting.", above=0)
     label: Literal["realized", "expected"] = option(
-        "realized", "Label a step with the return that followed, or with the return a return model expects after its action."
+        "realized",
+        "Label a step with the return that followed, or with the return a return model expects after its action.",
     )
     predict: bool = option(
-        False, "Train a return model with the policy and store it; implied by label expected and by policy.target generated."
+        False,
+        "Train a return model with the policy and store it; implied by label expected and by policy.target generated.",
     )
     bins: int = option(101, "Values over which the return model predicts a distribution.", at_least=2)
 
@@ -161,7 +164,8 @@ class TrainingConfig(Section):
     )  # fmt: skip
     entropy_weight: float = option(0.0, "Weight of the entropy bonus of the gaussian head.", at_least=0)
     trunk: Literal["full", "frozen", "lora"] = option(
-        "full", "Train the transformer blocks in full, keep them frozen, or train a low-rank update of their attention (LoRA)."
+        "full",
+        "Train the transformer blocks in full, keep them frozen, or train a low-rank update of their attention (LoRA).",
     )
     lora_rank: int = option(16, "Rank of the LoRA update.", above=0)
     trunk_learning_rate: float | None = option(

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
-from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.models import DecisionTransformerModel
 from rl_transformer.policy import Policy
 from rl_transformer.policy.gatherer import make_gatherer
+from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.sampling import WindowIndex

@@ -105,7 +105,9 @@ class EvaluationReport:
         for t in self.targets:
             target = "-" if t.target_return is None else f"{t.target_return:g}"
             interval = "-" if t.interval is None else f"[{t.interval[0]:.1f}, {t.interval[1]:.1f}]"
-            row = f"{target:>10} {t.mean:>10.1f} {interval:>22} {t.interquartile_mean:>10.1f} {len(t.episode_returns):>9}"
+            row = (
+                f"{target:>10} {t.mean:>10.1f} {interval:>22} {t.interquartile_mean:>10.1f} {len(t.episode_returns):>9}"
+            )
             if t.normalized_score is not None:
                 row += f"   normalized {t.normalized_score:.1f} ({t.reference})"
             for name, totals in t.episode_outcomes.items():

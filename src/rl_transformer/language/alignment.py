@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rl_transformer.errors import RLTransformerError, require
-from rl_transformer.models.huggingface.source import fingerprint
 from rl_transformer.language.text import cached
+from rl_transformer.models.huggingface.source import fingerprint
 
 _KMEANS_SEED = 0
 
@@ -37,8 +38,8 @@ def word_centroids(words: Tensor, count: int) -> Tensor:
 
         # Directions alone: k-means over unit vectors is k-means by cosine distance.
         directions = F.normalize(words.float(), dim=1).numpy()
-        kmeans = MiniBatchKMeans(count, random_state=_KMEANS_SEED, n_init=1, batch_size=4096)
-        found = kmeans.fit(directions)
+        kmeans: Any = MiniBatchKMeans  # its type stub has n_init as text only
+        found = kmeans(count, random_state=_KMEANS_SEED, n_init=1, batch_size=4096).fit(directions)
         return found.cluster_centers_.astype(np.float32)
 
     key = f"centroids-{count}-{fingerprint({'words': words})}"

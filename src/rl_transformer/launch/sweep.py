@@ -1,4 +1,4 @@
-"""Search for options: every trial is a run folder, and a journal file is all that several processes share.
+"""Search for good options: every trial is a run folder, and processes share nothing but a journal file.
 
 Optuna proposes; `train` is the function from a configuration to a run folder.
 """
@@ -8,20 +8,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from rl_transformer.config.run import EvaluationConfig, RunConfig
+from rl_transformer.config import EvaluationConfig, RunConfig
+from rl_transformer.config.base import unknown_option
 from rl_transformer.errors import RLTransformerError, require
-from rl_transformer.runtime.files import to_json, write_text
-from rl_transformer.training.metrics import last_and_best
 from rl_transformer.run import train
-from rl_transformer.training.metrics import read_metrics
+from rl_transformer.runtime import log
+from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.training.metrics import last_and_best, read_metrics
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 
+if TYPE_CHECKING:
+    from optuna import Trial
+
 SEARCH_SEED = 3_000_000
-"""First episode of live evaluations in a search: what is chosen on episodes must be scored on others."""
+"""Seed of the first episode in a search: options chosen on some episodes must be scored on others."""
 
 
 def read_space(path: Path, config: RunConfig) -> dict[str, Any]:
@@ -37,20 +41,21 @@ def read_space(path: Path, config: RunConfig) -> dict[str, Any]:
         raise RLTransformerError(f"cannot be read: {error}", where=path, fix=fix) from None
     if not isinstance(space, dict) or not space:
         raise RLTransformerError("names no option to search", where=path, fix=fix)
+    known = [name for name, _, _ in config.options()]
     for option, values in space.items():
-        section, _, name = str(option).partition(".")
-        if not hasattr(getattr(config, section, None), name):
-            raise RLTransformerError(
-                f"there is no option {option}", where=path, fix="rlt train PRESET --help lists them"
-            )
-        if isinstance(values, dict):
-            ends = [values.get(end) for end in ("low", "high")]
-            numbers = [v for v in ends if isinstance(v, int | float) and not isinstance(v, bool)]
-            if len(numbers) < 2 or not numbers[0] < numbers[1] or not set(values) <= {"low", "high", "log", "step"}:
-                raise RLTransformerError(f"{option}: {values} is not a range", where=path, fix=fix)
-        elif not isinstance(values, list) or not values:
+        if option not in known:
+            raise unknown_option(str(option), known, where=path)
+        if isinstance(values, dict) and not _is_range(values):
+            raise RLTransformerError(f"{option}: {values} is not a range", where=path, fix=fix)
+        if not isinstance(values, dict | list) or not values:
             raise RLTransformerError(f"{option}: {values!r} is neither choices nor a range", where=path, fix=fix)
     return space
+
+
+def _is_range(values: Mapping[str, Any]) -> bool:
+    ends = [values.get(end) for end in ("low", "high")]
+    numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
+    return len(numbers) == 2 and numbers[0] < numbers[1] and set(values) <= {"low", "high", "log", "step"}
 
 
 def sweep(
@@ -86,7 +91,7 @@ def sweep(
     config.check()
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    data = dataset or open_trajectories(config.dataset.uri, keep_unfinished=config.dataset.keep_unfinished)
+    data = dataset or open_trajectories(config.dataset.uri)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name="sweep",
@@ -100,9 +105,8 @@ def sweep(
         study.sampler = optuna.samplers.TPESampler(seed=config.training.seed + len(done))
         study.optimize(lambda trial: _score(trial, config, space, data), n_trials=1)
         newest = study.get_trials(deepcopy=False)[-1]
-        print(
-            f"trial {newest.number}: {newest.params} -> {newest.value if newest.value is not None else newest.user_attrs}"
-        )
+        outcome = newest.value if newest.value is not None else newest.user_attrs
+        log.info(f"trial {newest.number}: {newest.params} -> {outcome}")
     trials = [
         {"trial": t.number, "score": t.value, "options": t.params, **t.user_attrs}
         for t in study.get_trials(deepcopy=False, states=complete)
@@ -110,38 +114,36 @@ def sweep(
     trials.sort(key=lambda t: (t["score"] is None, -(t["score"] or 0.0)))
     if trials[0]["score"] is None:
         raise RLTransformerError(
-            f"no trial could be trained: {trials[0]}", where="sweep", fix="mend the space or the options"
+            f"no trial could be trained: {trials[0]}", where="sweep", fix="correct the space or the options"
         )
     result = {"best": trials[0], "trials": trials, "evaluation_seed": config.evaluation.seed}
     write_text(folder / "sweep.json", to_json(result))
     return result
 
 
-def _score(trial: Any, config: RunConfig, space: Mapping[str, Any], data: TrajectoryDataset) -> float:
+def _score(trial: Trial, config: RunConfig, space: Mapping[str, Any], data: TrajectoryDataset) -> float:
     import optuna
 
-    wanted = copy.deepcopy(config)
-    wanted.output = str(Path(config.output) / f"trial-{trial.number:04d}")
+    proposed = copy.deepcopy(config)
+    proposed.output = str(Path(config.output) / f"trial-{trial.number:04d}")
     for option, values in space.items():
-        section, _, name = option.partition(".")
-        setattr(getattr(wanted, section), name, _suggest(trial, option, values))
+        proposed.set(option, _suggest(trial, option, values))
     try:
-        run = train(wanted, resume=True, dataset=data)
-    except RLTransformerError as error:  # a combination that cannot work, or a loss that left the numbers
+        run = train(proposed, resume=True, dataset=data)
+    except RLTransformerError as error:  # a combination that cannot work, or a loss that is not finite
         trial.set_user_attr("refused", f"{error.where}: {error.problem}")
         raise optuna.TrialPruned from None
     trial.set_user_attr("run", Path(run).name)
-    if wanted.evaluation.env_id:
+    if proposed.evaluation.env_id:
         scores = [found["last"] for found in last_and_best(run).values()]
         return sum(scores) / len(scores)
     errors = [row["validation_action_error"] for row in read_metrics(run) if "validation_action_error" in row]
     return -errors[-1]
 
 
-def _suggest(trial: Any, option: str, values: Any) -> Any:
+def _suggest(trial: Trial, option: str, values: Any) -> Any:
     if isinstance(values, list):
         return trial.suggest_categorical(option, values)
-    suggest = (
-        trial.suggest_int if isinstance(values["low"], int) and isinstance(values["high"], int) else trial.suggest_float
-    )
+    is_integer = isinstance(values["low"], int) and isinstance(values["high"], int)
+    suggest = trial.suggest_int if is_integer else trial.suggest_float
     return suggest(option, **values)

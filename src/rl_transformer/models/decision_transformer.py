@@ -18,9 +18,9 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
 from rl_transformer.models.embeddings import make_state_encoder, vector_embedding
 from rl_transformer.models.heads import HEADS, make_action_head
-from rl_transformer.models.huggingface.layout import load_model, save_model
 from rl_transformer.models.huggingface.trunk import HFTrunk, fields_of
 from rl_transformer.models.interface import PolicyModel
+from rl_transformer.models.layout import load_model, save_model
 from rl_transformer.models.output import DecisionTransformerOutput, check_forward_arguments
 from rl_transformer.models.trunk.interface import TRUNKS, Trunk
 from rl_transformer.models.trunk.kv_cache import KVCache
@@ -131,7 +131,9 @@ class DecisionTransformerModel(PolicyModel):
     def actions_from(self, tokens: Tensor) -> Tensor:
         """Return the action head's parameters at every observation token: (B, P * T, E) -> (B, T, F)."""
         observations = slice(self.config.observation_token, None, self.config.tokens_per_timestep)
-        return self._read_actions(self.trunk.hidden_at(tokens[:, :-1], observations))  # no prediction sees the last action
+        return self._read_actions(
+            self.trunk.hidden_at(tokens[:, :-1], observations)
+        )  # no prediction sees the last action
 
     def _read_actions(self, hidden: Tensor) -> Tensor:
         """Return the action head's parameters at hidden states: (..., E) -> (..., F)."""
@@ -256,9 +258,7 @@ class DecisionTransformer(DecisionTransformerModel):
     ) -> None:
         sizes = _model_sizes(state_dim, act_dim, dataset)
         trunk_fields = fields_of(transformer)
-        encoder = HFTrunk(
-            trunk_fields["trunk"], transformer, token_positions=options.get("token_positions", False)
-        )
+        encoder = HFTrunk(trunk_fields["trunk"], transformer, token_positions=options.get("token_positions", False))
         super().__init__(DecisionTransformerConfig(**{**sizes, **trunk_fields, **options}), encoder=encoder)
 
 

@@ -85,9 +85,7 @@ def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: np.ndar
     """Return the spec with suggested targets: those of the options, or quartiles and maximum of ``returns``."""
     quartiles = sorted({float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))})
     ranges = {**spec.target_ranges, "return_to_go": (float(returns.min()), float(returns.max()))}
-    return replace(
-        spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles), target_ranges=ranges
-    )
+    return replace(spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles), target_ranges=ranges)
 
 
 def _model_config(
@@ -146,9 +144,7 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
             f"the {head_name} head does not fit these actions ({kind})", where="model.action_head", fix="use auto"
         )
     if options.frame_stack > 1 and not is_image:
-        raise RLTransformerError(
-            "frames are stacked for images only", where="model.frame_stack", fix="set it to 1"
-        )
+        raise RLTransformerError("frames are stacked for images only", where="model.frame_stack", fix="set it to 1")
     if options.arch == "behavior_cloning" and is_image:
         raise RLTransformerError(
             "the MLP takes vectors, not images",

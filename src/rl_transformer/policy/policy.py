@@ -116,9 +116,7 @@ class Policy:
             )
         return max(self.spec.suggested_targets)
 
-    def target_warning(
-        self, target_returns: Sequence[float], targets: Mapping[str, float] | None = None
-    ) -> str | None:
+    def target_warning(self, target_returns: Sequence[float], targets: Mapping[str, float] | None = None) -> str | None:
         """Return a note about targets outside the range of the training episodes; None if all lie inside."""
         given = [*(("return_to_go", target) for target in target_returns), *(targets or {}).items()]
         notes = []

@@ -22,7 +22,6 @@ from rl_transformer.policy.history import History
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.validation import check_finite_actions, check_outcomes, check_rows, legal_action_mask
 from rl_transformer.runtime.random_streams import Stream, generator
-from rl_transformer.trajectories.nested import stack
 from rl_transformer.windows.normalization import Normalizer
 
 
@@ -134,9 +133,7 @@ class SessionBatch:
         self._awaits_outcome[rows] = True
         return self._record_actions(rows, actions)
 
-    def observe(
-        self, rows: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray, **outcomes: Any
-    ) -> None:
+    def observe(self, rows: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray, **outcomes: Any) -> None:
         """Report the outcome of the last actions of the sessions ``rows``.
 
         Args:

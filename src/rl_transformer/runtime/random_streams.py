@@ -17,6 +17,7 @@ class Stream(IntEnum):
     WINDOWS = 0x5A
     VALIDATION_SPLIT = 0x5B
     SYNTHETIC_SEQUENCES = 0x5C
+    EPOCH_ORDER = 0x60
     GRAPH = 0x6A
     TEXT = 0x7E
     ATTENTION_WINDOWS = 0xA7

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from rl_transformer.errors import RLTransformerError
 
@@ -93,8 +93,9 @@ class Registry(Generic[T]):
         entry = self._entries[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")
-            entry = getattr(import_module(module), attribute)
-            self._entries[name] = entry
+            loaded = cast(T, getattr(import_module(module), attribute))
+            self._entries[name] = loaded
+            return loaded
         return entry
 
     def owner(self, name: str) -> str:

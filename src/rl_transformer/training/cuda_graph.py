@@ -108,7 +108,8 @@ class DeviceUpdates:
                 self._update()
         torch.cuda.current_stream().wait_stream(side_stream)
         with torch.no_grad():
-            torch._foreach_copy_(changed, saved)
+            for tensor, before in zip(changed, saved, strict=True):
+                tensor.copy_(before)
             for parameter, state in self.optimizer.state.items():
                 for name, value in state.items():
                     value.copy_(moments[parameter][name]) if parameter in moments else value.zero_()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from rl_transformer.training.optimizer import trained_parameters
+
+# The foreach functions are not exported, but torch's own optimizers are built on them.
+_torch: Any = torch
 
 
 class EMA:
@@ -40,8 +45,8 @@ def lerp_averages(averages: list[Tensor], live: list[Tensor], weight: float | Te
     A CUDA graph reads the weight from a tensor, which torch's foreach lerp does not take.
     """
     if isinstance(weight, Tensor):
-        differences = torch._foreach_sub(live, averages)
-        torch._foreach_mul_(differences, weight)
-        torch._foreach_add_(averages, differences)
+        differences = _torch._foreach_sub(live, averages)
+        _torch._foreach_mul_(differences, weight)
+        _torch._foreach_add_(averages, differences)
     else:
-        torch._foreach_lerp_(averages, live, weight)
+        _torch._foreach_lerp_(averages, live, weight)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rl_transformer.errors import require
-from rl_transformer.models.trunk.block import Attention
 from rl_transformer.models.huggingface.trunk import HFTrunk
+from rl_transformer.models.trunk.block import Attention
 
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -16,12 +16,12 @@ from rl_transformer.conditions import ReturnToGo
 from rl_transformer.config import TrainingConfig
 from rl_transformer.models.return_model import AFTER_ACTION, ReturnModel
 from rl_transformer.policy.gatherer import condition_column
-from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.training.cuda_graph import make_updates
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.losses import masked_mean
 from rl_transformer.training.metrics import Metrics
 from rl_transformer.training.trainer import Trainer, fit
+from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.batch import WindowBatch
 from rl_transformer.windows.gathering import WindowGatherer, WindowSource
 from rl_transformer.windows.sampling import WindowIndex

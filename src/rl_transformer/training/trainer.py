@@ -99,7 +99,7 @@ class Trainer:
     def __post_init__(self) -> None:
         loss = ActionLoss(self.config, self.group) if self.loss is None else self.loss
         self.objective = TrainingObjective(self.model, loss)
-        self.optimizer = make_optimizer(self.objective, self.config)
+        self.optimizer: torch.optim.Optimizer = make_optimizer(self.objective, self.config)
         trained = trained_parameters(self.objective)
         for parameter in self.objective.parameters():
             parameter.requires_grad_(False)  # DistributedDataParallel waits for every parameter that needs a gradient
@@ -107,7 +107,7 @@ class Trainer:
             parameter.requires_grad_(True)
         self.parameters = list(trained.values())
         self.wrapped_objective = self.group.wrap_ddp(self.objective)
-        self.ema = EMA(self.objective, self.config.ema_decay) if self.config.ema_decay else None
+        self.ema: EMA | None = EMA(self.objective, self.config.ema_decay) if self.config.ema_decay else None
         self.step = 0
         self.signals = StopSignals()
         self._evaluated = 0
@@ -189,9 +189,7 @@ class Trainer:
     def _report_changed_environment(self, state: Mapping[str, Any]) -> None:
         before = {"world_size": 1, **state}  # checkpoints of the first version do not store it
         changed = [
-            f"{name} {before[name]} -> {now}"
-            for name, now in self._environment().items()
-            if before.get(name) != now
+            f"{name} {before[name]} -> {now}" for name, now in self._environment().items() if before.get(name) != now
         ]
         if changed:
             log.info(f"not bit-exact with the uninterrupted run: {', '.join(changed)}")

@@ -7,15 +7,33 @@ seeds (`cuda_graph`, `stacked_seeds`) make blocks of them without the CPU.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
+from rl_transformer.config import TrainingConfig
 from rl_transformer.models.trunk.dropout import dropout_masks
+from rl_transformer.runtime.signals import StopSignals
+from rl_transformer.training.distributed import ProcessGroup
+from rl_transformer.training.ema import EMA
 from rl_transformer.training.optimizer import learning_rate, set_learning_rates
+from rl_transformer.windows.batch import BatchSource
 
-if TYPE_CHECKING:
-    from rl_transformer.training.trainer import Trainer
+
+class TrainingState(Protocol):
+    """What eager updates need of a `Trainer`."""
+
+    batches: BatchSource[Any, Any]
+    config: TrainingConfig
+    group: ProcessGroup
+    optimizer: torch.optim.Optimizer
+    ema: EMA | None
+    signals: StopSignals
+
+    def backward(self, step: int | None, batch: Any, num_valid: float | None) -> tuple[Tensor, Tensor]:
+        """Compute the clipped gradients of a batch; return the loss and the gradient norm before clipping."""
+        ...
 
 
 class UpdateResult(NamedTuple):
@@ -51,7 +69,7 @@ class EagerUpdates:
 
     max_steps = 1
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: TrainingState) -> None:
         self._trainer = trainer
 
     def run(self, first: int, count: int) -> list[list[UpdateResult]]:

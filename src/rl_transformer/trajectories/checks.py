@@ -104,7 +104,9 @@ class Checker:
             elif array.ndim == 0 or len(array) != length or (name == "rewards" and length < 0):
                 found = f"{len(array)} rows" if array.ndim else "one number"
                 problem = f"has {found} where rewards has shape {trajectory.rewards.shape}"
-                self.add_finding("error", "length mismatch", name, problem, "give every array one row per step", positions=here)
+                self.add_finding(
+                    "error", "length mismatch", name, problem, "give every array one row per step", positions=here
+                )
                 good = False
         return good
 

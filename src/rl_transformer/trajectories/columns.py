@@ -126,7 +126,9 @@ def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Traje
         returns = returns_to_go(rewards).astype(np.float32)
     if np.isfinite(rewards).all() and not np.isfinite(returns).all():
         problem = "sum to more than float32 can hold"
-        checker.add_finding("error", "overflow", "rewards", problem, "rescale the rewards", positions=[{"episode": episode}])
+        checker.add_finding(
+            "error", "overflow", "rewards", problem, "rescale the rewards", positions=[{"episode": episode}]
+        )
     return {
         "observations": observations,
         "actions": spec.action_space.encode_actions(recorded_actions),

@@ -82,7 +82,9 @@ def parse_uri(uri: str | Path) -> tuple[str, str, dict[str, str]]:
     return scheme, path, dict(parse_qsl(query, keep_blank_values=True))
 
 
-def _reader_options(reader: type[Reader], query: dict[str, str], given: dict[str, Any], *, where: object) -> dict[str, Any]:
+def _reader_options(
+    reader: type[Reader], query: dict[str, str], given: dict[str, Any], *, where: object
+) -> dict[str, Any]:
     """Return every option of the reader: from the call, else from the URI, else its default."""
     for name in [*query, *given]:
         if name not in reader.options:

@@ -1,1 +1,1 @@
-"""Hugging Face: its Decision Transformer's folders, and its transformers as trunks."""
+"""Hugging Face transformers as trunks."""

@@ -6,21 +6,42 @@ are compared; and the gradient shows which weights a token's output depends on a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.huggingface.position_tables import is_switchable
 
-if TYPE_CHECKING:
-    from rl_transformer.models.huggingface.trunk import HFTrunk
-
 MAX_TOKENS = 8
 
 
-def probe(trunk: HFTrunk, length: int) -> None:
+class ProbedTrunk(Protocol):
+    """What the probe needs of a trunk."""
+
+    training: bool
+    width: int
+
+    @property
+    def stack(self) -> nn.Module:
+        """The transformer's blocks."""
+        ...
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch training mode."""
+        ...
+
+    def hidden_at(self, tokens: Tensor, positions: slice) -> Tensor:
+        """Return the last hidden state at some positions."""
+        ...
+
+    def error(self, problem: str) -> RLTransformerError:
+        """Return an error that names the transformer."""
+        ...
+
+
+def probe(trunk: ProbedTrunk, length: int) -> None:
     """Check that a trunk is causal and deterministic, and drop the weights that no token uses.
 
     Unused weights (word table, cross-attention) would fill policy files and optimizers for nothing.
@@ -33,7 +54,7 @@ def probe(trunk: HFTrunk, length: int) -> None:
         RLTransformerError: It is not causal, not deterministic, or does not take embedded tokens alone.
     """
     was_training = trunk.training
-    trunk.eval()
+    trunk.train(False)
     random = torch.Generator().manual_seed(0)
     tokens = torch.randn(1, length, trunk.width, generator=random)
     changed = tokens.clone()

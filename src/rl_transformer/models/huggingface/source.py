@@ -176,7 +176,9 @@ def from_plain(values: dict[str, Any]) -> Any:
     fix = "restore the policy from a copy, or use a newer transformers"
     if kind not in CONFIG_MAPPING or "timm" in kind:
         raise RLTransformerError(f"this transformers has no {kind!r} to build", where="model.trunk", fix=fix)
-    return CONFIG_MAPPING[kind].from_dict(strip_untrusted_keys(_replace_values(values, {"+inf": float("inf"), "-inf": float("-inf")})))
+    return CONFIG_MAPPING[kind].from_dict(
+        strip_untrusted_keys(_replace_values(values, {"+inf": float("inf"), "-inf": float("-inf")}))
+    )
 
 
 def _replace_values(value: Any, pairs: dict[Any, Any]) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
-from rl_transformer.models.huggingface.layout import load_trunk, save_trunk
+from rl_transformer.models.layout import load_trunk, save_trunk
 from rl_transformer.models.trunk.block import Block, Conv1D
 from rl_transformer.models.trunk.dropout import Dropout
 from rl_transformer.models.trunk.interface import TrunkOutput

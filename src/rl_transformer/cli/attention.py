@@ -1,0 +1,58 @@
+"""`rlt attention`: what a policy's tokens attend to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rl_transformer.cli.command import Outcome, new_parser, optional_path
+from rl_transformer.errors import RLTransformerError
+
+
+def make_parser(prog: str, first: str | None) -> ArgumentParser:
+    """Return the parser."""
+    parser = new_parser(prog, "Show what a policy's tokens attend to, averaged over heads and logged windows.")
+    parser.add_argument("folder", type=str, help="A run folder or a policy folder.")
+    parser.add_argument(
+        "--data", type=str | None, default=None, help="URI of logged data; null: the run's own training data."
+    )
+    parser.add_argument("--num-windows", type=int, default=256, help="Windows to average over.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the choice of windows.")
+    parser.add_argument("--figure", type=str | None, default=None, help="Draw one map per layer into this PNG.")
+    return parser
+
+
+def run(args: Namespace) -> Outcome:
+    """Average the attention weights and print a line per layer."""
+    from rl_transformer.evaluation.attention import attention_maps, plot_attention
+    from rl_transformer.policy import load_policy
+    from rl_transformer.runtime.files import check_writable
+    from rl_transformer.trajectories import open_trajectories
+
+    check_writable(args.figure, ".png")
+    policy = load_policy(args.folder)
+    dataset = open_trajectories(args.data or _training_data(Path(args.folder)))
+    report = attention_maps(policy, dataset, num_windows=args.num_windows, seed=args.seed)
+    even = report["even"]
+    for layer in report["layers"]:
+        print(
+            f"layer {layer['layer']}: {layer['same_type']:.3f} of the attention on tokens of the same type "
+            f"(even attention: {even['same_type']:.3f}), {layer['distance']:.2f} timesteps back "
+            f"(even attention: {even['distance']:.2f})"
+        )
+    figure = optional_path(args.figure)
+    if figure is not None:
+        plot_attention(report, figure)
+    return Outcome(report)
+
+
+def _training_data(folder: Path) -> str:
+    """Return the URI of the data that a run was trained on."""
+    from rl_transformer.runtime.files import read_json
+
+    if (folder / "config.json").exists():
+        uri = read_json(folder / "config.json", fix="pass --data URI").get("dataset", {}).get("uri")
+        if uri:
+            return str(uri)
+    raise RLTransformerError("a policy folder does not say where its data is", where="--data", fix="pass --data URI")

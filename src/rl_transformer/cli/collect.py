@@ -1,0 +1,52 @@
+"""`rlt collect`: record episodes as a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rl_transformer.cli.command import Outcome, new_parser
+from rl_transformer.errors import RLTransformerError
+
+
+def make_parser(prog: str, first: str | None) -> ArgumentParser:
+    """Return the parser."""
+    parser = new_parser(prog, "Record episodes of random actions, or of a policy, as a store.")
+    parser.add_argument("env_id", type=str, help="Gymnasium id of the environment.")
+    parser.add_argument("--output", type=str, required=True, help="Folder of the store; must be empty or new.")
+    parser.add_argument("--num-episodes", type=int, required=True, help="Episodes to record.")
+    parser.add_argument(
+        "--policy", type=str | None, default=None, help="Folder of a policy that acts; null: random actions."
+    )
+    parser.add_argument("--target-return", type=float | None, default=None, help="The policy's target return.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the first episode; later episodes count up.")
+    return parser
+
+
+def run(args: Namespace) -> Outcome:
+    """Record the episodes."""
+    from rl_transformer.environments.making import make_environment
+    from rl_transformer.evaluation.collection import record_episodes
+    from rl_transformer.policy import load_policy
+    from rl_transformer.trajectories.inspection import describe
+    from rl_transformer.trajectories.store import write_store
+
+    if args.num_episodes < 1 or args.seed < 0:
+        raise RLTransformerError(
+            f"{args.num_episodes} episodes from seed {args.seed}",
+            where="--num-episodes, --seed",
+            fix="give 1 episode or more, and a seed of 0 or more",
+        )
+    if args.target_return is not None and not args.policy:
+        raise RLTransformerError(
+            "random actions have no target return", where="--target-return", fix="pass --policy too, or leave it out"
+        )
+    environment = make_environment(args.env_id)
+    policy = load_policy(args.policy) if args.policy else None
+    spec, trajectories = record_episodes(
+        environment, args.env_id, args.num_episodes, seed=args.seed, policy=policy, target=args.target_return
+    )
+    dataset = write_store(Path(args.output), spec, trajectories)
+    print(f"wrote {dataset}")
+    return Outcome(describe(dataset))

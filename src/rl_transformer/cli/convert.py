@@ -1,0 +1,30 @@
+"""`rlt convert`: write any data set as a memory-mapped store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rl_transformer.cli.command import Outcome, new_parser
+from rl_transformer.cli.inspect import uri_help
+
+
+def make_parser(prog: str, first: str | None) -> ArgumentParser:
+    """Return the parser."""
+    parser = new_parser(prog, "Write any data set as a memory-mapped store, one episode in memory at a time.")
+    parser.add_argument("uri", type=str, help=uri_help())
+    parser.add_argument("--output", type=str, required=True, help="Folder of the store; must be empty or new.")
+    return parser
+
+
+def run(args: Namespace) -> Outcome:
+    """Write the store."""
+    from rl_transformer.trajectories.inspection import describe
+    from rl_transformer.trajectories.open import stream_trajectories
+    from rl_transformer.trajectories.store import write_store
+
+    source = stream_trajectories(args.uri)
+    dataset = write_store(Path(args.output), source.spec, source.trajectories, notes=source.notes)
+    print(f"wrote {dataset}")
+    return Outcome(describe(dataset))

@@ -1,0 +1,51 @@
+"""`rlt inspect`: what a data set holds and what is wrong with it."""
+
+from __future__ import annotations
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rl_transformer.cli.command import Outcome, new_parser, optional_path
+
+
+def make_parser(prog: str, first: str | None) -> ArgumentParser:
+    """Return the parser."""
+    parser = new_parser(
+        prog, "Show what a data set holds and what is wrong with it; exit 2 if training would refuse it."
+    )
+    parser.add_argument("uri", type=str, help=uri_help())
+    parser.add_argument(
+        "--figure", type=str | None, default=None, help="Draw the distributions of returns and lengths into this PNG."
+    )
+    parser.add_argument("--verify", action="store_true", help="Read every byte of a store and compare its hashes.")
+    return parser
+
+
+def uri_help() -> str:
+    """Return how to name data of every registered format, with the readers' options."""
+    from rl_transformer.trajectories.readers import READERS
+
+    kinds = []
+    for name in READERS.names():
+        reader = READERS.get(name, where="readers")
+        options = "".join(f" (?{key}={option.default})" for key, option in reader.options.items())
+        kinds.append(f"{reader.usage}{options}")
+    return f"The data: {', '.join(kinds)}."
+
+
+def run(args: Namespace) -> Outcome:
+    """Describe a data set."""
+    from rl_transformer.runtime.files import check_writable
+    from rl_transformer.trajectories.inspection import as_text, describe
+    from rl_transformer.trajectories.open import read_trajectories
+
+    check_writable(args.figure, ".png")
+    options = {"verify": True} if args.verify else {}
+    dataset = read_trajectories(args.uri, **options)
+    description = describe(dataset)
+    print(as_text(description))
+    figure = optional_path(args.figure)
+    if figure is not None:
+        from rl_transformer.evaluation.plots import plot_data
+
+        plot_data(dataset.episode_returns.tolist(), dataset.lengths.tolist(), figure)
+    return Outcome(description, exit_code=2 if description["refused"] else 0)

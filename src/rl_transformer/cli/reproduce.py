@@ -1,0 +1,69 @@
+"""`rlt reproduce`: an experiment of the papers, judged by a rule written before the run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rl_transformer.cli.command import Outcome, new_parser
+from rl_transformer.errors import RLTransformerError
+
+
+def make_parser(prog: str, first: str | None) -> ArgumentParser:
+    """Return the parser."""
+    from rl_transformer.reproductions import EXPERIMENTS
+
+    parser = new_parser(prog, "Repeat an experiment of the papers and judge it by a rule written before the run.")
+    parser.add_argument("name", type=str, help=f"{', '.join(EXPERIMENTS)}.")
+    parser.add_argument("--quick", action="store_true", help="The same code at a smaller size, in minutes.")
+    parser.add_argument(
+        "--seeds", type=int | None, default=None, help="Training seeds; null: the experiment's own number."
+    )
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="Folder of the results; null: reproductions/results/NAME (quick: reproductions/quick/NAME). "
+        "Data and policies are cached in .runs beside it, for all experiments.",
+    )
+    parser.add_argument("--data", type=str | None, default=None, help="URI of control data; null: made here.")
+    parser.add_argument("--env-id", type=str | None, default=None, help="Environment of --data.")
+    parser.add_argument("--text", type=str | None, default=None, help="wikipedia: text file to pretrain on.")
+    parser.add_argument("--jobs", type=int | None, default=None, help="Policies trained at a time; null: one per core.")
+    return parser
+
+
+def run(args: Namespace) -> Outcome:
+    """Measure what is missing, judge, and write the page."""
+    from rl_transformer.reproductions import find_experiment
+    from rl_transformer.reproductions.reproduction import Setup, reproduce
+
+    experiment = find_experiment(args.name)
+    default_seeds = experiment.quick_seeds if args.quick else experiment.seeds
+    seeds = default_seeds if args.seeds is None else args.seeds
+    jobs = len(os.sched_getaffinity(0)) if args.jobs is None else args.jobs
+    for option, value in {"--seeds": seeds, "--jobs": jobs}.items():
+        if value < 1:
+            raise RLTransformerError(f"{value} is not positive", where=option, fix="give 1 or more")
+    if bool(args.data) != bool(args.env_id):
+        raise RLTransformerError("one of the two is missing", where="--data and --env-id", fix="give both, or neither")
+    if args.data and not experiment.takes_data:
+        raise RLTransformerError(f"{args.name} makes its own data", where="--data", fix="leave --data and --env-id out")
+    if args.text and not experiment.takes_text:
+        raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
+    output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{args.name}")
+    setup = Setup(quick=args.quick, seeds=seeds, output=output, data=args.data, env_id=args.env_id, text=args.text)
+    return Outcome(reproduce(experiment, setup, jobs=jobs, command=_command(args, seeds)))
+
+
+def _command(args: Namespace, seeds: int) -> str:
+    """Return the command for the record: what changes the figures, and nothing about where they go."""
+    words = ["rlt", "reproduce", args.name, *(["--quick"] if args.quick else []), "--seeds", str(seeds)]
+    if args.data:
+        words += ["--data", args.data, "--env-id", args.env_id]
+    if args.text:
+        words += ["--text", args.text]
+    return shlex.join(words)
