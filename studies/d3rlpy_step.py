@@ -1,4 +1,4 @@
-"""One training step: ours against d3rlpy's DecisionTransformer, which needs an environment of its own.
+"""Time one training step: ours against d3rlpy's DecisionTransformer, which needs an environment of its own.
 
     python -m venv d3 && d3/bin/pip install d3rlpy==2.8.1          # it pins an older gymnasium
     python studies/d3rlpy_step.py --python d3/bin/python [--json FILE]
@@ -13,26 +13,35 @@ import sys
 import time
 from pathlib import Path
 
-UPDATES, WARM_UP = 20, 3
+UPDATES = 20
+WARM_UP = 3
+PRECISIONS = ("float32", "bfloat16")
+
+
+def d3rlpy_data(num_steps=200_000, length=500):
+    """Return random data of Hopper's shapes for d3rlpy."""
+    import d3rlpy
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    ends = np.zeros(num_steps)
+    ends[length - 1 :: length] = 1
+    return d3rlpy.dataset.MDPDataset(
+        random.standard_normal((num_steps, 11), dtype=np.float32),
+        random.uniform(-1, 1, (num_steps, 3)).astype(np.float32),
+        random.random(num_steps).astype(np.float32),
+        terminals=np.zeros(num_steps),
+        timeouts=ends,
+    )
 
 
 def d3rlpy_updates():
-    """Return what makes one update of d3rlpy's, its sampling included; runs where d3rlpy is."""
+    """Return a function that makes one update of d3rlpy, its sampling included; runs where d3rlpy is installed."""
     import d3rlpy
-    import numpy as np
     from d3rlpy.models import VectorEncoderFactory
     from d3rlpy.optimizers import AdamWFactory, WarmupSchedulerFactory
 
-    random, steps, length = np.random.default_rng(0), 200_000, 500
-    ends = np.zeros(steps)
-    ends[length - 1 :: length] = 1
-    data = d3rlpy.dataset.MDPDataset(
-        random.standard_normal((steps, 11), dtype=np.float32),
-        random.uniform(-1, 1, (steps, 3)).astype(np.float32),
-        random.random(steps).astype(np.float32),
-        terminals=np.zeros(steps),
-        timeouts=ends,
-    )
+    data = d3rlpy_data()
     optimizer = AdamWFactory(
         weight_decay=1e-4, clip_grad_norm=0.25, lr_scheduler_factory=WarmupSchedulerFactory(10_000)
     )
@@ -54,7 +63,7 @@ def d3rlpy_updates():
 
 
 def our_updates(precision):
-    """Return what makes one update of ours."""
+    """Return a function that makes one update of ours."""
     from rl_transformer.bench.train import our_updates
 
     return our_updates("hopper", precision)
@@ -74,20 +83,54 @@ def serve(side, threads):
 
 
 class Side:
-    """A process that makes updates when asked."""
+    """A process that makes updates on request."""
 
     def __init__(self, side, python, threads):
         command = [python, __file__, "--serve", side, "--threads", str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def seconds(self, updates):
-        """Make so many updates and return their mean duration."""
+        """Make this many updates and return their mean duration."""
         self.process.stdin.write(f"{updates}\n")
         self.process.stdin.flush()
-        for line in self.process.stdout:  # d3rlpy's log stands between
+        for line in self.process.stdout:  # d3rlpy prints its log in between
             if line.startswith("seconds "):
                 return float(line.split()[1]) / updates
-        raise SystemExit(f"{self.process.args} ended before it had answered")
+        raise SystemExit(f"{self.process.args} ended before it answered")
+
+
+def measure(python, repeats, threads):
+    """Return the seconds per update of every side, one value per round."""
+    sides = {"d3rlpy": Side("d3rlpy", python, threads)}
+    sides |= {precision: Side(precision, sys.executable, threads) for precision in PRECISIONS}
+    seconds = {name: [] for name in sides}
+    for side in sides.values():
+        side.seconds(WARM_UP)
+    for _ in range(repeats):
+        for name, side in sides.items():
+            seconds[name].append(side.seconds(UPDATES))
+    for side in sides.values():
+        side.process.kill()
+    return seconds
+
+
+def make_rows(seconds, python):
+    """Return one row of results per precision of ours."""
+    from rl_transformer.bench import timing
+
+    code = "from importlib.metadata import version; print(version('d3rlpy'), version('torch'))"
+    result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    d3rlpy_version, torch_version = result.stdout.split()
+    return [
+        timing.make_row(
+            {"ours": timing.summarize(seconds[precision]), "baseline": timing.summarize(seconds["d3rlpy"])},
+            benchmark="train",
+            size="hopper",
+            dtype=precision,
+            against=f"d3rlpy {d3rlpy_version}, float32, torch {torch_version}",
+        )
+        for precision in PRECISIONS
+    ]
 
 
 def main():
@@ -99,41 +142,16 @@ def main():
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        return serve(args.serve, args.threads)
+        serve(args.serve, args.threads)
+        return
     if not args.python:
         parser.error("--python is needed: the interpreter of an environment with d3rlpy")
     import torch
 
-    from rl_transformer.bench import timing
     from rl_transformer.runtime.files import to_json
 
     torch.set_num_threads(args.threads)
-    sides = {
-        name: Side(name, args.python if name == "d3rlpy" else sys.executable, args.threads)
-        for name in ("d3rlpy", "float32", "bfloat16")
-    }
-    taken = {name: [] for name in sides}
-    for side in sides.values():
-        side.seconds(WARM_UP)
-    for _ in range(args.repeats):
-        for name, side in sides.items():
-            taken[name].append(side.seconds(UPDATES))
-    for side in sides.values():
-        side.process.kill()
-    version = subprocess.run(
-        [args.python, "-c", "from importlib.metadata import version; print(version('d3rlpy'), version('torch'))"],
-        capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
-    rows = [
-        timing.row(
-            {"ours": timing.of(taken[precision]), "baseline": timing.of(taken["d3rlpy"])},
-            benchmark="train",
-            size="hopper",
-            dtype=precision,
-            against=f"d3rlpy {version[0]}, float32, torch {version[1]}",
-        )
-        for precision in ("float32", "bfloat16")
-    ]
+    rows = make_rows(measure(args.python, args.repeats, args.threads), args.python)
     for row in rows:
         print(row["dtype"], row["ours"], row["baseline"], "ratio", row["ratio"])
     if args.json:

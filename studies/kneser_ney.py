@@ -13,28 +13,39 @@ import math
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from rl_transformer.runtime.files import to_json
-from rl_transformer.models.huggingface.source import load_tokenizer
 from rl_transformer.language.text import read_text, tokenized
+from rl_transformer.models.huggingface.source import load_tokenizer
+from rl_transformer.runtime.files import to_json
+
+UNKNOWN = "<unk>"
 
 
 class KneserNey:
     """P(word | last order - 1 words), from a sequence of words."""
 
     def __init__(self, words, order, vocabulary):
-        self.order, self.vocabulary = order, vocabulary
-        counts = [None] * (order + 1)
-        counts[order] = Counter(zip(*(words[i:] for i in range(order)), strict=False))
-        for n in range(order - 1, 0, -1):  # how many different words stand before an n-gram
-            counts[n] = Counter(gram[1:] for gram in counts[n + 1])
-        self.counts, self.discounts = counts, [None] + [discounts(counts[n]) for n in range(1, order + 1)]
-        self.totals, self.kinds = [None] * (order + 1), [None] * (order + 1)
+        self.order = order
+        self.vocabulary = vocabulary
+        # Lists by the length of the n-gram; index 0 is not used.
+        self.counts = [None] * (order + 1)
+        self.counts[order] = Counter(zip(*(words[i:] for i in range(order)), strict=False))
+        for n in range(order - 1, 0, -1):  # how many different words come before an n-gram
+            self.counts[n] = Counter(gram[1:] for gram in self.counts[n + 1])
+        self.discounts = [None] + [discounts(self.counts[n]) for n in range(1, order + 1)]
+        self.totals = [None] * (order + 1)
+        self.kinds = [None] * (order + 1)
         for n in range(1, order + 1):
-            totals, kinds = Counter(), defaultdict(lambda: [0, 0, 0])
-            for gram, count in counts[n].items():
-                totals[gram[:-1]] += count
-                kinds[gram[:-1]][min(count, 3) - 1] += 1
-            self.totals[n], self.kinds[n] = totals, kinds
+            self.totals[n], self.kinds[n] = self._context_counts(self.counts[n])
+
+    @staticmethod
+    def _context_counts(counts):
+        """Return for each context its total count, and how many words follow it once, twice, and more often."""
+        totals = Counter()
+        kinds = defaultdict(lambda: [0, 0, 0])
+        for gram, count in counts.items():
+            totals[gram[:-1]] += count
+            kinds[gram[:-1]][min(count, 3) - 1] += 1
+        return totals, kinds
 
     def probability(self, context, word):
         """Return P(word | context), context a tuple of order - 1 words or fewer."""
@@ -45,9 +56,10 @@ class KneserNey:
             if total is None:
                 break
             count = self.counts[n].get((*before, word), 0)
-            taken = self.discounts[n]
-            left = sum(d * k for d, k in zip(taken, self.kinds[n][before], strict=True)) / total
-            probability = max(count - taken[min(count, 3) - 1], 0) / total * (count > 0) + left * probability
+            discount = self.discounts[n]
+            left_over = sum(d * k for d, k in zip(discount, self.kinds[n][before], strict=True)) / total
+            own = max(count - discount[min(count, 3) - 1], 0) / total * (count > 0)
+            probability = own + left_over * probability
         return probability
 
     def surprise(self, words):
@@ -66,10 +78,11 @@ def discounts(counts):
     return [min(max(i + 1 - (i + 2) * y * n[i + 1] / n[i], 0.1), i + 1) for i in range(3)]
 
 
-def measure(train, held_out, order, vocabulary, size):
+def measure(train, held_out, order, vocabulary, num_bytes):
+    """Return perplexity and bits per byte of a held-out sequence."""
     surprise = KneserNey(train, order, vocabulary).surprise(held_out)
     return {
-        "bits_per_byte": surprise / math.log(2) / size,
+        "bits_per_byte": surprise / math.log(2) / num_bytes,
         "perplexity": math.exp(surprise / (len(held_out) - 1)),
         "vocabulary": vocabulary,
         "tokens": len(train),
@@ -85,23 +98,26 @@ def main():
     parser.add_argument("--order", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    train, held_out = read_text(args.data), read_text(args.held_out)
-    size, tokenizer = len(held_out.encode()), load_tokenizer(args.model)
+    train = read_text(args.data)
+    held_out = read_text(args.held_out)
+    num_bytes = len(held_out.encode())
+    tokenizer = load_tokenizer(args.model)
     tokens = [tokenized(text, tokenizer).tolist() for text in (train, held_out)]
-    known = set(train.split()) | {"<unk>"}
-    words = [[w if w in known else "<unk>" for w in text.split()] for text in (train, held_out)]
-    found = {
+    vocabulary = set(train.split()) | {UNKNOWN}
+    words = [[w if w in vocabulary else UNKNOWN for w in text.split()] for text in (train, held_out)]
+    result = {
         "order": args.order,
-        "bpe": measure(*tokens, args.order, tokenizer.get_vocab_size(), size),
-        "words": measure(*words, args.order, len(known), size),
+        "bpe": measure(*tokens, args.order, tokenizer.get_vocab_size(), num_bytes),
+        "words": measure(*words, args.order, len(vocabulary), num_bytes),
     }
-    found["words"]["unknown"] = sum(w not in known for w in held_out.split()) / len(words[1])
+    num_unknown = sum(word not in vocabulary for word in held_out.split())
+    result["words"]["unknown"] = num_unknown / len(words[1])
     report = Path(args.model) / "report.json"
     if report.exists():
-        found["language_model"] = json.loads(report.read_text())
-    print(json.dumps(found, indent=2))
+        result["language_model"] = json.loads(report.read_text())
+    print(json.dumps(result, indent=2))
     if args.json:
-        args.json.write_text(to_json(found))
+        args.json.write_text(to_json(result))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""How long a large store takes to open, and what memory training on it needs.
+"""Measure how long a large store takes to open, and what memory training on it needs.
 
     python studies/large_store.py [--steps 20000000] [--json FILE]
 
 Writes a synthetic store (Hopper's shapes), then runs `rlt train gym` on it in a process of its own, which
-reports its anonymous memory (page cache aside: the mapped columns are the kernel's to drop).
+reports its anonymous memory (page cache aside: the kernel may drop the mapped columns).
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from rl_transformer.bench.train import synthetic_spec, synthetic_trajectories
+from rl_transformer.bench.workloads import synthetic_spec, synthetic_trajectories
 from rl_transformer.trajectories import open_trajectories
 from rl_transformer.trajectories.store import write_store
 
@@ -32,42 +33,45 @@ code = main(sys.argv[1:])
 print("PEAK", peak[0])
 sys.exit(code)
 """
+TRAIN_STEPS = 50
+OPENINGS = 5
+
+
+def seconds_to_open(store):
+    """Return how long it takes to open a store."""
+    began = time.perf_counter()
+    open_trajectories(f"rlt:{store}")
+    return time.perf_counter() - began
+
+
+def training_memory_kib(store, output):
+    """Return the peak anonymous memory of a training run on a store."""
+    arguments = ["train", "gym", "--data", f"rlt:{store}", "--output", str(output), "--train-steps", str(TRAIN_STEPS)]
+    result = subprocess.run([sys.executable, "-c", TRAIN, *arguments], capture_output=True, text=True, check=True)
+    return int(result.stdout.split("PEAK ")[1])
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20_000_000)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        store, began = Path(folder) / "store", time.perf_counter()
+        store = Path(folder) / "store"
+        began = time.perf_counter()
         write_store(store, synthetic_spec(), synthetic_trajectories(args.steps, 1000))
-        written = time.perf_counter() - began
-        opened = []
-        for _ in range(5):
-            began = time.perf_counter()
-            open_trajectories(f"rlt:{store}")
-            opened.append(time.perf_counter() - began)
-        arguments = [
-            "train",
-            "gym",
-            "--data",
-            f"rlt:{store}",
-            "--output",
-            str(Path(folder) / "run"),
-            "--train-steps",
-            "50",
-        ]
-        done = subprocess.run([sys.executable, "-c", TRAIN, *arguments], capture_output=True, text=True, check=True)
+        write_seconds = time.perf_counter() - began
+        open_seconds = [seconds_to_open(store) for _ in range(OPENINGS)]
+        memory = training_memory_kib(store, Path(folder) / "run")
     result = {
         "steps": args.steps,
-        "write_seconds": round(written, 1),
-        "open_seconds_median": round(sorted(opened)[2], 4),
-        "peak_anonymous_mib": round(int(done.stdout.split("PEAK ")[1]) / 1024),
+        "write_seconds": round(write_seconds, 1),
+        "open_seconds_median": round(statistics.median(open_seconds), 4),
+        "peak_anonymous_mib": round(memory / 1024),
     }
     print(json.dumps(result))
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
     python studies/loss_curves.py ours --seeds 0 1 2 [--precision bfloat16]
     python studies/loss_curves.py summary
 
-The published recipe on both sides (`gym`): same data, same sizes, same step sizes, dropout 0.1, and the same initial
-weights a seed, those of the published code (transformers itself begins with smaller ones, and its loss falls
-sooner). Windows and dropout masks differ, so the curves agree within the spread over seeds.
+The published recipe on both sides (`gym`): same data, same sizes, same learning rates, dropout 0.1, and the same
+initial weights per seed, those of the published code (transformers itself begins with smaller ones, and its loss
+falls sooner). Windows and dropout masks differ, so the curves agree within the spread over seeds.
 """
 
 import argparse
@@ -17,26 +17,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rl_transformer import open_trajectories
+from rl_transformer import open_trajectories, preset
 from rl_transformer.bench.published import PublishedSampler, PublishedTrainer, load_published_model
+from rl_transformer.bench.workloads import make_run
 from rl_transformer.runtime.files import to_json
-from rl_transformer.config.presets import preset
-from rl_transformer.run import assemble
-from rl_transformer.training.distributed import ProcessGroup
+from rl_transformer.training.updates import EagerUpdates
 
-UPDATES, READ = 2_000, 500
+UPDATES = 2_000
+LAST = 500
 
 
-def losses_of(side, seed, dataset, args):
-    config = preset("gym")
-    config.training.seed, config.dataset.uri, config.output = seed, args.data, tempfile.mkdtemp()
-    if side == "ours":
-        config.training.precision = args.precision
-        trainer = assemble(config, dataset, torch.device("cpu"), ProcessGroup())[1]
-        trainer.model.train()
-        return [trainer.update(step) for step in range(1, UPDATES + 1)]
+def our_losses(config, dataset):
+    """Return the loss of every update of ours."""
+    trainer = make_run(config, dataset).trainer
+    trainer.model.train()
+    updates = EagerUpdates(trainer)
+    return [updates.run(step, 1)[0][0].loss for step in range(1, UPDATES + 1)]
+
+
+def published_losses(config, dataset):
+    """Return the loss of every update of the published loop, from the same initial weights."""
+    seed = config.training.seed
     with tempfile.TemporaryDirectory() as folder:
-        assemble(config, dataset, torch.device("cpu"), ProcessGroup())[0].model.save_pretrained(folder)
+        make_run(config, dataset).policy.model.save_pretrained(folder)
         model = load_published_model(folder)
     torch.manual_seed(seed)
     sampler = PublishedSampler(dataset, context_length=20, scale=1000.0, max_ep_len=1000, seed=seed)
@@ -45,6 +48,7 @@ def losses_of(side, seed, dataset, args):
 
 
 def summary(folder):
+    """Compare the runs that are there."""
     sides = {}
     for path in sorted(folder.glob("*-seed-*.json")):
         sides.setdefault(path.stem.rpartition("-seed-")[0], []).append(json.loads(path.read_text())["last_500"])
@@ -66,18 +70,24 @@ def main():
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     if args.side == "summary":
-        return summary(args.output)
+        summary(args.output)
+        return
     torch.set_num_threads(1)
     dataset = open_trajectories(args.data)
+    is_ours = args.side == "ours"
+    name = f"ours-{args.precision}" if is_ours else "published"
     for seed in args.seeds:
-        losses = losses_of(args.side, seed, dataset, args)
+        config = preset("gym")
+        config.training.seed = seed
+        config.dataset.uri = args.data
+        if is_ours:
+            config.training.precision = args.precision
+        losses = our_losses(config, dataset) if is_ours else published_losses(config, dataset)
         means = [round(float(np.mean(losses[i : i + 100])), 6) for i in range(0, UPDATES, 100)]
-        last = round(float(np.mean(losses[-READ:])), 6)
-        name = "published" if args.side == "published" else f"ours-{args.precision}"
+        last = round(float(np.mean(losses[-LAST:])), 6)
         result = {"data": args.data, "means_of_100": means, "last_500": last}
         (args.output / f"{name}-seed-{seed}.json").write_text(to_json(result))
         print(name, seed, last, flush=True)
-    return None
 
 
 if __name__ == "__main__":

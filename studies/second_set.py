@@ -1,4 +1,4 @@
-"""HalfCheetah-v5 data by an agent that is trained here: what no recipe was tuned on.
+"""Make HalfCheetah-v5 data with an agent that is trained here: data that no recipe was tuned on.
 
     python studies/second_set.py --output half-cheetah [--iterations 300]
 
@@ -17,34 +17,42 @@ from rl_transformer.evaluation.collection import record_episodes
 from rl_transformer.trajectories.store import write_store
 
 ENV_ID = "HalfCheetah-v5"
-DIRECTIONS, BEST, STEP, NOISE = 16, 8, 0.02, 0.03
+DIRECTIONS = 16
+BEST = 8
+STEP = 0.02
+NOISE = 0.03
 HORIZON = 300  # while searching; episodes of the data have all 1,000 steps
 ACTION_NOISE = 0.1
 
 
-class Normalizer:
+class RunningStatistics:
     """Running mean and deviation of observations."""
 
     def __init__(self, size):
-        self.count, self.mean, self.square = 1e-4, np.zeros(size), np.ones(size)
+        self.count = 1e-4
+        self.mean = np.zeros(size)
+        self.mean_of_squares = np.ones(size)
 
-    def see(self, observation):
+    def add(self, observation):
+        """Take one more observation into account."""
         self.count += 1
         self.mean = self.mean + (observation - self.mean) / self.count
-        self.square = self.square + (observation**2 - self.square) / self.count
+        self.mean_of_squares = self.mean_of_squares + (observation**2 - self.mean_of_squares) / self.count
 
-    def scale(self):
-        return self.mean, np.sqrt(np.maximum(self.square - self.mean**2, 1e-6))
+    def mean_and_deviation(self):
+        """Return mean and standard deviation of the observations so far."""
+        return self.mean, np.sqrt(np.maximum(self.mean_of_squares - self.mean**2, 1e-6))
 
 
-def rollout(environment, weights, scale, seen, seed):
+def rollout(environment, weights, scale, statistics, seed):
+    """Return the return of one episode's first steps."""
     observation, _ = environment.reset(seed=seed)
-    (mean, deviation), total = scale, 0.0
+    mean, deviation = scale
+    total = 0.0
     for _ in range(HORIZON):
-        seen.see(observation)
-        observation, reward, terminated, truncated, _ = environment.step(
-            np.clip(weights @ ((observation - mean) / deviation), -1, 1)
-        )
+        statistics.add(observation)
+        action = np.clip(weights @ ((observation - mean) / deviation), -1, 1)
+        observation, reward, terminated, truncated, _ = environment.step(action)
         total += reward
         if terminated or truncated:
             break
@@ -53,16 +61,20 @@ def rollout(environment, weights, scale, seen, seed):
 
 def search(iterations, seed):
     """Return (weights, scale) of some iterations, the last one last."""
-    environment, random = gymnasium.make(ENV_ID), np.random.default_rng(seed)
-    size = environment.observation_space.shape[0], environment.action_space.shape[0]
-    weights, seen, kept = np.zeros(size[::-1]), Normalizer(size[0]), []
+    environment = gymnasium.make(ENV_ID)
+    random = np.random.default_rng(seed)
+    num_observations = environment.observation_space.shape[0]
+    num_actions = environment.action_space.shape[0]
+    weights = np.zeros((num_actions, num_observations))
+    statistics = RunningStatistics(num_observations)
+    agents = []
     for iteration in range(iterations):
-        scale = seen.scale()
+        scale = statistics.mean_and_deviation()
         directions = random.normal(size=(DIRECTIONS, *weights.shape))
         seeds = random.integers(2**31, size=DIRECTIONS)
         scores = np.array(
             [
-                [rollout(environment, weights + sign * NOISE * d, scale, seen, int(s)) for sign in (1, -1)]
+                [rollout(environment, weights + sign * NOISE * d, scale, statistics, int(s)) for sign in (1, -1)]
                 for d, s in zip(directions, seeds, strict=True)
             ]
         )
@@ -70,23 +82,25 @@ def search(iterations, seed):
         gain = ((scores[best, 0] - scores[best, 1])[:, None, None] * directions[best]).mean(0)
         weights = weights + STEP / scores[best].std() * gain
         if iteration % 10 == 9 or iteration == iterations - 1:
-            kept.append((weights.copy(), seen.scale()))
+            agents.append((weights.copy(), statistics.mean_and_deviation()))
             print(f"{iteration + 1}/{iterations}: {scores.mean():.0f} in {HORIZON} steps", flush=True)
-    return kept
+    return agents
 
 
-class Agent:
-    """Plays an episode by parameters of its own: half of them by the last ones."""
+class MixedSkillAgent:
+    """Plays every episode with parameters of its own: half of them with the last ones."""
 
-    def __init__(self, kept):
-        self.kept, self.random, self.chosen = kept, None, kept[-1]
+    def __init__(self, agents):
+        self.agents = agents
+        self.random = None
+        self.chosen = agents[-1]
 
-    def __call__(self, seen, random):
+    def __call__(self, observation, random):
         if random is not self.random:  # every episode comes with its own generator
             self.random = random
-            self.chosen = self.kept[-1 if random.random() < 0.5 else random.integers(len(self.kept))]
+            self.chosen = self.agents[-1 if random.random() < 0.5 else random.integers(len(self.agents))]
         weights, (mean, deviation) = self.chosen
-        action = weights @ ((seen - mean) / deviation) + ACTION_NOISE * random.normal(size=len(weights))
+        action = weights @ ((observation - mean) / deviation) + ACTION_NOISE * random.normal(size=len(weights))
         return np.clip(action, -1, 1).astype(np.float32)
 
 
@@ -97,7 +111,7 @@ def main():
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    agent = Agent(search(args.iterations, args.seed))
+    agent = MixedSkillAgent(search(args.iterations, args.seed))
     recorded = record_episodes(gymnasium.make(ENV_ID), ENV_ID, args.episodes, seed=10_000_000, behavior=agent)
     data = write_store(args.output, *recorded)
     quartiles = np.quantile(data.episode_returns, (0, 0.25, 0.5, 0.75, 1)).round()

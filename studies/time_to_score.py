@@ -1,4 +1,4 @@
-"""Seconds of training to the published loop's score, on one data set.
+"""Measure the seconds of training to the published loop's score, on one data set.
 
     python studies/time_to_score.py published --seed 0 [--updates 20000]   # one run of the baseline, resumable
     python studies/time_to_score.py ours --seed 0 [--preset fast]          # one run of ours
@@ -13,7 +13,6 @@ are of training alone, on one thread, as processor time: other work on the machi
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,26 +20,22 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from rl_transformer import DecisionTransformerModel, evaluate, open_trajectories
+from rl_transformer import DecisionTransformerModel, Policy, evaluate, open_trajectories, preset
 from rl_transformer.bench.published import PublishedSampler, PublishedTrainer, published_model
+from rl_transformer.bench.workloads import make_run
 from rl_transformer.evaluation import plots
 from rl_transformer.runtime.files import to_json
 from rl_transformer.runtime.machine import describe_hardware, versions
-from rl_transformer.policy import Policy
-from rl_transformer.config.presets import preset
-from rl_transformer.run import assemble
-from rl_transformer.training.distributed import ProcessGroup
+from rl_transformer.training.updates import EagerUpdates
 
-EPISODES, EVALUATION_SEED = 50, 3_000_000
+EPISODES = 50
+EVALUATION_SEED = 3_000_000
 CHECKPOINT_EVERY = 500
-
-
-def policy_of(config, dataset):
-    """An untrained policy of a configuration: units, rules and sizes."""
-    return assemble(config, dataset, torch.device("cpu"), ProcessGroup())[0]
+WARMUP_STEPS = 10_000
 
 
 def score(policy, args):
+    """Return the mean return of a policy's episodes, and every one of them."""
     report = evaluate(
         policy, env_id=args.env_id, target_returns=[args.target], num_episodes=EPISODES, seed=EVALUATION_SEED
     )
@@ -49,41 +44,47 @@ def score(policy, args):
 
 
 def run_published(args, dataset, folder):
-    """20,000 updates of the published loop, resumable; scored four times on the way."""
+    """Make 20,000 updates of the published loop, resumable, and score them five times."""
     config = preset("gym")
-    config.dataset.uri, config.output = args.data, tempfile.mkdtemp()
-    template = policy_of(config, dataset)
+    config.dataset.uri = args.data
+    template = make_run(config, dataset).policy  # units, rules and sizes
     torch.manual_seed(args.seed)
     model = published_model(template.spec.model)
     sampler = PublishedSampler(dataset, context_length=20, scale=1000.0, max_ep_len=1000, seed=args.seed)
-    trainer = PublishedTrainer(model, sampler, batch_size=64, precision="float32")
-    state = {"step": 0, "seconds": 0.0, "losses": [], "scores": []}
+    trainer = PublishedTrainer(model, sampler, batch_size=64, precision="float32", warmup_steps=WARMUP_STEPS)
     saved = folder / f"published-seed-{args.seed}.state"
+    state = {"step": 0, "seconds": 0.0, "losses": [], "scores": []}
     if (saved / "state.json").exists():
         state = json.loads((saved / "state.json").read_text())
         restore(trainer, load_file(saved / f"{state['step']}.safetensors"), state)
-    every = args.updates // 5
     while state["step"] < args.updates:
-        began, losses = time.process_time(), []
+        losses = []
+        began = time.process_time()
         for _ in range(CHECKPOINT_EVERY):
             losses.append(trainer.update())
         state["seconds"] += time.process_time() - began
         state["step"] += CHECKPOINT_EVERY
         state["losses"].append(float(torch.stack(losses).mean()))
         state["random"] = sampler.random.bit_generator.state
-        if state["step"] % every == 0:
-            model.save_pretrained(saved / "model")
-            ours = DecisionTransformerModel.from_pretrained(saved / "model")
-            found = score(Policy(template.spec, ours, template.scaling), args)
-            state["scores"].append({"step": state["step"], "seconds": round(state["seconds"], 1), **found})
-            print(state["step"], found["mean"], flush=True)
-            model.train()
-        keep(trainer, saved, state)
+        if state["step"] % (args.updates // 5) == 0:
+            state["scores"].append(score_published(template, model, state, args, saved / "model"))
+        save(trainer, saved, state)
         print(f"{state['step']} updates, {state['seconds']:.0f} s, loss {state['losses'][-1]:.4f}", flush=True)
     return state
 
 
-def keep(trainer, saved, state):
+def score_published(template, model, state, args, folder):
+    """Return the score of the baseline's weights, acting by our code, which computes the same actions."""
+    model.save_pretrained(folder)
+    ours = DecisionTransformerModel.from_pretrained(folder)
+    result = score(Policy(template.spec, ours, template.normalizer), args)
+    print(state["step"], result["mean"], flush=True)
+    model.train()
+    return {"step": state["step"], "seconds": round(state["seconds"], 1), **result}
+
+
+def save(trainer, saved, state):
+    """Write everything that the next update depends on."""
     saved.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": t.detach() for name, t in trainer.model.state_dict().items()}
     for index, parameter in enumerate(trainer.model.parameters()):
@@ -99,71 +100,75 @@ def keep(trainer, saved, state):
 
 
 def restore(trainer, tensors, state):
+    """Put back what `save` wrote."""
     trainer.model.load_state_dict({k[6:]: t for k, t in tensors.items() if k.startswith("model.")})
     for index, parameter in enumerate(trainer.model.parameters()):
-        names = ("step", "exp_avg", "exp_avg_sq")
-        found = {n: tensors[f"optimizer.{index}.{n}"] for n in names if f"optimizer.{index}.{n}" in tensors}
-        if found:
-            trainer.optimizer.state[parameter] = found
+        prefix = f"optimizer.{index}."
+        moments = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        if moments:
+            trainer.optimizer.state[parameter] = moments
     trainer.scheduler.last_epoch = state["step"]
     for group, rate in zip(trainer.optimizer.param_groups, trainer.scheduler.base_lrs, strict=True):
-        group["lr"] = rate * min((state["step"] + 1) / 10_000, 1)
+        group["lr"] = rate * min((state["step"] + 1) / WARMUP_STEPS, 1)
     trainer.sampler.random.bit_generator.state = state["random"]
 
 
 def run_ours(args, dataset, folder):
-    """One run of a preset; only the last policy is scored."""
+    """Make one run of a preset; only the last policy is scored."""
     config = preset(args.preset)
-    config.training.seed, config.dataset.uri, config.output = args.seed, args.data, tempfile.mkdtemp()
+    config.training.seed = args.seed
+    config.dataset.uri = args.data
     if args.precision:
         config.training.precision = args.precision
-    policy, trainer, _ = assemble(config, dataset, torch.device("cpu"), ProcessGroup())
-    trainer.model.train()
-    began, losses = time.process_time(), []
-    for step in range(1, config.training.train_steps + 1):
-        losses.append(trainer.update(step))
+    run = make_run(config, dataset)
+    run.trainer.model.train()
+    updates = EagerUpdates(run.trainer)
+    train_steps = config.training.train_steps
+    losses = []
+    began = time.process_time()
+    for step in range(1, train_steps + 1):
+        losses.append(updates.run(step, 1)[0][0].loss)
         if step % 1000 == 0:
             print(f"{step} updates, {time.process_time() - began:.0f} s, loss {losses[-1]:.4f}", flush=True)
     seconds = time.process_time() - began
-    with trainer.policy_weights():
-        found = score(policy, args)
-    print(found["mean"], flush=True)
-    curve = [float(np.mean(losses[i : i + 500])) for i in range(0, len(losses), 500)]
-    step = config.training.train_steps
+    with run.trainer.policy_weights():
+        result = score(run.policy, args)
+    print(result["mean"], flush=True)
     return {
-        "step": step,
+        "step": train_steps,
         "seconds": seconds,
-        "losses": curve,
-        "scores": [{"step": step, "seconds": round(seconds, 1), **found}],
+        "losses": [float(np.mean(losses[i : i + 500])) for i in range(0, len(losses), 500)],
+        "scores": [{"step": train_steps, "seconds": round(seconds, 1), **result}],
     }
 
 
 def summary(folder):
+    """Compare the runs that are there, and draw them."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*-seed-*.json"))}
     sides = {}
     for name, run in runs.items():
         sides.setdefault(name.rpartition("-seed-")[0], []).append(run)
     result = {}
-    for side, found in sides.items():
-        last = [run["scores"][-1]["mean"] for run in found]
+    for side, side_runs in sides.items():
+        scores = [run["scores"][-1]["mean"] for run in side_runs]
         result[side] = {
-            "seeds": len(found),
-            "scores": last,
-            "mean_score": round(statistics.mean(last), 1),
-            "seconds": round(statistics.mean(run["seconds"] for run in found), 1),
+            "seeds": len(side_runs),
+            "scores": scores,
+            "mean_score": round(statistics.mean(scores), 1),
+            "seconds": round(statistics.mean(run["seconds"] for run in side_runs), 1),
         }
     baseline = result.get("published")
-    for side, found in result.items():
+    for side, values in result.items():
         if baseline and side != "published":
-            found["reached"] = found["mean_score"] >= baseline["mean_score"]
-            found["times_fewer_seconds"] = round(baseline["seconds"] / found["seconds"], 2)
+            values["reached"] = values["mean_score"] >= baseline["mean_score"]
+            values["times_fewer_seconds"] = round(baseline["seconds"] / values["seconds"], 2)
     print(json.dumps(result, indent=2))
     (folder / "summary.json").write_text(to_json(result))
     draw(runs, folder / "figure.png")
 
 
 def draw(runs, path):
-    """Score against seconds of training, a line or a point a run."""
+    """Draw score against seconds of training, a line or a point per run."""
     drawn, axes = plots.figure()
     for name, run in runs.items():
         ours = not name.startswith("published")
@@ -190,18 +195,23 @@ def main():
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     if args.side == "summary":
-        return summary(args.output)
+        summary(args.output)
+        return
     torch.set_num_threads(1)
     dataset = open_trajectories(args.data)
     run = (run_published if args.side == "published" else run_ours)(args, dataset, args.output)
-    kept = {name: run[name] for name in ("step", "seconds", "losses", "scores")}
-    about = {"data": args.data, "env_id": args.env_id, "target": args.target, "threads": 1}
     name = "published" if args.side == "published" else "-".join(filter(None, [args.preset, args.precision]))
-    path = args.output / f"{name}-seed-{args.seed}.json"
-    path.write_text(
-        to_json({"side": name, **about, "versions": versions("transformers"), "hardware": describe_hardware(), **kept})
-    )
-    return None
+    result = {
+        "side": name,
+        "data": args.data,
+        "env_id": args.env_id,
+        "target": args.target,
+        "threads": 1,
+        "versions": versions("transformers"),
+        "hardware": describe_hardware(),
+        **{field: run[field] for field in ("step", "seconds", "losses", "scores")},
+    }
+    (args.output / f"{name}-seed-{args.seed}.json").write_text(to_json(result))
 
 
 if __name__ == "__main__":

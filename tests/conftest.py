@@ -5,6 +5,13 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+from tests.shape_checks import PACKAGES
+
+# From here on every call in these packages is checked against the shapes in its signature. This file runs before any
+# of them is imported: a module that is imported already would not be checked.
+install_import_hook(PACKAGES, "tests.shape_checks.check_arrays")
 
 
 @pytest.fixture(autouse=True)

@@ -1,52 +1,52 @@
-"""Writes tests/released: run once for each released format, never again for an old one."""
+"""Writes tests/released: run once for each released format, never again for an old one: python -m tests.make_released."""
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from rl_transformer import load_policy, train
-from rl_transformer.trajectories.store import write_store
+from rl_transformer import TrajectoryDataset, load_policy, train
 from tests.toys import point_data, tiny_config
 
 HERE = Path(__file__).parent / "released"
-
-
 RELEASED_RUN = {"model": {"hidden_size": 8, "n_layer": 1}}
 
 
-OPTIONS = {1: {}, 2: {"returns": {"label": "expected"}, "policy": {"target": "generated", "prior_exponent": 2.0}}}
+def data_with_costs() -> TrajectoryDataset:
+    """The point's episodes with a cost: the size of the action."""
+    data = point_data()
+    episodes = [data.trajectory(i) for i in range(len(data))]
+    episodes = [replace(e, extras={"cost": np.abs(e.actions[:, 0]).astype(np.float64)}) for e in episodes]
+    return TrajectoryDataset.in_memory(data.spec, episodes)
 
 
-def main() -> None:
-    newest = max(OPTIONS)
-    write_policy(newest)
-    if newest > 1:
-        return
-    data = point_data(3)
-    write_store(HERE / "store-format-1", data.spec, (data.trajectory(i) for i in range(len(data))))
-
-    train(tiny_config(HERE / "run-format-1", **RELEASED_RUN, training={"train_steps": 4}), dataset=point_data())
-    stored = json.loads((HERE / "run-format-1/config.json").read_text())
-    (HERE / "run-format-1/config.json").write_text(
-        json.dumps(stored | {"output": "run-format-1"}, indent=2, sort_keys=True) + "\n"
-    )
-
-
-def write_policy(version: int) -> None:
+def write_policy_format_3() -> None:
+    """A policy with two conditions and a return model, and the actions of one episode."""
+    options = {"returns": {"predict": True}, **RELEASED_RUN}
+    options["model"] = {**RELEASED_RUN["model"], "conditions": ["return_to_go", "cost_to_go"]}
     with tempfile.TemporaryDirectory() as folder:
-        config = tiny_config(Path(folder) / "run", **RELEASED_RUN, **OPTIONS[version])
-        policy = load_policy(train(config, dataset=point_data()))
-    policy.save(HERE / f"policy-format-{version}")
+        policy = load_policy(train(tiny_config(Path(folder) / "run", **options), dataset=data_with_costs()))
+    policy.save(HERE / "policy-format-3")
     observations = np.random.default_rng(0).normal(size=(8, 2)).round(3)
-    session, actions = policy.session(6.0 if policy.spec.takes_target else None), []
+    session = policy.session(6.0, targets={"cost_to_go": 4.0})
+    actions = []
     for observation in observations:
         actions.append(session.act(observation.astype(np.float32)).tolist())
-        session.observe(0.5)
+        session.observe(0.5, cost=0.25)
     values = {"observations": observations.tolist(), "actions": actions}
-    (HERE / f"policy-format-{version}-actions.json").write_text(json.dumps(values) + "\n")
+    (HERE / "policy-format-3-actions.json").write_text(json.dumps(values) + "\n")
+
+
+def write_run_format_2() -> None:
+    """A finished run of four updates, for resuming."""
+    train(tiny_config(HERE / "run-format-2", **RELEASED_RUN, training={"train_steps": 4}), dataset=point_data())
+    config = HERE / "run-format-2/config.json"
+    stored = json.loads(config.read_text()) | {"output": "run-format-2"}
+    config.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    write_policy_format_3()
+    write_run_format_2()

@@ -1,11 +1,10 @@
-"""Claims that only training can show: small tasks are learned, and what is asked for is what comes."""
+"""Claims that only training can show: small tasks are learned, and target returns are reached."""
 
 import numpy as np
 import pytest
 
 from rl_transformer import evaluate, load_policy, train
 from rl_transformer.trajectories import Space, TrajectoryDataset
-
 from tests.toys import POINT, point_data, tiny_config
 
 MEMORY = {
@@ -29,9 +28,11 @@ LONGER = {"train_steps": 400, "warmup_steps": 20, "batch_size": 32, "learning_ra
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"condition_entry": "added"}, {"attention": "sliding_window"}], ids=["published", "added", "sliding_window"]
+    "options",
+    [{}, {"condition_entry": "added"}, {"attention": "sliding_window"}],
+    ids=["published", "added", "sliding window"],
 )
-def test_asking_for_more_gets_more(options, tmp_path):
+def test_a_higher_target_return_brings_a_higher_return(options, tmp_path):
     config = tiny_config(
         tmp_path / "run",
         training=LONGER,
@@ -63,7 +64,8 @@ def test_cloning_gets_the_average_and_cloning_the_best_gets_more(tmp_path):
 
 def memory_data(num_episodes=300, length=6):
     """The first observation says which last action earns the reward; later ones say nothing."""
-    random, episodes = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    episodes = []
     for _ in range(num_episodes):
         cue = random.integers(2)
         observations = np.zeros((length, 2), np.float32)
@@ -93,7 +95,7 @@ def test_a_cue_is_used_if_and_only_if_the_context_reaches_it(context, remembers,
     assert right == (2 if remembers else 1)
 
 
-def test_a_return_of_zero_is_asked_for_as_well_as_one_of_one(tmp_path):
+def test_a_target_return_of_zero_is_reached_as_well_as_one_of_one(tmp_path):
     policy = load_policy(
         train(tiny_config(tmp_path / "run", **MEMORY, windows={"context_length": 6}), dataset=memory_data())
     )
@@ -106,9 +108,10 @@ def test_a_return_of_zero_is_asked_for_as_well_as_one_of_one(tmp_path):
     assert choices == {0.0: 1, 1.0: 0}
 
 
-def test_images_and_their_frames_are_learned_from(tmp_path):
+def test_a_policy_learns_from_stacked_images(tmp_path):
     """The picture's bright half says the action; the network must look at it."""
-    random, episodes = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    episodes = []
     for _ in range(60):
         answers = random.integers(0, 2, 4)
         pictures = np.zeros((4, 1, 36, 36), np.uint8)
@@ -123,7 +126,8 @@ def test_images_and_their_frames_are_learned_from(tmp_path):
             dataset=data,
         )
     )
-    session, right = policy.session(4.0), 0
+    session = policy.session(4.0)
+    right = 0
     for t in range(4):
         right += session.act(data.observations[t]) == data.actions[t]
         session.observe(1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from rl_transformer.conditions import ReturnToGo
+from rl_transformer.conditions.interface import checked_column
 from rl_transformer.config import RunConfig
 from rl_transformer.evaluation.in_training import PolicyEvaluator
 from rl_transformer.language.co_training import LanguageLoss
@@ -121,12 +123,20 @@ def build_trainer(
         metrics=Metrics(folder, make_trackers(folder, config.training, config.to_dict())),
         evaluations=evaluations,
         evaluate_every=config.evaluation.every,
-        data_fingerprint=data.dataset.fingerprint + ("" if language_loss is None else language_loss.data_fingerprint),
+        data_fingerprint=_data_fingerprint(data.dataset, policy)
+        + ("" if language_loss is None else language_loss.data_fingerprint),
         loss=language_loss,
         eager_only=language_loss is not None or policy.spec.model.trunk is not None,
         group=group,
     )
     return TrainingRun(config, data, built, windows, trainer, evaluator)
+
+
+def _data_fingerprint(dataset: TrajectoryDataset, policy: Policy) -> str:
+    """Return what identifies the data of a run: observations, actions and rewards, and what else is conditioned on."""
+    further = [condition for condition in policy.spec.conditions if condition.name != "return_to_go"]
+    columns = (checked_column(condition, dataset) for condition in further)
+    return dataset.fingerprint + "".join(hashlib.sha256(column.tobytes()).hexdigest() for column in columns)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Claims about the benchmarks: both sides compute the same thing, and a row holds what was promised. Nothing is timed."""
+"""Claims about the benchmarks: both sides compute the same thing, and a row has its fields. Nothing is timed."""
 
 import functools
 import json
@@ -10,50 +10,51 @@ import torch
 from torch.nn import functional as F
 
 from rl_transformer import RLTransformerError
-from rl_transformer.bench import bench, timing, train
-from rl_transformer.bench.act import published_actor, untrained
+from rl_transformer.bench import bench, timing, train, workloads
+from rl_transformer.bench.act import LiveSessions, published_actor, untrained
+from rl_transformer.bench.evaluate import bench_evaluate
 from rl_transformer.bench.published import PublishedSampler, load_published_model
 from rl_transformer.cli.main import main
 from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation.episodes import run_episodes
-from rl_transformer.run import assemble
+from rl_transformer.launch.seeds import assemble_run
 from rl_transformer.training.losses import action_loss
-from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.windows.sampling import WindowIndex
-
 from tests.toys import POINT, point_data, tiny_config
 
 pytest.importorskip("transformers", reason="the baseline is transformers' model")
 PLAIN = {"model": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}, "returns": {"scale": 2.0}}
 
 
-def parts(tmp_path, **options):
-    return assemble(tiny_config(tmp_path / "none", **(PLAIN | options)), point_data(), torch.device("cpu"), ProcessGroup())
+def plain_run(tmp_path):
+    return assemble_run(tiny_config(tmp_path / "none", **PLAIN), point_data())
 
 
-class Starts:
-    """Stands in for a generator: every window begins where it is told."""
+class FixedStarts:
+    """Stands in for a generator: the windows begin at the given steps."""
 
     def __init__(self, starts):
         self.integers = lambda *_: next(starts)
 
 
 def test_both_sides_compute_the_same_loss_on_the_same_windows(tmp_path):
-    policy, trainer, _ = parts(tmp_path)
-    policy.model.save_pretrained(tmp_path / "model")
-    theirs, data = load_published_model(tmp_path / "model"), point_data()
+    run = plain_run(tmp_path)
+    run.policy.model.save_pretrained(tmp_path / "model")
+    published = load_published_model(tmp_path / "model")
+    data = point_data()
     sampler = PublishedSampler(
         data,
-        context_length=policy.spec.context_length,
+        context_length=run.policy.spec.context_length,
         scale=2.0,
-        max_ep_len=policy.spec.model.max_ep_len,
+        max_ep_len=run.policy.spec.model.max_ep_len,
         seed=0,
     )
-    episodes, starts = np.array([3, 0, 7, 3]), np.array([0, 5, 11, 9])  # whole windows and short ones
-    sampler.random = Starts(iter(starts.tolist()))
+    episodes = np.array([3, 0, 7, 3])
+    starts = np.array([0, 5, 11, 9])  # whole windows and short ones
+    sampler.random = FixedStarts(iter(starts.tolist()))
     columns = [np.concatenate(column) for column in zip(*(sampler._window(int(e)) for e in episodes), strict=True)]
     states, actions, returns, timesteps, mask = (torch.from_numpy(np.ascontiguousarray(c)) for c in columns)
-    predicted = theirs(
+    predicted = published(
         states=states.float(),
         actions=actions.float(),
         returns_to_go=returns.float(),
@@ -62,9 +63,9 @@ def test_both_sides_compute_the_same_loss_on_the_same_windows(tmp_path):
     ).action_preds
     real = mask > 0
     expected = F.mse_loss(predicted[real], actions[real].float())
-    batch = trainer.gatherer.gather(WindowIndex(data.offsets[episodes] + starts, episodes))
+    batch = run.windows.gather(WindowIndex(data.offsets[episodes] + starts, episodes))
     assert int(batch.valid_mask.sum()) == int(real.sum()) < mask.numel()
-    torch.testing.assert_close(action_loss(policy.model.eval(), batch), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(action_loss(run.policy.model.eval(), batch), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_the_published_sampler_draws_every_step_equally_often():
@@ -79,7 +80,7 @@ def test_the_published_sampler_draws_every_step_equally_often():
 
 def test_both_sides_act_alike(tmp_path):
     """One episode at a time with transformers' model, and ours: the same returns, so the comparison is fair."""
-    policy, _, _ = parts(tmp_path)
+    policy = plain_run(tmp_path).policy
     published = published_actor(policy, tmp_path / "model")
     environment = make_environment(POINT)
     ours = run_episodes(policy, POINT, [3.0, 9.0], [5, 6])
@@ -89,21 +90,42 @@ def test_both_sides_act_alike(tmp_path):
         assert total == pytest.approx(episode.episode_return, abs=1e-4)
 
 
+def test_a_session_and_both_forward_passes_compute_the_same_action(tmp_path):
+    policy = untrained("full")
+    session = LiveSessions(policy, 1)
+    inputs = session.newest_window()
+    published = published_actor(policy, tmp_path)
+    torch.testing.assert_close(session.predict(inputs)[0], published.forward(*inputs), atol=1e-5, rtol=1e-4)
+
+
+def test_an_evaluation_row_has_its_fields_and_compares_the_returns(tmp_path):
+    run = plain_run(tmp_path)
+    run.policy.save(tmp_path / "policy")
+    (row,) = bench_evaluate(
+        policy=str(tmp_path / "policy"), env_id=POINT, target_return=[3.0, 9.0], num_episodes=3, baseline_episodes=2
+    )
+    assert {"benchmark", "what", "targets", "ratio", "threads", "same_distribution_p_value"} <= set(row)
+    assert row["what"] == "exact windows"
+    assert (row["ours"]["environment_steps"], row["baseline"]["environment_steps"]) == (72, 48)
+    assert (len(row["ours"]["returns"]), len(row["baseline"]["returns"])) == (6, 4)
+    assert row["ratio"] == pytest.approx(row["baseline"]["median_ms"] / row["ours"]["median_ms"], rel=0.01)
+
+
 @pytest.fixture
 def small(monkeypatch):
     tiny = {"model.hidden_size": 16, "model.n_layer": 2, "training.batch_size": 4, "windows.context_length": 5}
-    monkeypatch.setitem(train.SIZES, "hopper", tiny)
+    monkeypatch.setitem(workloads.SIZES, "hopper", tiny)
     monkeypatch.setattr(train, "matrix_peak", lambda precision: 1e9)
-    monkeypatch.setattr(timing, "hardware", dict)
-    # In this process, which has the small sizes; processes of their own are the next test's.
+    monkeypatch.setattr(timing, "describe_hardware", dict)
+    # In this process, which has the small sizes; processes of their own are tested below.
     monkeypatch.setattr(
         timing,
-        "in_turns",
-        lambda sides, **options: timing.interleaved({n: make() for n, make in sides.items()}, **options),
+        "time_in_processes",
+        lambda sides, **options: timing.time_in_turns({n: make() for n, make in sides.items()}, **options),
     )
 
 
-def test_a_row_holds_what_was_promised(small, tmp_path, capsys):
+def test_a_training_row_has_its_fields(small, tmp_path, capsys):
     assert main(["bench", "train", "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "rows.json")]) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["dtype"], row["baseline_dtype"]) for row in rows] == [
@@ -125,10 +147,10 @@ def make_sleeper(seconds):
 
 def test_sides_in_processes_of_their_own_take_turns():
     sides = {"ours": functools.partial(make_sleeper, 0.0), "baseline": functools.partial(make_sleeper, 0.02)}
-    timed = timing.in_turns(sides, repeats=3, calls=2)
-    assert timed["baseline"]["min_ms"] >= 20 > timed["ours"]["median_ms"]
-    assert timed["ours"]["peak_memory_mib"] > 0
-    assert timing.row(timed)["ratio"] > 1
+    times = timing.time_in_processes(sides, repeats=3, calls=2)
+    assert times["baseline"]["min_ms"] >= 20 > times["ours"]["median_ms"]
+    assert times["ours"]["peak_memory_mib"] > 0
+    assert timing.make_row(times)["ratio"] > 1
 
 
 def test_the_data_benchmark_writes_and_reads_a_store(small, tmp_path):
@@ -136,10 +158,11 @@ def test_the_data_benchmark_writes_and_reads_a_store(small, tmp_path):
     assert [row["steps"] for row in rows] == [200_000, 3000]
 
 
-def test_streaming_and_windows_are_compared_at_one_size():
-    streaming, window = untrained("sliding_window"), untrained("full")
-    assert streaming.spec.model.attention_span == window.spec.context_length == 20
-    assert streaming.spec.model.hidden_size == window.spec.model.hidden_size == 128
+def test_sliding_window_and_full_attention_are_compared_at_one_size():
+    sliding_window = untrained("sliding_window")
+    full = untrained("full")
+    assert sliding_window.spec.model.attention_span == full.spec.context_length == 20
+    assert sliding_window.spec.model.hidden_size == full.spec.model.hidden_size == 128
 
 
 @pytest.mark.parametrize(
@@ -152,6 +175,6 @@ def test_streaming_and_windows_are_compared_at_one_size():
         ("evaluate", {"env_id": "Hopper-v5"}, "is missing"),
     ],
 )
-def test_slips_are_told(name, options, message):
+def test_slips_get_a_message(name, options, message):
     with pytest.raises(RLTransformerError, match=message):
         bench(name, **options)

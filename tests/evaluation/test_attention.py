@@ -1,4 +1,4 @@
-"""Claims about the maps of what tokens attend to."""
+"""Claims about attention maps: they are the weights that the policy computes with."""
 
 import json
 
@@ -11,14 +11,13 @@ from rl_transformer import RLTransformerError, load_policy, train
 from rl_transformer.cli.main import main
 from rl_transformer.evaluation.attention import attention_maps
 from rl_transformer.trajectories.store import write_store
-
-from tests.models.test_trunks import transformer
+from tests.models.tiny_transformers import transformer
 from tests.toys import point_data, telling_data, tiny_config
 
 VARIANTS = {
     "published": {"model": {"n_head": 2}},
     "added": {"model": {"condition_entry": "added"}},
-    "sliding_window": {"model": {"attention": "sliding_window"}},
+    "sliding window": {"model": {"attention": "sliding_window"}},
     "bfloat16, dropout": {"training": {"precision": "bfloat16"}},
 }
 
@@ -29,7 +28,8 @@ def test_maps_are_the_weights_that_transformers_computes(variant, tmp_path):
     data = point_data()
     policy = load_policy(train(tiny_config(tmp_path / "run", **VARIANTS[variant]), dataset=data))
     report = attention_maps(policy, data, num_windows=7, seed=3)
-    length, per_step = report["context_length"], len(report["tokens"])
+    length = report["context_length"]
+    per_step = len(report["tokens"])
     for layer in report["layers"]:
         weights = np.array(layer["map"])
         assert weights.shape == (length * per_step, length * per_step)
@@ -66,7 +66,7 @@ def test_a_foreign_trunk_shows_its_attention_and_one_without_attention_says_so(t
         policy = load_policy(train(tiny_config(tmp_path / kind), dataset=data, transformer=transformer(kind)))
         assert len(attention_maps(policy, data, num_windows=4, seed=0)["layers"]) == layers
     policy = load_policy(train(tiny_config(tmp_path / "mamba"), dataset=data, transformer=transformer("mamba")))
-    with pytest.raises(RLTransformerError, match="MambaModel does not show its attention"):
+    with pytest.raises(RLTransformerError, match="MambaModel does not return attention weights"):
         attention_maps(policy, data, num_windows=4, seed=0)
 
 

@@ -11,16 +11,18 @@ import pytest
 from scipy import stats
 
 from rl_transformer import RLTransformerError, evaluate, load_policy, train
-from rl_transformer.evaluation import rollout, statistics
 from rl_transformer.environments.making import make_environment
-from rl_transformer.evaluation.plots import plot_target_vs_achieved, plot_data
-from rl_transformer.runtime.workers import run_in_processes
+from rl_transformer.evaluation import episodes as episodes_module
+from rl_transformer.evaluation import statistics
 from rl_transformer.evaluation.collection import record_episodes
+from rl_transformer.evaluation.episodes import Episode, run_episodes
+from rl_transformer.evaluation.plots import plot_data, plot_target_vs_achieved
 from rl_transformer.evaluation.report import TargetReport
-from rl_transformer.evaluation.episodes import run_episodes, save_video
+from rl_transformer.evaluation.video import save_video
 from rl_transformer.runtime.machine import cpu_threads
+from rl_transformer.runtime.workers import run_in_processes
+from rl_transformer.training.metrics import read_metrics
 from rl_transformer.trajectories import TrajectoryDataset
-
 from tests.toys import POINT, PointEnv, point_data, tiny_config
 
 
@@ -37,18 +39,25 @@ def cloner(tmp_path_factory):
 
 
 def one_at_a_time(policy, target, seed):
-    environment, session, total, length, over = PointEnv(), policy.session(target, seed=seed), 0.0, 0, False
+    environment = PointEnv()
+    session = policy.session(target, seed=seed)
+    total = 0.0
+    length = 0
+    over = False
     observation, _ = environment.reset(seed=seed)
     while not over:
         observation, reward, terminated, truncated, _ = environment.step(session.act(observation))
         session.observe(reward)
-        total, length, over = total + reward, length + 1, terminated or truncated
+        total += reward
+        length += 1
+        over = terminated or truncated
     return total, length
 
 
 @pytest.mark.parametrize("max_live", [1, 3, 100])
 def test_a_batch_gives_the_returns_of_single_episodes_to_the_bit(policy, max_live):
-    targets, seeds = [3.0, 3.0, 9.0, 9.0, 5.0], [1, 2, 1, 2, 7]
+    targets = [3.0, 3.0, 9.0, 9.0, 5.0]
+    seeds = [1, 2, 1, 2, 7]
     episodes = run_episodes(policy, POINT, targets, seeds, max_live=max_live)
     assert [(e.episode_return, e.episode_length) for e in episodes] == [
         one_at_a_time(policy, t, s) for t, s in zip(targets, seeds, strict=True)
@@ -57,7 +66,8 @@ def test_a_batch_gives_the_returns_of_single_episodes_to_the_bit(policy, max_liv
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_that_share_the_episodes_change_nothing(policy, processes):
-    targets, seeds = [3.0, 9.0, 5.0, 6.0, 2.0], [1, 2, 3, 4, 5]
+    targets = [3.0, 9.0, 5.0, 6.0, 2.0]
+    seeds = [1, 2, 3, 4, 5]
     episodes = run_episodes(policy, POINT, targets, seeds, processes=processes)
     assert [(e.target_return, e.seed) for e in episodes] == list(zip(targets, seeds, strict=True))
     assert [(e.episode_return, e.episode_length) for e in episodes] == [
@@ -67,25 +77,31 @@ def test_processes_that_share_the_episodes_change_nothing(policy, processes):
 
 def test_many_episodes_are_shared_among_the_threads_and_few_are_not(policy, monkeypatch):
     started = []
-    monkeypatch.setattr(rollout, "run_in_processes", lambda part, count, check: started.append(count) or [part(0), part(1)])
+
+    def run_here(share, count, check):
+        started.append(count)
+        return [share(which) for which in range(count)]
+
+    monkeypatch.setattr(episodes_module, "run_in_processes", run_here)
     with cpu_threads(2):
         run_episodes(policy, POINT, [5.0] * 32, range(32))
         run_episodes(policy, POINT, [5.0] * 31, range(31))
     assert started == [2]
 
 
-def test_what_goes_wrong_in_a_process_is_told_here():
+def test_what_goes_wrong_in_a_process_is_raised_here():
     def fails(which):
-        raise RLTransformerError("is broken", where=f"episode {which}", fix="mend it")
+        raise RLTransformerError("is broken", where=f"episode {which}", fix="repair it")
 
-    with pytest.raises(RLTransformerError, match=r"is broken\n  fix: mend it"):
+    with pytest.raises(RLTransformerError, match=r"is broken\n  fix: repair it"):
         run_in_processes(fails, 2)
     with pytest.raises(RuntimeError, match="died"):
         run_in_processes(lambda which: os.kill(os.getpid(), signal.SIGKILL), 2)
 
 
-def test_processes_are_killed_when_the_parent_is_told_to_stop():
-    begun, looks = time.monotonic(), []
+def test_processes_are_killed_when_the_parent_has_to_stop():
+    begun = time.monotonic()
+    looks = []
 
     def check():
         looks.append(1)
@@ -138,12 +154,8 @@ def test_the_report_has_the_promised_fields_and_nothing_undefined(policy):
         "target_return", "episode_returns", "episode_lengths", "mean", "standard_error", "interval", "interval_over",
         "normalized_score", "reference",
     } <= set(target)  # fmt: skip
-    assert (target["standard_error"], target["interval"], target["normalized_score"], target["reference"]) == (
-        None,
-        None,
-        None,
-        None,
-    )
+    undefined = ("standard_error", "interval", "normalized_score", "reference")
+    assert [target[name] for name in undefined] == [None] * 4
     assert target["interval_over"] == "episodes"
     assert report["policy"] == policy.content_hash
 
@@ -151,9 +163,11 @@ def test_the_report_has_the_promised_fields_and_nothing_undefined(policy):
 def test_normalized_scores_come_with_the_name_of_their_reference():
     for name, value, expected in (("hopper", 3600, 111.24), ("halfcheetah", 6000, 50.58), ("walker2d", 5000, 108.88)):
         assert statistics.normalized_score(value, name) == pytest.approx(expected, abs=0.005)
-    target = TargetReport.of(1.0, [3600.0, 3600.0], [10, 10], "hopper")
+    episode = Episode(target_return=1.0, seed=0, episode_return=3600.0, episode_length=10)
+    target = TargetReport.from_episodes(1.0, [episode, episode], "hopper", {})
     assert target.reference == "d4rl/infos.py: hopper"
-    assert TargetReport.of(1.0, [3600.0], [10], None).normalized_score is None
+    assert target.normalized_score == pytest.approx(111.24, abs=0.005)
+    assert TargetReport.from_episodes(1.0, [episode], None, {}).normalized_score is None
 
 
 def test_bootstrap_intervals_cover_the_mean_about_as_often_as_they_say():
@@ -168,7 +182,9 @@ def test_bootstrap_intervals_cover_the_mean_about_as_often_as_they_say():
 
 
 def test_wilson_intervals_are_those_of_the_formula():
-    rate, episodes, z = 0.718, 500, 1.959964
+    rate = 0.718
+    episodes = 500
+    z = 1.959964
     center = (rate + z**2 / (2 * episodes)) / (1 + z**2 / episodes)
     half = z / (1 + z**2 / episodes) * np.sqrt(rate * (1 - rate) / episodes + z**2 / (4 * episodes**2))
     found = statistics.success_rate(359, 500)
@@ -182,7 +198,7 @@ def test_behavior_cloning_is_evaluated_without_a_target(cloner):
     report = evaluate(cloner, env_id=POINT, num_episodes=2)
     assert [t.target_return for t in report.targets] == [None]
     assert report.rank_correlation is None
-    with pytest.raises(RLTransformerError, match="not asked for a return"):
+    with pytest.raises(RLTransformerError, match="takes no target return"):
         evaluate(cloner, env_id=POINT, target_returns=[1.0], num_episodes=2)
 
 
@@ -214,9 +230,9 @@ def test_charts_and_videos_are_written(policy, cloner, tmp_path):
     from PIL import Image
 
     reports = {name: evaluate(p, env_id=POINT, num_episodes=2) for name, p in (("dt", policy), ("bc", cloner))}
-    plot_target_vs_achieved(reports, point_data().episode_returns.tolist(), tmp_path / "asked.png")
+    plot_target_vs_achieved(reports, point_data().episode_returns.tolist(), tmp_path / "achieved.png")
     plot_data([1.0, 2.0], [3, 4], tmp_path / "data.png")
-    for name in ("asked.png", "data.png"):
+    for name in ("achieved.png", "data.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.size[0] > 500
     frames = run_episodes(policy, POINT, [5.0, 5.0], [0, 1], record=1)[0].frames
@@ -236,8 +252,6 @@ def test_evaluation_while_training_reports_the_policy_that_would_be_saved(tmp_pa
         "training": {"ema_decay": 0.9},
     }
     folder = train(tiny_config(tmp_path / "run", **options), dataset=point_data())
-    from rl_transformer.training.metrics import read_metrics
-
     rows = [row for row in read_metrics(folder) if "return_at_4" in row]
     assert [row["step"] for row in rows] == [6, 12]
     report = json.loads((folder / "report.json").read_text())
@@ -245,9 +259,7 @@ def test_evaluation_while_training_reports_the_policy_that_would_be_saved(tmp_pa
     best = max(rows, key=lambda row: row["return_at_4"])
     expected = {"last": rows[-1]["return_at_4"], "best": best["return_at_4"], "best_step": best["step"]}
     assert report["while_training"] == {"return_at_4": expected}
-    assert (
-        report["targets"][0]["mean"]
-        == evaluate(load_policy(folder), env_id=POINT, target_returns=[4.0], num_episodes=2).targets[0].mean
-    )
+    again = evaluate(load_policy(folder), env_id=POINT, target_returns=[4.0], num_episodes=2)
+    assert report["targets"][0]["mean"] == again.targets[0].mean
     quiet = train(tiny_config(tmp_path / "quiet", training={"ema_decay": 0.9}), dataset=point_data())
     assert load_policy(quiet).content_hash == load_policy(folder).content_hash  # evaluation leaves training alone

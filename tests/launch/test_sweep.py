@@ -19,7 +19,7 @@ def options(folder, **sections):
     return tiny_config(folder, dataset=HELD_OUT, **sections)
 
 
-def test_the_best_trial_is_the_one_that_errs_least_on_held_out_episodes(tmp_path):
+def test_the_best_trial_has_the_smallest_error_on_held_out_episodes(tmp_path):
     space = {"training.learning_rate": [1e-9, 3e-3]}
     result = sweep(options(tmp_path / "s", training={"train_steps": 60}), space, num_trials=6, dataset=point_data())
     scores = {trial["options"]["training.learning_rate"]: trial["score"] for trial in result["trials"]}
@@ -31,7 +31,8 @@ def test_the_best_trial_is_the_one_that_errs_least_on_held_out_episodes(tmp_path
 
 
 def test_a_later_call_continues_the_search(tmp_path):
-    space, data = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, point_data()
+    space = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    data = point_data()
     first = sweep(options(tmp_path / "s"), space, num_trials=2, dataset=data)
     again = sweep(options(tmp_path / "s"), space, num_trials=4, dataset=data)
     assert {t["trial"]: t["score"] for t in first["trials"]}.items() <= {
@@ -55,7 +56,7 @@ def test_a_combination_that_cannot_work_is_recorded_and_not_chosen(tmp_path):
         sweep(options(tmp_path / "all"), {"model.n_head": [3]}, num_trials=2, dataset=point_data())
 
 
-def test_live_scores_are_of_other_episodes_than_those_of_evaluation(tmp_path):
+def test_returns_are_measured_on_other_episodes_than_those_of_evaluation(tmp_path):
     config = tiny_config(tmp_path / "s", evaluation={"env_id": POINT, "target_returns": [6.0], "num_episodes": 3})
     result = sweep(config, {"model.n_layer": [1]}, num_trials=1, dataset=point_data())
     assert result["evaluation_seed"] == SEARCH_SEED
@@ -75,15 +76,15 @@ def test_two_processes_share_a_search(tmp_path):
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
     ]
     for process in together:
-        told, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, told
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
     result = json.loads((tmp_path / "s" / "sweep.json").read_text())
     assert 6 <= len(result["trials"]) <= 7
     assert len({trial["trial"] for trial in result["trials"]}) == len(result["trials"])
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "names no option"),
         ("- a", "names no option"),
@@ -98,9 +99,9 @@ def test_two_processes_share_a_search(tmp_path):
         ("model: {: ", "cannot be read"),
     ],
 )
-def test_a_space_that_is_none_is_refused(text, told, tmp_path):
+def test_a_malformed_space_is_refused(text, message, tmp_path):
     (tmp_path / "space.yaml").write_text(text)
-    with pytest.raises(RLTransformerError, match=told):
+    with pytest.raises(RLTransformerError, match=message):
         read_space(tmp_path / "space.yaml", tiny_config(tmp_path))
 
 

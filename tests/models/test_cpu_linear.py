@@ -1,15 +1,15 @@
-"""Claims about products of float32 on CPUs: oneDNN's are PyTorch's, with their gradients, wherever either may be asked."""
+"""Claims about float32 matrix products on CPUs: oneDNN's equal PyTorch's, with their gradients, wherever each is used."""
 
 import pytest
 import torch
 
-from rl_transformer.runtime.machine import cpu_threads
-from rl_transformer.models import products
-from rl_transformer.models.trunk.gpt2 import Conv1D
+from rl_transformer.models.trunk import cpu_linear
+from rl_transformer.models.trunk.block import Conv1D
 from rl_transformer.models.trunk.cpu_linear import linear
+from rl_transformer.runtime.machine import cpu_threads
 
 WITH_ONEDNN = pytest.mark.skipif(
-    products._onednn is None, reason="this processor has no AVX-512: products are PyTorch's"
+    cpu_linear._onednn is None, reason="this processor has no AVX-512: products are PyTorch's"
 )
 
 
@@ -35,14 +35,15 @@ def test_products_and_gradients_are_those_of_float64(rows, inputs, outputs):
 
 @pytest.fixture
 def count(monkeypatch):
-    """Return a function that says how many products of oneDNN's a call makes."""
-    asked, onednn = [], products._onednn
-    monkeypatch.setattr(products, "_onednn", lambda *a: asked.append(a) or onednn(*a))
+    """Return a function that says how many of oneDNN's products a call makes."""
+    calls = []
+    onednn = cpu_linear._onednn
+    monkeypatch.setattr(cpu_linear, "_onednn", lambda *a: calls.append(a) or onednn(*a))
 
     def counted(run) -> int:
-        before = len(asked)
+        before = len(calls)
         run()
-        return len(asked) - before
+        return len(calls) - before
 
     return counted
 
@@ -81,7 +82,8 @@ def test_gradients_have_gradients():
 
 
 def test_a_slice_of_columns_is_the_slice_of_the_product():
-    layer, x = Conv1D(12, 8), torch.randn(2, 5, 8)
+    layer = Conv1D(12, 8)
+    x = torch.randn(2, 5, 8)
     torch.nn.init.normal_(layer.weight)
     torch.testing.assert_close(layer(x, slice(4, None)), layer(x)[..., 4:])
 

@@ -5,19 +5,21 @@ import json
 import pytest
 
 from rl_transformer import RLTransformerError
-from rl_transformer.reproductions import demo, key_to_door
+from rl_transformer.reproductions import demo, key_to_door_arms
 
 
 @pytest.fixture
 def small(monkeypatch):
-    genuine = key_to_door.key_to_door
+    full_preset = key_to_door_arms.key_to_door
 
     def preset():
-        config = genuine()
-        config.training.train_steps, config.training.batch_size, config.training.threads = 3, 4, 1
+        config = full_preset()
+        config.training.train_steps = 3
+        config.training.batch_size = 4
+        config.training.threads = 1
         return config
 
-    monkeypatch.setattr(key_to_door, "key_to_door", preset)
+    monkeypatch.setattr(key_to_door_arms, "key_to_door", preset)
     monkeypatch.setattr(demo, "NUM_EPISODES", 20)
     monkeypatch.setattr(
         demo,

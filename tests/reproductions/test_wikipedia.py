@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from rl_transformer.cli.main import main
-from rl_transformer.reproductions.reproduction import Setup, verdict
-from rl_transformer.reproductions.normalizer import Scaling
-from rl_transformer.reproductions.wikipedia import STARTS, Wikipedia
+from rl_transformer.reproductions.experiment import Setup
+from rl_transformer.reproductions.reproduction import verdict
+from rl_transformer.reproductions.scaling import Scaling
+from rl_transformer.reproductions.wikipedia import STARTS, Wikipedia, updates_to_share
 
 
 def cells(text=0.0, controls=0.0, sooner=0):
@@ -41,20 +42,20 @@ def cells(text=0.0, controls=0.0, sooner=0):
 def test_each_claim_is_judged_by_its_own_paired_differences(made, holds, tmp_path):
     setup = Setup(quick=False, seeds=8, output=tmp_path)
     summary = Wikipedia().summarize(cells(**made), setup)
-    assert {name: check[0] for name, check in summary.checks.items()} == holds
+    assert {name: check.holds for name, check in summary.checks.items()} == holds
     assert verdict(Wikipedia(), setup, summary) == ("pass" if all(holds.values()) else "fail")
     assert verdict(Wikipedia(), Setup(quick=False, seeds=7, output=tmp_path), summary) == "not established"
 
 
-def test_one_seed_says_nothing(tmp_path):
+def test_one_seed_decides_nothing(tmp_path):
     summary = Wikipedia().summarize(cells()[: len(STARTS)], Setup(quick=False, seeds=1, output=tmp_path))
-    assert {check[0] for check in summary.checks.values()} == {None}
+    assert {check.holds for check in summary.checks.values()} == {None}
 
 
 def test_updates_are_counted_to_the_share_of_the_last_policys_score():
     curve = [[100, 10.0], [200, 95.0], [300, 60.0], [400, 100.0]]
-    assert Wikipedia._updates({"curve": curve, "mean": 100.0}) == 200
-    assert Wikipedia._updates({"curve": curve, "mean": 500.0}) == 400
+    assert updates_to_share({"curve": curve, "mean": 100.0}) == 200
+    assert updates_to_share({"curve": curve, "mean": 500.0}) == 400
 
 
 @pytest.mark.parametrize(("slope", "holds"), [(-0.1, True), (0.1, False)])
@@ -67,7 +68,7 @@ def test_scaling_compares_the_widest_with_the_narrowest(slope, holds, tmp_path):
         for seed in range(5) for w, d in sizes
     ]  # fmt: skip
     summary = Scaling().summarize(rows, Setup(quick=False, seeds=5, output=tmp_path))
-    assert (summary.checks["loss"][0], summary.checks["score"][0]) == (holds, holds)
+    assert (summary.checks["loss"].holds, summary.checks["score"].holds) == (holds, holds)
     assert len(summary.rows) == 12
 
 

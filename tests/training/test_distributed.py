@@ -20,13 +20,14 @@ from tests.toys import point_data
 OPTIONS = [
     "--model.hidden_size", "16", "--model.n_layer", "2", "--windows.context_length", "5", "--training.batch_size", "8",
     "--model.resid_pdrop", "0", "--model.embd_pdrop", "0", "--model.attn_pdrop", "0", "--training.warmup_steps", "2",
-    "--training.learning_rate", "1e-3", "--checkpoint-every", "4", "--training.average_decay", "0.5",
+    "--training.learning_rate", "1e-3", "--checkpoint-every", "4", "--training.ema_decay", "0.5",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    folder, data = tmp_path_factory.mktemp("ranks") / "data", point_data()
+    folder = tmp_path_factory.mktemp("ranks") / "data"
+    data = point_data()
     write_store(folder, data.spec, (data.trajectory(i) for i in range(len(data))))
     return f"rlt:{folder}"
 
@@ -63,8 +64,8 @@ def same(one, other, tolerance=1e-5):
     for left, right in zip(rows(one), rows(other), strict=True):
         assert left == pytest.approx(right, rel=tolerance, abs=tolerance)
     policies = [load_policy(folder) for folder in (one, other)]
-    left, right = (torch.cat([t.flatten() for t in policy.model.state_dict().values()]) for policy in policies)
-    apart = (left - right).abs()
+    weights = [torch.cat([t.flatten() for t in policy.model.state_dict().values()]) for policy in policies]
+    apart = (weights[0] - weights[1]).abs()
     # Adam divides by the size of a gradient: where it is next to nothing, its last bits decide.
     assert (apart > tolerance).float().mean() < 0.005
     assert apart.max() < 1e-3
@@ -85,8 +86,8 @@ def test_two_processes_learn_what_one_learns(store, tmp_path, more):
 def test_checkpoints_go_from_one_number_of_processes_to_another(store, tmp_path):
     train(store, tmp_path / "whole", ranks=1, steps=12)
     train(store, tmp_path / "parts", steps=4)
-    told = train(store, tmp_path / "parts", "--resume", ranks=1, steps=8)
-    assert "world_size 2 -> 1" in told.stdout
+    done = train(store, tmp_path / "parts", "--resume", ranks=1, steps=8)
+    assert "world_size 2 -> 1" in done.stdout
     train(store, tmp_path / "parts", "--resume", steps=12)
     same(tmp_path / "whole", tmp_path / "parts")
 
@@ -117,8 +118,8 @@ def test_two_machines_meet_by_torchruns_rendezvous(store, tmp_path):
         for node in (0, 1)
     ]
     for agent in agents:
-        told, _ = agent.communicate(timeout=300)
-        assert agent.returncode == 0, told[-3000:]
+        output, _ = agent.communicate(timeout=300)
+        assert agent.returncode == 0, output[-3000:]
     metrics = rows(tmp_path / "two")
     assert [row["step"] for row in metrics] == list(range(1, 9))
 
@@ -138,18 +139,18 @@ def test_a_signal_stops_every_process_after_the_same_update(store, tmp_path):
     while not list((tmp_path / "cut" / "checkpoints").glob("step-*/manifest.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
     started.send_signal(signal.SIGTERM)
-    told, _ = started.communicate(timeout=90)
+    output, _ = started.communicate(timeout=90)
     assert started.returncode != 0
     newest = max(
         int(path.name.removeprefix("step-")) for path in (tmp_path / "cut" / "checkpoints").glob("step-[0-9]*")
     )
-    assert rows(tmp_path / "cut")[-1]["step"] == newest, told[-2000:]
+    assert rows(tmp_path / "cut")[-1]["step"] == newest, output[-2000:]
 
 
 def test_shares_are_the_batch_in_order():
     index = WindowIndex(np.arange(12), np.arange(12) * 10)
-    parts = [ProcessGroup(rank, 3).share(index) for rank in range(3)]
+    parts = [ProcessGroup(rank, 3).shard(index) for rank in range(3)]
     assert np.array_equal(np.concatenate([part.rows for part in parts]), index.rows)
     assert np.array_equal(np.concatenate([part.trajectories for part in parts]), index.trajectories)
-    assert ProcessGroup().share(index).rows is not None
-    assert ProcessGroup().total(1.5, torch.tensor(2.0)).tolist() == [1.5, 2.0]
+    assert ProcessGroup().shard(index).rows is not None
+    assert ProcessGroup().all_reduce_sum(1.5, torch.tensor(2.0)).tolist() == [1.5, 2.0]

@@ -10,13 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from rl_transformer.training.metrics import read_metrics
 from rl_transformer.trajectories.store import write_store
-
 from tests.toys import point_data
+from tests.training.runs import assert_equal_runs
 
 EVERY = 15
 
@@ -30,7 +28,7 @@ def store(tmp_path):
 def command(store, output, *more, steps):
     options = {
         "data": store, "output": output, "train-steps": steps, "checkpoint-every": EVERY, "training.threads": 1, "training.batch_size": 4,
-        "model.hidden_size": 16, "model.n_layer": 1, "windows.context_length": 4, "training.average_decay": 0.9,
+        "model.hidden_size": 16, "model.n_layer": 1, "windows.context_length": 4, "training.ema_decay": 0.9,
     }  # fmt: skip
     flat = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     return [sys.executable, "-c", "from rl_transformer.cli.main import entry; entry()", "train", "gym", *flat, *more]
@@ -59,7 +57,10 @@ def newest(folder):
 
 def kill_again_and_again(store, folder, kills, steps):
     """Run with --resume, kill the process group ``kills`` times, half of them inside a save, then let it finish."""
-    chance, checkpoints, inside, logs = random.Random(kills), folder / "checkpoints", 0, []
+    chance = random.Random(kills)
+    checkpoints = folder / "checkpoints"
+    inside = 0
+    logs = []
     for attempt in range(kills):
         before = newest(checkpoints)
         process = start(store, folder, "--resume", steps=steps)
@@ -77,13 +78,6 @@ def kill_again_and_again(store, folder, kills, steps):
     return logs, inside
 
 
-def assert_same_result(killed, whole):
-    a, b = (load_file(folder / "policy/policy.safetensors") for folder in (killed, whole))
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-
-
 def check_kills(store, tmp_path, *, kills, steps):
     code, output = finish(start(store, tmp_path / "whole", steps=steps))
     assert code == 0, output
@@ -93,7 +87,7 @@ def check_kills(store, tmp_path, *, kills, steps):
     for before, _, output in logs:
         resumed = re.findall(r"resumed from step (\d+)", output)
         assert [int(step) for step in resumed] == ([before] if before else []), output
-    assert_same_result(tmp_path / "killed", tmp_path / "whole")
+    assert_equal_runs(tmp_path / "killed", tmp_path / "whole")
     assert [row["step"] for row in read_metrics(tmp_path / "killed") if "loss" in row] == list(range(1, steps + 1))
 
 
@@ -124,7 +118,8 @@ def test_a_signal_saves_and_exits_with_its_code(number, code, store, tmp_path):
 SLOW_POINT = """
 import sys, time
 from tests.toys import PointEnv
-genuine, delay = PointEnv.step, float(sys.argv.pop(1))
+genuine = PointEnv.step
+delay = float(sys.argv.pop(1))
 PointEnv.step = lambda self, action: (time.sleep(delay), genuine(self, action))[1]
 from rl_transformer.cli.main import main
 sys.exit(main())
@@ -132,7 +127,8 @@ sys.exit(main())
 
 
 def test_a_signal_during_an_evaluation_is_obeyed_and_the_evaluation_made_up_for(store, tmp_path):
-    script, root = tmp_path / "run.py", Path(__file__).parents[2]
+    script = tmp_path / "run.py"
+    root = Path(__file__).parents[2]
     script.write_text(SLOW_POINT)
     evaluation = ["--evaluation.env_id", "tests/Point-v0", "--evaluation.num_episodes", "1", "--evaluation.every", "30"]
 
@@ -152,4 +148,4 @@ def test_a_signal_during_an_evaluation_is_obeyed_and_the_evaluation_made_up_for(
     assert code == 143, output
     assert newest(tmp_path / "cut/checkpoints") == 30
     assert finish(run(tmp_path / "cut", 0, "--resume"))[0] == 0
-    assert_same_result(tmp_path / "cut", tmp_path / "whole")
+    assert_equal_runs(tmp_path / "cut", tmp_path / "whole")

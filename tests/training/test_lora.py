@@ -16,7 +16,9 @@ CONFIG = DecisionTransformerConfig(state_dim=2, act_dim=1, hidden_size=16, n_lay
 
 def inputs():
     generator = torch.Generator().manual_seed(1)
-    states, actions, conditions = (torch.randn(3, 4, n, generator=generator) for n in (2, 1, 1))
+    states = torch.randn(3, 4, 2, generator=generator)
+    actions = torch.randn(3, 4, 1, generator=generator)
+    conditions = torch.randn(3, 4, 1, generator=generator)
     return states, actions, conditions, torch.arange(4).expand(3, 4)
 
 
@@ -58,8 +60,8 @@ def test_the_frozen_weights_are_the_same_to_the_bit_after_training(trunk, tmp_pa
     for name, tensor in fresh.state_dict().items():
         if name.startswith(("predict_state", "predict_return")):
             continue  # transformers' heads that no action depends on
-        learns = not name.startswith("encoder.") or (trunk == "lora" and name.endswith("c_attn.weight"))
-        assert torch.equal(policy.model.state_dict()[name], tensor) != learns, name
+        is_trained = not name.startswith("encoder.") or (trunk == "lora" and name.endswith("c_attn.weight"))
+        assert torch.equal(policy.model.state_dict()[name], tensor) != is_trained, name
 
 
 def test_a_stopped_low_rank_run_continues_exactly(tmp_path):
@@ -77,13 +79,13 @@ def test_mlp_embeddings_are_lamos():
     model = DecisionTransformerModel(CONFIG)
     x = torch.randn(5, 2)
     hidden = model.embed_state.first(x)
-    wanted = model.embed_state.second(torch.nn.functional.gelu(hidden)) + hidden
-    assert torch.equal(model.embed_state(x), wanted)
+    expected = model.embed_state.second(torch.nn.functional.gelu(hidden)) + hidden
+    assert torch.equal(model.embed_state(x), expected)
     with pytest.raises(RLTransformerError, match="embedding"):
         model.save_pretrained("/nowhere")
 
 
-def test_the_mlp_policy_refuses_what_it_has_not(tmp_path):
+def test_the_mlp_policy_refuses_options_of_the_transformer(tmp_path):
     for option in ({"training": {"trunk": "lora"}}, {"returns": {"predict": True}}, {"model": {"embedding": "mlp"}}):
         options = {section: dict(values) for section, values in option.items()}
         options.setdefault("model", {})["arch"] = "behavior_cloning"

@@ -1,4 +1,4 @@
-"""Claims about models of returns: what they see, what they learn, and what is done with it."""
+"""Claims about return models: what they see, what they learn, and what is done with it."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,19 @@ import torch
 
 from rl_transformer import RLTransformerError, load_policy, train
 from rl_transformer.models import DecisionTransformerConfig
-from rl_transformer.models.return_model import AFTER_ACTION, BEFORE_ACTION, ReturnModel, select_return
-from rl_transformer.training.return_model import predicted_returns, return_bins, return_loss
+from rl_transformer.models.return_model import AFTER_ACTION, BEFORE_ACTION, ReturnModel, return_bins, select_return
+from rl_transformer.training.return_model import predicted_returns, return_loss
+from rl_transformer.training.updates import EagerUpdates
 from rl_transformer.trajectories import TrajectoryDataset
-from rl_transformer.windows.gathering import WindowGatherer
-from rl_transformer.windows.sampling import WindowIndex, WindowSampler
+from rl_transformer.windows.gathering import ConditionColumn, WindowGatherer
 from rl_transformer.windows.normalization import Normalizer
+from rl_transformer.windows.sampling import WindowIndex, WindowSampler
 from tests.toys import point_data, tiny_config
 
 CONFIG = DecisionTransformerConfig(state_dim=2, act_dim=1, hidden_size=16, n_layer=2, max_ep_len=12)
 
 
-def model_of_returns(bins=7, low=-1.0, high=2.0) -> ReturnModel:
+def return_model(bins=7, low=-1.0, high=2.0) -> ReturnModel:
     torch.manual_seed(0)
     model = ReturnModel(CONFIG, low=low, high=high, num_bins=bins).eval()
     for parameter in model.parameters():  # large enough for what must not be seen to show
@@ -27,13 +28,15 @@ def model_of_returns(bins=7, low=-1.0, high=2.0) -> ReturnModel:
 
 def inputs(length=5):
     generator = torch.Generator().manual_seed(1)
-    states, actions = (torch.randn(3, length, n, generator=generator) for n in (2, 1))
+    states = torch.randn(3, length, 2, generator=generator)
+    actions = torch.randn(3, length, 1, generator=generator)
     return states, actions, torch.arange(length).expand(3, length)
 
 
 @pytest.mark.parametrize(("field", "seen_before", "seen_after"), [(0, True, True), (1, False, True)])
-def test_a_belief_sees_its_own_observation_and_only_afterwards_its_action(field, seen_before, seen_after):
-    model, given = model_of_returns(), inputs()
+def test_a_prediction_sees_its_own_observation_and_only_afterwards_its_action(field, seen_before, seen_after):
+    model = return_model()
+    given = inputs()
     before = model(*given)
     changed = [x.clone() for x in given]
     changed[field][:, 2] += 1
@@ -44,14 +47,15 @@ def test_a_belief_sees_its_own_observation_and_only_afterwards_its_action(field,
     assert not torch.allclose(before[:, 3:], after[:, 3:])
 
 
-def test_acting_computes_the_same_belief_as_the_whole_window():
-    model, given = model_of_returns(), inputs()
+def test_acting_computes_the_same_distribution_as_the_whole_window():
+    model = return_model()
+    given = inputs()
     for at in range(5):
         assert torch.allclose(model.before_action(*given, at=at), model(*given)[:, at, BEFORE_ACTION], atol=1e-6)
 
 
-def test_beliefs_are_distributions_and_soft_bins_keep_the_mean():
-    model = model_of_returns()
+def test_predictions_are_distributions_and_soft_bins_keep_the_mean():
+    model = return_model()
     assert torch.allclose(model(*inputs()).exp().sum(-1), torch.ones(3, 5, 2), atol=1e-5)
     returns = torch.tensor([-1.0, -0.3, 0.0, 0.123, 1.99, 2.0])
     soft = model.soft_bins(returns)
@@ -63,55 +67,56 @@ def test_beliefs_are_distributions_and_soft_bins_keep_the_mean():
 
 def test_the_loss_equals_a_naive_loop_and_leaves_padding_out():
     data = point_data(3)
-    gatherer = gather_of(data, length=8)
+    gatherer = gatherer_of(data, length=8)
     batch = gatherer.gather(WindowIndex(np.array([0, 20]), np.array([0, 1])))
     assert not batch.valid_mask.all()
-    model = model_of_returns(low=0.0, high=12.0)
-    beliefs, wanted = model(batch.states, batch.actions, batch.timesteps), []
+    model = return_model(low=0.0, high=12.0)
+    log_probabilities = model(batch.states, batch.actions, batch.timesteps)
+    expected = []
     for row in range(2):
         for t in range(8):
             if batch.valid_mask[row, t]:
                 target = model.soft_bins(batch.conditions[row, t, 0])
-                wanted += [-(target * beliefs[row, t, when]).sum() for when in (0, 1)]
-    assert torch.allclose(return_loss(model, batch), torch.stack(wanted).mean(), atol=1e-5)
+                expected += [-(target * log_probabilities[row, t, when]).sum() for when in (0, 1)]
+    assert torch.allclose(return_loss(model, batch), torch.stack(expected).mean(), atol=1e-5)
 
 
-def gather_of(data, *, length):
+def gatherer_of(data, *, length):
     return WindowGatherer(
         data,
-        conditions=[data.returns_to_go],
-        condition_scales=[1.0],
+        conditions=[ConditionColumn(data.returns_to_go, 1.0)],
         window_length=length,
         max_timesteps=12,
-        scaling=Normalizer.from_data(data.spec, data.statistics, action_tanh=True),
+        normalizer=Normalizer.from_data(data.spec, data.statistics, action_tanh=True),
     )
 
 
 @pytest.mark.parametrize("length", [1, 5, 12, 20])
-def test_every_step_is_judged_by_as_much_of_its_history_as_a_window_holds(length):
-    data, model = point_data(3), model_of_returns()
-    found = predicted_returns(model, gather_of(data, length=length), data.offsets)
+def test_every_step_is_predicted_from_as_much_of_its_history_as_a_window_holds(length):
+    data = point_data(3)
+    model = return_model()
+    found = predicted_returns(model, gatherer_of(data, length=length), data.offsets)
     for row in range(data.num_steps):
         episode = int(np.searchsorted(data.offsets, row, side="right")) - 1
         start = max(int(data.offsets[episode]), row - length + 1)
-        batch = gather_of(data, length=length).gather(WindowIndex(np.array([start]), np.array([episode])))
-        belief = model(batch.states, batch.actions, batch.timesteps)[0, row - start, AFTER_ACTION]
-        assert found[row] == pytest.approx(model.expected(belief).item(), abs=1e-5)
+        batch = gatherer_of(data, length=length).gather(WindowIndex(np.array([start]), np.array([episode])))
+        log_probabilities = model(batch.states, batch.actions, batch.timesteps)[0, row - start, AFTER_ACTION]
+        assert found[row] == pytest.approx(model.expected(log_probabilities).item(), abs=1e-5)
 
 
 def test_the_prior_prefers_good_returns_among_those_that_are_possible():
-    belief = torch.tensor([[0.9, 0.09, 0.01 - 1e-4, 1e-4]]).log()
-    assert select_return(belief, 0.0, 0.0).item() == 0
-    assert select_return(belief, 30.0, 0.0).item() == 3
-    assert select_return(belief, 30.0, 0.001).item() == 2
-    assert select_return(belief, 30.0, 0.95).item() == 0  # the likeliest is always possible
+    log_probabilities = torch.tensor([[0.9, 0.09, 0.01 - 1e-4, 1e-4]]).log()
+    assert select_return(log_probabilities, 0.0, 0.0).item() == 0
+    assert select_return(log_probabilities, 30.0, 0.0).item() == 3
+    assert select_return(log_probabilities, 30.0, 0.001).item() == 2
+    assert select_return(log_probabilities, 30.0, 0.95).item() == 0  # the likeliest is always possible
 
 
 def test_the_prior_is_that_of_the_papers_shortest_paths():
     probabilities = torch.rand(10, generator=torch.Generator().manual_seed(0)).softmax(-1)
     steps = torch.arange(10, 0, -1)  # bins from -10 to -1
-    wanted = (probabilities * (10 + 1 - steps) ** 10.0).argmax()
-    assert select_return(probabilities.log()[None], 10.0, 0.0).item() == wanted
+    expected = (probabilities * (10 + 1 - steps) ** 10.0).argmax()
+    assert select_return(probabilities.log()[None], 10.0, 0.0).item() == expected
 
 
 def lottery(num_episodes=400, seed=0) -> TrajectoryDataset:
@@ -133,7 +138,8 @@ def test_expected_labels_do_not_ask_for_luck(tmp_path):
         "windows": {"context_length": 1},
         "training": {"train_steps": 300, "batch_size": 64, "learning_rate": 3e-3},
     }
-    data, chosen = lottery(), {}
+    data = lottery()
+    chosen = {}
     for label in ("realized", "expected"):
         config = tiny_config(
             tmp_path / label, **options, returns={"label": label, **({"bins": 21} if label == "expected" else {})}
@@ -141,29 +147,31 @@ def test_expected_labels_do_not_ask_for_luck(tmp_path):
         policy = load_policy(train(config, dataset=data))
         chosen[label] = int(policy.session(5.0).act(np.zeros(1, np.float32)))
         if label == "expected":
-            # What is suggested can be reached: the return that the best action is expected to bring.
+            # The suggested target can be reached: it is the return that the best action is expected to bring.
             assert max(policy.spec.suggested_targets) == pytest.approx(1.0, abs=0.5)
             best = max(policy.spec.suggested_targets)
             assert int(policy.session(best).act(np.zeros(1, np.float32))) == 1
     assert chosen["realized"] == 0
 
 
-def test_generated_targets_come_from_the_belief_and_are_refused_from_outside(tmp_path):
+def test_generated_targets_come_from_the_return_model_and_the_caller_may_give_none(tmp_path):
     config = tiny_config(tmp_path / "run", policy={"target": "generated"}, returns={"bins": 11})
     policy = load_policy(train(config, dataset=point_data()))
     session = policy.session()
     observation = np.array([0.3, 0.0], np.float32)
     session.act(observation)
-    state = policy.scaling.observations(torch.from_numpy(observation)[None])[None]
+    state = policy.normalizer.normalize(torch.from_numpy(observation)[None])[None]
     filler = torch.zeros(1, 1, 1)
-    belief = policy.return_model.before_action(state, filler, torch.zeros(1, 1, dtype=torch.int64), at=0)
-    wanted = policy.return_model.values[select_return(belief, 10.0, 0.001)] * policy.spec.return_rule.scale
-    assert session.return_to_go == pytest.approx(float(wanted), abs=1e-5)
+    log_probabilities = policy.return_model.before_action(state, filler, torch.zeros(1, 1, dtype=torch.int64), at=0)
+    # 10 and 0.001 are the defaults of policy.prior_exponent and policy.prior_floor.
+    chosen = select_return(log_probabilities, 10.0, 0.001)
+    target = float(policy.return_model.values[chosen]) * policy.spec.returns.scale
+    assert session.return_to_go == pytest.approx(target, abs=1e-5)
     with pytest.raises(RLTransformerError, match="generates its own"):
         policy.session(3.0)
 
 
-def test_a_policy_with_a_model_of_returns_survives_saving(tmp_path):
+def test_a_policy_with_a_return_model_survives_saving(tmp_path):
     config = tiny_config(tmp_path / "run", returns={"predict": True})
     policy = load_policy(train(config, dataset=point_data()))
     policy.save(tmp_path / "copy")
@@ -180,20 +188,19 @@ def test_predicting_returns_leaves_the_policy_as_it_is(tmp_path):
         assert torch.equal(one, other), name
 
 
-def test_a_stopped_model_of_returns_continues_where_it_was(tmp_path, monkeypatch):
-    from rl_transformer.training.trainer import Trainer
-
+def test_a_stopped_return_model_continues_where_it_was(tmp_path, monkeypatch):
     options = {"returns": {"label": "expected"}}
     whole = load_policy(train(tiny_config(tmp_path / "whole", **options), dataset=point_data()))
-    genuine, calls = Trainer.update, []
+    genuine = EagerUpdates.run
+    calls = []
 
-    def fails_once(self, step):
-        calls.append(step)
+    def fails_once(self, first, count):
+        calls.append(first)
         if len(calls) == 7:
             raise KeyboardInterrupt
-        return genuine(self, step)
+        return genuine(self, first, count)
 
-    monkeypatch.setattr(Trainer, "update", fails_once)
+    monkeypatch.setattr(EagerUpdates, "run", fails_once)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config(tmp_path / "cut", **options), dataset=point_data())
     resumed = load_policy(train(tiny_config(tmp_path / "cut", **options), resume=True, dataset=point_data()))
@@ -202,13 +209,13 @@ def test_a_stopped_model_of_returns_continues_where_it_was(tmp_path, monkeypatch
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
-def test_the_model_of_returns_is_trained_on_steps_as_they_happen():
+def test_the_return_model_is_trained_on_steps_as_often_as_they_happened():
     data = point_data(50)
     balanced = WindowSampler(
         data.offsets, np.arange(50), seed=3, return_balance=1.0, episode_returns=data.episode_returns
     )
     plain = WindowSampler(data.offsets, np.arange(50), seed=3)
-    assert np.array_equal(balanced.over_timesteps().draw(5, 64).rows, plain.draw(5, 64).rows)
+    assert np.array_equal(balanced.without_balance().draw(5, 64).rows, plain.draw(5, 64).rows)
     assert not np.array_equal(balanced.draw(5, 64).rows, plain.draw(5, 64).rows)
 
 

@@ -1,9 +1,6 @@
 """Claims about foreign formats: nothing mixes, nothing is lost silently, nothing outside is touched."""
 
-import warnings
-
 import h5py
-import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -12,10 +9,10 @@ from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 
 from rl_transformer import RLTransformerError, TrajectoryDataset, open_trajectories
-from rl_transformer.trajectories.open import open_source, read_trajectories
+from rl_transformer.trajectories.open import read_trajectories, stream_trajectories
 from rl_transformer.trajectories.store import open_store, write_store
-
 from tests.toys import telling_data
+from tests.trajectories.foreign_files import write_d4rl, write_minari, write_minari_vectors
 
 
 @pytest.fixture
@@ -24,56 +21,10 @@ def minari_root(tmp_path, monkeypatch):
     return tmp_path / "minari"
 
 
-def write_minari(dataset_id, buffers, observation_space, action_space, data_format="hdf5", **options):
-    options |= {"observation_space": observation_space, "action_space": action_space, "data_format": data_format}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        minari.create_dataset_from_buffers(dataset_id, buffers, **options)
-
-
-def buffers_of(dataset):
-    for i in range(len(dataset)):
-        t = dataset.trajectory(i)
-        length = len(t.rewards)
-        ends = np.zeros(length, bool)
-        ends[-1] = True
-        yield EpisodeBuffer(
-            observations=np.concatenate([t.observations, t.final_observation[None]]),
-            actions=t.actions,
-            rewards=t.rewards,
-            terminations=ends if t.terminated else ~ends & False,
-            truncations=ends if t.truncated else ~ends & False,
-        )
-
-
-def write_vectors(dataset_id, dataset, data_format="hdf5"):
-    observation, action = spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Box(-1, 1, (1,), np.float32)
-    write_minari(dataset_id, list(buffers_of(dataset)), observation, action, data_format)
-
-
-def write_d4rl(path, dataset, *, tail=0, drop=()):
-    steps = dataset.num_steps
-    last = np.zeros(steps, bool)
-    last[dataset.offsets[1:] - 1] = True
-    terminal = np.repeat(dataset.summary.terminated, dataset.lengths) & last
-    arrays = {
-        "observations": np.concatenate([dataset.observations, np.full((tail, 2), -5, np.float32)]),
-        "actions": np.concatenate([dataset.actions, np.zeros((tail, 1), np.float32)]),
-        "rewards": np.concatenate([dataset.rewards, np.zeros(tail)]),
-        "terminals": np.concatenate([terminal, np.zeros(tail, bool)]),
-        "timeouts": np.concatenate([last & ~terminal, np.zeros(tail, bool)]),
-    }
-    with h5py.File(path, "w") as file:
-        for name, values in arrays.items():
-            if name not in drop:
-                file[name] = values
-    return f"d4rl:{path}"
-
-
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 def test_minari_observations_do_not_drift_from_the_second_episode_on(minari_root, data_format):
     data = telling_data()
-    write_vectors("toy/telling-v0", data, data_format)
+    write_minari_vectors("toy/telling-v0", data, data_format)
     read = open_trajectories("minari:toy/telling-v0")
     assert read.observations[-1].tolist() == [201, -201]  # last step of the last episode
     np.testing.assert_array_equal(read.observations, data.observations)
@@ -84,10 +35,10 @@ def test_minari_observations_do_not_drift_from_the_second_episode_on(minari_root
 def test_every_format_of_the_same_data_has_the_same_fingerprint(minari_root, tmp_path):
     data = telling_data()
     for data_format in ("hdf5", "arrow"):
-        write_vectors(f"toy/{data_format}-v0", data, data_format)
+        write_minari_vectors(f"toy/{data_format}-v0", data, data_format)
     uris = ["minari:toy/hdf5-v0", "minari:toy/arrow-v0", write_d4rl(tmp_path / "d.hdf5", data)]
-    spec, trajectories, notes = open_source(uris[0])
-    uris.append(write_store(tmp_path / "store", spec, trajectories, notes=notes).location)
+    source = stream_trajectories(uris[0])
+    uris.append(write_store(tmp_path / "store", source.spec, source.trajectories, notes=source.notes).location)
     assert {open_trajectories(uri).fingerprint for uri in uris} == {data.fingerprint}
 
 
@@ -129,7 +80,7 @@ def test_minari_images_stay_bytes(minari_root):
 
 def test_minari_metadata_names_no_code_and_no_path(minari_root):
     data = telling_data()
-    write_vectors("toy/telling-v0", data)
+    write_minari_vectors("toy/telling-v0", data)
     for uri, message in (
         ("minari:../../etc/passwd-v0", "not a Minari id"),
         ("minari:toy/other-v0", r"no such data set .*there: toy/telling-v0"),
@@ -155,11 +106,14 @@ def test_d4rl_terminals_and_timeouts_are_kept_apart(tmp_path):
 
 def test_d4rl_unfinished_tail_is_dropped_and_counted_or_kept_by_choice(tmp_path):
     uri = write_d4rl(tmp_path / "d.hdf5", telling_data(), tail=5)
-    dropped, kept = open_trajectories(uri), open_trajectories(uri, keep_unfinished=True)
-    assert (dropped.num_steps, kept.num_steps) == (13, 18)
+    dropped = open_trajectories(uri)
+    assert dropped.num_steps == 13
     (note,) = [f for f in dropped.findings if f.kind == "unfinished tail"]
     assert "last 5 steps" in note.problem
-    assert [f.kind for f in kept.findings if f.level == "warn"] == ["unfinished episode"]
+    assert "append ?keep_unfinished=true to the URI" in note.fix
+    for kept in (open_trajectories(uri, keep_unfinished=True), open_trajectories(f"{uri}?keep_unfinished=true")):
+        assert kept.num_steps == 18
+        assert [f.kind for f in kept.findings if f.level == "warning"] == ["unfinished episode"]
 
 
 @settings(max_examples=50, deadline=None)
@@ -173,7 +127,8 @@ def test_d4rl_steps_in_are_steps_out_plus_steps_reported_dropped(tmp_path_factor
         file["rewards"] = np.ones(steps)
         file["terminals"] = [f in "tb" for f in flags]
         file["timeouts"] = [f in "ob" for f in flags]
-    lengths, run = [], 0  # the oracle: a plain loop
+    lengths = []  # the oracle: a plain loop
+    run = 0
     for flag in flags:
         run += 1
         if flag != ".":
@@ -256,7 +211,7 @@ def test_a_damaged_store_is_refused(tmp_path):
         open_store(tmp_path / "s")
 
 
-def test_poisoned_data_leaves_no_store_behind(tmp_path):
+def test_refused_data_leaves_no_store_behind(tmp_path):
     from rl_transformer.trajectories import Trajectory
 
     data = telling_data()
@@ -267,7 +222,7 @@ def test_poisoned_data_leaves_no_store_behind(tmp_path):
 
 
 def test_an_unknown_scheme_names_the_known_ones():
-    with pytest.raises(RLTransformerError, match="one of minari:, d4rl:, rlt:"):
+    with pytest.raises(RLTransformerError, match=r"one of minari:NAMESPACE/NAME-v0, d4rl:FILE\.hdf5, rlt:FOLDER"):
         open_trajectories("ftp:somewhere")
 
 

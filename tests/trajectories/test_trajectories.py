@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from rl_transformer import RLTransformerError
 from rl_transformer.trajectories import DataSpec, Space, Trajectory, TrajectoryDataset
+from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
 from rl_transformer.trajectories.inspection import as_text, describe
+from rl_transformer.trajectories.nested import stack
 from rl_transformer.trajectories.returns import returns_to_go
 from rl_transformer.trajectories.statistics import StreamingStatistics
-
 from tests.toys import point_data, telling_data
 
 
@@ -54,7 +55,8 @@ def test_termination_and_truncation_are_kept_apart():
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8))
 def test_streaming_statistics_equal_those_of_all_the_data(lengths):
     parts = [np.random.default_rng(i).normal(5, 3, (length, 2)).astype(np.float32) for i, length in enumerate(lengths)]
-    streaming, whole = StreamingStatistics(2), np.concatenate(parts).astype(np.float64)
+    streaming = StreamingStatistics(2)
+    whole = np.concatenate(parts).astype(np.float64)
     for part in parts:
         streaming.add(part)
     np.testing.assert_allclose(streaming.result().mean, whole.mean(0))
@@ -65,11 +67,12 @@ def test_a_constant_feature_is_reported_and_not_blown_up():
     constant = episode(observations=np.full((5, 3), 7, np.float32))
     dataset = TrajectoryDataset.from_episodes([constant])
     (finding,) = [f for f in dataset.findings if f.kind == "constant feature"]
-    assert (finding.level, finding.count) == ("warn", 3)
+    assert (finding.level, finding.count) == ("warning", 3)
     assert dataset.statistics.scale.tolist() == [1, 1, 1]
 
 
-NAN, INF = float("nan"), float("inf")
+NAN = float("nan")
+INF = float("inf")
 REFUSED = {
     "NaN in observations": (
         {"observations": np.full((5, 3), NAN)},
@@ -91,7 +94,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_data_that_would_poison_training_is_refused_with_its_place_and_cure(name):
+def test_data_that_would_corrupt_training_is_refused_with_its_place_and_fix(name):
     changes, message = REFUSED[name]
     spaces = {"observation_space": Space.box((3,)), "action_space": Space.box((2,), -1, 1)}
     with pytest.raises(RLTransformerError) as caught:
@@ -119,7 +122,7 @@ def test_discrete_actions_that_start_at_one_come_back_as_recorded():
 def test_odd_data_is_reported_and_not_refused():
     unfinished = episode(6, terminated=False)
     dataset = TrajectoryDataset.from_episodes([episode(), episode(), unfinished])
-    assert {f.kind for f in dataset.findings if f.level == "warn"} == {"duplicate episode", "unfinished episode"}
+    assert {f.kind for f in dataset.findings if f.level == "warning"} == {"duplicate episode", "unfinished episode"}
     text = as_text(describe(dataset))
     assert "2 terminated, 0 truncated, 1 unfinished" in text
     assert "nothing that training would refuse" in text
@@ -151,9 +154,7 @@ SPACES = {
 def test_flattening_equals_gymnasiums(name):
     space = SPACES[name]
     space.seed(3)
-    ours = Space.from_gymnasium(space, where="test")
-    from rl_transformer.trajectories.nested import stack
-
+    ours = space_from_gymnasium(space, where="test")
     samples = [space.sample() for _ in range(5)]
     expected = np.stack([gym.spaces.flatten(space, sample) for sample in samples])
     np.testing.assert_allclose(ours.flatten(stack(samples)), expected, rtol=1e-6)
@@ -163,7 +164,7 @@ def test_flattening_equals_gymnasiums(name):
 
 def test_spaces_without_a_meaning_here_are_refused_by_name():
     with pytest.raises(RLTransformerError, match="Text is not supported"):
-        Space.from_gymnasium(gym.spaces.Dict({"say": gym.spaces.Text(5)}), where="test")
+        space_from_gymnasium(gym.spaces.Dict({"say": gym.spaces.Text(5)}), where="test")
     with pytest.raises(RLTransformerError, match="actions of kind multi_binary are not supported"):
         DataSpec(Space.box((1,)), Space("multi_binary", (2,)))
     image = Space.box((40, 40, 3), 0, 255, "uint8")
@@ -222,8 +223,6 @@ def test_pictures_come_channels_first_and_small_grids_are_vectors(shape, expecte
 def test_flattened_observations_can_be_written_again(name):
     space = gym.spaces.Box(0, 255, (40, 50, 3), np.uint8) if name == "pictures" else SPACES[name]
     space.seed(0)
-    from rl_transformer.trajectories.nested import stack
-
     seen = stack([space.sample() for _ in range(5)])
     one = {"observations": seen, "actions": np.zeros(4, int), "rewards": np.zeros(4), "terminated": True}
     data = TrajectoryDataset.from_episodes([one], observation_space=space, action_space=gym.spaces.Discrete(2))
@@ -258,7 +257,7 @@ def test_observations_off_their_space_are_refused():
         ({**good, "b": np.array([np.nan, 2, 3, 1, 2])}, "is not one of the 3 values from 1"),
         ({**good, "zz": np.zeros(5)}, "has 3 parts, and the space has 2"),
         ({"a": good["a"]}, "has 1 parts, and the space has 2"),
-        ({**good, "b": np.ones((5, 2))}, "a discrete value is one number"),
+        ({**good, "b": np.ones((5, 2))}, "a value of this space is one number"),
     ):
         with pytest.raises(RLTransformerError, match=message):
             TrajectoryDataset.from_episodes([episode(observations=bad)], observation_space=space)

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rl_transformer import RLTransformerError
-from rl_transformer.trajectories import Space, TrajectoryDataset
-from rl_transformer.conditions.return_to_go import ReturnRule
-from rl_transformer.windows.gathering import WindowGatherer
-from rl_transformer.windows.sampling import WindowIndex, WindowSampler, split_trajectories, top_trajectories
+from rl_transformer import RLTransformerError, RunConfig
+from rl_transformer.conditions import ReturnToGo
+from rl_transformer.trajectories import DataSpec, Space, TrajectoryDataset
+from rl_transformer.windows.gathering import ConditionColumn, WindowGatherer
 from rl_transformer.windows.normalization import Normalizer
-
+from rl_transformer.windows.sampling import WindowIndex, WindowSampler
+from rl_transformer.windows.selection import split_trajectories, top_trajectories
 from tests.toys import telling_data
 
 PLAIN = Normalizer(None, None, None, None, None, None)
@@ -21,10 +21,9 @@ PLAIN = Normalizer(None, None, None, None, None, None)
 
 def gatherer(dataset, length=4, **options):
     defaults = {
-        "conditions": [dataset.returns_to_go],
-        "condition_scales": [10.0],
+        "conditions": [ConditionColumn(dataset.returns_to_go, 10.0)],
         "max_timesteps": 100,
-        "scaling": PLAIN,
+        "normalizer": PLAIN,
     }
     return WindowGatherer(dataset, window_length=length, **(defaults | options))
 
@@ -74,7 +73,8 @@ def test_every_step_of_the_data_begins_a_window_equally_often():
 
 def test_a_batch_is_a_function_of_seed_and_step_alone():
     data = telling_data()
-    one, other = sampler(data), sampler(data)
+    one = sampler(data)
+    other = sampler(data)
     for step in (5, 1, 9):
         other.draw(step, 8)
     assert one.draw(7, 8).rows.tolist() == other.draw(7, 8).rows.tolist()
@@ -113,7 +113,8 @@ def test_only_the_chosen_episodes_are_drawn():
 
 
 def test_top_fraction_counts_timesteps_and_keeps_the_best():
-    returns, lengths = np.array([5.0, 9.0, 1.0, 7.0]), np.array([10, 10, 70, 10])
+    returns = np.array([5.0, 9.0, 1.0, 7.0])
+    lengths = np.array([10, 10, 70, 10])
     assert top_trajectories(returns, lengths, 0.1).tolist() == [1]
     assert top_trajectories(returns, lengths, 0.29).tolist() == [1, 3]
     assert top_trajectories(returns, lengths, 0.3).tolist() == [0, 1, 3]
@@ -144,9 +145,7 @@ def test_frames_are_stacked_by_the_gather_and_never_across_episodes():
         for e in range(2)
     ]
     data = TrajectoryDataset.from_episodes(episodes, action_space=Space.discrete(2))
-    batch = gatherer(data, 3, conditions=[], condition_scales=[], frame_stack=3).gather(
-        WindowIndex(np.array([5, 8]), np.array([1, 1]))
-    )
+    batch = gatherer(data, 3, conditions=[], frame_stack=3).gather(WindowIndex(np.array([5, 8]), np.array([1, 1])))
     assert batch.states.dtype == torch.uint8
     assert batch.states[:, :, :, 0, 0].tolist() == [
         [[10, 10, 10], [10, 10, 11], [10, 11, 12]],
@@ -155,19 +154,70 @@ def test_frames_are_stacked_by_the_gather_and_never_across_episodes():
     assert batch.conditions.shape == (2, 3, 0)
 
 
+def test_conditions_follow_one_another_each_divided_by_its_own_scale():
+    data = telling_data(with_cost=True)
+    rows = np.arange(data.num_steps, dtype=np.float32)
+    wide = ConditionColumn(np.stack([rows, -rows], axis=1), 2.0)
+    cost = ConditionColumn(data.columns["cost"].astype(np.float32), 1000.0)
+    both = gatherer(data, 2, conditions=[cost, wide])
+    index = WindowIndex(np.array([7]), np.array([1]))  # steps 3 and 4 of episode 1, rows 7 and 8
+    expected = torch.tensor([[[1.03, 3.5, -3.5], [1.04, 4.0, -4.0]]])
+    torch.testing.assert_close(both.gather(index).conditions, expected)
+    other = both.with_conditions([wide])
+    torch.testing.assert_close(other.gather(index).conditions, expected[..., 1:])
+    assert torch.equal(other.gather(index).states, both.gather(index).states)
+    torch.testing.assert_close(both.gather(index).conditions, expected)  # the first one has not changed
+
+
+def test_rewards_terminations_and_next_states_are_gathered_on_request_only():
+    data = telling_data()
+    index = WindowIndex(np.array([1, 8]), np.array([0, 1]))  # the last three steps of episodes 0 and 1
+    plain = gatherer(data, 3).gather(index)
+    assert (plain.rewards, plain.terminations, plain.next_states) == (None, None, None)
+    batch = gatherer(data, 3).gather(index, extra=("rewards", "terminations", "next_states"))
+    assert batch.rewards.tolist() == [[2, 3, 4], [50, 60, 70]]  # not scaled
+    assert batch.terminations.tolist() == [[False, False, True], [False] * 3]  # episode 1 was truncated
+    assert batch.next_states[..., 0].tolist() == [[2, 3, 4], [105, 106, 107]]  # 4 and 107 are final observations
+    assert torch.equal(batch.states, plain.states)
+    with pytest.raises(ValueError, match="is not among"):
+        gatherer(data, 3).gather(index, extra=("next_actions",))
+
+
+def test_the_state_after_the_last_step_must_have_been_recorded():
+    whole = telling_data()
+    cut = {"observations": whole.observations, "actions": whole.actions, "rewards": whole.rewards, "terminated": True}
+    data = TrajectoryDataset.from_episodes([cut])
+    index = WindowIndex(np.array([0]), np.array([0]))
+    with pytest.raises(RLTransformerError, match=r"no final observations.*\n.*record T \+ 1 observations"):
+        gatherer(data).gather(index, extra=("next_states",))
+
+
+def test_next_states_of_stacked_frames_end_with_the_final_frame():
+    frames = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 40, 40), np.uint8)
+    episode = {"observations": frames, "actions": np.zeros(4, np.int64), "rewards": np.zeros(4), "terminated": True}
+    data = TrajectoryDataset.from_episodes([episode], action_space=Space.discrete(2))
+    batch = gatherer(data, 2, conditions=[], frame_stack=3).gather(
+        WindowIndex(np.array([2]), np.array([0])), extra=("next_states",)
+    )
+    assert batch.states[0, :, :, 0, 0].tolist() == [[0, 1, 2], [1, 2, 3]]
+    assert batch.next_states[0, :, :, 0, 0].tolist() == [[1, 2, 3], [2, 3, 4]]
+
+
 @pytest.mark.parametrize("clip", [None, 15.0])
 @pytest.mark.parametrize("update", ["subtract", "keep"])
-def test_what_is_asked_in_the_data_is_what_a_session_would_ask(clip, update):
-    data, rule = telling_data(), ReturnRule(update=update, reward_clip=clip)
-    column, totals = rule.column(data), rule.totals(data)
+def test_the_return_to_go_of_the_data_is_what_a_session_would_aim_for(clip, update):
+    data = telling_data()
+    returns = ReturnToGo(update=update, reward_clip=clip)
+    column = returns.column(data)
+    totals = returns.totals(data)
     for e in range(len(data)):
-        asked = totals[e]
+        target = np.array([[totals[e]]])
         for t in range(data.lengths[e]):
             row = data.offsets[e] + t
-            assert column[row] == pytest.approx(asked)
-            asked = rule.after(asked, data.rewards[row])
+            assert column[row] == pytest.approx(target[0, 0])
+            target = returns.after(target, data.rewards[row : row + 1])
         if update == "subtract":
-            assert asked == pytest.approx(0)
+            assert target[0, 0] == pytest.approx(0)
 
 
 @pytest.mark.parametrize(
@@ -181,31 +231,30 @@ def test_the_scale_that_is_not_given_is_the_power_of_ten_below_the_largest_retur
         "terminated": True,
     }
     data = TrajectoryDataset.from_episodes([episode])
-    rule = ReturnRule.for_data(data, scale=None, update="subtract", reward_clip=None)
-    assert rule.scale == pytest.approx(scale)
-    assert ReturnRule.for_data(data, scale=7.0, update="keep", reward_clip=1.0) == ReturnRule(
-        scale=7.0, update="keep", reward_clip=1.0
-    )
+    config = RunConfig()
+    assert ReturnToGo.from_data(data, config).scale == pytest.approx(scale)
+    config.returns.scale = 7.0
+    config.returns.update = "keep"
+    config.returns.reward_clip = 1.0
+    assert ReturnToGo.from_data(data, config) == ReturnToGo(scale=7.0, update="keep", reward_clip=1.0)
 
 
-def test_the_delayed_rule_leaves_the_data_as_it_is():
+def test_the_delayed_return_leaves_the_data_as_it_is():
     data = telling_data()
     before = data.rewards.copy()
-    ReturnRule(update="keep").column(data)
+    ReturnToGo(update="keep").column(data)
     np.testing.assert_array_equal(data.rewards, before)
 
 
 def test_actions_map_to_the_unit_range_and_back_exactly_at_unit_bounds():
-    from rl_transformer.trajectories import DataSpec
-
     spec = DataSpec(Space.box((1,)), Space.box((2,), [-2, 0], [2, 10]))
-    scaling = Normalizer.from_data(spec, None, action_tanh=True)
+    normalizer = Normalizer.from_data(spec, None, action_tanh=True)
     recorded = torch.tensor([[-2.0, 0.0], [0.0, 5.0], [2.0, 10.0]])
-    assert scaling.actions(recorded).tolist() == [[-1, -1], [0, 0], [1, 1]]
-    torch.testing.assert_close(scaling.to_env_actions(scaling.actions(recorded)), recorded)
+    assert normalizer.to_model_actions(recorded).tolist() == [[-1, -1], [0, 0], [1, 1]]
+    torch.testing.assert_close(normalizer.to_env_actions(normalizer.to_model_actions(recorded)), recorded)
     unit = Normalizer.from_data(DataSpec(Space.box((1,)), Space.box((1,), -1, 1)), None, action_tanh=True)
     values = torch.rand(100, 1) * 2 - 1
-    assert torch.equal(unit.actions(values), values)
+    assert torch.equal(unit.to_model_actions(values), values)
     assert torch.equal(unit.to_env_actions(values), values)
     with pytest.raises(RLTransformerError, match="no bounds"):
         Normalizer.from_data(DataSpec(Space.box((1,)), Space.box((1,))), None, action_tanh=True)

@@ -1,7 +1,8 @@
-"""Ours against the published loop, both sides in one run."""
+"""This library against the published loop, both sides in one run."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from rl_transformer.errors import RLTransformerError
@@ -19,42 +20,46 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "streaming": None,
     },
 }
-"""What each benchmark takes, with its defaults."""
+"""The options of each benchmark, with their defaults."""
+_POSITIVE = ("repeats", "num_episodes", "baseline_episodes")
+_REQUIRED = {"evaluate": ("policy", "env_id", "target_return")}
 
 
 def bench(name: str, **options: Any) -> list[dict[str, Any]]:
     """Run a benchmark and return its rows.
 
+    Args:
+        name: train, data, act or evaluate.
+        options: Its options as in `OPTIONS`; None is the default.
+
     Raises:
-        RLTransformerError: No such benchmark, an option that is not its own, or one that it lacks.
+        RLTransformerError: No such benchmark, an option of another one, or a missing one.
     """
     if name not in OPTIONS:
         raise RLTransformerError(f"no benchmark {name!r}", where="rlt bench", fix=f"choose one of {', '.join(OPTIONS)}")
     given = {option: value for option, value in options.items() if value is not None}
-    for option in sorted(set(given) - set(OPTIONS[name])):
-        theirs = ", ".join(other for other, known in OPTIONS.items() if option in known)
-        raise RLTransformerError(
-            f"has no effect on {name}", where=_flag(option), fix=f"leave it out; it is for {theirs}"
-        )
+    _refuse_other_options(name, given)
     chosen = {**OPTIONS[name], **given}
-    for option in ("repeats", "num_episodes", "baseline_episodes"):
+    for option in _POSITIVE:
         if chosen.get(option, 1) < 1:
             raise RLTransformerError(f"{chosen[option]} is not positive", where=_flag(option), fix="give 1 or more")
-    for option in ("policy", "env_id", "target_return") if name == "evaluate" else ():
+    for option in _REQUIRED.get(name, ()):
         if not chosen[option]:
             raise RLTransformerError(
                 "is missing", where=_flag(option), fix="name a policy, its environment and targets"
             )
-    if name == "train":
-        from rl_transformer.bench.train import bench_train as run
-    elif name == "data":
-        from rl_transformer.bench.data import bench_data as run
-    elif name == "act":
-        from rl_transformer.bench.act import bench_act as run
-    else:
-        from rl_transformer.bench.evaluate import bench_evaluate as run
-    return run(**chosen)
+    # Each benchmark needs other libraries: only the one that runs is imported.
+    return getattr(import_module(f"rl_transformer.bench.{name}"), f"bench_{name}")(**chosen)
+
+
+def _refuse_other_options(name: str, given: dict[str, Any]) -> None:
+    for option in sorted(set(given) - set(OPTIONS[name])):
+        owners = ", ".join(other for other, known in OPTIONS.items() if option in known)
+        raise RLTransformerError(
+            f"has no effect on {name}", where=_flag(option), fix=f"leave it out; it is for {owners}"
+        )
 
 
 def _flag(option: str) -> str:
+    """Return an option as it is spelled on the command line."""
     return "--" + option.replace("_", "-")

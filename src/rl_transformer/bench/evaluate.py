@@ -5,14 +5,16 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rl_transformer.bench import timing
 from rl_transformer.bench.act import published_actor
-from rl_transformer.errors import RLTransformerError
 from rl_transformer.environments.making import make_environment
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.episodes import run_episodes
 from rl_transformer.policy import Policy, load_policy
+
+_FIRST_SEED = 1_000_000
 
 
 def bench_evaluate(
@@ -24,76 +26,83 @@ def bench_evaluate(
     baseline_episodes: int,
     streaming: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Time episodes of one policy in both loops, and compare what they earn.
+    """Time episodes of one policy in both loops, and compare their returns.
 
     Args:
         policy: Folder of a policy that transformers' model can express.
         env_id: Its environment.
-        target_return: Returns to ask for.
-        num_episodes: Episodes a target for ours.
-        baseline_episodes: Episodes a target for the baseline, from the same seeds.
-        streaming: Folder of a policy with streaming attention, timed against the same baseline.
+        target_return: Target returns.
+        num_episodes: Episodes per target for ours.
+        baseline_episodes: Episodes per target for the baseline, from the same seeds.
+        streaming: Folder of a policy with sliding-window attention, timed against the same baseline.
     """
-    loaded, targets = load_policy(policy), target_return
+    loaded = load_policy(policy)
     if loaded.spec.model.extensions_in_use:
         raise RLTransformerError(
             f"transformers' model has no {', '.join(loaded.spec.model.extensions_in_use)}",
             where=policy,
             fix="name a policy trained with the preset gym",
         )
-    with tempfile.TemporaryDirectory() as temporary:
-        published = published_actor(loaded, Path(temporary))
-    sides: dict[str, Any] = {"ours": _ours(loaded, env_id, targets, num_episodes)}
+    sides = {"exact windows": _time_ours(loaded, env_id, target_return, num_episodes)}
     if streaming:
-        sides["streaming"] = _ours(load_policy(streaming), env_id, targets, num_episodes)
-    began, results = time.perf_counter(), []
-    environment = make_environment(env_id)
-    for target in targets:
-        results += [published.episode(environment, target, 1_000_000 + i) for i in range(baseline_episodes)]
-    baseline = _side(time.perf_counter() - began, results)
-    rows = []
-    for name, side in sides.items():
-        rows.append(
-            {
-                "benchmark": "evaluate",
-                "what": "exact windows" if name == "ours" else "streaming attention",
-                "env_id": env_id,
-                "targets": targets,
-                "num_episodes": num_episodes,
-                "baseline_episodes": baseline_episodes,
-                "ours": side,
-                "baseline": baseline,
-                "ratio": round(baseline["median_ms"] / side["median_ms"], 2),
-                **timing.where_measured(),
-            }
-        )
-    rows[0] |= agreement(sides["ours"]["returns"], baseline["returns"])
+        sides["streaming attention"] = _time_ours(load_policy(streaming), env_id, target_return, num_episodes)
+    baseline = _time_baseline(loaded, env_id, target_return, baseline_episodes)
+    rows = [
+        {
+            "benchmark": "evaluate",
+            "what": what,
+            "env_id": env_id,
+            "targets": target_return,
+            "num_episodes": num_episodes,
+            "baseline_episodes": baseline_episodes,
+            "ours": side,
+            "baseline": baseline,
+            "ratio": round(baseline["median_ms"] / side["median_ms"], 2),
+            **timing.describe_conditions(),
+        }
+        for what, side in sides.items()
+    ]
+    rows[0] |= compare_returns(sides["exact windows"]["returns"], baseline["returns"])
     return rows
 
 
-def _ours(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> dict[str, Any]:
-    asked = [target for target in targets for _ in range(num_episodes)]
-    seeds = [1_000_000 + i for _ in targets for i in range(num_episodes)]
+def _time_ours(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> dict[str, Any]:
+    target_returns = [target for target in targets for _ in range(num_episodes)]
+    seeds = [_FIRST_SEED + i for _ in targets for i in range(num_episodes)]
     began = time.perf_counter()
-    episodes = run_episodes(policy, env_id, asked, seeds)
-    return _side(time.perf_counter() - began, [(e.episode_return, e.episode_length) for e in episodes])
+    episodes = run_episodes(policy, env_id, target_returns, seeds)
+    seconds = time.perf_counter() - began
+    return _describe_side(seconds, [(e.episode_return, e.episode_length) for e in episodes])
 
 
-def _side(seconds: float, results: list[tuple[float, int]]) -> dict[str, Any]:
+def _time_baseline(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        published = published_actor(policy, Path(temporary))
+    began = time.perf_counter()
+    environment = make_environment(env_id)
+    results = [
+        published.episode(environment, target, _FIRST_SEED + i) for target in targets for i in range(num_episodes)
+    ]
+    return _describe_side(time.perf_counter() - began, results)
+
+
+def _describe_side(seconds: float, results: list[tuple[float, int]]) -> dict[str, Any]:
+    """Return a side's numbers from the return and length of every episode."""
     steps = sum(length for _, length in results)
+    # One run per side: the time of a step of the environment, action included.
+    milliseconds = round(1000 * seconds / steps, 4)
     return {
         "seconds": round(seconds, 2),
         "environment_steps": steps,
-        # One run a side: the time of a step of the environment, action included.
-        "median_ms": round(1000 * seconds / steps, 4),
-        "min_ms": round(1000 * seconds / steps, 4),
+        "median_ms": milliseconds,
+        "min_ms": milliseconds,
         "returns": [round(value, 3) for value, _ in results],
     }
 
 
-def agreement(ours: list[float], baseline: list[float]) -> dict[str, Any]:
+def compare_returns(ours: list[float], baseline: list[float]) -> dict[str, float]:
     """Compare the distributions of returns: the p-value of a two-sample Kolmogorov-Smirnov test."""
     from scipy import stats
 
-    p_value = stats.ks_2samp(ours, baseline)[1]
-    return {"same_distribution_p_value": round(float(p_value), 4)}  # pyright: ignore[reportArgumentType]
+    p_value = cast(float, stats.ks_2samp(ours, baseline)[1])
+    return {"same_distribution_p_value": round(float(p_value), 4)}

@@ -1,4 +1,4 @@
-"""Time several callables in turn, so that a busy machine is busy for all of them."""
+"""Time several callables in turn, so that other work on the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ import torch
 
 from rl_transformer.runtime.machine import describe_hardware, versions
 
+Times = dict[str, float]
+"""Milliseconds per call (median_ms, min_ms), and perhaps memory."""
+Side = Callable[[], object]
+"""What is timed."""
 
-def interleaved(
-    sides: Mapping[str, Callable[[], object]], *, repeats: int, calls: int = 1, warmup: int = 2
-) -> dict[str, dict[str, float]]:
-    """Return median and minimum milliseconds of a call of each side.
+
+def time_in_turns(sides: Mapping[str, Side], *, repeats: int, calls: int = 1, warmup: int = 2) -> dict[str, Times]:
+    """Return median and minimum milliseconds per call of each side.
 
     Args:
         sides: What to time, by name.
         repeats: Rounds; in each every side runs ``calls`` times.
-        calls: Calls between two looks at the clock.
+        calls: Calls between two readings of the clock.
         warmup: Calls of each side before the first round.
     """
     for side in sides.values():
@@ -34,31 +37,30 @@ def interleaved(
     gc.collect()
     for _ in range(repeats):
         for name, side in sides.items():
-            began = time.perf_counter()
-            for _ in range(calls):
-                side()
-            seconds[name].append((time.perf_counter() - began) / calls)
-    return {name: of(values) for name, values in seconds.items()}
+            seconds[name].append(_seconds_per_call(side, calls))
+    return {name: summarize(values) for name, values in seconds.items()}
 
 
-def in_turns(
-    sides: Mapping[str, Callable[[], Callable[[], object]]], *, repeats: int, calls: int, warmup: int = 3
-) -> dict[str, dict[str, float]]:
-    """Return median and minimum milliseconds of a call, and the memory, of sides that live in processes of their own.
+def time_in_processes(
+    sides: Mapping[str, Callable[[], Side]], *, repeats: int, calls: int, warmup: int = 3
+) -> dict[str, Times]:
+    """Return median and minimum milliseconds per call, and the memory, of sides in processes of their own.
 
-    They run in turn, ``calls`` calls each, as `interleaved`; but no side meets the other's heap.
+    They run in turn, ``calls`` calls each, as in `time_in_turns`; but no side shares the other's heap.
 
     Args:
-        sides: Functions that a process can be given by name (or partials of such), which return what to time.
+        sides: Importable functions, or partials of such, that return what to time.
         repeats: Rounds.
-        calls: Calls between two looks at the clock.
+        calls: Calls between two readings of the clock.
         warmup: Calls of each side before the first round.
     """
     context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
+    pipes: dict[str, Any] = {}
+    processes = []
     for name, side in sides.items():
-        pipes[name], theirs = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(side, theirs, torch.get_num_threads()), daemon=True))
+        pipes[name], far_end = context.Pipe()
+        arguments = (side, far_end, torch.get_num_threads())
+        processes.append(context.Process(target=_serve, args=arguments, daemon=True))
         processes[-1].start()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     try:
@@ -76,21 +78,26 @@ def in_turns(
     finally:
         for process in processes:
             process.terminate()
-    return {name: {**of(values), "peak_memory_mib": memory[name]} for name, values in seconds.items()}
+    return {name: {**summarize(values), "peak_memory_mib": memory[name]} for name, values in seconds.items()}
 
 
-def _serve(make: Callable[[], Callable[[], object]], pipe: Connection, threads: int) -> None:
+def _serve(make_side: Callable[[], Side], pipe: Connection, threads: int) -> None:
+    """Answer each number of calls with the seconds per call, and 0 with the peak memory."""
     torch.set_num_threads(threads)
-    side = make()
+    side = make_side()
     while calls := pipe.recv():
-        began = time.perf_counter()
-        for _ in range(calls):
-            side()
-        pipe.send((time.perf_counter() - began) / calls)
+        pipe.send(_seconds_per_call(side, calls))
     pipe.send(peak_memory_mib())
 
 
-def of(seconds: list[float]) -> dict[str, float]:
+def _seconds_per_call(side: Side, calls: int) -> float:
+    began = time.perf_counter()
+    for _ in range(calls):
+        side()
+    return (time.perf_counter() - began) / calls
+
+
+def summarize(seconds: list[float]) -> Times:
     """Return median and minimum in milliseconds."""
     return {
         "median_ms": round(1000 * statistics.median(seconds), 4),
@@ -98,20 +105,26 @@ def of(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def row(timed: Mapping[str, Mapping[str, float]], **settings: Any) -> dict[str, Any]:
-    """Return a row of results: both sides, how many times faster ours is, and on what."""
-    ours, baseline = timed["ours"], timed["baseline"]
+def make_row(times: Mapping[str, Mapping[str, float]], **settings: Any) -> dict[str, Any]:
+    """Return a row of results: both sides, how many times faster ours is, and on what machine.
+
+    Args:
+        times: Of the sides "ours" and "baseline".
+        settings: What was timed, for the record.
+    """
+    ours = times["ours"]
+    baseline = times["baseline"]
     return {
         **settings,
         "ours": dict(ours),
         "baseline": dict(baseline),
         "ratio": round(baseline["median_ms"] / ours["median_ms"], 3),
-        **where_measured(),
+        **describe_conditions(),
     }
 
 
-def where_measured() -> dict[str, Any]:
-    """Return what durations depend on."""
+def describe_conditions() -> dict[str, Any]:
+    """Return what durations depend on: threads, versions and hardware."""
     return {"threads": torch.get_num_threads(), "versions": versions("transformers"), "hardware": describe_hardware()}
 
 

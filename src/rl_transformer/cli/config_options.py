@@ -16,6 +16,7 @@ from rl_transformer.cli.command import new_parser
 from rl_transformer.config import ConfigBase
 from rl_transformer.config.base import type_text
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 C = TypeVar("C", bound=ConfigBase)
 _WIDTH = 110
@@ -132,7 +133,7 @@ def _names(config: ConfigBase) -> set[str]:
     return {name for name, _, _ in config.options()}
 
 
-def _flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(values: JsonMapping) -> Iterator[tuple[str, Any]]:
     """Yield (section.field, value) of nested values."""
     for section, options in values.items():
         if isinstance(options, Mapping):
@@ -140,7 +141,7 @@ def _flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{section}.{key}", value
 
 
-def _read_file(path: str, config: ConfigBase) -> dict[str, Any]:
+def _read_file(path: str, config: ConfigBase) -> JsonObject:
     """Return the options that a file sets, checked and converted by the parser as if they had been typed."""
     fix = "write it as YAML or JSON sections, such as a run's config.json"
     try:
@@ -200,7 +201,7 @@ def _default_text(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
-def option_rows(config: ConfigBase) -> list[dict[str, Any]]:
+def option_rows(config: ConfigBase) -> list[JsonObject]:
     """Return every option of a configuration with type, default, bounds and help, JSON-ready."""
     from rl_transformer.config.base import bounds_text
 

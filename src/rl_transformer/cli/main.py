@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
+    if not words:
+        raise RLTransformerError("no command is given", where="rlt", fix="rlt --help lists the commands")
+    if words[0] in ("-h", "--help"):
         print(_overview())
         return 0
     if words[0] == "--version":

@@ -47,7 +47,7 @@ class CostToGo:
         """Scale by the power of ten at or below the largest cost of an episode.
 
         Raises:
-            RLTransformerError: Data without a numeric column ``cost``.
+            RLTransformerError: Data without a column ``cost`` of one finite number per step.
         """
         return cls(scale=power_of_ten_scale(_costs_to_go(dataset)))
 
@@ -90,4 +90,12 @@ def _costs_to_go(dataset: TrajectoryDataset) -> np.ndarray:
             where=dataset.location or "data",
             fix="repair or remove the episode",
         )
-    return sum_to_go(costs.reshape(-1).astype(np.float64), dataset.offsets)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = sum_to_go(costs.reshape(-1).astype(np.float64), dataset.offsets)
+    if not (np.abs(sums) <= np.finfo(np.float32).max).all():
+        raise RLTransformerError(
+            "the costs of an episode sum to more than float32 can hold",
+            where=dataset.location or "data",
+            fix="rescale the costs",
+        )
+    return sums

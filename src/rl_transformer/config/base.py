@@ -5,18 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, field, fields
 from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
 
 Problem = tuple[str, str, str]
 """An option (section.name), what is wrong with its value, and how to fix it."""
 
 
 def option(
-    default: Any,
+    default: OptionValue,
     text: str,
     *,
     above: float | None = None,
@@ -25,7 +26,7 @@ def option(
     at_most: float | None = None,
     not_empty: bool = False,
     common: bool = False,
-) -> Any:
+) -> OptionValue:
     """Declare an option of a section.
 
     Args:
@@ -46,10 +47,12 @@ def option(
 
 
 class Section:
-    """Base of the sections: a misspelled attribute is an error instead of an option without effect."""
+    """Base of the sections, all dataclasses: a misspelled attribute is an error, not an option without effect."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        names = [f.name for f in fields(self)]  # pyright: ignore[reportArgumentType]  every section is a dataclass
+    __dataclass_fields__: ClassVar[dict[str, Field]]
+
+    def __setattr__(self, name: str, value: OptionValue) -> None:
+        names = list(type(self).__dataclass_fields__)
         if name not in names:
             raise unknown_option(name, names, where=type(self).__name__)
         super().__setattr__(name, value)
@@ -65,7 +68,7 @@ class ConfigBase(Section):
 
     output: str = option("", "Folder to write.")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
         return {
             name: {key: _to_json(inner) for key, inner in value.items()} if isinstance(value, dict) else value
@@ -73,12 +76,12 @@ class ConfigBase(Section):
         }
 
     @classmethod
-    def migrate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+    def migrate(cls, values: JsonMapping) -> JsonObject:
         """Return values that an earlier version wrote, in the present spelling."""
         return dict(values)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> Self:
+    def from_dict(cls, values: JsonMapping, *, where: object = "config.json") -> Self:
         """Read what `to_dict` returned, now or in an earlier version.
 
         Raises:
@@ -95,22 +98,22 @@ class ConfigBase(Section):
         """Return the sections by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "output"}
 
-    def options(self) -> Iterator[tuple[str, Section, Field[Any]]]:
+    def options(self) -> Iterator[tuple[str, Section, Field]]:
         """Yield (name, section object, dataclass field) of every option; the name is section.field."""
         for section_name, section in self.sections().items():
-            for item in fields(section):  # pyright: ignore[reportArgumentType]
+            for item in type(section).__dataclass_fields__.values():
                 yield f"{section_name}.{item.name}", section, item
 
     def defaults(self) -> Self:
         """Return a configuration in which every option has its default."""
         return type(self)()
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> OptionValue:
         """Return the value of the option ``section.field``."""
         section, _, key = name.partition(".")
         return getattr(getattr(self, section), key)
 
-    def set(self, name: str, value: Any) -> None:
+    def set(self, name: str, value: OptionValue) -> None:
         """Set the option ``section.field``."""
         section, _, key = name.partition(".")
         if section not in self.sections():
@@ -137,16 +140,16 @@ def unknown_option(name: str, known: list[str], *, where: object) -> RLTransform
     )
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: OptionValue) -> OptionValue:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _assign(config: Any, name: str, value: Any, where: object) -> None:
-    names = [f.name for f in fields(config)]
+def _assign(config: Section, name: str, value: OptionValue, where: object) -> None:
+    names = list(type(config).__dataclass_fields__)
     if name not in names:
         raise unknown_option(name, names, where=where)
     section = getattr(config, name)
-    if not is_dataclass(section):
+    if not isinstance(section, Section):
         setattr(config, name, value)
         return
     if not isinstance(value, Mapping):
@@ -158,21 +161,21 @@ def _assign(config: Any, name: str, value: Any, where: object) -> None:
         _assign(section, key, inner, where)
 
 
-def _lists_to_tuples(section: Any) -> None:
+def _lists_to_tuples(section: Section) -> None:
     """Turn lists back into tuples where the option is a tuple: JSON and YAML have no tuples."""
     for name, hint in get_type_hints(type(section)).items():
         if get_origin(hint) is tuple and isinstance(getattr(section, name), list):
             setattr(section, name, tuple(getattr(section, name)))
 
 
-def _check_type(name: str, value: Any, hint: Any) -> None:
+def _check_type(name: str, value: OptionValue, hint: object) -> None:
     if not fits_type(value, hint):
         raise RLTransformerError(
             f"{value!r:.200} is not of type {type_text(hint)}", where=name, fix="give a value of that type"
         )
 
 
-def type_text(hint: Any) -> str:
+def type_text(hint: object) -> str:
     """Return a type as a person would write it."""
     if get_origin(hint) is Literal:
         return " | ".join(map(str, get_args(hint)))
@@ -183,7 +186,7 @@ def type_text(hint: Any) -> str:
     )
 
 
-def fits_type(value: Any, hint: Any) -> bool:
+def fits_type(value: OptionValue, hint: object) -> bool:
     """Return True if ``value`` may be the value of an option of type ``hint``."""
     origin = get_origin(hint)
     inner = get_args(hint)
@@ -204,13 +207,13 @@ def fits_type(value: Any, hint: Any) -> bool:
     return type(value) is hint
 
 
-def bounds_text(item: Field[Any]) -> str:
+def bounds_text(item: Field) -> str:
     """Return an option's bounds in words, for example "above 0"; empty if there are none."""
     bounds = item.metadata["bounds"]
     return " and ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in bounds.items() if value is not None)
 
 
-def _out_of_bounds(value: Any, item: Field[Any]) -> Iterator[tuple[str, str]]:
+def _out_of_bounds(value: OptionValue, item: Field) -> Iterator[tuple[str, str]]:
     if item.metadata["not_empty"] and value in ("", []):
         yield "is empty", "give a value, or leave the option out"
     bounds = item.metadata["bounds"]

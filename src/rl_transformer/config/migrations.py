@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+
+from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
 
 # Options of run format 1 that have another name now.
 RENAMED_OPTIONS = {"training.average_decay": "training.ema_decay", "model.time": "model.timestep_embedding"}
@@ -13,9 +14,16 @@ _RENAMED_VALUES = {
     "model.attention": {"window": "full", "streaming": "sliding_window"},
     "policy.target": {"asked": "given"},
 }
+# Parts of a training state of run format 1 that have another name now.
+_RENAMED_PARTS = {
+    "belief.": "return_logits.",
+    "words.table.": "lm_head.embeddings.",
+    "words.positions.": "lm_head.positions.",
+    "words.head.": "lm_head.output.",
+}
 
 
-def migrate_option(name: str, value: Any) -> tuple[str, Any]:
+def migrate_option(name: str, value: OptionValue) -> tuple[str, OptionValue]:
     """Return the present name and value of an option of run format 1; others are returned unchanged."""
     name = RENAMED_OPTIONS.get(name, name)
     if isinstance(value, str):
@@ -23,9 +31,9 @@ def migrate_option(name: str, value: Any) -> tuple[str, Any]:
     return name, value
 
 
-def migrate_run_config(values: Mapping[str, Any]) -> dict[str, Any]:
+def migrate_run_config(values: JsonMapping) -> JsonObject:
     """Return a config.json of run format 1 in the present spelling; a present one is returned unchanged."""
-    migrated: dict[str, Any] = {}
+    migrated: JsonObject = {}
     for section, options in values.items():
         if not isinstance(options, Mapping):
             migrated[section] = options
@@ -37,7 +45,7 @@ def migrate_run_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return _keep_unfinished_to_uri(migrated)
 
 
-def _keep_unfinished_to_uri(values: dict[str, Any]) -> dict[str, Any]:
+def _keep_unfinished_to_uri(values: JsonObject) -> JsonObject:
     """Move dataset.keep_unfinished, which only the D4RL reader ever used, into the URI."""
     dataset = values.get("dataset")
     if isinstance(dataset, dict) and dataset.pop("keep_unfinished", False) is True:
@@ -45,7 +53,7 @@ def _keep_unfinished_to_uri(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def migrate_policy(values: Mapping[str, Any]) -> dict[str, Any]:
+def migrate_policy(values: JsonMapping) -> JsonObject:
     """Return a policy.json of format 1 or 2 in format 3.
 
     Format 3 holds a list of conditions; formats 1 and 2 hold one return rule. Format 1 has no return model.
@@ -74,3 +82,17 @@ def migrate_policy_tensor(name: str) -> str:
     if name.startswith("scaling."):
         return "normalizer." + name.removeprefix("scaling.")
     return name.replace("return_model.belief.", "return_model.return_logits.")
+
+
+def migrate_checkpoint_tensor(name: str) -> str:
+    """Return the present name of a tensor of a checkpoint of run format 1; others are returned unchanged.
+
+    A name is a kind (model, exp_avg, exp_avg_sq, average) and a parameter. The language modeling head was a part of
+    the model; now it belongs to the loss.
+    """
+    kind, _, parameter = name.partition(".")
+    for before, now in _RENAMED_PARTS.items():
+        if parameter.startswith(before):
+            owner = "loss" if kind == "model" and now.startswith("lm_head.") else kind
+            return f"{owner}.{now}{parameter.removeprefix(before)}"
+    return name

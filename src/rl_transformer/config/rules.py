@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from rl_transformer.config import sections
 from rl_transformer.config.base import Problem
+from rl_transformer.runtime.types import OptionValue
 
 
 class RunOptions(Protocol):
@@ -31,7 +32,7 @@ class RunOptions(Protocol):
         """True if a return model is trained with the policy."""
         ...
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> OptionValue:
         """Return the value of an option."""
         ...
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rl_transformer.config import sections
 from rl_transformer.config.base import ConfigBase
 from rl_transformer.config.migrations import migrate_run_config
 from rl_transformer.config.rules import contradictions
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 _SLIDING_WINDOW_FACTOR = 3
 
@@ -29,7 +28,7 @@ class RunConfig(ConfigBase):
     evaluation: sections.EvaluationConfig = field(default_factory=sections.EvaluationConfig)
 
     @classmethod
-    def migrate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+    def migrate(cls, values: JsonMapping) -> JsonObject:
         """Return values that an earlier version wrote, in the present spelling."""
         return migrate_run_config(values)
 

@@ -11,6 +11,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rl_transformer.runtime.random_streams import Stream, generator
+
 NUM_NODES = 20
 EDGE_PROBABILITY = 0.1
 GOAL = 0
@@ -20,10 +22,10 @@ MAX_STEPS = 10
 def random_graph(seed: int) -> np.ndarray:
     """Return the edges of a graph in which every node reaches the goal: (NUM_NODES, NUM_NODES) bool.
 
-    Graphs where some node has no way to the goal are drawn again; without that a plain draw leaves
-    about half of the nodes without any way.
+    Graphs in which some node has no path to the goal are drawn again; without that, a draw leaves about
+    half of the nodes without a path.
     """
-    random = np.random.default_rng([seed, 0x6A])
+    random = generator(Stream.GRAPH, seed)
     while True:
         edges = random.random((NUM_NODES, NUM_NODES)) < EDGE_PROBABILITY
         np.fill_diagonal(edges, False)
@@ -32,16 +34,17 @@ def random_graph(seed: int) -> np.ndarray:
 
 
 def distances(edges: np.ndarray) -> np.ndarray:
-    """Return every node's number of steps to the goal, infinite without a way: (NUM_NODES,) float64."""
-    found = np.full(len(edges), np.inf)
-    found[GOAL] = 0
+    """Return every node's number of steps to the goal, infinite without a path: (NUM_NODES,) float64."""
+    steps = np.full(len(edges), np.inf)
+    steps[GOAL] = 0
+    # A shortest path has fewer steps than there are nodes, so that many passes reach every node.
     for _ in edges:
-        following = np.where(edges, found[None, :], np.inf).min(axis=1)
-        found = np.minimum(found, following + 1)
-    return found
+        after_move = np.where(edges, steps[None, :], np.inf).min(axis=1)
+        steps = np.minimum(steps, after_move + 1)
+    return steps
 
 
-class GraphWalkEnv(gym.Env):
+class GraphWalkEnv(gym.Env[np.ndarray, np.int64]):
     """One graph; an episode begins at a node other than the goal and ends there, or after 10 steps.
 
     Observation: the node as one-hot, (20,) float32.
@@ -54,22 +57,24 @@ class GraphWalkEnv(gym.Env):
         self.observation_space = gym.spaces.Box(0, 1, (NUM_NODES,), np.float32)
         self.action_space = gym.spaces.Discrete(NUM_NODES)
         self.render_mode = render_mode
-        self._node, self._step = GOAL, 0
+        self._node = GOAL
+        self._step = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Begin at node 1 + seed modulo 19, or at a random one without a seed."""
         super().reset(seed=seed)
         start = int(self.np_random.integers(NUM_NODES - 1)) if seed is None else seed % (NUM_NODES - 1)
-        self._node, self._step = 1 + start, 0
+        self._node = 1 + start
+        self._step = 0
         return self._observe(), {"node": self._node}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Move along an edge, or stay where there is none."""
         self._step += 1
         if self.edges[self._node, int(action)]:
             self._node = int(action)
-        arrived = self._node == GOAL
-        return self._observe(), -1.0, arrived, not arrived and self._step == MAX_STEPS, {"node": self._node}
+        at_goal = self._node == GOAL
+        return self._observe(), -1.0, at_goal, not at_goal and self._step == MAX_STEPS, {"node": self._node}
 
     def _observe(self) -> np.ndarray:
         return np.eye(NUM_NODES, dtype=np.float32)[self._node]

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-# '#' wall, 'k' the key may lie here, '+' the player may start here, 'd' the door (a wall without key).
+# '#' wall, 'k' a place for the key, '+' a place where the player may start, 'd' the door (a wall without key).
 KEY_ROOM = (
     "#######",
     "#kkkkk#",
@@ -45,15 +45,22 @@ MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # north, south, west, east
 PHASE_STEPS = 15
 EPISODE_STEPS = PHASE_STEPS * len(ROOMS)
 OBSERVATION_DIM = 8
-_LARGEST = 10.0  # coordinates are divided by this
-_PIXELS = 16
+_LARGEST_COORDINATE = 10.0  # coordinates are divided by this
+_PIXELS_PER_CELL = 16
+
+_FLOOR_COLOR = 235
+_WALL_COLOR = (60, 64, 72)
+_OPEN_DOOR_COLOR = (60, 160, 90)
+_CLOSED_DOOR_COLOR = (150, 100, 60)
+_KEY_COLOR = (240, 190, 40)
+_PLAYER_COLOR = (40, 90, 200)
 
 Cell = tuple[int, int]
 
 
 def cells(room: tuple[str, ...], symbol: str) -> list[Cell]:
     """Return the places of a symbol in a room, row by row."""
-    return [(r, c) for r, line in enumerate(room) for c, found in enumerate(line) if found == symbol]
+    return [(row, column) for row, line in enumerate(room) for column, s in enumerate(line) if s == symbol]
 
 
 @dataclass
@@ -64,8 +71,8 @@ class _State:
     has_key: bool = False
 
 
-class KeyToDoorEnv(gym.Env):
-    """The environment; every episode has 45 steps.
+class KeyToDoorEnv(gym.Env[np.ndarray, np.int64]):
+    """Three rooms, one after the other; every episode has 45 steps.
 
     Observation, (8,) float32: the phase as one-hot (3), the player's row and column / 10, and
     whether the key can be seen, its row and its column / 10 (zeros when taken or in another room).
@@ -86,14 +93,19 @@ class KeyToDoorEnv(gym.Env):
         self._state = _State(0, self._draw(KEY_ROOM, "+"), self._draw(KEY_ROOM, "k"))
         return self._observe(), {}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Move; the last step of a phase leads to the next room, the last of all ends the episode."""
-        state, reward = self._state, 0.0
+        state = self._state
+        reward = 0.0
         room = ROOMS[state.step // PHASE_STEPS]
         down, right = MOVES[int(action)]
-        row, column = state.player[0] + down, state.player[1] + right
+        row = state.player[0] + down
+        column = state.player[1] + right
+        # The door is in the border of its room: from there a step north leads to row -1, outside of the room.
         if room[row][column] == "d" and state.has_key:
-            reward, state.has_key, state.player = 1.0, False, (row, column)
+            reward = 1.0
+            state.has_key = False
+            state.player = (row, column)
         elif 0 <= row < len(room) and room[row][column] not in "#d":
             state.player = (row, column)
         if room is KEY_ROOM and state.player == state.key:
@@ -109,54 +121,62 @@ class KeyToDoorEnv(gym.Env):
         return places[int(self.np_random.integers(len(places)))]
 
     def _observe(self) -> np.ndarray:
-        state, observation = self._state, np.zeros(OBSERVATION_DIM, np.float32)
+        state = self._state
+        observation = np.zeros(OBSERVATION_DIM, np.float32)
         phase = min(state.step, EPISODE_STEPS - 1) // PHASE_STEPS
         observation[phase] = 1
-        observation[3:5] = np.divide(state.player, _LARGEST)
+        observation[3:5] = np.divide(state.player, _LARGEST_COORDINATE)
         if phase == 0 and not state.has_key:
-            observation[5], observation[6:8] = 1, np.divide(state.key, _LARGEST)
+            observation[5] = 1
+            observation[6:8] = np.divide(state.key, _LARGEST_COORDINATE)
         return observation
 
     def render(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the room as a picture: player blue, key yellow, door brown (green when it can open)."""
         state = self._state
         phase = min(state.step, EPISODE_STEPS - 1) // PHASE_STEPS
-        picture = np.full((len(KEY_ROOM), len(EMPTY_ROOM[0]), 3), 235, np.uint8)
-        for r, line in enumerate(ROOMS[phase]):
-            for c, symbol in enumerate(line):
-                if symbol == "#":
-                    picture[r, c] = (60, 64, 72)
-                elif symbol == "d":
-                    picture[r, c] = (60, 160, 90) if state.has_key else (150, 100, 60)
+        room = ROOMS[phase]
+        picture = np.full((len(KEY_ROOM), len(EMPTY_ROOM[0]), 3), _FLOOR_COLOR, np.uint8)
+        for cell in cells(room, "#"):
+            picture[cell] = _WALL_COLOR
+        for cell in cells(room, "d"):
+            picture[cell] = _OPEN_DOOR_COLOR if state.has_key else _CLOSED_DOOR_COLOR
         if phase == 0 and not state.has_key:
-            picture[state.key] = (240, 190, 40)
-        picture[state.player] = (40, 90, 200)
-        return picture.repeat(_PIXELS, axis=0).repeat(_PIXELS, axis=1)
+            picture[state.key] = _KEY_COLOR
+        picture[state.player] = _PLAYER_COLOR
+        return picture.repeat(_PIXELS_PER_CELL, axis=0).repeat(_PIXELS_PER_CELL, axis=1)
 
 
 def random_success_rate() -> float:
     """Return the exact success probability of uniformly random actions, by dynamic programming."""
-    return _reach(KEY_ROOM, cells(KEY_ROOM, "k")) * _reach(DOOR_ROOM, cells(DOOR_ROOM, "d"))
+    key_is_taken = _reach_probability(KEY_ROOM, cells(KEY_ROOM, "k"))
+    door_is_reached = _reach_probability(DOOR_ROOM, cells(DOOR_ROOM, "d"))
+    return key_is_taken * door_is_reached
 
 
-def _reach(room: tuple[str, ...], goals: list[Cell]) -> float:
-    """Return the chance that a random walk of one phase touches a goal, over random goals and starts."""
-    starts = cells(room, "+")
+def _reach_probability(room: tuple[str, ...], goals: list[Cell]) -> float:
+    """Return the probability that a random walk of one phase touches a goal, over random goals and starts."""
     total = 0.0
     for goal in goals:
-        chance = dict.fromkeys(starts, 1 / len(starts))
-        reached = 0.0
-        for _ in range(PHASE_STEPS):
-            following: dict[Cell, float] = {}
-            for (row, column), probability in chance.items():
-                for down, right in MOVES:
-                    cell = (row + down, column + right)
-                    if cell == goal:
-                        reached += probability / len(MOVES)
-                        continue
-                    blocked = room[cell[0]][cell[1]] in ("#", "d")
-                    landing = (row, column) if blocked else cell
-                    following[landing] = following.get(landing, 0.0) + probability / len(MOVES)
-            chance = following
-        total += reached / len(goals)
+        total += _goal_probability(room, goal) / len(goals)
     return total
+
+
+def _goal_probability(room: tuple[str, ...], goal: Cell) -> float:
+    """Return the probability that a random walk of one phase touches ``goal``, over random starts."""
+    starts = cells(room, "+")
+    probabilities = dict.fromkeys(starts, 1 / len(starts))  # of being in a cell without having touched the goal
+    reached = 0.0
+    for _ in range(PHASE_STEPS):
+        following: dict[Cell, float] = {}
+        for (row, column), probability in probabilities.items():
+            for down, right in MOVES:
+                cell = (row + down, column + right)
+                if cell == goal:
+                    reached += probability / len(MOVES)
+                    continue
+                blocked = room[cell[0]][cell[1]] in ("#", "d")
+                landing = (row, column) if blocked else cell
+                following[landing] = following.get(landing, 0.0) + probability / len(MOVES)
+        probabilities = following
+    return reached

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.trajectories.spaces import DataSpec, Space
+from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
+from rl_transformer.trajectories.spaces import Space
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
-def make_environment(env_id: str, *, render: bool = False) -> Any:
+def make_environment(env_id: str, *, render: bool = False) -> gymnasium.Env:
     """Make a gymnasium environment by its id.
 
     Raises:
@@ -35,13 +40,13 @@ def make_environment(env_id: str, *, render: bool = False) -> Any:
         raise RLTransformerError(f"cannot be made: {error}", where=env_id, fix=hint) from None
 
 
-def environment_spec(environment: Any, env_id: str) -> DataSpec:
+def environment_spec(environment: gymnasium.Env, env_id: str) -> DataSpec:
     """Return the spaces of an environment."""
-    observation = Space.from_gymnasium(environment.observation_space, where=env_id)
-    return DataSpec(observation, Space.from_gymnasium(environment.action_space, where=env_id), env_id, env_id)
+    observation = space_from_gymnasium(environment.observation_space, where=env_id)
+    return DataSpec(observation, space_from_gymnasium(environment.action_space, where=env_id), env_id, env_id)
 
 
-def check_spaces(environment: Any, trained: DataSpec, env_id: str) -> None:
+def check_spaces(environment: gymnasium.Env, trained: DataSpec, env_id: str) -> None:
     """Refuse an environment whose observations or actions are not those of the training data."""
     found = environment_spec(environment, env_id)
     pairs = (

@@ -10,10 +10,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-FORWARD, UP, DOWN = 0, 1, 2
+FORWARD = 0
+UP = 1
+DOWN = 2
+_CUES = {UP: 1.0, DOWN: -1.0}
 
 
-class TMazeEnv(gym.Env):
+class TMazeEnv(gym.Env[np.ndarray, np.int64]):
     """A corridor of ``length`` steps and a junction; the walk through the corridor happens by itself.
 
     Observation, (3,) float32: the cue (+1 up, -1 down, only at the first step), 1 in the corridor, 1
@@ -27,16 +30,18 @@ class TMazeEnv(gym.Env):
         self.observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
         self.action_space = gym.spaces.Discrete(3)
         self.render_mode = render_mode
-        self._step, self._cue = 0, UP
+        self._step = 0
+        self._cue = UP
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Show the cue: up for even seeds, down for odd ones, random without a seed."""
         super().reset(seed=seed)
-        down = int(self.np_random.integers(2)) if seed is None else seed % 2
-        self._step, self._cue = 0, DOWN if down else UP
+        is_down = int(self.np_random.integers(2)) if seed is None else seed % 2
+        self._step = 0
+        self._cue = DOWN if is_down else UP
         return self._observe(), {}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Walk on; at the junction the action is the turn."""
         at_junction = self._step == self.length
         reward = float(at_junction and int(action) == self._cue)
@@ -44,5 +49,5 @@ class TMazeEnv(gym.Env):
         return self._observe(), reward, at_junction, False, {}
 
     def _observe(self) -> np.ndarray:
-        cue = {UP: 1.0, DOWN: -1.0}[self._cue] if self._step == 0 else 0.0
+        cue = _CUES[self._cue] if self._step == 0 else 0.0
         return np.array([cue, self._step < self.length, self._step >= self.length], np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +15,14 @@ from rl_transformer.policy import Policy
 from rl_transformer.policy.gatherer import make_gatherer
 from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.sampling import WindowIndex
 
 _AT_ONCE = 32
 
 
-def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: int, seed: int) -> dict[str, Any]:
+def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: int, seed: int) -> JsonObject:
     """Average the attention weights over heads and over whole windows of ``dataset``.
 
     The weights are the ones that the policy computes with; fast paths that do not keep them compute
@@ -101,7 +101,7 @@ def _whole_windows(dataset: TrajectoryDataset, length: int, count: int, seed: in
     return WindowIndex(dataset.offsets[trajectories] + drawn - (ends - possible)[trajectories], trajectories)
 
 
-def plot_attention(report: dict[str, Any], path: Path) -> None:
+def plot_attention(report: JsonObject, path: Path) -> None:
     """Draw the maps, a layer each."""
     from matplotlib.figure import Figure
 

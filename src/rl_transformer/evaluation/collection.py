@@ -2,53 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rl_transformer.environments.making import check_spaces, environment_spec
+from rl_transformer.evaluation.episodes import read_outcome
 from rl_transformer.policy import Policy
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.nested import stack
-from rl_transformer.trajectories.spaces import DataSpec
 from rl_transformer.trajectories.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import gymnasium
 
 Behavior = Callable[[Any, np.random.Generator], Any]
 """From an observation and a random generator to an action."""
 
 
 def record_episodes(
-    environment: Any,
+    environment: gymnasium.Env,
     env_id: str,
     num_episodes: int,
     *,
     seed: int,
     policy: Policy | None = None,
     target: float | None = None,
+    targets: Mapping[str, float] | None = None,
     behavior: Behavior | None = None,
 ) -> tuple[DataSpec, Iterator[Trajectory]]:
     """Return the spaces of an environment and episodes as they are run; episode i is seeded with ``seed + i``.
 
-    Actions come from ``policy`` with the target return ``target``, or from ``behavior``, or are uniformly random.
-    Their draws and the environment's are different streams of the same seed.
+    Actions come from ``policy`` with the target return ``target`` and the ``targets`` of its further conditions, or
+    from ``behavior``, or are uniformly random. Their draws and the environment's are different streams of the same
+    seed. The outcomes that a policy's further conditions need, such as cost, are recorded as columns.
     """
-    if policy is not None:
-        check_spaces(environment, policy.spec.data, env_id)
-    return environment_spec(environment, env_id), _episodes(
-        environment, range(seed, seed + num_episodes), policy, target, behavior
-    )
+    seeds = range(seed, seed + num_episodes)
+    if policy is None:
+        return environment_spec(environment, env_id), _behave_episodes(environment, seeds, behavior)
+    check_spaces(environment, policy.spec.data, env_id)
+    policy.initial_conditions(target, targets)
+    return environment_spec(environment, env_id), _policy_episodes(environment, seeds, policy, target, targets)
 
 
-def _episodes(
-    environment: Any, seeds: range, policy: Policy | None, target: float | None, behavior: Behavior | None
+def _policy_episodes(
+    environment: gymnasium.Env,
+    seeds: range,
+    policy: Policy,
+    target: float | None,
+    targets: Mapping[str, float] | None,
 ) -> Iterator[Trajectory]:
+    names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
     for seed in seeds:
-        if policy is not None:
-            session = policy.session(target, seed=seed)
-            yield _run(environment, seed, session.act, session.observe)
-            continue
+        session = policy.session(target, seed=seed, targets=targets)
+        yield _run(environment, seed, session.act, session.observe, names)
+
+
+def _behave_episodes(environment: gymnasium.Env, seeds: range, behavior: Behavior | None) -> Iterator[Trajectory]:
+    for seed in seeds:
         # gymnasium seeds spaces and environments alike: with one seed for both, the first random
         # actions would follow from where the episode begins.
         random = generator(Stream.DATA_COLLECTION, seed)
@@ -56,18 +70,32 @@ def _episodes(
         yield _run(environment, seed, partial(_behave, environment, behavior, random), lambda reward: None)
 
 
-def _behave(environment: Any, behavior: Behavior | None, random: np.random.Generator, observation: Any) -> Any:
+def _behave(
+    environment: gymnasium.Env, behavior: Behavior | None, random: np.random.Generator, observation: Any
+) -> Any:
     return environment.action_space.sample() if behavior is None else behavior(observation, random)
 
 
-def _run(environment: Any, seed: int, act: Callable[[Any], Any], observe: Callable[[float], None]) -> Trajectory:
+def _run(
+    environment: gymnasium.Env,
+    seed: int,
+    act: Callable[[Any], Any],
+    observe: Callable[..., None],
+    outcome_names: Sequence[str] = (),
+) -> Trajectory:
     observation, _ = environment.reset(seed=seed)
-    seen, actions, rewards = [observation], [], []
+    seen = [observation]
+    actions = []
+    rewards = []
+    extras: dict[str, list[float]] = {name: [] for name in outcome_names}
     terminated = truncated = False
     while not (terminated or truncated):
         actions.append(act(observation))
-        observation, reward, terminated, truncated, _ = environment.step(actions[-1])
-        observe(float(reward))
+        observation, reward, terminated, truncated, info = environment.step(actions[-1])
+        outcomes = {name: read_outcome(info, name, environment) for name in outcome_names}
+        observe(float(reward), **outcomes)
+        for name, value in outcomes.items():
+            extras[name].append(value)
         seen.append(observation)
         rewards.append(float(reward))
     return Trajectory(
@@ -77,4 +105,5 @@ def _run(environment: Any, seed: int, act: Callable[[Any], Any], observe: Callab
         terminated=bool(terminated),
         truncated=bool(truncated),
         final_observation=seen[-1],
+        extras={name: np.asarray(values) for name, values in extras.items()},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,8 +13,12 @@ import torch
 from rl_transformer.environments.making import check_spaces, make_environment
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy import Policy
+from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.runtime.workers import run_in_processes
 from rl_transformer.trajectories.nested import stack
+
+if TYPE_CHECKING:
+    import gymnasium
 
 MAX_LIVE = 256
 MIN_EPISODES_PER_PROCESS = 16
@@ -107,7 +111,7 @@ def _run_here(
 
 def _run(
     policy: Policy,
-    environments: list[Any],
+    environments: list[gymnasium.Env],
     episodes: list[Episode],
     targets: Mapping[str, float] | None,
     record: int,
@@ -136,11 +140,11 @@ def _run(
             episode.episode_return += float(reward)
             episode.episode_length += 1
             for name in names:
-                value = _outcome(info, name, environment)
+                value = read_outcome(info, name, environment)
                 outcomes[name].append(value)
                 episode.outcomes[name] = episode.outcomes.get(name, 0.0) + value
             if running[slot] < record:
-                episode.frames.append(environment.render())
+                episode.frames.append(np.asarray(environment.render()))
             if not (terminated or truncated):
                 still_live.append(slot)
         sessions.observe(live, rewards, **outcomes)
@@ -155,7 +159,7 @@ def _run(
         live = sorted(still_live)
 
 
-def _outcome(info: Mapping[str, Any], name: str, environment: Any) -> float:
+def read_outcome(info: JsonMapping, name: str, environment: gymnasium.Env) -> float:
     """Return an outcome that a condition needs from the environment's info."""
     if name not in info:
         raise RLTransformerError(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rl_transformer.runtime.files import translate_write_errors
+from rl_transformer.runtime.types import JsonObject
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from rl_transformer.evaluation.report import EvaluationReport
 
 INK, ACCENT, PALE = "#1b2a41", "#c1440e", "#c9d3df"
 
 
-def figure(width: float = 7.0, height: float = 4.5) -> tuple[Any, Any]:
+def figure(width: float = 7.0, height: float = 4.5) -> tuple[Figure, Axes]:
     """Return a figure that needs no screen, and its axes."""
     from matplotlib.figure import Figure
 
@@ -61,7 +65,7 @@ def plot_target_vs_achieved(reports: dict[str, EvaluationReport], data_returns: 
     save(drawn, path)
 
 
-def bars(axes: Any, rows: Sequence[tuple[str, dict[str, Any]]], label: str) -> None:
+def bars(axes: Axes, rows: Sequence[tuple[str, JsonObject]], label: str) -> None:
     """Draw scores of `over_seeds` as bars with their intervals, and every single value as a dot."""
     places = np.arange(len(rows))[::-1]
     for place, (_, score) in zip(places, rows, strict=True):
@@ -86,7 +90,7 @@ def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Pa
     save(drawn, path)
 
 
-def save(drawn: Any, path: Path) -> None:
+def save(drawn: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

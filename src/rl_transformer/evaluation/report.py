@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from rl_transformer.evaluation.statistics import (
     rank_correlation,
     standard_error,
 )
+from rl_transformer.runtime.types import JsonObject
 
 
 class Outcome(Protocol):
@@ -94,7 +95,7 @@ class EvaluationReport:
         given = [t.target_return for t in self.targets if t.target_return is not None]
         return rank_correlation(given, [t.mean for t in self.targets]) if len(given) == len(self.targets) else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return JSON-ready values; what is undefined is None."""
         values = {**asdict(self), "rank_correlation": self.rank_correlation}
         del values["recordings"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from scipy import stats
+
+from rl_transformer.runtime.types import JsonObject
 
 # Random and expert returns of D4RL (`d4rl/infos.py`): score = 100 (R - random) / (expert - random).
 D4RL_REFERENCES = {
@@ -31,7 +33,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95, seed: in
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def over_seeds(values: Sequence[float], unit: str = "training_seeds") -> dict[str, Any]:
+def over_seeds(values: Sequence[float], unit: str = "training_seeds") -> JsonObject:
     """Return mean, 95 % interval (Student's t, which is wide for few values) and the values, one per seed."""
     array = np.asarray(values, np.float64)
     half = stats.t.ppf(0.975, len(array) - 1) * stats.sem(array) if len(array) > 1 else None

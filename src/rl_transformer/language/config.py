@@ -8,7 +8,9 @@ from typing import Literal
 
 from rl_transformer.config import ConfigBase, TrainingConfig
 from rl_transformer.config.base import Problem, Section, option
+from rl_transformer.config.migrations import migrate_run_config
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 # Options of the policy's training that a language model has no use for.
 _UNUSED = ("trunk", "lora_rank", "trunk_learning_rate", "trunk_weight_decay", "entropy_weight")
@@ -77,6 +79,11 @@ class PretrainConfig(ConfigBase):
 
     model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     training: TrainingConfig = field(default_factory=_training)
+
+    @classmethod
+    def migrate(cls, values: JsonMapping) -> JsonObject:
+        """Return values that an earlier version wrote, in the present spelling."""
+        return migrate_run_config(values)
 
     def check(self) -> None:
         """Raise an `RLTransformerError` for the first value that cannot work, naming the option."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from rl_transformer.models.huggingface.position_tables import first_position, po
 from rl_transformer.models.huggingface.source import TrunkSource, width_of
 from rl_transformer.models.huggingface.trunk import HFTrunk, copy_weights, fields_of
 from rl_transformer.runtime import log
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class TrunkInitialization:
         return cls(config, source)
 
     @property
-    def model_fields(self) -> dict[str, Any]:
+    def model_fields(self) -> JsonObject:
         """The fields of a `DecisionTransformerConfig` that the trunk decides."""
         if self.module is not None:
             return fields_of(self.module)

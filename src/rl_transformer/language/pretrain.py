@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from rl_transformer.models.huggingface.source import fingerprint
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import read_json, to_json, write_folder, write_text
 from rl_transformer.runtime.machine import cpu_threads, find_device, versions
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.distributed import init_distributed
 from rl_transformer.training.metrics import Metrics, make_trackers
 from rl_transformer.training.run_folder import mark_finished, prepare_run_folder, write_run_files
@@ -89,7 +90,7 @@ def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bo
     return folder
 
 
-def read_report(folder: Path) -> dict[str, Any]:
+def read_report(folder: Path) -> JsonObject:
     """Return the measurements of a finished run."""
     return read_json(folder / "report.json", fix="finish the run with rlt pretrain ... --resume")
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.runtime.random_streams import Stream, generator
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _PART = 1 << 20  # characters tokenized at a time
 
@@ -38,7 +41,7 @@ def read_text(place: str | Path) -> str:
     return text
 
 
-def tokenized(text: str, tokenizer: Any) -> np.ndarray:
+def tokenized(text: str, tokenizer: Tokenizer) -> np.ndarray:
     """Return the tokens of a text, (N,) int32, from the cache if they were computed before.
 
     ``tokenizer`` is one of the tokenizers library, as `load_tokenizer` returns it.

@@ -6,7 +6,6 @@ Optuna proposes; `train` is the function from a configuration to a run folder.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +17,19 @@ from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.run import train
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.training.metrics import last_and_best, read_metrics
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 SEARCH_SEED = 3_000_000
 """Seed of the first episode in a search: options chosen on some episodes must be scored on others."""
 
 
-def read_space(path: Path, config: RunConfig) -> dict[str, Any]:
+def read_space(path: Path, config: RunConfig) -> JsonObject:
     """Read which options to search: a list of choices, or a mapping with low, high and perhaps log and step.
 
     Raises:
@@ -52,15 +53,15 @@ def read_space(path: Path, config: RunConfig) -> dict[str, Any]:
     return space
 
 
-def _is_range(values: Mapping[str, Any]) -> bool:
+def _is_range(values: JsonMapping) -> bool:
     ends = [values.get(end) for end in ("low", "high")]
     numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
     return len(numbers) == 2 and numbers[0] < numbers[1] and set(values) <= {"low", "high", "log", "step"}
 
 
 def sweep(
-    config: RunConfig, space: Mapping[str, Any], *, num_trials: int, dataset: TrajectoryDataset | None = None
-) -> dict[str, Any]:
+    config: RunConfig, space: JsonMapping, *, num_trials: int, dataset: TrajectoryDataset | None = None
+) -> JsonObject:
     """Train trials until there are ``num_trials``, and write sweep.json with all of them, the best first.
 
     A trial's score is the mean of its last live returns, or without an environment the negative error
@@ -78,7 +79,6 @@ def sweep(
     """
     require("optuna", extra="sweep", purpose="searching options")
     import optuna
-    from optuna.storages.journal import JournalFileBackend
 
     if not config.evaluation.env_id and not config.dataset.validation_fraction:
         raise RLTransformerError(
@@ -90,26 +90,17 @@ def sweep(
         config.evaluation.seed = SEARCH_SEED
     config.check()
     folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
     data = dataset or open_trajectories(config.dataset.uri)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name="sweep",
-        direction="maximize",
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=config.training.seed),
-    )
-    complete = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    while len(done := study.get_trials(deepcopy=False, states=complete)) < num_trials:
+    study = _open_study(folder)
+    while len(done := _finished_trials(study)) < num_trials:
+        # Seeded by the number of finished trials, so that a repeated search proposes the same options.
         study.sampler = optuna.samplers.TPESampler(seed=config.training.seed + len(done))
         study.optimize(lambda trial: _score(trial, config, space, data), n_trials=1)
         newest = study.get_trials(deepcopy=False)[-1]
         outcome = newest.value if newest.value is not None else newest.user_attrs
         log.info(f"trial {newest.number}: {newest.params} -> {outcome}")
     trials = [
-        {"trial": t.number, "score": t.value, "options": t.params, **t.user_attrs}
-        for t in study.get_trials(deepcopy=False, states=complete)
+        {"trial": t.number, "score": t.value, "options": t.params, **t.user_attrs} for t in _finished_trials(study)
     ]
     trials.sort(key=lambda t: (t["score"] is None, -(t["score"] or 0.0)))
     if trials[0]["score"] is None:
@@ -121,7 +112,24 @@ def sweep(
     return result
 
 
-def _score(trial: Trial, config: RunConfig, space: Mapping[str, Any], data: TrajectoryDataset) -> float:
+def _open_study(folder: Path) -> Study:
+    """Open the search in ``folder``, or begin it; a journal file is all that its processes share."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    return optuna.create_study(study_name="sweep", direction="maximize", storage=storage, load_if_exists=True)
+
+
+def _finished_trials(study: Study) -> list[FrozenTrial]:
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _score(trial: Trial, config: RunConfig, space: JsonMapping, data: TrajectoryDataset) -> float:
     import optuna
 
     proposed = copy.deepcopy(config)

@@ -1,4 +1,4 @@
-"""Networks: tensors in, tensors out."""
+"""The networks: they map tensors to tensors, and know nothing of data sets, episodes or environments."""
 
 from rl_transformer.models.behavior_cloning import BehaviorCloningModel as BehaviorCloningModel
 from rl_transformer.models.config import DecisionTransformerConfig as DecisionTransformerConfig

@@ -1,4 +1,4 @@
-"""Everything needed to rebuild a model; nothing about data or training."""
+"""The configuration of a model: everything needed to rebuild it, and nothing about data or training."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ _SIZES = ("state_dim", "act_dim", "hidden_size", "max_ep_len", "vocab_size", "n_
 
 @dataclass(kw_only=True)
 class DecisionTransformerConfig:
-    """Sizes and switches of a Decision Transformer.
+    """The sizes and options of a Decision Transformer.
 
-    The first group has the names and defaults of `transformers.DecisionTransformerConfig`, and is
-    what its `config.json` holds. The second group is ours; a model that uses it away from the
-    defaults cannot be written in that layout, because it would load there and compute other
-    actions (see `extensions_in_use`).
+    The first group has the names and defaults of `transformers.DecisionTransformerConfig`, whose `config.json` holds
+    exactly these. The second group is our own. A model with other values than the defaults there cannot be written in
+    transformers' layout, because it would load and compute other actions (see `extensions_in_use`).
     """
 
     state_dim: int = 17
@@ -35,15 +34,15 @@ class DecisionTransformerConfig:
     hidden_size: int = 128
     """Width of a token."""
     max_ep_len: int = 4096
-    """Rows of the timestep table: timesteps that the model can tell apart."""
+    """Rows of the timestep table: the number of timesteps that the model can tell apart."""
     action_tanh: bool = True
     """Squash continuous actions into [-1, 1]."""
     vocab_size: int = 1
-    """Rows of the word table of a bare `DecisionTransformerGPT2Model`."""
+    """Rows of the token table of a bare `DecisionTransformerGPT2Model`."""
     n_positions: int = 1024
     """Rows of the position table of a bare `DecisionTransformerGPT2Model`."""
     n_layer: int = 3
-    """Blocks."""
+    """Number of transformer blocks."""
     n_head: int = 1
     """Attention heads; must divide hidden_size."""
     n_inner: int | None = None
@@ -63,52 +62,53 @@ class DecisionTransformerConfig:
     scale_attn_weights: bool = True
     """Divide attention scores by the square root of a head's width."""
     use_cache: bool = True
-    """Kept for transformers; has no effect there nor here."""
+    """Has no effect, neither here nor in transformers, whose file has the field."""
     bos_token_id: int | None = 50256
-    """Kept for transformers; has no effect."""
+    """Has no effect; transformers' file has the field."""
     eos_token_id: int | None = 50256
-    """Kept for transformers; has no effect."""
+    """Has no effect; transformers' file has the field."""
     scale_attn_by_inverse_layer_idx: bool = False
     """Divide the scores of layer i by i + 1 as well."""
     reorder_and_upcast_attn: bool = False
     """Compute attention scores in float32 under mixed precision."""
     add_cross_attention: bool = False
-    """Must be False: there is nothing to attend across to."""
+    """Must be False, because there is no second sequence to attend to."""
 
     conditions: tuple[str, ...] = (RETURN_TO_GO,)
-    """What the policy is conditioned on at each step; empty for behavior cloning."""
+    """What the policy is conditioned on at each timestep; empty for behavior cloning."""
     condition_entry: str = "token"
-    """token: a token of its own (as published); added: added to the observation's token."""
+    """token: each condition has its own token, as published; added: it is added to the observation's token."""
     action_head: str = "continuous"
-    """A registered action head: continuous, discrete, multi_discrete, gaussian."""
+    """Name of a registered action head: continuous, discrete, multi_discrete or gaussian."""
     image_shape: tuple[int, ...] | None = None
-    """(channels, height, width) of uint8 image observations, frames stacked; None for vectors."""
+    """(channels, height, width) of uint8 images, where stacked frames count as channels; None for vectors."""
     embedding: str = "linear"
-    """Embedding and readout of vectors: linear (as published) or mlp (LaMo)."""
+    """Embedding and readout of vectors: linear, as published, or mlp, as in LaMo."""
     attention_span: int | None = None
-    """Sliding-window attention: in every layer a token sees the last so many timesteps; None: the full window."""
+    """Sliding-window attention: the number of timesteps that a token sees in every layer; None: the full window."""
     constant_position: bool = False
-    """Keep the one position vector that transformers' port adds to every token."""
+    """Add one learned vector to every token, as transformers' port does with the first row of its position table."""
     timestep_initializer_range: float = 1.0
     """Standard deviation of the initial timestep table; 1 as published."""
     trunk: dict[str, Any] | None = None
-    """Configuration of the Hugging Face transformer that is the trunk; None: ``blocks``, of the sizes above."""
+    """Configuration of the Hugging Face transformer that is the trunk; None: ``blocks``, with the sizes above."""
     token_positions: bool = False
-    """Add the trunk's own position table by token index, counting real tokens; else it adds nothing."""
+    """Add the trunk's own position table, indexed by the number of real tokens before a token; False: add nothing."""
     tie_action_head: bool = False
-    """Read actions out with the action embedding's weight, without a bias (Reid et al. 2022)."""
+    """Use the action embedding's weight, without a bias, as the action head's (Reid et al. 2022)."""
     timestep_embedding: str = "before_norm"
     """Add the timestep embedding before_norm, as published, or after_norm (Reid et al.'s code)."""
     condition_widths: tuple[int, ...] | None = None
-    """Numbers per timestep of each condition; None: one each."""
+    """Numbers per timestep of each condition; None: one for each."""
     action_parts: tuple[int, ...] = ()
-    """With a multi-discrete head: the number of values of each part."""
+    """The number of values of each part of a multi-discrete action."""
     state_encoder: str = "auto"
-    """Registered state encoder; auto: vector or nature_cnn, by the form of the observations."""
+    """Name of a registered state encoder; auto: vector or nature_cnn, whichever fits the observations."""
     blocks: str = "gpt2"
-    """Registered trunk, if ``trunk`` is None."""
+    """Name of the registered trunk that is used if ``trunk`` is None."""
 
     def __post_init__(self) -> None:
+        # JSON has lists only. As tuples the values compare equal wherever they were read from.
         self.conditions = tuple(self.conditions)
         self.image_shape = None if self.image_shape is None else tuple(self.image_shape)
         self.condition_widths = None if self.condition_widths is None else tuple(self.condition_widths)
@@ -117,6 +117,7 @@ class DecisionTransformerConfig:
             raise RLTransformerError(problem, where="DecisionTransformerConfig", fix=fix)
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield each problem of these values together with its fix."""
         for name in _SIZES:
             if getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)} is not positive", f"give {name} a value of 1 or more"
@@ -142,8 +143,10 @@ class DecisionTransformerConfig:
             yield f"attention_span={self.attention_span} is not positive", "give 1 or more, or None"
         if self.trunk is not None and not isinstance(self.trunk, dict):
             yield f"trunk is a {type(self.trunk).__name__}", "give a transformer's configuration as a mapping, or None"
+        # In a sliding window the number of earlier tokens grows without end, so that a position table would run out.
         if self.attention_span is not None and (self.trunk is not None or self.token_positions):
             yield "sliding-window attention needs our own blocks without token positions", "leave attention_span None"
+        # A tied head has exactly the outputs that its embedding has inputs; a Gaussian needs two per dimension.
         if self.tie_action_head and (self.action_head == "gaussian" or self.embedding != "linear"):
             yield "tie_action_head needs a linear embedding and one output per action dimension", "leave it False"
         if len(set(self.conditions)) < len(self.conditions):
@@ -154,28 +157,29 @@ class DecisionTransformerConfig:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Numbers per timestep of each condition."""
+        """Return the numbers per timestep of each condition."""
         return (1,) * len(self.conditions) if self.condition_widths is None else self.condition_widths
 
     @property
     def inner_size(self) -> int:
-        """Width inside a block's MLP."""
+        """Return the width inside a block's MLP."""
         return 4 * self.hidden_size if self.n_inner is None else self.n_inner
 
     @property
     def tokens_per_timestep(self) -> int:
-        """Condition tokens, the observation token and the action token."""
+        """Return the number of condition tokens, plus the observation token and the action token."""
         return self.observation_token + 2
 
     @property
     def observation_token(self) -> int:
-        """Index of the observation's token among those of its timestep."""
+        """Return the index of the observation's token among those of its timestep."""
         return len(self.conditions) if self.condition_entry == "token" else 0
 
     @property
     def extensions_in_use(self) -> list[str]:
-        """Names of the options that transformers' model does not have and that change actions."""
+        """Return the names of options in use that transformers' model lacks and that change the actions."""
         defaults = DecisionTransformerConfig()
+        # The position vector has a place in transformers' files, and initial weights are no part of a file at all.
         representable = {*hf_field_names(), "constant_position", "timestep_initializer_range"}
         names = [f.name for f in fields(self) if f.name not in representable]
         return [name for name in names if getattr(self, name) != getattr(defaults, name)]
@@ -186,7 +190,7 @@ class DecisionTransformerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> DecisionTransformerConfig:
-        """Build from a mapping, refusing fields we do not know rather than dropping them."""
+        """Build a configuration from a mapping; an unknown field is refused, because the model may depend on it."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -198,7 +202,7 @@ class DecisionTransformerConfig:
         return cls(**values)
 
     def to_hf_dict(self) -> dict[str, Any]:
-        """Return what transformers writes into config.json."""
+        """Return what transformers would write into config.json."""
         values = {name: getattr(self, name) for name in hf_field_names()}
         return {
             "architectures": ["DecisionTransformerModel"],
@@ -209,7 +213,7 @@ class DecisionTransformerConfig:
 
     @classmethod
     def from_hf_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> DecisionTransformerConfig:
-        """Build from transformers' config.json; its general fields that do not touch the model are dropped."""
+        """Build a configuration from transformers' config.json; general fields without effect on the model are dropped."""
         model_type = values.get("model_type")
         if model_type != _HF_MODEL_TYPE:
             raise RLTransformerError(
@@ -221,6 +225,7 @@ class DecisionTransformerConfig:
 
 
 def hf_field_names() -> list[str]:
-    """Names of the fields that transformers' configuration has too, in order."""
+    """Return the names of the fields that transformers' configuration has too, in order."""
+    # They are the first group of the class, which ends where `conditions` begins.
     names = [f.name for f in fields(DecisionTransformerConfig)]
     return names[: names.index("conditions")]

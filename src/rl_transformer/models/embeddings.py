@@ -1,10 +1,11 @@
-"""From observations and actions to tokens, and from hidden states to numbers; the registry of state encoders."""
+"""Modules that turn observations and actions into tokens and hidden states into numbers; the registry of state encoders.
+
+Shapes: *B any leading axes (windows, timesteps), E hidden_size, D length of an observation vector.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,14 +13,14 @@ from torch.nn import functional as F
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
-from rl_transformer.trajectories.spaces import SMALLEST_IMAGE
+from rl_transformer.runtime.shapes import Float, Int, UInt8
+from rl_transformer.trajectories.images import SMALLEST_IMAGE
 
 
 class ImageEncoder(nn.Module):
     """The convolutions of Mnih et al. (2015), as Decision Transformer uses them for Atari.
 
-    Takes uint8 images (..., channels, height, width) and returns tokens (..., hidden_size). Pixels
-    are divided by 255 here, so that windows of images stay uint8 until they are on the device.
+    Pixels are divided by 255 here, so that windows of images stay uint8 until they are on the device.
     """
 
     def __init__(self, image_shape: Sequence[int], hidden_size: int) -> None:
@@ -40,19 +41,21 @@ class ImageEncoder(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
         )
+        # The size after the convolutions depends on the image in steps, because strides leave pixels out at the border.
         with torch.no_grad():
             flat = self.convolutions(torch.zeros(1, channels, height, width)).shape[1]
         self.project = nn.Sequential(nn.Linear(flat, hidden_size), nn.Tanh())
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: UInt8[Tensor, "*B channels height width"]) -> Float[Tensor, "*B E"]:
+        # Convolutions take one leading axis, windows of images have two.
         pixels = images.flatten(0, -4).float() / 255
         return self.project(self.convolutions(pixels)).view(*images.shape[:-3], -1)
 
 
 class DiscreteActionEmbedding(nn.Embedding):
-    """A table of action tokens: (...) indices -> (..., hidden_size)."""
+    """A table of action tokens."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Int[Tensor, "*B"]) -> Float[Tensor, "*B E"]:
         return F.embedding(input.long(), self.weight)
 
 
@@ -64,7 +67,7 @@ class ResidualMLP(nn.Module):
         self.first = nn.Linear(inputs, hidden_size)
         self.second = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
         hidden = self.first(x)
         return self.second(F.gelu(hidden)) + hidden
 
@@ -96,7 +99,8 @@ def _image_encoder(config: DecisionTransformerConfig) -> nn.Module:
 
 
 Encoder = Callable[[DecisionTransformerConfig], nn.Module]
-"""From a configuration to a module: states (B, T, state_dim), or images (B, T, *image_shape) uint8, -> (B, T, hidden_size)."""
+"""A function that builds, from a configuration, a module from observations to tokens (B, T, E): from vectors (B, T, D),
+or from uint8 images (B, T, channels, height, width)."""
 
 ENCODERS: Registry[Encoder] = Registry("state encoder")
 """All state encoders by their name in ``model.state_encoder``."""
@@ -106,7 +110,7 @@ ENCODERS.register("nature_cnn", _image_encoder)
 
 
 def make_state_encoder(config: DecisionTransformerConfig) -> nn.Module:
-    """Return the encoder that ``config.state_encoder`` names; auto: by the form of the observations.
+    """Return the encoder that ``config.state_encoder`` names; auto is the one for images or the one for vectors.
 
     Raises:
         RLTransformerError: No such encoder, or one from a plugin that breaks the contract.
@@ -116,22 +120,24 @@ def make_state_encoder(config: DecisionTransformerConfig) -> nn.Module:
         name = "vector" if config.image_shape is None else "nature_cnn"
     build = ENCODERS.get(name, where="model.state_encoder")
     encoder = call_plugin(ENCODERS, name, "the encoder's constructor", lambda: build(config))
+    # A plugin may break its contract in any way, and without this check it would fail far from its own code.
     if not isinstance(encoder, nn.Module):
         raise broken_contract(ENCODERS, name, f"it built {type(encoder).__name__}, not an nn.Module")
     if ENCODERS.is_from_plugin(name):
         call_plugin(ENCODERS, name, "the encoder", lambda: check_encoder_contract(encoder, config, name))
-    return cast(nn.Module, encoder)
+    return encoder
 
 
 @torch.no_grad()
 def check_encoder_contract(encoder: nn.Module, config: DecisionTransformerConfig, name: str) -> None:
-    """Encode a few zeros and raise if the tokens do not have the promised shape."""
+    """Encode a few zeros and raise an error if the tokens do not have the promised shape."""
+    # Two windows of three timesteps: different sizes, so that exchanged axes are noticed.
     if config.image_shape is None:
         states = torch.zeros(2, 3, config.state_dim)
     else:
         states = torch.zeros(2, 3, *config.image_shape, dtype=torch.uint8)
     tokens = encoder(states)
     if not isinstance(tokens, Tensor) or tuple(tokens.shape) != (2, 3, config.hidden_size):
-        found = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
-        problem = f"states {tuple(states.shape)} became {found}, not {(2, 3, config.hidden_size)}"
+        result = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        problem = f"states {tuple(states.shape)} became {result}, not {(2, 3, config.hidden_size)}"
         raise broken_contract(ENCODERS, name, problem)

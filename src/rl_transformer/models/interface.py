@@ -1,4 +1,8 @@
-"""What a policy's network is: trained by windows, asked for actions."""
+"""The base class of a policy's network, which is trained on windows and predicts actions.
+
+Shapes: B windows, T timesteps, C numbers of all conditions, F parameters of the action head; *state and *action are the
+axes of one observation and of one action.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +12,33 @@ from torch import Tensor, nn
 
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.heads.interface import ActionHead
+from rl_transformer.runtime.shapes import Float, Int, Shaped
 
 
 class PolicyModel(nn.Module, ABC):
-    """Base of the networks that predict actions from windows."""
+    """A network that predicts actions from windows."""
 
     config: DecisionTransformerConfig
     predict_action: ActionHead
 
     @abstractmethod
     def predict_actions(
-        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, at: int | None = None
-    ) -> Tensor:
+        self,
+        states: Shaped[Tensor, "B T *state"],
+        actions: Shaped[Tensor, "B T *action"],
+        conditions: Float[Tensor, "B T C"],
+        timesteps: Int[Tensor, "B T"],
+        *,
+        at: int | None = None,
+    ) -> Float[Tensor, "B T F"] | Float[Tensor, "B F"]:
         """Return the action head's parameters for every timestep, or only for timestep ``at`` of every window.
 
-        Shapes: B windows, T timesteps, C numbers of all conditions, F parameters of the head.
-
         Args:
-            states: (B, T, state_dim), normalized; (B, T, *image_shape) uint8 for images.
-            actions: (B, T, A) in [-1, 1], or (B, T) or (B, T, P) indices with a discrete head.
-            conditions: (B, T, C), scaled.
-            timesteps: (B, T) integers below max_ep_len.
-            at: Predict only this timestep: what acting needs. None predicts all.
-
-        Returns:
-            (B, T, F), or (B, F) with ``at``.
+            states: Normalized vectors, or uint8 images.
+            actions: Vectors in [-1, 1]; with a discrete head indices, with a multi-discrete one an index per part.
+            conditions: Scaled.
+            timesteps: Below max_ep_len.
+            at: The only timestep to predict, because acting needs no other. None predicts all of them.
         """
 
 

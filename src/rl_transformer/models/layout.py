@@ -1,11 +1,11 @@
-"""Reading and writing the folders of transformers' Decision Transformer, without transformers."""
+"""Read and write the folders of transformers' Decision Transformer without transformers itself."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def save_model(model: nn.Module, config: DecisionTransformerConfig, folder: str | Path) -> None:
-    """Write a whole Decision Transformer; refuse one that transformers would load as another model."""
+    """Write a whole Decision Transformer.
+
+    Raises:
+        RLTransformerError: A model that transformers would load as another one.
+    """
     if config.extensions_in_use:
         raise RLTransformerError(
             f"transformers' Decision Transformer has no {', '.join(config.extensions_in_use)}",
@@ -29,8 +33,8 @@ def save_model(model: nn.Module, config: DecisionTransformerConfig, folder: str 
             fix="save it as a policy (a run's policy folder holds every option), or train without these options",
         )
     tensors = dict(model.state_dict())
-    # transformers adds row 0 of its position table to every token, and silently re-initializes
-    # tables that a file does not have. So both tables are written in full.
+    # transformers adds row 0 of its position table to every token, and silently gives random values to a table that
+    # the file lacks. So both tables are written in full.
     positions = torch.zeros(config.n_positions, config.hidden_size)
     constant = tensors.pop(_TRUNK + _CONSTANT, None)
     if constant is not None:
@@ -41,12 +45,14 @@ def save_model(model: nn.Module, config: DecisionTransformerConfig, folder: str 
 
 
 def load_model(build: Callable[[DecisionTransformerConfig], M], folder: str | Path) -> M:
-    """Read a whole Decision Transformer; a position vector that transformers would add is kept."""
+    """Read a whole Decision Transformer; the position vector that transformers would add becomes part of the model."""
     values, tensors = _read(folder)
+    # Older versions of transformers stored the causal mask with the weights.
     tensors = {name: t for name, t in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
     positions = tensors.pop(_TRUNK + "wpe.weight", None)
     tensors.pop(_TRUNK + "wte.weight", None)
     config = DecisionTransformerConfig.from_hf_dict(values, where=Path(folder) / "config.json")
+    # A row of zeros adds nothing, so a model without the vector is written and read back as the same model.
     if positions is not None and bool(positions[0].any()):
         config.constant_position = True
         tensors[_TRUNK + _CONSTANT] = positions[0].clone()
@@ -54,11 +60,11 @@ def load_model(build: Callable[[DecisionTransformerConfig], M], folder: str | Pa
 
 
 def save_trunk(trunk: nn.Module, config: DecisionTransformerConfig, folder: str | Path) -> None:
-    """Write a bare trunk with its tables."""
+    """Write a bare trunk with its token and position tables."""
     tensors = dict(trunk.state_dict())
     if "wte.weight" not in tensors:
         raise RLTransformerError(
-            "this trunk belongs to a Decision Transformer and has no word and position tables",
+            "this trunk belongs to a Decision Transformer and has no token and position tables",
             where=f"save_pretrained({folder})",
             fix="call save_pretrained on the DecisionTransformerModel",
         )
@@ -66,7 +72,7 @@ def save_trunk(trunk: nn.Module, config: DecisionTransformerConfig, folder: str 
 
 
 def load_trunk(build: Callable[[DecisionTransformerConfig], M], folder: str | Path) -> M:
-    """Read a bare trunk with its tables."""
+    """Read a bare trunk with its token and position tables."""
     values, tensors = _read(folder)
     config = DecisionTransformerConfig.from_hf_dict(values, where=Path(folder) / "config.json")
     return _load_weights(build(config), tensors, folder)
@@ -76,11 +82,13 @@ def _write(folder: str | Path, config: DecisionTransformerConfig, tensors: dict[
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_hf_dict(), indent=2, sort_keys=True) + "\n")
+    # safetensors refuses tensors that are not contiguous, such as transposed ones.
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _read(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
+def _read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the values of config.json and the tensors of model.safetensors."""
     folder = Path(folder)
     config = folder / "config.json"
     weights = folder / "model.safetensors"
@@ -104,6 +112,8 @@ def _read(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def _load_weights(model: M, tensors: dict[str, Tensor], folder: str | Path) -> M:
+    """Load the tensors into the model and return it."""
+    # `load_state_dict` would refuse the same files, but in one message of a line per tensor and without a fix.
     expected = model.state_dict()
     missing = sorted(set(expected) - set(tensors))
     unknown = sorted(set(tensors) - set(expected))

@@ -11,7 +11,7 @@ from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models import build_model
 from rl_transformer.policy.policy import MODEL, NORMALIZER, RETURN_MODEL, Policy
 from rl_transformer.policy.storage import FIX, SPEC_FILE, TENSOR_FILE, read_policy_folder
-from rl_transformer.trajectories.spaces import DataSpec
+from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.windows.normalization import Normalizer
 
 _RESTORE = "restore the folder from a copy"

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.trajectories.nested import stack
 
@@ -41,9 +39,11 @@ class PolicySession:
         Raises:
             RLTransformerError: A wrong shape, a number that is not finite, or no `observe` since the last action.
         """
-        if isinstance(allowed, tuple):
-            allowed = np.concatenate([np.asarray(part, dtype=bool) for part in allowed])
-        return self._batch.act([0], stack([observation]), None if allowed is None else np.asarray(allowed)[None])[0]
+        if isinstance(allowed, tuple) and self._batch.policy.spec.model.action_parts:
+            mask: Any = tuple([part] for part in allowed)
+        else:
+            mask = None if allowed is None else [allowed]
+        return self._batch.act([0], stack([observation]), mask)[0]
 
     def observe(self, reward: float, **outcomes: float) -> None:
         """Report the outcome of the last action.

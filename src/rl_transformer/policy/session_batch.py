@@ -150,10 +150,12 @@ class SessionBatch:
             condition.name: condition.after(self.conditions[condition.name][rows], reported[condition.outcome])
             for condition in self.policy.spec.conditions
         }
-        for name, value in following.items():
-            if not (np.abs(value) <= np.finfo(np.float32).max).all():
+        for condition in self.policy.spec.conditions:
+            if not (np.abs(following[condition.name]) <= np.finfo(np.float32).max).all():
                 raise RLTransformerError(
-                    f"{name} leaves the range of float32", where="observe", fix="repair the environment's reward"
+                    f"{condition.name} leaves the range of float32",
+                    where="observe",
+                    fix=f"repair the environment's {condition.outcome}",
                 )
         for name, value in following.items():
             self.conditions[name][rows] = value

@@ -13,7 +13,7 @@ from rl_transformer.models import ARCHS, DecisionTransformerConfig
 from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.runtime.files import check_format
 from rl_transformer.runtime.plugins import refuse_named_plugins
-from rl_transformer.trajectories.spaces import DataSpec
+from rl_transformer.trajectories.data_spec import DataSpec
 
 FORMAT_VERSION = 3  # 2: return models; 3: a list of conditions
 _FIX = "the file was edited by hand or is damaged: restore it from a copy"

@@ -78,11 +78,9 @@ def legal_action_mask(
     """
     if allowed is None:
         return None
-    if isinstance(allowed, tuple):
-        allowed = np.concatenate([np.asarray(part, dtype=bool) for part in allowed], axis=-1)
-    mask = np.asarray(allowed, dtype=bool)
-    expected = (count, head.num_allowed)
     parts = spec.model.action_parts or (head.num_allowed,)
+    mask = _join_parts(allowed, spec.model.action_parts)
+    expected = (count, head.num_allowed)
     ends = np.cumsum(parts)
     if (
         head.num_allowed == 0
@@ -95,6 +93,23 @@ def legal_action_mask(
             fix=f"pass booleans of shape {expected}, with at least one legal action per part, for discrete actions",
         )
     return torch.from_numpy(mask).to(device)
+
+
+def _join_parts(allowed: Any, parts: Sequence[int]) -> np.ndarray:
+    """Return a mask as one array; a tuple is taken for one mask per part if the actions have ``parts``."""
+    try:
+        if not (isinstance(allowed, tuple) and parts):
+            return np.asarray(allowed, dtype=bool)
+        masks = [np.asarray(part, dtype=bool) for part in allowed]
+        if [mask.shape[-1:] for mask in masks] != [(size,) for size in parts]:
+            raise ValueError(f"the masks have the shapes {[mask.shape for mask in masks]}")
+        return np.concatenate(masks, axis=-1)
+    except ValueError as error:  # numpy's for lists of unequal lengths
+        raise RLTransformerError(
+            f"allowed is not an array of booleans: {error}",
+            where="act",
+            fix=f"pass one array, or a tuple with a mask of each length in {list(parts)}" if parts else "pass one array",
+        ) from None
 
 
 def check_finite_actions(parameters: Tensor, conditions: Mapping[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""The papers' experiments, by name; each module is imported only when it is asked for."""
+"""The papers' experiments, by name; the module of each is imported when it is needed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 from rl_transformer.errors import RLTransformerError
 
 if TYPE_CHECKING:
-    from rl_transformer.reproductions.reproduction import Experiment
+    from rl_transformer.reproductions.experiment import Experiment
 
 EXPERIMENTS = {
     "key-to-door": "key_to_door:KeyToDoor",
     "graph": "graph:Graph",
     "context": "context:Context",
-    "delayed": "rivals:Delayed",
-    "percent-bc": "rivals:PercentBC",
+    "delayed": "baselines:Delayed",
+    "percent-bc": "baselines:PercentBC",
     "return-control": "return_control:ReturnControl",
-    "gambling": "traps:Gambling",
-    "stitching": "traps:Stitching",
+    "gambling": "failure_modes:Gambling",
+    "stitching": "failure_modes:Stitching",
     "locomotion": "locomotion:Locomotion",
-    "small-data": "rivals:SmallData",
+    "small-data": "baselines:SmallData",
     "wikipedia": "wikipedia:Wikipedia",
     "scaling": "scaling:Scaling",
 }
@@ -32,5 +32,5 @@ def find_experiment(name: str) -> Experiment:
         raise RLTransformerError(
             f"no experiment {name!r}", where="reproduce", fix=f"choose one of {', '.join(EXPERIMENTS)}"
         )
-    module, _, found = EXPERIMENTS[name].partition(":")
-    return getattr(import_module(f"rl_transformer.reproductions.{module}"), found)()
+    module, _, attribute = EXPERIMENTS[name].partition(":")
+    return getattr(import_module(f"rl_transformer.reproductions.{module}"), attribute)()

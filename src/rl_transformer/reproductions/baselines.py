@@ -1,32 +1,36 @@
-"""Decision Transformer against its simple rivals on control data: delayed reward, %BC, little data."""
+"""Decision Transformer against simple baselines on control data: delayed reward, %BC, little data."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from rl_transformer.evaluation.statistics import over_seeds
+from rl_transformer.reproductions.differences import (
+    contains_zero,
+    format_difference,
+    is_above_zero,
+    paired_difference,
+    reaches_zero,
+)
+from rl_transformer.reproductions.experiment import JSON, Cell, Check, Measured, Row, Setup, Summary, values_of
 from rl_transformer.reproductions.task_data import (
     BC_NOTE,
     DATA_NOTE,
     EVIDENCE_NOTE,
     RECIPE_NOTE,
     TITLES,
-    Control,
-    ControlExperiment,
-    format_difference,
+    TaskData,
+    TaskDataExperiment,
 )
-from rl_transformer.reproductions.reproduction import Cell, Measured, Row, Setup, Summary, values_of
 
 
-class Delayed(ControlExperiment):
+class Delayed(TaskDataExperiment):
     """Dense against delayed reward (Chen et al. 2021, table 7)."""
 
     name = "delayed"
     title = "Delayed reward"
     question = (
-        "All reward is moved to the last step of an episode, so that the return asked for stays the same throughout. Does "
+        "All reward is moved to the last step of an episode, so that the return-to-go is the same at every step. Does "
         "the Decision Transformer lose by it? Behavior cloning and %BC cannot: the returns of whole episodes are the same."
     )
     rules: ClassVar = {
@@ -48,24 +52,29 @@ class Delayed(ControlExperiment):
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Compare dense, delayed and %BC."""
-        rows = self.rows(measured)
-        dense, delayed, rival = (rows[arm].score for arm in ("dt", "dt-delayed", "bc-10"))
-        gap = over_seeds(np.subtract(delayed["values"], rival["values"]).tolist())
-        # A share of a return that is not positive says nothing.
-        share = delayed["mean"] / dense["mean"] if dense["mean"] > 0 else None
-        keeps = (None, "the dense return is not positive") if share is None else (share >= 0.9, f"{100 * share:.0f} %")
-        reaches = None if gap["interval"] is None else gap["interval"][1] >= 0
-        listed = [Row(row.what, row.score, self.published.get(arm, "-")) for arm, row in rows.items()]
-        return Summary(listed, {"keeps": keeps, "rival": (reaches, format_difference(gap))}, {"gap": gap})
+        rows = self.make_rows(measured)
+        dense = rows["dt"].score["mean"]
+        delayed = rows["dt-delayed"].score
+        difference = paired_difference(delayed, rows["bc-10"].score)
+        # A share of a return that is not positive has no meaning.
+        share = delayed["mean"] / dense if dense > 0 else None
+        checks = {
+            "keeps": Check(None, "the dense return is not positive")
+            if share is None
+            else Check(share >= 0.9, f"{100 * share:.0f} %"),
+            "rival": Check(reaches_zero(difference), format_difference(difference)),
+        }
+        with_published = [Row(row.what, row.score, self.published.get(arm, "-")) for arm, row in rows.items()]
+        return Summary(with_published, checks, {"gap": difference})
 
 
-class PercentBC(ControlExperiment):
+class PercentBC(TaskDataExperiment):
     """Is it imitation of the best? (Chen et al. 2021, table 3)."""
 
     name = "percent-bc"
     title = "Decision Transformer against %BC"
     question = (
-        "Behavior cloning of the best 10, 25, 40 and 100 % of timesteps, against a Decision Transformer that is asked for the "
+        "Behavior cloning of the best 10, 25, 40 and 100 % of timesteps, against a Decision Transformer whose target is the "
         "data's best return. The paper's own reading of its table is that the best %BC is about as good, if one knows the share."
     )
     rules: ClassVar = {
@@ -78,31 +87,26 @@ class PercentBC(ControlExperiment):
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Compare with the best share."""
-        rows = self.rows(measured)
+        rows = self.make_rows(measured)
         best = max((arm for arm in self.arms if arm != "dt"), key=lambda arm: rows[arm].score["mean"])
-        gaps = {
-            arm: over_seeds(np.subtract(rows["dt"].score["values"], rows[arm].score["values"]).tolist())
-            for arm in (best, "bc-100")
+        differences = {arm: paired_difference(rows["dt"].score, rows[arm].score) for arm in (best, "bc-100")}
+        to_best = differences[best]
+        to_all = differences["bc-100"]
+        checks = {
+            "level": Check(reaches_zero(to_best), f"best: {TITLES[best]}; {format_difference(to_best)}"),
+            "clones": Check(is_above_zero(to_all), format_difference(to_all)),
         }
-        unsaid = gaps[best]["interval"] is None
-        checks: dict[str, tuple[bool | None, str]] = {
-            "level": (
-                None if unsaid else gaps[best]["interval"][1] >= 0,
-                f"best: {TITLES[best]}; {format_difference(gaps[best])}",
-            ),
-            "clones": (None if unsaid else gaps["bc-100"]["interval"][0] > 0, format_difference(gaps["bc-100"])),
-        }
-        return Summary(list(rows.values()), checks, {"gaps": gaps, "best_percent_bc": best})
+        return Summary(list(rows.values()), checks, {"gaps": differences, "best_percent_bc": best})
 
 
-class SmallData(ControlExperiment):
-    """LaMo without pre-training: does the architecture alone help when data is scarce? (Shi et al. 2024)."""
+class SmallData(TaskDataExperiment):
+    """LaMo without pretraining: does the architecture alone help when data is scarce? (Shi et al. 2024)."""
 
     name = "small-data"
     title = "Little data: frozen random blocks with LoRA and MLP embeddings"
     question = (
-        "LaMo starts from a language model, freezes it, trains a low-rank change and embeds by MLPs. Its own ablation says that "
-        "much of the gain on little data comes without any language. Here: the same with random frozen blocks against "
+        "LaMo starts from a language model, freezes it, trains a low-rank update of it and embeds with MLPs. Its own ablation "
+        "says that much of the gain on little data comes without any language. Here: the same with random frozen blocks against "
         "a plain Decision Transformer, on 100, 10 and 1 % of the episodes, drawn anew for each seed."
     )
     rules: ClassVar = {
@@ -114,49 +118,57 @@ class SmallData(ControlExperiment):
         DATA_NOTE,
         RECIPE_NOTE,
         "LaMo's blocks are those of GPT-2 small (12 layers, width 768) and its ablation keeps that size; ours are as small as the "
-        "plain model's. Observations are normalized by the small sample itself.",
+        "plain model's. Observations are normalized by the statistics of the small sample itself.",
     )
     unknown = ("Whether frozen random blocks need LaMo's size to help.",)
+    published: ClassVar = {1.0: ("60.9 [F]", "64.5 [F]"), 0.1: ("57.3 [F]", "57.7 [F]"), 0.01: ("41.9 [F]", "46.0 [F]")}
 
-    def recipe(self, setup: Setup) -> dict[str, Any]:
-        """The shares of episodes."""
+    def recipe(self, setup: Setup) -> JSON:
+        """Return the shared recipe and the shares of episodes."""
         return {**super().recipe(setup), "shares": [1.0, 0.1] if setup.quick else [1.0, 0.1, 0.01]}
 
     def cells(self, setup: Setup) -> list[Cell]:
-        """Two policies a share and seed."""
+        """Return two policies per share and seed."""
         shares = self.recipe(setup)["shares"]
-        return [{"arm": a, "share": s, "seed": i} for i in range(setup.seeds) for s in shares for a in self.arms]
+        return [
+            {"arm": arm, "share": share, "seed": seed}
+            for seed in range(setup.seeds)
+            for share in shares
+            for arm in self.arms
+        ]
 
-    def prepare(self, setup: Setup) -> dict[str, Any]:
-        """Open the data, and see that the smallest share is an episode or more."""
-        control = Control.of(setup)
-        found = control.prepare()
-        control.dataset(min(self.recipe(setup)["shares"]))
-        return found
+    def prepare(self, setup: Setup) -> JSON:
+        """Open the data, and refuse data whose smallest share is less than one episode."""
+        data = TaskData.from_setup(setup)
+        identity = data.prepare()
+        data.dataset(min(self.recipe(setup)["shares"]))
+        return identity
 
-    def asked(self, measured: Measured) -> str:
-        """Return that every share has a best of its own."""
+    def target_text(self, measured: Measured) -> str:
+        """Return that every share has a target of its own."""
         return "the best return of the episodes learned from"
 
-    def measure(self, cell: Cell, setup: Setup) -> dict[str, Any]:
-        """The mean return when asked for the best of the episodes it learned from."""
-        return Control.of(setup).score(cell["arm"], cell["seed"], share=cell["share"])
+    def measure(self, cell: Cell, setup: Setup) -> JSON:
+        """Return the mean return with the best return of the cell's share of episodes as target."""
+        return TaskData.from_setup(setup).score(cell["arm"], cell["seed"], share=cell["share"])
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
-        """Compare the two at each share."""
-        published = {1.0: ("60.9 [F]", "64.5 [F]"), 0.1: ("57.3 [F]", "57.7 [F]"), 0.01: ("41.9 [F]", "46.0 [F]")}
-        rows, gaps = [], {}
+        """Compare the two policies at each share."""
+        rows = []
+        differences = {}
         for share in self.recipe(setup)["shares"]:
             scores = [over_seeds(values_of(measured, "mean", arm=arm, share=share)) for arm in self.arms]
-            for arm, score, figure in zip(self.arms, scores, published[share], strict=True):
-                rows.append(
-                    Row(f"{100 * share:g} % of episodes: {TITLES[arm]}", score, f"{figure}, D4RL Hopper medium")
-                )
-            gaps[share] = over_seeds(np.subtract(scores[1]["values"], scores[0]["values"]).tolist())
-        told = {share: format_difference(gap) for share, gap in gaps.items()}
-        least, unsaid = gaps.get(0.01), gaps[1.0]["interval"] is None
-        checks: dict[str, tuple[bool | None, str]] = {
-            "same": (None if unsaid else gaps[1.0]["interval"][0] <= 0 <= gaps[1.0]["interval"][1], told[1.0]),
-            "helps": (None, "not measured") if unsaid or least is None else (least["interval"][0] > 0, told[0.01]),
+            for arm, score, figure in zip(self.arms, scores, self.published[share], strict=True):
+                what = f"{100 * share:g} % of episodes: {TITLES[arm]}"
+                rows.append(Row(what, score, f"{figure}, D4RL Hopper medium"))
+            plain, frozen = scores
+            differences[share] = paired_difference(frozen, plain)
+        all_episodes = differences[1.0]
+        least = differences.get(0.01)
+        checks = {
+            "same": Check(contains_zero(all_episodes), format_difference(all_episodes)),
+            "helps": Check(None, "not measured")
+            if least is None or least["interval"] is None
+            else Check(is_above_zero(least), format_difference(least)),
         }
-        return Summary(rows, checks, {"gaps": {f"{share:g}": gap for share, gap in gaps.items()}})
+        return Summary(rows, checks, {"gaps": {f"{share:g}": value for share, value in differences.items()}})

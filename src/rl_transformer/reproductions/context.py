@@ -1,36 +1,50 @@
-"""What a context is worth: a task of memory, where the answer is known, and control, where it is not."""
+"""What a context is worth: a memory task, where the answer is known, and a control task, where it is not."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from rl_transformer.environments import t_maze
+from rl_transformer.config.presets import key_to_door
+from rl_transformer.environments import t_maze_id
+from rl_transformer.environments.making import make_environment
 from rl_transformer.environments.t_maze import DOWN, FORWARD, UP
 from rl_transformer.evaluation import plots
-from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation.collection import record_episodes
 from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.reproductions.run_cache import with_options, returns_at, cached_policy
-from rl_transformer.reproductions.task_data import DATA_NOTE, Control, target_of
-from rl_transformer.reproductions.reproduction import Cell, Experiment, Measured, Row, Setup, Summary, values_of
-from rl_transformer.config.presets import key_to_door
+from rl_transformer.reproductions.experiment import (
+    JSON,
+    Cell,
+    Check,
+    Experiment,
+    Measured,
+    Row,
+    Setup,
+    Summary,
+    values_of,
+)
+from rl_transformer.reproductions.run_cache import cached_policy, returns_at, with_options
+from rl_transformer.reproductions.task_data import DATA_NOTE, TaskData, target_of
 from rl_transformer.trajectories import TrajectoryDataset
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LENGTH = 10
 CONTEXTS = (1, 5, 10, 11, 15)
+CONTROL_CONTEXTS = (1, 5)
 
 
 class Context(Experiment):
-    """The passive T-maze for contexts below and above what it takes, and K = 1 on control data."""
+    """The passive T-maze with contexts below and above what it takes, and K = 1 on control data."""
 
     name = "context"
     title = "Context: a step at K = L + 1"
     question = (
-        f"A cue at the first step says which way to turn {LENGTH} steps later. Episodes are logged with random turns; asked for "
-        f"a return of 1, a policy that sees {LENGTH + 1} steps can know the turn, and one that sees fewer cannot. "
-        "This is a valid test of context, which Key-to-Door is not: there the return that is asked for tells even K = 1 what to "
+        f"A cue at the first step says which way to turn {LENGTH} steps later. Episodes are logged with random turns; with "
+        f"target return 1, a policy that sees {LENGTH + 1} steps can know the turn, and one that sees fewer cannot. "
+        "This is a valid test of context, which Key-to-Door is not: there the target return alone lets even K = 1 know what to "
         "do. Beside it, what one step of context costs on control data, where nothing is known in advance."
     )
     rules: ClassVar = {
@@ -38,7 +52,7 @@ class Context(Experiment):
         "short": f"T-maze, K of {LENGTH} or less: 50 % ± 3 in the mean of each K",
     }
     differs = (
-        "The paper's ablation is on Atari (K = 1 against 30 or 50); a task of memory with a known ceiling stands in for it.",
+        "The paper's ablation is on Atari (K = 1 against 30 or 50); a memory task with a known ceiling stands in for it.",
         "On control data the target is the largest return of the data. No rule is made for it.",
         DATA_NOTE,
     )
@@ -47,8 +61,8 @@ class Context(Experiment):
     )
     takes_data = True
 
-    def recipe(self, setup: Setup) -> dict[str, Any]:
-        """The sizes."""
+    def recipe(self, setup: Setup) -> JSON:
+        """Return the sizes."""
         return {
             "length": LENGTH,
             "contexts": [1, LENGTH, LENGTH + 1] if setup.quick else list(CONTEXTS),
@@ -64,62 +78,73 @@ class Context(Experiment):
                 "training.train_steps": 1_500,
                 "training.batch_size": 64,
             },
-            "control": Control.of(setup).recipe(),
+            "control": TaskData.from_setup(setup).recipe(),
         }
 
-    def prepare(self, setup: Setup) -> dict[str, Any]:
+    def prepare(self, setup: Setup) -> JSON:
         """Make or open the control data."""
-        return Control.of(setup).prepare()
+        return TaskData.from_setup(setup).prepare()
 
     def cells(self, setup: Setup) -> list[Cell]:
-        """One policy a context and seed."""
-        arms = [f"t-maze-K{k}" for k in self.recipe(setup)["contexts"]] + ["control-K1", "control-K5"]
+        """Return one policy per context and seed."""
+        arms = [f"t-maze-K{k}" for k in self.recipe(setup)["contexts"]]
+        arms += [f"control-K{k}" for k in CONTROL_CONTEXTS]
         return [{"arm": arm, "seed": seed} for seed in range(setup.seeds) for arm in arms]
 
-    def measure(self, cell: Cell, setup: Setup) -> dict[str, Any]:
-        """Success, or return, when asked for the best."""
+    def measure(self, cell: Cell, setup: Setup) -> JSON:
+        """Return the success rate, or the mean return, with the best return as target."""
         task, _, context = cell["arm"].rpartition("-K")
         if task == "control":
-            return Control.of(setup).score("dt", cell["seed"], {"windows.context_length": int(context)})
-        recipe, env_id = self.recipe(setup), t_maze(LENGTH)
-        first = 10_000_000 + cell["seed"] * 10_000
-        environment = make_environment(env_id)
-        walks = record_episodes(environment, env_id, recipe["walks"], seed=first, behavior=_turn_at_random)
-        # Windows begin with the episode where they hold all of it; shorter ones begin anywhere.
-        options = {**recipe["options"], "windows.start": "first" if int(context) > LENGTH else "any"}
-        options |= {"windows.context_length": int(context), "training.seed": cell["seed"]}
+            return TaskData.from_setup(setup).score("dt", cell["seed"], {"windows.context_length": int(context)})
+        return {"mean": self._t_maze_success(int(context), cell["seed"], setup)}
+
+    def _t_maze_success(self, context: int, seed: int, setup: Setup) -> float:
+        recipe = self.recipe(setup)
+        env_id = t_maze_id(LENGTH)
+        walks = record_episodes(
+            make_environment(env_id),
+            env_id,
+            recipe["walks"],
+            seed=10_000_000 + seed * 10_000,
+            behavior=_turn_at_random,
+        )
+        options = {
+            **recipe["options"],
+            # Windows that can hold a whole episode begin with it; shorter ones begin anywhere.
+            "windows.start": "first" if context > LENGTH else "any",
+            "windows.context_length": context,
+            "training.seed": seed,
+        }
         policy = cached_policy(with_options(key_to_door(), options), setup, TrajectoryDataset.in_memory(*walks))
-        return {"mean": float(np.mean(returns_at(policy, env_id, [1.0], recipe["episodes"])[0]))}
+        return float(np.mean(returns_at(policy, env_id, [1.0], recipe["episodes"])[0]))
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Hold the success of each context against its ceiling."""
         contexts = self.recipe(setup)["contexts"]
         maze = {k: over_seeds(values_of(measured, "mean", arm=f"t-maze-K{k}")) for k in contexts}
+        control = {k: over_seeds(values_of(measured, "mean", arm=f"control-K{k}")) for k in CONTROL_CONTEXTS}
         rows = [
             Row(f"T-maze, success with K = {k}", score, "100 % [C]" if k > LENGTH else "50 % [C]")
             for k, score in maze.items()
         ]
-        control = {k: over_seeds(values_of(measured, "mean", arm=f"control-K{k}")) for k in (1, 5)}
-        enough = {k: score["mean"] for k, score in maze.items() if k > LENGTH}
-        short = {k: score["mean"] for k, score in maze.items() if k <= LENGTH}
-        checks: dict[str, tuple[bool | None, str]] = {
-            "enough": (min(enough.values()) >= 0.95, _told(enough)),
-            "short": (all(abs(mean - 0.5) <= 0.03 for mean in short.values()), _told(short)),
-        }
-        asked = target_of(measured)
         rows += [
-            Row(f"control, return when asked for {asked:.4g}, K = {k}", score, unit="return")
+            Row(f"control, return with target {target_of(measured):.4g}, K = {k}", score, unit="return")
             for k, score in control.items()
         ]
+        enough = {k: score["mean"] for k, score in maze.items() if k > LENGTH}
+        short = {k: score["mean"] for k, score in maze.items() if k <= LENGTH}
+        checks = {
+            "enough": Check(min(enough.values()) >= 0.95, _format_rates(enough)),
+            "short": Check(all(abs(mean - 0.5) <= 0.03 for mean in short.values()), _format_rates(short)),
+        }
         return Summary(rows, checks, {"control": {f"K{k}": score for k, score in control.items()}})
 
-    def draw(self, measured: Measured, summary: Summary, axes: Any) -> None:
-        """Success against the context."""
+    def draw(self, measured: Measured, summary: Summary, axes: Axes) -> None:
+        """Draw success against the context."""
         maze = [row for row in measured if row["arm"].startswith("t-maze")]
         contexts = [int(row["arm"].rpartition("K")[2]) for row in maze]
-        axes.plot(
-            contexts, [100 * row["mean"] for row in maze], "o", color=plots.ACCENT, label="one training seed each"
-        )
+        success = [100 * row["mean"] for row in maze]
+        axes.plot(contexts, success, "o", color=plots.ACCENT, label="one training seed each")
         axes.axvline(LENGTH + 1, color=plots.INK, linestyle=":", label="K = L + 1")
         axes.axhline(50, color=plots.PALE)
         axes.set_xlabel(f"context K, steps (corridor L = {LENGTH})")
@@ -128,9 +153,10 @@ class Context(Experiment):
         axes.legend(frameon=False)
 
 
-def _turn_at_random(seen: np.ndarray, random: np.random.Generator) -> int:
-    return FORWARD if seen[1] else int(random.choice([UP, DOWN]))
+def _turn_at_random(observation: np.ndarray, random: np.random.Generator) -> int:
+    is_in_corridor = observation[1]
+    return FORWARD if is_in_corridor else int(random.choice([UP, DOWN]))
 
 
-def _told(means: dict[int, float]) -> str:
+def _format_rates(means: dict[int, float]) -> str:
     return ", ".join(f"K = {k}: {100 * mean:.1f} %" for k, mean in means.items())

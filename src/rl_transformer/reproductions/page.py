@@ -1,16 +1,15 @@
-"""The page of an experiment: verdict first, then rules, figures, and what they do not say."""
+"""The page of an experiment: verdict first, then rules, results, and what they do not show."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from rl_transformer.evaluation import plots
-from rl_transformer.reproductions.reproduction import Experiment, Measured, Setup, Summary
+from rl_transformer.reproductions.experiment import JSON, Experiment, Measured, Score, Setup, Summary
+from rl_transformer.runtime import log
 from rl_transformer.runtime.files import write_text
 
-_MARKS = {True: "holds", False: "**fails**", None: "cannot be said"}
+_MARKS = {True: "holds", False: "**fails**", None: "undecided"}
 _VERDICTS = {
     "pass": "# {title}: PASS",
     "fail": "# {title}: FAIL",
@@ -24,40 +23,69 @@ _TAGS = {
 }
 
 
-def write_page(
-    experiment: Experiment, setup: Setup, measured: Measured, summary: Summary, result: dict[str, Any]
-) -> None:
+def write_page(experiment: Experiment, setup: Setup, measured: Measured, summary: Summary, result: JSON) -> None:
     """Write figure.png and README.md beside result.json, and print the table and the verdict."""
     drawn, axes = plots.figure(8, 4.2)
     experiment.draw(measured, summary, axes)
     plots.save(drawn, setup.output / "figure.png")
     write_text(setup.output / "README.md", as_page(experiment, summary, result))
     for row in summary.rows:
-        print(f"{row.what:<58} {_score(row.score, row.unit or experiment.unit):>34}   {row.published}")
+        log.info(f"{row.what:<58} {_format_score(row.score, row.unit or experiment.unit):>34}   {row.published}")
     for check in result["rules"].values():
-        print(f"{_MARKS[check['holds']].strip('*'):>14}: {check['rule']} ({check['found']})")
-    print(f"{result['verdict'].upper()}   {setup.output / 'README.md'}", flush=True)
+        log.info(f"{_MARKS[check['holds']].strip('*'):>14}: {check['rule']} ({check['found']})")
+    log.info(f"{result['verdict'].upper()}   {setup.output / 'README.md'}")
 
 
-def as_page(experiment: Experiment, summary: Summary, result: dict[str, Any]) -> str:
+def as_page(experiment: Experiment, summary: Summary, result: JSON) -> str:
     """Return the page as Markdown."""
+    return "\n".join(
+        [
+            *_verdict_lines(experiment, result),
+            *_result_lines(experiment, summary, result),
+            "## Differences from the paper",
+            "",
+            *[f"- {text}" for text in experiment.differs],
+            "",
+            "## Unknown",
+            "",
+            *[f"- {text}" for text in experiment.unknown],
+            "",
+            *_rerun_lines(result),
+        ]
+    )
+
+
+def _verdict_lines(experiment: Experiment, result: JSON) -> list[str]:
+    """Return the verdict, the question and the rules."""
     lines = [_VERDICTS[result["verdict"]].format(title=experiment.title), ""]
     if result["quick"]:
         lines += ["**Quick run: the same code at a smaller size. It shows that it runs, and establishes nothing.**", ""]
     lines += [experiment.question, "", "## The rule, written before the run", ""]
-    lines += ["| rule | found | |", "|---|---|---|"]
-    lines += [_line(c["rule"], c["found"], _MARKS[c["holds"]]) for c in result["rules"].values()]
+    lines += ["| rule | result | |", "|---|---|---|"]
+    for name in experiment.rules:
+        check = result["rules"][name]
+        lines.append(_table_row(check["rule"], check["found"], _MARKS[check["holds"]]))
     if result["verdict"] == "not established" and not result["quick"]:
         lines += ["", f"A verdict needs {experiment.enough_seeds} seeds or more; this run has {result['seeds']}."]
+    return [*lines, ""]
+
+
+def _result_lines(experiment: Experiment, summary: Summary, result: JSON) -> list[str]:
+    """Return the table of scores, where the published ones come from, and the figure."""
     over = result["interval_over"].replace("_", " ")
-    lines += ["", "## Figures", "", f"| | ours: mean [95 % interval over {over}] | published |", "|---|---|---|"]
-    lines += [_line(row.what, _score(row.score, row.unit or experiment.unit), row.published) for row in summary.rows]
+    lines = ["## Results", "", f"| | ours: mean [95 % interval over {over}] | published |", "|---|---|---|"]
+    for row in summary.rows:
+        lines.append(_table_row(row.what, _format_score(row.score, row.unit or experiment.unit), row.published))
     tags = [meaning for tag, meaning in _TAGS.items() if any(tag in row.published for row in summary.rows)]
-    lines += ["", *([f"Sources: {'; '.join(tags)}.", ""] if tags else []), "![figure](figure.png)", ""]
-    lines += ["## Not as in the paper", "", *[f"- {text}" for text in experiment.differs], ""]
-    lines += ["## Unknown", "", *[f"- {text}" for text in experiment.unknown], ""]
+    return [*lines, "", *([f"Sources: {'; '.join(tags)}.", ""] if tags else []), "![figure](figure.png)", ""]
+
+
+def _rerun_lines(result: JSON) -> list[str]:
+    """Return the command that repeats the run, and what the run took."""
     machine = result["hardware"]
-    lines += [
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    commits = ", ".join(commit[:10] for commit in result["git_commits"])
+    return [
         "## Run it again",
         "",
         "```bash",
@@ -65,26 +93,25 @@ def as_page(experiment: Experiment, summary: Summary, result: dict[str, Any]) ->
         "```",
         "",
         f"{result['core_seconds'] / 60:.0f} minutes of one core ({machine.get('processor', machine['machine'])}, "
-        f"{machine['cores']} cores), one thread a cell, "
-        "without the policies that other experiments had trained before. Versions: "
-        + ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        + f". Cells measured at commit {', '.join(commit[:10] for commit in result['git_commits'])}. Every cell is in "
-        "`cells/`, the whole in `result.json`.",
+        f"{machine['cores']} cores), one thread per cell, not counting policies that other experiments had trained "
+        f"before. Versions: {versions}. Cells measured at commit {commits}. Every cell is in `cells/`, the summary in "
+        "`result.json`, the rules as they were written before the run in `protocol.json`.",
         "",
     ]
-    return "\n".join(lines)
 
 
-def _line(*cells: str) -> str:
+def _table_row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def _score(score: dict[str, Any], unit: str) -> str:
-    factor, digits = (100, 1) if unit == "%" else (1, 1 if abs(score["mean"]) >= 100 else 3)
-    suffix = " %" if unit == "%" else ""
-    text = f"{factor * score['mean']:.{digits}f}{suffix}"
+def _format_score(score: Score, unit: str) -> str:
+    """Return mean, interval and number of values as text."""
+    is_rate = unit == "%"
+    factor = 100 if is_rate else 1
+    digits = 1 if is_rate or abs(score["mean"]) >= 100 else 3
+    text = f"{factor * score['mean']:.{digits}f}" + (" %" if is_rate else "")
     if score["interval"] is None:
         return f"{text} (one value)"
-    bounds = np.clip(score["interval"], 0, 1) if unit == "%" else score["interval"]  # a rate ends at 0 and 100 %
+    bounds = np.clip(score["interval"], 0, 1) if is_rate else score["interval"]  # a rate ends at 0 and 100 %
     low, high = (f"{factor * bound:.{digits}f}" for bound in bounds)
     return f"{text} [{low}, {high}], {len(score['values'])} values"

@@ -1,4 +1,4 @@
-"""Policies of the experiments: trained once, and shared by every experiment that wants the same one."""
+"""Policies of the experiments: trained once, and shared by every experiment that needs the same one."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rl_transformer.config.run import RunConfig, ConfigBase
+from rl_transformer.config import ConfigBase, RunConfig
 from rl_transformer.evaluation.evaluate import evaluate
-from rl_transformer.reproductions.reproduction import Setup
 from rl_transformer.policy import Policy, load_policy
+from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.run import train
 from rl_transformer.trajectories import TrajectoryDataset
 
-C = TypeVar("C", bound=ConfigBase)
+ConfigT = TypeVar("ConfigT", bound=ConfigBase)
 EVALUATION_SEED = 1_000_000
 """Seed of the first episode of every evaluation; no data is collected with these, and nothing is tuned on them."""
 
 
-def with_options(base: C, options: Mapping[str, Any]) -> C:
-    """Set ``section.field`` options on a configuration, and return it."""
+def with_options(base: ConfigT, options: Mapping[str, Any]) -> ConfigT:
+    """Set options (section.field) on a configuration, and return it."""
     for name, value in options.items():
-        section, _, option = name.partition(".")
-        if not hasattr(getattr(base, section), option):
-            raise KeyError(name)
-        setattr(getattr(base, section), option, value)
+        base.set(name, value)
     return base
 
 
@@ -40,7 +37,8 @@ def cached_policy(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -
 def cached_run(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> Path:
     """Return the run folder of `cached_policy`."""
     config.training.threads = 1
-    config.dataset.uri, config.output = config.dataset.uri or dataset.fingerprint, ""
+    config.dataset.uri = config.dataset.uri or dataset.fingerprint
+    config.output = ""  # where a run is written is no part of its identity
     identity = json.dumps([dataset.fingerprint, dataset.spec.to_dict(), config.to_dict()], sort_keys=True)
     folder = setup.runs / hashlib.sha256(identity.encode()).hexdigest()[:16]
     config.output = str(folder)
@@ -61,8 +59,8 @@ def returns_at(
     policy: Policy, env_id: str, targets: Sequence[float], num_episodes: int, seed: int = EVALUATION_SEED
 ) -> list[list[float]]:
     """Return the episodes' returns for each target; one list for a policy that takes none."""
-    asked = list(targets) if policy.spec.takes_target else []
-    report = evaluate(policy, env_id=env_id, target_returns=asked, num_episodes=num_episodes, seed=seed)
+    target_returns = list(targets) if policy.spec.takes_target else []
+    report = evaluate(policy, env_id=env_id, target_returns=target_returns, num_episodes=num_episodes, seed=seed)
     return [target.episode_returns for target in report.targets]
 
 

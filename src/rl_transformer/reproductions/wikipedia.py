@@ -1,4 +1,4 @@
-"""Can Wikipedia help? A language model as the start, against the controls that make the answer believable."""
+"""Can Wikipedia help? A language model as initialization, against the controls that make the answer believable."""
 
 from __future__ import annotations
 
@@ -6,24 +6,44 @@ import hashlib
 import pydoc_data.topics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from rl_transformer.config import RunConfig
+from rl_transformer.config.presets import fast
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.reproductions.run_cache import EVALUATION_SEED, with_options, locked, returns_at, cached_run
-from rl_transformer.reproductions.task_data import DATA_NOTE, EVIDENCE_NOTE, Control, target_of, format_difference
-from rl_transformer.reproductions.reproduction import Cell, Experiment, Measured, Row, Setup, Summary, pick, values_of
-from rl_transformer.runtime.files import write_text
-from rl_transformer.policy import load_policy
-from rl_transformer.config.presets import fast
 from rl_transformer.language.config import KINDS, TextConfig
-from rl_transformer.language.language_model import pretrain
+from rl_transformer.language.pretrain import pretrain
 from rl_transformer.language.text import read_text
+from rl_transformer.policy import load_policy
+from rl_transformer.reproductions.differences import (
+    format_difference,
+    is_above_zero,
+    is_below_zero,
+    paired_difference,
+)
+from rl_transformer.reproductions.experiment import (
+    JSON,
+    Cell,
+    Check,
+    Experiment,
+    Measured,
+    Row,
+    Setup,
+    Summary,
+    pick,
+    values_of,
+)
+from rl_transformer.reproductions.run_cache import EVALUATION_SEED, cached_run, locked, returns_at, with_options
+from rl_transformer.reproductions.task_data import DATA_NOTE, EVIDENCE_NOTE, TaskData, target_of
+from rl_transformer.runtime.files import write_text
 from rl_transformer.training.metrics import read_metrics
 
-# Arm -> the language model it starts from, and with which of its weights.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 STARTS: Mapping[str, tuple[str, str] | None] = {
     "scratch": None,
     "random": ("text", "random"),
@@ -32,6 +52,7 @@ STARTS: Mapping[str, tuple[str, str] | None] = {
     "markov": ("markov", "pretrained"),
     "text": ("text", "pretrained"),
 }
+"""For each arm the language model it starts from, and which of its weights it takes."""
 TITLES = {
     "scratch": "from scratch, our initial weights",
     "random": "from scratch, the language model's initial weights",
@@ -40,6 +61,7 @@ TITLES = {
     "markov": "pretrained on a random Markov chain",
     "text": "pretrained on text",
 }
+_CONTROLS = ("shuffled", "markov", "iid")
 _LANGUAGE = {
     "text": {
         "dataset.vocabulary": 4000,
@@ -57,7 +79,7 @@ _LANGUAGE_QUICK = {
 }  # fmt: skip
 _POLICY = {
     "model.condition_entry": "token", "windows.context_length": 10, "training.batch_size": 64,
-    "training.learning_rate": 5e-4, "training.warmup_steps": 100, "training.average_decay": 0.99,
+    "training.learning_rate": 5e-4, "training.warmup_steps": 100, "training.ema_decay": 0.99,
 }  # fmt: skip
 _POLICY_FULL = {**_POLICY, "training.train_steps": 2_500, "training.precision": "bfloat16"}
 _POLICY_QUICK = {**_POLICY, "training.train_steps": 120, "model.hidden_size": 32, "model.n_layer": 2}
@@ -66,15 +88,15 @@ _SHARE = 0.9
 
 
 class Wikipedia(Experiment):
-    """Starts compared at equal updates (Reid et al. 2022; Wang et al. 2024; Takagi 2022)."""
+    """Initializations compared at equal updates (Reid et al. 2022; Wang et al. 2024; Takagi 2022)."""
 
     name = "wikipedia"
     title = "Can Wikipedia help offline RL?"
     question = (
         "A Decision Transformer whose blocks start from a language model, at equal updates against: its own random start; the "
-        "random start of the language model's architecture; the same pretrained numbers shuffled within each matrix; and models "
+        "random start of the language model's architecture; the same pretrained weights shuffled within each matrix; and models "
         "of the same size pretrained on sequences that hold no language at all. Each rule below is a claim that is made for "
-        "language models here; where the data does not bear one out, it is marked as failing."
+        "language models here; where the data does not support one, it is marked as failing."
     )
     rules: ClassVar = {
         "better": "the text start ends with a better score than scratch: the 95 % interval of the paired difference is above 0",
@@ -91,9 +113,9 @@ class Wikipedia(Experiment):
         DATA_NOTE,
         "The language model has ChibiT's sizes (3 layers, 1 head, width 128), and learned from a small text for minutes; "
         "ChibiT learned from Wikitext-103 (recalled, not checked). Without `--text` the text is the reference of the Python language that comes with it.",
-        "No alignment, no text beside, no tied head: the start alone is compared, as in Wang et al. (2024).",
+        "No alignment, no co-training on text, no tied head: the initialization alone is compared, as in Wang et al. (2024).",
         "Context 10 instead of 20 and 2,500 updates at 5e-4 instead of 100,000 at 1e-4.",
-        "One language model an arm. The seeds are of fine-tuning, and of the controls' random numbers.",
+        "One language model per arm. The seeds are of fine-tuning, and of the controls' random numbers.",
     )
     unknown = (
         "What a model that saw much more text, or a larger one, would give; and what happens after more updates.",
@@ -101,11 +123,11 @@ class Wikipedia(Experiment):
         EVIDENCE_NOTE,
     )
 
-    def recipe(self, setup: Setup) -> dict[str, Any]:
-        """The starts, the language models and the fine-tuning."""
+    def recipe(self, setup: Setup) -> JSON:
+        """Return the initializations, the language models and the fine-tuning."""
         size = _LANGUAGE_QUICK if setup.quick else _LANGUAGE_FULL
         return {
-            "env_id": Control.of(setup).env_id,
+            "env_id": TaskData.from_setup(setup).env_id,
             "episodes": {"curve": 4 if setup.quick else 10, "final": 10 if setup.quick else 50},
             "points": _POINTS // 2 if setup.quick else _POINTS,
             "starts": STARTS,
@@ -113,104 +135,115 @@ class Wikipedia(Experiment):
             "policy": _POLICY_QUICK if setup.quick else _POLICY_FULL,
         }
 
-    def prepare(self, setup: Setup) -> dict[str, Any]:
+    def prepare(self, setup: Setup) -> JSON:
         """Make or open the data and the text."""
-        found = Control.of(setup).prepare()
-        return {**found, "text": self._text_hash(setup)}
-
-    def _text(self, setup: Setup) -> Path:
-        if setup.text is not None:
-            return Path(setup.text)
-        path = setup.runs / "data" / "python-reference.txt"
-        with locked(path.with_suffix(".lock")):
-            if not path.exists():
-                topics = pydoc_data.topics.topics
-                write_text(path, "\n".join(topics[name] for name in sorted(topics)))
-        return path
-
-    def _text_hash(self, setup: Setup) -> str:
-        return hashlib.sha256(read_text(self._text(setup)).encode()).hexdigest()
+        return {**TaskData.from_setup(setup).prepare(), "text": _text_hash(setup)}
 
     def cells(self, setup: Setup) -> list[Cell]:
-        """One policy a start and seed."""
+        """Return one policy per initialization and seed."""
         return [{"arm": arm, "seed": seed} for seed in range(setup.seeds) for arm in STARTS]
 
     def language_model(self, kind: str, setup: Setup) -> Path:
         """Pretrain a language model once, on one thread, and return its run folder."""
-        config = with_options(
-            KINDS["text" if kind == "text" else "synthetic"](), self.recipe(setup)["language_models"][kind]
-        )
+        options = self.recipe(setup)["language_models"][kind]
+        config = with_options(KINDS["text" if kind == "text" else "synthetic"](), options)
         config.training.threads = 1
+        name = kind
         if isinstance(config.dataset, TextConfig):
-            config.dataset.uri = str(self._text(setup))
-            kind = f"{kind}-{self._text_hash(setup)[:8]}"
-        folder = setup.runs / "language" / f"{'quick-' if setup.quick else ''}{kind}"
+            config.dataset.uri = str(_text_file(setup))
+            name = f"{kind}-{_text_hash(setup)[:8]}"
+        folder = setup.runs / "language" / f"{'quick-' if setup.quick else ''}{name}"
         config.output = str(folder)
         with locked(folder.with_suffix(".lock")):
             return pretrain(config, resume=True)
 
-    def measure(self, cell: Cell, setup: Setup) -> dict[str, Any]:
-        """The learning curve, the final score and the loss."""
-        recipe, control, start = self.recipe(setup), Control.of(setup), STARTS[cell["arm"]]
-        dataset = control.dataset()
+    def measure(self, cell: Cell, setup: Setup) -> JSON:
+        """Return the learning curve, the final score and the losses."""
+        recipe = self.recipe(setup)
+        data = TaskData.from_setup(setup)
+        dataset = data.dataset()
         largest = float(dataset.episode_returns.max())
-        config = with_options(fast(), {**recipe["policy"], "training.seed": cell["seed"]})
-        if start is not None:
-            config.model.trunk, config.model.trunk_weights = str(self.language_model(start[0], setup)), start[1]  # pyright: ignore
-        config.dataset.uri = control.uri
-        config.evaluation.env_id, config.evaluation.target_returns = control.env_id, [largest]
-        config.evaluation.every = config.training.train_steps // recipe["points"]
-        config.evaluation.num_episodes, config.evaluation.seed = recipe["episodes"]["curve"], 2 * EVALUATION_SEED
-        run = cached_run(config, setup, dataset)
+        run = cached_run(self._run_config(cell, setup, data, largest), setup, dataset)
         rows = read_metrics(run)
         curve = [[row["step"], row[name]] for row in rows for name in row if name.startswith("return_at_")]
         losses = [row["loss"] for row in rows if "loss" in row]
         parts = np.array_split(losses, 2 * recipe["points"])
-        earned = returns_at(load_policy(run), control.env_id, [largest], recipe["episodes"]["final"])[0]
+        returns = returns_at(load_policy(run), data.env_id, [largest], recipe["episodes"]["final"])[0]
         return {
-            "mean": float(np.mean(earned)),
+            "mean": float(np.mean(returns)),
             "curve": curve,
             "losses": [float(part.mean()) for part in parts],
             "largest": largest,
         }
 
+    def _run_config(self, cell: Cell, setup: Setup, data: TaskData, target_return: float) -> RunConfig:
+        recipe = self.recipe(setup)
+        config = with_options(fast(), {**recipe["policy"], "training.seed": cell["seed"]})
+        start = STARTS[cell["arm"]]
+        if start is not None:
+            kind, weights = start
+            config.set("model.trunk", str(self.language_model(kind, setup)))
+            config.set("model.trunk_weights", weights)
+        config.dataset.uri = data.uri
+        evaluation = config.evaluation
+        evaluation.env_id = data.env_id
+        evaluation.target_returns = [target_return]
+        evaluation.every = config.training.train_steps // recipe["points"]
+        evaluation.num_episodes = recipe["episodes"]["curve"]
+        evaluation.seed = 2 * EVALUATION_SEED  # other episodes than those of the final score
+        return config
+
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
-        """Final scores, updates to 90 % of them, and losses; differences seed by seed."""
+        """Compare final scores, updates to 90 % of them, and losses, seed by seed."""
         final = {arm: over_seeds(values_of(measured, "mean", arm=arm)) for arm in STARTS}
-        needed = {arm: over_seeds([self._updates(row) for row in pick(measured, arm=arm)]) for arm in STARTS}
+        updates = {arm: over_seeds([updates_to_share(row) for row in pick(measured, arm=arm)]) for arm in STARTS}
         losses = {arm: over_seeds([row["losses"][-1] for row in pick(measured, arm=arm)]) for arm in STARTS}
-        gaps = {arm: self._gap(final, arm) for arm in STARTS if arm != "text"}
-        sooner = {arm: self._gap(needed, arm) for arm in STARTS if arm != "text"}
         rows = [Row(f"{TITLES[arm]}: final", final[arm]) for arm in STARTS]
-        rows += [Row(f"{TITLES[arm]}: to 90 %", needed[arm], unit="updates") for arm in STARTS]
+        rows += [Row(f"{TITLES[arm]}: to 90 %", updates[arm], unit="updates") for arm in STARTS]
         rows += [Row(f"{TITLES[arm]}: loss", losses[arm], unit="loss") for arm in STARTS]
-        unsaid = gaps["scratch"]["interval"] is None
-        controls = ("shuffled", "markov", "iid")
-        told = "; ".join(f"{arm}: {format_difference(gaps[arm])}" for arm in controls)
-        checks: dict[str, tuple[bool | None, str]] = {
-            "better": (None if unsaid else gaps["scratch"]["interval"][0] > 0, format_difference(gaps["scratch"])),
-            "faster": (None if unsaid else sooner["scratch"]["interval"][1] < 0, format_difference(sooner["scratch"])),
-            "language": (None if unsaid else all(gaps[arm]["interval"][0] > 0 for arm in controls), told),
+        others = [arm for arm in STARTS if arm != "text"]
+        better = {arm: paired_difference(final["text"], final[arm]) for arm in others}
+        sooner = {arm: paired_difference(updates["text"], updates[arm]) for arm in others}
+        beats_controls = [is_above_zero(better[arm]) for arm in _CONTROLS]
+        checks = {
+            "better": Check(is_above_zero(better["scratch"]), format_difference(better["scratch"])),
+            "faster": Check(is_below_zero(sooner["scratch"]), format_difference(sooner["scratch"])),
+            "language": Check(
+                None if None in beats_controls else all(beats_controls),
+                "; ".join(f"{arm}: {format_difference(better[arm])}" for arm in _CONTROLS),
+            ),
         }
-        return Summary(rows, checks, {"text_minus": gaps, "updates_text_minus": sooner})
+        return Summary(rows, checks, {"text_minus": better, "updates_text_minus": sooner})
 
-    @staticmethod
-    def _gap(scores: Mapping[str, dict[str, Any]], arm: str) -> dict[str, Any]:
-        return over_seeds(np.subtract(scores["text"]["values"], scores[arm]["values"]).tolist())
-
-    @staticmethod
-    def _updates(row: Mapping[str, Any]) -> int:
-        """Return the first evaluation at 90 % of the last policy's score; the end if there is none."""
-        wanted = row["mean"] - (1 - _SHARE) * abs(row["mean"])  # returns may be negative
-        enough = [step for step, value in row["curve"] if value >= wanted]
-        return enough[0] if enough else row["curve"][-1][0]
-
-    def draw(self, measured: Measured, summary: Summary, axes: Any) -> None:
-        """Learning curves, the mean over seeds."""
+    def draw(self, measured: Measured, summary: Summary, axes: Axes) -> None:
+        """Draw learning curves, the mean over seeds."""
         for index, arm in enumerate(STARTS):
             curves = np.array([row["curve"] for row in pick(measured, arm=arm)])
             color = plots.ACCENT if arm == "text" else f"C{index}"
             axes.plot(curves[0, :, 0], curves[:, :, 1].mean(0), marker=".", color=color, label=TITLES[arm])
         axes.set_xlabel("updates")
-        axes.set_ylabel(f"return when asked for {target_of(measured):.4g}, mean over seeds")
+        axes.set_ylabel(f"return with target {target_of(measured):.4g}, mean over seeds")
         axes.legend(frameon=False, fontsize=8)
+
+
+def updates_to_share(row: JSON) -> int:
+    """Return the first evaluation at 90 % of the last policy's score; the end if there is none."""
+    threshold = row["mean"] - (1 - _SHARE) * abs(row["mean"])  # returns may be negative
+    enough = [step for step, value in row["curve"] if value >= threshold]
+    return enough[0] if enough else row["curve"][-1][0]
+
+
+def _text_file(setup: Setup) -> Path:
+    """Return the user's text, or the reference of the Python language that comes with it."""
+    if setup.text is not None:
+        return Path(setup.text)
+    path = setup.runs / "data" / "python-reference.txt"
+    with locked(path.with_suffix(".lock")):
+        if not path.exists():
+            topics = pydoc_data.topics.topics
+            write_text(path, "\n".join(topics[name] for name in sorted(topics)))
+    return path
+
+
+def _text_hash(setup: Setup) -> str:
+    return hashlib.sha256(read_text(_text_file(setup)).encode()).hexdigest()

@@ -8,12 +8,12 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -37,12 +37,12 @@ def below(root: Path, name: str) -> Path:
     return path
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """Return ``value`` as strict JSON (no NaN) with sorted keys."""
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, *, fix: str) -> dict[str, Any]:
+def read_json(path: Path, *, fix: str) -> JsonObject:
     """Read a JSON object, or raise an error that names the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +98,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_folder(folder: Path, fill: Callable[[Path], Mapping[str, Any] | None]) -> None:
+def write_folder(folder: Path, fill: Callable[[Path], JsonMapping | None]) -> None:
     """Write a folder that is either whole, with a manifest of its contents, or not there.
 
     ``fill`` writes the files into the temporary folder it is given, and may return fields for the
@@ -151,7 +151,7 @@ def check_writable(path: str | Path | None, suffix: str = "") -> None:
         raise RLTransformerError("cannot be written", where=path, fix="name a file in a folder that you may write to")
 
 
-def verify_folder(folder: Path, *, required: Iterable[str] = (), hashes: bool = True) -> dict[str, Any]:
+def verify_folder(folder: Path, *, required: Iterable[str] = (), hashes: bool = True) -> JsonObject:
     """Return a folder's manifest after checking every file that it names.
 
     Raises:
@@ -178,7 +178,7 @@ def verify_folder(folder: Path, *, required: Iterable[str] = (), hashes: bool = 
     return manifest
 
 
-def check_format(values: Mapping[str, Any], version: int, *, where: object) -> None:
+def check_format(values: JsonMapping, version: int, *, where: object) -> None:
     """Refuse a folder that a later version of this package wrote."""
     found = values.get("format_version")
     if type(found) is not int or not 1 <= found <= version:

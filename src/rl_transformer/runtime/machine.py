@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonObject
 
 _PACKAGES = ("rl-transformer", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -77,7 +77,7 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, large)
 
 
-def describe_machine(device: str, threads: int | None) -> dict[str, Any]:
+def describe_machine(device: str, threads: int | None) -> JsonObject:
     """Return what a result depends on besides configuration and data, for run.json."""
     return {
         "versions": versions(),
@@ -87,9 +87,9 @@ def describe_machine(device: str, threads: int | None) -> dict[str, Any]:
     }
 
 
-def describe_hardware() -> dict[str, Any]:
+def describe_hardware() -> JsonObject:
     """Return what a duration depends on: processor, cores, memory in GiB."""
-    found: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count()}
+    found: JsonObject = {"machine": platform.machine(), "cores": os.cpu_count()}
     cpuinfo = Path("/proc/cpuinfo")
     meminfo = Path("/proc/meminfo")
     if cpuinfo.exists() and meminfo.exists():

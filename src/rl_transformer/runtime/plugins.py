@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module, metadata
-from typing import Any
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import loading_plugin
+from rl_transformer.runtime.types import JsonMapping
 
 GROUP = "rl_transformer.plugins"
 _KEYS = ("plugin", "plugins", "auto_map")
@@ -58,7 +58,7 @@ def _import(module: str, *, where: str) -> None:
         ) from error
 
 
-def refuse_named_plugins(values: Mapping[str, Any], *, where: object) -> None:
+def refuse_named_plugins(values: JsonMapping, *, where: object) -> None:
     """Refuse a file that asks for code: a plugin is named by the user, never by data."""
     for key in _KEYS:
         if key in values:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar, cast
 from rl_transformer.errors import RLTransformerError
 
 T = TypeVar("T")
+ResultT = TypeVar("ResultT")
 
 _loading: ContextVar[str | None] = ContextVar("plugin_being_loaded", default=None)
 
@@ -133,7 +134,7 @@ def broken_contract(registry: Registry[T], name: str, problem: str) -> RLTransfo
     )
 
 
-def call_plugin(registry: Registry[T], name: str, what: str, call: Callable[[], object]) -> object:
+def call_plugin(registry: Registry[T], name: str, what: str, call: Callable[[], ResultT]) -> ResultT:
     """Run code of a plugin; an exception it raises becomes an error that names the plugin's module."""
     try:
         return call()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class Interrupted(BaseException):
@@ -22,7 +23,7 @@ class Interrupted(BaseException):
 class StopSignals:
     """Turns the first SIGTERM or SIGINT into a flag; the second one ends the process at once.
 
-    Where a parent passes signals on, a process may get the same wish twice: it can set ``patient``,
+    Worker processes may get one signal twice, from the terminal and from their parent: they set ``patient``,
     and then only the first one counts.
     """
 
@@ -32,7 +33,7 @@ class StopSignals:
         self.received: int | None = None
         """The signal to stop by: this process's own, or one that another process was sent."""
         self._own: int | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}  # signal number -> its handler before
 
     def __enter__(self) -> StopSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,7 +47,7 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+            signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._own is not None:

@@ -7,7 +7,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -51,7 +51,7 @@ def run_in_processes(
     return [found[which] for which in range(count)]
 
 
-def _received(pipe: Connection) -> _Result:  # pyright: ignore[reportInvalidTypeVarUse]
+def _received(pipe: Connection) -> Any:
     try:
         result, error, notes = pipe.recv()
     except EOFError:

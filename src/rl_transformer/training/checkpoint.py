@@ -11,15 +11,16 @@ import re
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rl_transformer.config.migrations import migrate_checkpoint_tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import check_format, read_json, to_json, verify_folder, write_folder, write_text
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.ema import EMA
 from rl_transformer.training.optimizer import trained_parameters
 
@@ -35,7 +36,7 @@ def save_checkpoint(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: EMA | None,
-    state: dict[str, Any],
+    state: JsonObject,
 ) -> Path:
     """Write everything that the next update depends on, and return the checkpoint's folder.
 
@@ -73,19 +74,18 @@ def save_checkpoint(
     return path
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> JsonObject:
     """Return a checkpoint's state without its tensors."""
     state = read_json(path / "state.json", fix="remove this checkpoint and resume from the one before")
     check_format(state, FORMAT_VERSION, where=path / "state.json")
     return state
 
 
-def load_checkpoint(
-    path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None
-) -> dict[str, Any]:
+def load_checkpoint(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> JsonObject:
     """Restore what `save_checkpoint` wrote into ``objective``, ``optimizer`` and ``ema``; return its state."""
     state = read_state(path)
-    tensors = load_file(path / "state.safetensors")
+    stored = load_file(path / "state.safetensors")
+    tensors = {migrate_checkpoint_tensor(name): tensor for name, tensor in stored.items()}
     try:
         objective.load_state_dict({k: t for k, t in tensors.items() if k.startswith(("model.", "loss."))})
     except RuntimeError as error:

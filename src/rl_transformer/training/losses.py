@@ -135,7 +135,7 @@ class HeldOutError:
     gatherer: WindowGatherer
     batch_size: int
 
-    def __call__(self, step: int, check: Any) -> dict[str, float]:
+    def __call__(self, step: int, check: object) -> dict[str, float]:
         count = min(_VALIDATION_WINDOWS, self.sampler.num_steps)
         steps = np.linspace(0, self.sampler.num_steps - 1, count).astype(np.int64)
         total = 0.0

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import require
 from rl_transformer.runtime.files import translate_write_errors, write_text
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 _LINES_EVERY_SECONDS = 10.0
 
@@ -24,7 +24,7 @@ Tracker = Callable[[int, Mapping[str, float]], None]
 """Reports one row, (step, numbers by name), to an experiment tracker."""
 
 
-def make_trackers(folder: Path, training: TrainingConfig, config: Mapping[str, Any]) -> list[Tracker]:
+def make_trackers(folder: Path, training: TrainingConfig, config: JsonMapping) -> list[Tracker]:
     """Return the trackers that the options ask for.
 
     Args:
@@ -95,7 +95,7 @@ class Metrics:
         return len(kept) < len(lines)
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[JsonObject]:
     """Return the rows of a run's metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.files import check_format, read_json, to_json, write_text
 from rl_transformer.runtime.machine import describe_machine
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 FORMAT_VERSION = 2  # 2: options renamed, see config.migrations
 POLICY_MANIFEST = "policy/manifest.json"
@@ -21,12 +21,12 @@ class TrainedConfig(Protocol):
 
     training: TrainingConfig
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
         ...
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> Self:
+    def from_dict(cls, values: JsonMapping, *, where: object = "config.json") -> Self:
         """Read what `to_dict` returned."""
         ...
 

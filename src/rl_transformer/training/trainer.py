@@ -17,6 +17,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
 from rl_transformer.runtime.machine import keep_freed_memory
 from rl_transformer.runtime.signals import Interrupted, StopSignals
+from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.training.checkpoint import (
     load_checkpoint,
     newest_verified,
@@ -186,7 +187,7 @@ class Trainer:
             log.info(f"resumed from step {self.step} ({path.name})")
             self._report_changed_environment(state)
 
-    def _report_changed_environment(self, state: Mapping[str, Any]) -> None:
+    def _report_changed_environment(self, state: JsonMapping) -> None:
         before = {"world_size": 1, **state}  # checkpoints of the first version do not store it
         changed = [
             f"{name} {before[name]} -> {now}" for name, now in self._environment().items() if before.get(name) != now

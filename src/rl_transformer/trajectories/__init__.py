@@ -1,7 +1,7 @@
 """Logged data in one form."""
 
+from rl_transformer.trajectories.data_spec import DataSpec as DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset as TrajectoryDataset
 from rl_transformer.trajectories.open import open_trajectories as open_trajectories
-from rl_transformer.trajectories.spaces import DataSpec as DataSpec
 from rl_transformer.trajectories.spaces import Space as Space
 from rl_transformer.trajectories.trajectory import Trajectory as Trajectory

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.trajectories.spaces import DataSpec, Space
+from rl_transformer.runtime.types import JsonObject, Nested
+from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
 LEVELS = ("error", "warning", "info")
@@ -33,12 +34,12 @@ class Finding:
     positions: list[dict[str, int]] = dataclasses.field(default_factory=list)
     """The first places: episode and, where it applies, step and feature."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Finding:
+    def from_dict(cls, values: JsonObject) -> Finding:
         """Read what `to_dict` returned, now or by the first version, which had other names for the levels."""
         level = {"refuse": "error", "warn": "warning"}.get(values["level"], values["level"])
         return cls(**{**values, "level": level})
@@ -212,7 +213,7 @@ def raise_on_errors(findings: Iterable[Finding], where: object) -> None:
         )
 
 
-def leaves(values: Any, name: str) -> dict[str, np.ndarray]:
+def leaves(values: Nested, name: str) -> dict[str, np.ndarray]:
     """Return the arrays inside nested dicts and tuples, under names like observations[goal]."""
     if isinstance(values, dict):
         return {k: v for key, part in values.items() for k, v in leaves(part, f"{name}[{key}]").items()}

@@ -11,9 +11,9 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.trajectories.checks import Checker, Finding
+from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.nested import stack
 from rl_transformer.trajectories.returns import returns_to_go
-from rl_transformer.trajectories.spaces import DataSpec
 from rl_transformer.trajectories.statistics import ObservationStatistics, StreamingStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
 
@@ -25,7 +25,7 @@ _HASHED = ("observations", "actions", "rewards")  # recorded by the source; the 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known about all the columns once the last trajectory is in."""
+    """What is known about all columns once the last trajectory was added."""
 
     offsets: np.ndarray
     """(E + 1,) int64: episode e is the rows offsets[e] ... offsets[e + 1]."""
@@ -34,7 +34,7 @@ class Summary:
     episode_returns: np.ndarray
     """(E,) float64."""
     final_observations: np.ndarray | None
-    """(E, ...): what was seen after each episode's last action; None if any was not recorded."""
+    """(E, ...): the observation after each episode's last action; None if one was not recorded."""
     statistics: ObservationStatistics | None
     """None for images, which are divided by 255 instead."""
     findings: list[Finding]
@@ -42,7 +42,7 @@ class Summary:
     """SHA-256 over the canonical columns: the same for every format of the same data."""
 
 
-def assemble(
+def build_columns(
     spec: DataSpec,
     trajectories: Iterable[Trajectory],
     append: Callable[[str, np.ndarray], None],
@@ -52,60 +52,96 @@ def assemble(
 
     Columns are observations (float32 vectors or uint8 images), actions (float32 vectors, or int64
     counted from 0), rewards (float64), returns_to_go (float32, summed in float64) and whatever
-    further columns the trajectories carry. Episodes with findings of structure are left out.
+    further columns the trajectories have. Episodes whose arrays do not fit each other are left out.
     """
-    checker = checker or Checker(spec)
-    statistics = None if spec.observation_space.is_image else StreamingStatistics(spec.observation_space.flat_dim)
-    hashes = {name: hashlib.sha256() for name in _HASHED}
-    lengths, ends, totals, finals, extra_names = [], [], [], [], None
+    builder = ColumnBuilder(spec, append, checker or Checker(spec))
     for episode, trajectory in enumerate(trajectories):
-        if not checker.check_structure(episode, trajectory):
-            continue
-        rows = _canonical(spec, checker, episode, trajectory)
+        builder.add(episode, trajectory)
+    return builder.summary()
+
+
+class ColumnBuilder:
+    """Adds one trajectory at a time, in memory that holds one of them and a few numbers per episode."""
+
+    def __init__(self, spec: DataSpec, append: Callable[[str, np.ndarray], None], checker: Checker) -> None:
+        observation = spec.observation_space
+        self._spec = spec
+        self._append = append
+        self._checker = checker
+        self._statistics = None if observation.is_image else StreamingStatistics(observation.flat_dim)
+        self._hashes = {name: hashlib.sha256() for name in _HASHED}
+        self._lengths: list[int] = []
+        self._ends: list[tuple[bool, bool]] = []
+        self._returns: list[float] = []
+        self._finals: list[np.ndarray | None] = []
+        self._extra_names: set[str] | None = None
+
+    def add(self, episode: int, trajectory: Trajectory) -> None:
+        """Check a trajectory and hand its rows on.
+
+        Raises:
+            RLTransformerError: Further columns with a reserved name, or others than the first episode has.
+        """
+        if not self._checker.check_structure(episode, trajectory):
+            return
+        rows = _canonical(self._spec, self._checker, episode, trajectory)
         if rows is None:
-            continue
+            return
+        for name, values in {**rows, **self._extras(episode, trajectory)}.items():
+            self._append(name, values)
+        for name in _HASHED:
+            self._hashes[name].update(np.ascontiguousarray(rows[name]).data)
+        # An episode with NaN is an error anyway, and must not hide the statistics of the others.
+        if self._statistics is not None and np.isfinite(rows["observations"]).all():
+            self._statistics.add(rows["observations"])
+        self._checker.check_ends(episode, trajectory)
+        self._lengths.append(len(rows["rewards"]))
+        self._ends.append((trajectory.terminated, trajectory.truncated))
+        self._returns.append(float(rows["rewards"].sum()))
+        self._finals.append(_final(self._spec, trajectory))
+
+    def _extras(self, episode: int, trajectory: Trajectory) -> dict[str, np.ndarray]:
         extras = {name: np.asarray(values) for name, values in trajectory.extras.items()}
         if reserved := sorted(set(extras) & RESERVED):
             raise RLTransformerError(
                 f"{', '.join(reserved)} is computed here, from rewards and episode ends",
-                where=spec.source,
+                where=self._spec.source,
                 fix="leave it out, or give it another name",
             )
-        if extra_names is not None and set(extras) != extra_names:
+        if self._extra_names is not None and set(extras) != self._extra_names:
+            first = sorted(self._extra_names)
             raise RLTransformerError(
-                f"episode {episode} has the extra columns {sorted(extras)}, and the first one {sorted(extra_names)}",
-                where=spec.source,
+                f"episode {episode} has the extra columns {sorted(extras)}, and the first one {first}",
+                where=self._spec.source,
                 fix="give every episode the same arrays",
             )
-        extra_names = set(extras)
-        for name, values in {**rows, **extras}.items():
-            append(name, values)
-        for name in _HASHED:
-            hashes[name].update(np.ascontiguousarray(rows[name]).data)
-        if statistics is not None and np.isfinite(rows["observations"]).all():
-            statistics.add(rows["observations"])
-        checker.check_ends(episode, trajectory)
-        lengths.append(len(rows["rewards"]))
-        ends.append((trajectory.terminated, trajectory.truncated))
-        totals.append(float(rows["rewards"].sum()))
-        finals.append(_final(spec, trajectory))
-    if statistics is not None and statistics.count:
-        checker.check_features(statistics.result().std)
-    flags = np.array(ends, dtype=bool).reshape(-1, 2)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    digests = {name: value.hexdigest() for name, value in hashes.items()}
-    for name, values in (("offsets", offsets), ("ends", flags)):
-        digests[name] = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
-    return Summary(
-        offsets=offsets,
-        terminated=flags[:, 0],
-        truncated=flags[:, 1],
-        episode_returns=np.array(totals),
-        final_observations=np.stack(finals) if finals and all(f is not None for f in finals) else None,
-        statistics=statistics.result() if statistics is not None else None,
-        findings=checker.findings,
-        fingerprint=hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
-    )
+        self._extra_names = set(extras)
+        return extras
+
+    def summary(self) -> Summary:
+        """Return offsets, ends, statistics, findings and fingerprint of everything that was added."""
+        statistics = None if self._statistics is None else self._statistics.result()
+        if self._statistics is not None and statistics is not None and self._statistics.count:
+            self._checker.check_features(statistics.std)
+        flags = np.array(self._ends, dtype=bool).reshape(-1, 2)
+        offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
+        finals = [final for final in self._finals if final is not None]
+        return Summary(
+            offsets=offsets,
+            terminated=flags[:, 0],
+            truncated=flags[:, 1],
+            episode_returns=np.array(self._returns),
+            final_observations=np.stack(finals) if finals and len(finals) == len(self._finals) else None,
+            statistics=statistics,
+            findings=self._checker.findings,
+            fingerprint=self._fingerprint(offsets, flags),
+        )
+
+    def _fingerprint(self, offsets: np.ndarray, flags: np.ndarray) -> str:
+        digests = {name: value.hexdigest() for name, value in self._hashes.items()}
+        for name, values in (("offsets", offsets), ("ends", flags)):
+            digests[name] = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Trajectory) -> dict[str, np.ndarray] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories.checks import (
     Checker,
     Finding,
@@ -16,10 +17,15 @@ from rl_transformer.trajectories.checks import (
     infer_observation_space,
     raise_on_errors,
 )
-from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, assemble
-from rl_transformer.trajectories.spaces import DataSpec, Space
+from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, build_columns
+from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
+from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 @dataclass(frozen=True)
@@ -120,10 +126,10 @@ class TrajectoryDataset:
     @classmethod
     def from_episodes(
         cls,
-        episodes: Iterable[Mapping[str, Any]],
+        episodes: Iterable[JsonMapping],
         *,
-        observation_space: Any = None,
-        action_space: Any = None,
+        observation_space: Space | gymnasium.Space | None = None,
+        action_space: Space | gymnasium.Space | None = None,
         source: str = "episodes",
     ) -> TrajectoryDataset:
         """Make a data set from arrays.
@@ -159,12 +165,12 @@ class TrajectoryDataset:
         checker = Checker(spec)
         for guess in guesses:
             checker.add_finding(guess.level, guess.kind, guess.field, guess.problem, guess.fix)
-        summary = assemble(spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker)
+        summary = build_columns(spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker)
         columns = {name: np.concatenate(rows) for name, rows in parts.items()}
         if not columns and not summary.findings:
             raise RLTransformerError("holds no episode", where=location or spec.source, fix="give at least one episode")
         return cls(spec, columns, summary, location)
 
 
-def _as_space(given: Any, where: str) -> Space | None:
-    return given if given is None or isinstance(given, Space) else Space.from_gymnasium(given, where=where)
+def _as_space(given: Space | gymnasium.Space | None, where: str) -> Space | None:
+    return given if given is None or isinstance(given, Space) else space_from_gymnasium(given, where=where)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.checks import LEVELS
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 
 _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
 
-def describe(dataset: TrajectoryDataset) -> dict[str, Any]:
+def describe(dataset: TrajectoryDataset) -> JsonObject:
     """Return sizes, spaces, distributions, how episodes ended, and every finding, JSON-ready."""
     summary, findings = dataset.summary, dataset.findings
     unfinished = ~(summary.terminated | summary.truncated)
@@ -47,7 +46,7 @@ def distribution(values: np.ndarray) -> dict[str, float] | None:
     return {"mean": float(values.mean()), "std": float(values.std()), **named}
 
 
-def as_text(description: dict[str, Any]) -> str:
+def as_text(description: JsonObject) -> str:
     """Return the description as a few lines for a person."""
     d = description
     lines = [
@@ -73,7 +72,7 @@ def as_text(description: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _space(space: dict[str, Any]) -> str:
+def _space(space: JsonObject) -> str:
     if space["kind"] == "discrete":
         return f"{space['n']} discrete"
     if space["kind"] == "multi_discrete":

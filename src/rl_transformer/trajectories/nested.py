@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import Nested
 
-def stack(observations: Sequence[Any]) -> Any:
+
+def stack(observations: Sequence[Nested]) -> Nested:
     """Stack observations along a new first axis, through nested dicts and tuples."""
     first = observations[0]
     if isinstance(first, dict):
@@ -16,3 +18,13 @@ def stack(observations: Sequence[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(stack([o[i] for o in observations]) for i in range(len(first)))
     return np.stack([np.asarray(o) for o in observations])
+
+
+def select_part(values: Nested, name: str, where: object) -> Nested:
+    """Return the part of a dict or tuple observation that a space calls ``name``."""
+    try:
+        return values[int(name)] if isinstance(values, tuple | list) else values[name]
+    except (KeyError, IndexError, ValueError, TypeError):
+        raise RLTransformerError(
+            f"has no part {name!r}", where=where, fix="record every part of the observation space"
+        ) from None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import call_plugin
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.checks import raise_on_errors
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.readers import READERS, Reader, Source
-from rl_transformer.trajectories.readers.interface import checked, usages
+from rl_transformer.trajectories.readers.interface import Value, checked, usages
 
 
-def open_trajectories(uri: str | Path, **options: Any) -> TrajectoryDataset:
+def open_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
     """Open logged data by its URI.
 
     Args:
@@ -32,7 +32,7 @@ def open_trajectories(uri: str | Path, **options: Any) -> TrajectoryDataset:
     return dataset
 
 
-def read_trajectories(uri: str | Path, **options: Any) -> TrajectoryDataset:
+def read_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
     """Open logged data without refusing data that would corrupt training: for `rlt inspect`."""
     source = open_source(uri, **options)
     if isinstance(source, TrajectoryDataset):
@@ -42,7 +42,7 @@ def read_trajectories(uri: str | Path, **options: Any) -> TrajectoryDataset:
     return dataset
 
 
-def stream_trajectories(uri: str | Path, **options: Any) -> Source:
+def stream_trajectories(uri: str | Path, **options: Value) -> Source:
     """Return spaces, an iterator over the episodes, and notes, without holding the data in memory."""
     source = open_source(uri, **options)
     if isinstance(source, TrajectoryDataset):
@@ -51,7 +51,7 @@ def stream_trajectories(uri: str | Path, **options: Any) -> Source:
     return source
 
 
-def open_source(uri: str | Path, **options: Any) -> Source | TrajectoryDataset:
+def open_source(uri: str | Path, **options: Value) -> Source | TrajectoryDataset:
     """Find the reader of a URI and open the data with it.
 
     Raises:
@@ -83,8 +83,8 @@ def parse_uri(uri: str | Path) -> tuple[str, str, dict[str, str]]:
 
 
 def _reader_options(
-    reader: type[Reader], query: dict[str, str], given: dict[str, Any], *, where: object
-) -> dict[str, Any]:
+    reader: type[Reader], query: dict[str, str], given: dict[str, Value], *, where: object
+) -> JsonObject:
     """Return every option of the reader: from the call, else from the URI, else its default."""
     for name in [*query, *given]:
         if name not in reader.options:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, JsonObject, Nested
+from rl_transformer.trajectories.images import has_channels_last, image_layout
+from rl_transformer.trajectories.nested import select_part
 
-SMALLEST_IMAGE = 36  # pixels per side: below this nothing is left after the image encoder's three convolutions
-_CHANNELS = (1, 3, 4)
-_KINDS = ("box", "discrete", "multi_discrete", "multi_binary", "dict", "tuple")
-_ACTION_KINDS = ("box", "discrete", "multi_discrete")
+# The fields that each kind without parts uses.
+_FIELDS = {
+    "box": ("shape", "dtype", "low", "high"),
+    "discrete": ("n", "start"),
+    "multi_discrete": ("shape", "nvec", "starts"),
+    "multi_binary": ("shape",),
+}
+_KINDS = (*_FIELDS, "dict", "tuple")
 
 
 @dataclass(frozen=True)
@@ -44,20 +51,8 @@ class Space:
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) if a value is an image, else None.
-
-        An image is uint8 with two axes, or with three of which the first or last are channels, and
-        large enough for the image encoder. Smaller grids are flattened like any other box.
-        """
-        if self.kind != "box" or self.dtype != "uint8" or len(self.shape) not in (2, 3):
-            return None
-        first, second, third = (1, *self.shape) if len(self.shape) == 2 else self.shape
-        shape = (third, first, second) if self._channels_last else (first, second, third)
-        return shape if min(shape[1:]) >= SMALLEST_IMAGE else None
-
-    @property
-    def _channels_last(self) -> bool:
-        return len(self.shape) == 3 and self.shape[2] in _CHANNELS and self.shape[0] not in _CHANNELS
+        """(channels, height, width) if a value is an image, else None; see `image_layout`."""
+        return image_layout(self.shape) if self.kind == "box" and self.dtype == "uint8" else None
 
     @property
     def is_image(self) -> bool:
@@ -96,7 +91,7 @@ class Space:
         low, high = (np.broadcast_to(np.asarray(v, np.float32), size) for v in (self.low, self.high))
         return low, high
 
-    def flatten(self, values: Any, *, where: object = "observation") -> np.ndarray:
+    def flatten(self, values: Nested, *, where: object = "observation") -> np.ndarray:
         """Turn values with one leading axis into float32 vectors (T, flat_dim), images into uint8 (T, C, H, W).
 
         A discrete value becomes one-hot, a multi-discrete one the concatenation of one-hot parts; the
@@ -115,7 +110,7 @@ class Space:
                     fix="record exactly the parts of the observation space",
                 )
             return np.concatenate(
-                [part.flatten(_part(values, name, where), where=f"{where}[{name}]") for name, part in self.parts],
+                [part.flatten(select_part(values, name, where), where=f"{where}[{name}]") for name, part in self.parts],
                 axis=1,
             )
         array = np.asarray(values)
@@ -135,7 +130,9 @@ class Space:
             raise RLTransformerError(
                 f"is {array.dtype}, and images are uint8", where=where, fix="record bytes from 0 to 255"
             )
-        return np.moveaxis(array, -1, 1) if self._channels_last else array.reshape(len(array), *self.flat_shape)
+        return (
+            np.moveaxis(array, -1, 1) if has_channels_last(self.shape) else array.reshape(len(array), *self.flat_shape)
+        )
 
     @property
     def is_continuous(self) -> bool:
@@ -154,7 +151,7 @@ class Space:
         """Dtype of stored actions: float32 vectors, or int64 indices counted from 0."""
         return np.dtype(np.float32 if self.is_continuous else np.int64)
 
-    def encode_actions(self, actions: Any) -> np.ndarray:
+    def encode_actions(self, actions: ArrayLike) -> np.ndarray:
         """Turn recorded actions (T, ...) into stored ones: (T, *action_shape), discrete values counted from 0.
 
         Values outside a discrete space are kept, so that the caller can report where they are.
@@ -222,27 +219,15 @@ class Space:
             )
         return array.reshape(len(array), *self.action_shape).astype(np.int64) - self._starts
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return JSON-ready values; infinite bounds become the strings inf and -inf."""
-        if self.kind == "box":
-            return {
-                "kind": "box",
-                "shape": list(self.shape),
-                "dtype": self.dtype,
-                "low": _words(self.low),
-                "high": _words(self.high),
-            }
-        if self.kind == "discrete":
-            return {"kind": "discrete", "n": self.n, "start": self.start}
-        if self.kind == "multi_discrete":
-            parts = {"nvec": list(self.nvec), "starts": list(self.starts)}
-            return {"kind": "multi_discrete", "shape": list(self.shape), **parts}
-        if self.kind == "multi_binary":
-            return {"kind": "multi_binary", "shape": list(self.shape)}
-        return {"kind": self.kind, "parts": [[name, part.to_dict()] for name, part in self.parts]}
+        if self.kind not in _FIELDS:
+            return {"kind": self.kind, "parts": [[name, part.to_dict()] for name, part in self.parts]}
+        values = {name: getattr(self, name) for name in _FIELDS[self.kind]}
+        return {"kind": self.kind, **{name: _to_json(value) for name, value in values.items()}}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object = "space") -> Space:
+    def from_dict(cls, values: JsonMapping, *, where: object = "space") -> Space:
         """Read what `to_dict` returned."""
         try:
             kind = values["kind"]
@@ -269,7 +254,9 @@ class Space:
             ) from None
 
     @classmethod
-    def box(cls, shape: tuple[int, ...], low: Any = -math.inf, high: Any = math.inf, dtype: str = "float32") -> Space:
+    def box(
+        cls, shape: tuple[int, ...], low: ArrayLike = -math.inf, high: ArrayLike = math.inf, dtype: str = "float32"
+    ) -> Space:
         """Return a box; equal bounds are kept as one number."""
         return cls("box", tuple(shape), dtype, _compact(low), _compact(high))
 
@@ -279,7 +266,7 @@ class Space:
         return cls("discrete", n=n, start=start)
 
     @classmethod
-    def multi_discrete(cls, nvec: Any, starts: Any = 0, shape: tuple[int, ...] | None = None) -> Space:
+    def multi_discrete(cls, nvec: ArrayLike, starts: ArrayLike = 0, shape: tuple[int, ...] | None = None) -> Space:
         """Return several discrete parts, with ``nvec`` values each, counted from ``starts``."""
         sizes = np.asarray(nvec, np.int64)
         if not sizes.size or (sizes < 1).any():
@@ -292,82 +279,17 @@ class Space:
             starts=tuple(first.tolist()),
         )
 
-    @classmethod
-    def from_gymnasium(cls, space: Any, *, where: object) -> Space:
-        """Translate a gymnasium space, or refuse it by name."""
-        kind = type(space).__name__
-        if kind == "Box":
-            return cls.box(space.shape, space.low, space.high, str(space.dtype))
-        if kind == "Discrete":
-            return cls.discrete(int(space.n), int(space.start))
-        if kind == "MultiDiscrete":
-            return cls.multi_discrete(space.nvec, getattr(space, "start", 0))
-        if kind == "MultiBinary":
-            return cls("multi_binary", tuple(space.shape))
-        if kind == "Dict":
-            return cls(
-                "dict",
-                parts=tuple((name, cls.from_gymnasium(part, where=where)) for name, part in space.spaces.items()),
-            )
-        if kind == "Tuple":
-            return cls(
-                "tuple",
-                parts=tuple((str(i), cls.from_gymnasium(part, where=where)) for i, part in enumerate(space.spaces)),
-            )
-        raise RLTransformerError(
-            f"the space {kind} is not supported",
-            where=where,
-            fix="use Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of these; "
-            "flatten other spaces with a wrapper before recording",
-        )
 
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Spaces of a data set, and what its source says about it (text, never code)."""
-
-    observation_space: Space
-    action_space: Space
-    source: str = ""
-    """Where the data came from, in words."""
-    env_id: str | None = None
-    """Environment that the source names; shown to the user, never built from here."""
-
-    def __post_init__(self) -> None:
-        if self.action_space.kind not in _ACTION_KINDS or self.action_space.is_image:
-            raise RLTransformerError(
-                f"actions of kind {self.action_space.kind} are not supported",
-                where=self.source or "action space",
-                fix="use data with Box, Discrete or MultiDiscrete actions",
-            )
-        if self.observation_space.parts and self.observation_space.has_image:
-            raise RLTransformerError(
-                "an image inside a dict or tuple observation is not supported",
-                where=self.source or "observation space",
-                fix="record the image alone, or leave it out",
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        spaces = {"observation_space": self.observation_space.to_dict(), "action_space": self.action_space.to_dict()}
-        return {**spaces, "source": self.source, "env_id": self.env_id}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object) -> DataSpec:
-        """Read what `to_dict` returned."""
-        observation, action = (
-            Space.from_dict(values.get(f"{name}_space", {}), where=where) for name in ("observation", "action")
-        )
-        return cls(observation, action, str(values.get("source", "")), values.get("env_id"))
-
-
-def _compact(bound: Any) -> tuple[float, ...]:
+def _compact(bound: ArrayLike) -> tuple[float, ...]:
     flat = np.asarray(bound, np.float64).reshape(-1)
     return (float(flat[0]),) if flat.size and (flat == flat[0]).all() else tuple(map(float, flat))
 
 
-def _words(bounds: tuple[float, ...]) -> list[float | str]:
-    return [b if math.isfinite(b) else str(b) for b in bounds]
+def _to_json(value: Any) -> Any:
+    """Return tuples as lists, and infinite numbers as text: JSON has none."""
+    if isinstance(value, tuple):
+        return [_to_json(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _one_hot(indices: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
@@ -377,12 +299,3 @@ def _one_hot(indices: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     columns = indices.reshape(len(indices), -1) + offsets
     np.put_along_axis(encoded, columns, 1.0, axis=1)
     return encoded
-
-
-def _part(values: Any, name: str, where: object) -> Any:
-    try:
-        return values[int(name)] if isinstance(values, tuple | list) else values[name]
-    except (KeyError, IndexError, ValueError, TypeError):
-        raise RLTransformerError(
-            f"has no part {name!r}", where=where, fix="record every part of the observation space"
-        ) from None

@@ -21,9 +21,9 @@ from rl_transformer.runtime.files import (
 )
 from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.trajectories.checks import Checker, Finding, raise_on_errors
-from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary, assemble
+from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary, build_columns
+from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset
-from rl_transformer.trajectories.spaces import DataSpec
 from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
 
@@ -86,7 +86,7 @@ def write_store(
                 arrays[name] = _GrowingArray(below(temporary, f"{name}.npy"), rows)
             arrays[name].append(rows)
 
-        summary = assemble(spec, trajectories, append, checker := Checker(spec))
+        summary = build_columns(spec, trajectories, append, checker := Checker(spec))
         for array in arrays.values():
             array.close()
         for note in notes:

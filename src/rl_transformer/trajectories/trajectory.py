@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, Nested
 
 _KEYS = ("observations", "actions", "rewards")
 _FLAGS = ("terminated", "truncated")
@@ -18,20 +19,20 @@ _FLAGS = ("terminated", "truncated")
 class Trajectory:
     """Arrays of one episode of T steps, as a reader hands them over."""
 
-    observations: Any  # (T, ...), or nested dicts and tuples of such arrays
+    observations: Nested  # (T, ...), or nested dicts and tuples of such arrays
     actions: np.ndarray  # (T, A), or (T,) for discrete actions
     rewards: np.ndarray  # (T,)
     terminated: bool = False
     """The task ended the episode."""
     truncated: bool = False
     """A limit outside of the task ended the recording; neither flag: it was cut off unfinished."""
-    final_observation: Any = None
+    final_observation: Nested = None
     """What was seen after the last action, if recorded."""
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further columns with one row a step, carried along under their own names."""
 
     @classmethod
-    def from_mapping(cls, episode: Mapping[str, Any], *, where: object) -> Trajectory:
+    def from_mapping(cls, episode: JsonMapping, *, where: object) -> Trajectory:
         """Read a dict with observations, actions, rewards and the flags terminated and truncated.
 
         Observations may hold one row more than actions; the last one is then the final
@@ -59,7 +60,7 @@ class Trajectory:
         )
 
 
-def split_final(observations: Any, num_steps: int) -> tuple[Any, Any]:
+def split_final(observations: Nested, num_steps: int) -> tuple[Nested, Nested]:
     """Cut T + 1 recorded observations into the T that were acted on and the final one.
 
     Works through nested dicts and tuples. Observations that have no extra row come back whole.
@@ -79,7 +80,7 @@ def split_final(observations: Any, num_steps: int) -> tuple[Any, Any]:
     return array, None
 
 
-def flag_at_end(flag: Any, num_steps: int, *, where: object) -> bool:
+def flag_at_end(flag: ArrayLike, num_steps: int, *, where: object) -> bool:
     """Return whether an episode ended so: from a bool, or from one a step of which only the last may be True."""
     array = np.asarray(flag)
     if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():

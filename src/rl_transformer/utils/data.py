@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.heads import default_head
 from rl_transformer.policy.gatherer import condition_column
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.windows.gathering import WindowGatherer
 from rl_transformer.windows.normalization import Normalizer
@@ -100,7 +101,7 @@ class Dataset(torch.utils.data.Dataset[Batch]):
             "attention_mask": batch.valid_mask.long(),
         }
 
-    def model_options(self) -> dict[str, Any]:
+    def model_options(self) -> JsonObject:
         """Return the fields of a `DecisionTransformerConfig` that follow from the data."""
         observation = self.data.spec.observation_space
         action = self.data.spec.action_space

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.trajectories.spaces import DataSpec
+from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.statistics import ObservationStatistics
 
 

@@ -1,4 +1,4 @@
-"""Action heads: from a hidden state to an action, and how likely a logged action is. A head is one file plus one registration."""
+"""Action heads turn hidden states into actions, and score logged actions. A head is one file and one registration."""
 
 from rl_transformer.models.heads.interface import HEADS as HEADS
 from rl_transformer.models.heads.interface import ActionHead as ActionHead

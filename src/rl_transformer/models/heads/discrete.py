@@ -1,4 +1,7 @@
-"""One logit per action, trained by cross-entropy: the head of the paper's Atari and Key-to-Door experiments."""
+"""A head with one logit per action, trained by cross-entropy, as in the paper's Atari and Key-to-Door experiments.
+
+Shapes: *B any leading axes, E hidden_size, A number of actions.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch.nn import functional as F
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.embeddings import DiscreteActionEmbedding, vector_readout
 from rl_transformer.models.heads.interface import no_entropy
+from rl_transformer.runtime.shapes import Bool, Float, Int
 
 
 class DiscreteHead(nn.Module):
@@ -24,46 +28,59 @@ class DiscreteHead(nn.Module):
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
         super().__init__()
+        # A tied head is applied by the model, which has the embedding.
         self.linear = nn.Identity() if config.tie_action_head else vector_readout(config, config.act_dim)
         self.num_allowed = config.act_dim
 
     @staticmethod
     def make_embedding(config: DecisionTransformerConfig) -> nn.Module:
-        """Return the table of action tokens: (...) -> (..., E)."""
+        """Return the table of action tokens: (*B) -> (*B, E)."""
         return DiscreteActionEmbedding(config.act_dim, config.hidden_size)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Float[Tensor, "*B E"]) -> Float[Tensor, "*B A"]:
         return self.linear(hidden)
 
-    def loss(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        """Return the cross-entropy of each step: (..., A), (...) -> (...)."""
+    def loss(self, parameters: Float[Tensor, "*B A"], actions: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """Return the cross-entropy of each action."""
+        # In float32 also under autocast: the sum of exponentials would lose small probabilities in bfloat16.
         flat = F.cross_entropy(parameters.flatten(0, -2).float(), actions.flatten(), reduction="none")
         return flat.view(actions.shape)
 
-    def error(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        """Return 1 where the most likely action is not the logged one, else 0: (...)."""
+    def error(self, parameters: Float[Tensor, "*B A"], actions: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """Return 1 where the most likely action is not the logged one, and 0 elsewhere."""
         return (parameters.argmax(-1) != actions).float()
 
-    def greedy(self, parameters: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Return the most likely action among the ``allowed`` (..., A) ones: (...)."""
+    def greedy(
+        self, parameters: Float[Tensor, "*B A"], allowed: Bool[Tensor, "*B A"] | None = None
+    ) -> Int[Tensor, "*B"]:
+        """Return the most likely action among the ``allowed`` ones."""
         return mask_logits(parameters, allowed).argmax(-1)
 
-    def sample(self, parameters: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Draw an action by inverting the cumulative distribution at ``uniforms`` (..., 1): (...)."""
+    def sample(
+        self,
+        parameters: Float[Tensor, "*B A"],
+        uniforms: Float[Tensor, "*B 1"],
+        allowed: Bool[Tensor, "*B A"] | None = None,
+    ) -> Int[Tensor, "*B"]:
+        """Draw an action by inverting the cumulative distribution at ``uniforms``."""
         return sample_categorical(mask_logits(parameters, allowed), uniforms)
 
-    def entropy(self, parameters: Tensor, normals: Tensor) -> Tensor:
-        """Raise: no entropy bonus is built for this head."""
+    def entropy(self, parameters: Float[Tensor, "*B A"], normals: Float[Tensor, "*B A"]) -> Float[Tensor, "*B"]:
+        """Raise an error: this head has no entropy bonus."""
         raise no_entropy("discrete")
 
 
-def mask_logits(logits: Tensor, allowed: Tensor | None) -> Tensor:
+def mask_logits(logits: Float[Tensor, "*B A"], allowed: Bool[Tensor, "*B A"] | None) -> Float[Tensor, "*B A"]:
     """Return logits with minus infinity where ``allowed`` is False."""
     return logits if allowed is None else logits.masked_fill(~allowed, -math.inf)
 
 
-def sample_categorical(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw indices from logits (..., A) by inverting the cumulative distribution at ``uniforms`` (..., 1): (...)."""
+def sample_categorical(logits: Float[Tensor, "*B A"], uniforms: Float[Tensor, "*B 1"]) -> Int[Tensor, "*B"]:
+    """Draw one index per distribution by inverting its cumulative distribution at ``uniforms``."""
+    # The caller brings the random numbers, one stream per session, so that a draw depends on nobody else's. In float64
+    # the sum is exact enough that each index keeps its own probability.
     cumulative = logits.double().softmax(-1).cumsum(-1)
+    # The last sum may differ from 1 by rounding, so the uniform number is scaled to it. right=True skips indices of
+    # probability zero, and the clamp catches a product that was rounded up to the last sum itself.
     drawn = torch.searchsorted(cumulative, uniforms.double() * cumulative[..., -1:], right=True)
     return drawn.squeeze(-1).clamp_(max=logits.shape[-1] - 1)

@@ -10,8 +10,9 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.trajectories.checks import Finding
+from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.readers.interface import ReaderOption, Source
-from rl_transformer.trajectories.spaces import DataSpec, Space
+from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
 _REQUIRED = ("observations", "actions", "rewards", "terminals", "timeouts")

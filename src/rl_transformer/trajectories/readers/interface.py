@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import Registry, broken_contract
 from rl_transformer.trajectories.checks import Finding
+from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset
-from rl_transformer.trajectories.spaces import DataSpec
 from rl_transformer.trajectories.trajectory import Trajectory
 
 Value = bool | int | float | str
+"""The value of a reader's option."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Reader(Protocol):
     options: ClassVar[Mapping[str, ReaderOption]]
     """Options of this reader by name."""
 
-    def open(self, path: str, **options: Any) -> Source | TrajectoryDataset:
+    def open(self, path: str, **options: Value) -> Source | TrajectoryDataset:
         """Open the data at ``path``: what follows the scheme in the URI.
 
         Args:
@@ -80,7 +81,7 @@ def usages() -> list[str]:
     return [READERS.get(name, where="readers").usage for name in READERS.names()]
 
 
-def checked(source: Any, scheme: str) -> Source | TrajectoryDataset:
+def checked(source: object, scheme: str) -> Source | TrajectoryDataset:
     """Return what a reader opened, after checking that it keeps the contract."""
     if isinstance(source, TrajectoryDataset):
         return source
@@ -91,7 +92,7 @@ def checked(source: Any, scheme: str) -> Source | TrajectoryDataset:
     return Source(source.spec, _checked_trajectories(source.trajectories, scheme), list(source.notes))
 
 
-def _checked_trajectories(trajectories: Iterator[Any], scheme: str) -> Iterator[Trajectory]:
+def _checked_trajectories(trajectories: Iterator[object], scheme: str) -> Iterator[Trajectory]:
     number = 0
     iterator = iter(trajectories)
     while True:

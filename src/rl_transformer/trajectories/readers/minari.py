@@ -13,8 +13,11 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.runtime.files import read_json
+from rl_transformer.runtime.types import JsonObject
+from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
 from rl_transformer.trajectories.readers.interface import ReaderOption, Source
-from rl_transformer.trajectories.spaces import DataSpec, Space
+from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory, flag_at_end, split_final
 
 _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*-v\d+")
@@ -45,7 +48,7 @@ class MinariReader:
         return Source(spec, _episodes(dataset, folder))
 
 
-def _read_metadata(file: Path, dataset_id: str) -> dict[str, Any]:
+def _read_metadata(file: Path, dataset_id: str) -> JsonObject:
     """Read metadata.json and require both spaces: Minari itself would build the environment to find them."""
     metadata = read_json(file, fix=f"download it: minari download {dataset_id}, or set MINARI_DATASETS_PATH")
     missing = [name for name in ("observation_space", "action_space") if not metadata.get(name)]
@@ -72,7 +75,7 @@ def _open(folder: Path, dataset_id: str) -> tuple[Any, Space, Space]:
         raise RLTransformerError(
             f"Minari cannot open it: {error}", where=folder, fix=f"download it again: minari download {dataset_id}"
         ) from error
-    observation, action = (Space.from_gymnasium(space, where=f"minari:{dataset_id}") for space in spaces)
+    observation, action = (space_from_gymnasium(space, where=f"minari:{dataset_id}") for space in spaces)
     return dataset, observation, action
 
 
@@ -102,7 +105,7 @@ def _folder(dataset_id: str) -> Path:
     return folder
 
 
-def _env_id(metadata: dict[str, Any]) -> str | None:
+def _env_id(metadata: JsonObject) -> str | None:
     try:
         return str(json.loads(metadata["env_spec"])["id"])
     except (KeyError, TypeError, ValueError):

@@ -1,0 +1,117 @@
+"""protocol.json: what an experiment measures and the rules that judge it, written before the first measurement."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rl_transformer.config import PRESETS, RunConfig
+from rl_transformer.config.migrations import migrate_option
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.reproductions.experiment import JSON, Experiment, Setup
+from rl_transformer.runtime.files import read_json, to_json, write_text
+
+# Wording of rules and rows in results of earlier versions, and the present wording of the same thing.
+_REWORDED = (
+    ("Spearman's rho of asked and achieved, inside", "Spearman's rho of target and achieved returns, inside"),
+    (
+        "asked for 1.5 times the data's largest return, it earns",
+        "with a target of 1.5 times the data's largest return, it earns",
+    ),
+    ("DT asked for", "DT with target return"),
+    ("Decision Transformer asked for", "Decision Transformer with target return"),
+    ("return when asked for", "return with target"),
+    ("asked for", "target return"),
+)
+
+
+def begin_protocol(experiment: Experiment, setup: Setup, data: JSON | None = None) -> JSON:
+    """Write the protocol before anything is measured, and return it.
+
+    Args:
+        experiment: What will be measured.
+        setup: What the user chose.
+        data: What identifies the data, once it is known.
+
+    Raises:
+        RLTransformerError: The folder holds measurements of another protocol, or something else.
+    """
+    path = setup.output / "protocol.json"
+    protocol = _make_protocol(experiment, setup, data)
+    has_measurements = any((setup.output / "cells").glob("*.json"))
+    if path.exists() and has_measurements:
+        _refuse_another_protocol(read_protocol(path), protocol, setup.output)
+        return protocol
+    if not path.exists() and setup.output.exists() and (not setup.output.is_dir() or any(setup.output.iterdir())):
+        raise RLTransformerError(
+            "is there already and holds no results of rlt reproduce",
+            where=setup.output,
+            fix="name another folder with --output",
+        )
+    write_text(path, to_json(protocol))
+    return protocol
+
+
+def read_protocol(path: Path) -> JSON:
+    """Return a protocol.json, of this version or an earlier one, with the present option names and wording."""
+    protocol = _migrate_options(read_json(path, fix="remove the folder, or name another one with --output"))
+    return {**protocol, "rules": {name: present_wording(rule) for name, rule in protocol["rules"].items()}}
+
+
+def read_back(value: Any) -> Any:
+    """Return a value as it would be read from JSON: tuples are lists there."""
+    return json.loads(json.dumps(value))
+
+
+def present_wording(text: str) -> str:
+    """Return the present wording of a rule, or of a row of the table, of an earlier version."""
+    for earlier, present in _REWORDED:
+        text = text.replace(earlier, present)
+    return text
+
+
+def _make_protocol(experiment: Experiment, setup: Setup, data: JSON | None) -> JSON:
+    protocol = {
+        "name": experiment.name,
+        "quick": setup.quick,
+        "data": setup.data,
+        "env_id": setup.env_id,
+        "recipe": experiment.recipe(setup),
+        "rules": experiment.rules,
+        "presets": {name: _options_not_at_default(PRESETS[name]()) for name in ("fast", "gym", "key-to-door")},
+    }
+    return protocol if data is None else {**protocol, "identity_of_data": data}
+
+
+def _refuse_another_protocol(before: JSON, now: JSON, folder: Path) -> None:
+    # Earlier versions wrote fewer fields: what is not there is not compared.
+    changed = [key for key in now if key in before and before[key] != read_back(now[key])]
+    if changed:
+        raise RLTransformerError(
+            f"holds results made with another {', '.join(changed)}",
+            where=folder,
+            fix="name another folder with --output, or remove this one to start again",
+        )
+
+
+def _options_not_at_default(preset: RunConfig) -> JSON:
+    """Return what a preset sets, by section.field: options that come to exist later do not change it."""
+    values = preset.to_dict()
+    defaults = RunConfig().to_dict()
+    return {
+        f"{section}.{name}": value
+        for section, options in values.items()
+        if isinstance(options, dict)
+        for name, value in options.items()
+        if value != defaults[section][name]
+    }
+
+
+def _migrate_options(value: Any) -> Any:
+    """Return JSON values with the present names and values of all options (section.field) in them."""
+    if isinstance(value, dict):
+        return dict(migrate_option(name, _migrate_options(inner)) for name, inner in value.items())
+    if isinstance(value, list):
+        return [_migrate_options(inner) for inner in value]
+    return value
