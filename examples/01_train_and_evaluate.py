@@ -45,6 +45,7 @@ def main(folder, num_episodes=200, train_steps=500):
     config.dataset.uri = "recorded above"
     config.output = str(folder)
     config.training.train_steps = train_steps
+    config.training.batch_size = 64
     config.training.warmup_steps = 50
     policy = rlt.load_policy(rlt.train(config, dataset=data, resume=True))
 

@@ -42,6 +42,7 @@ def main(folder, num_days=300, train_steps=300):
     config.dataset.uri = "heating log"
     config.output = str(folder)
     config.training.train_steps = train_steps
+    config.training.batch_size = 64
     config.training.warmup_steps = 50
     policy = rlt.load_policy(rlt.train(config, dataset=data, resume=True))
 

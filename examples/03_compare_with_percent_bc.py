@@ -1,28 +1,15 @@
-"""A Decision Transformer against %BC, the strongest simple baseline, over two training seeds. The task is Key-to-Door."""
+"""A Decision Transformer against %BC, the strongest simple baseline, over two seeds. The task is Key-to-Door."""
 
-import gymnasium as gym
+from pathlib import Path
+
 import numpy as np
 
 import rl_transformer as rlt
-from rl_transformer.environments import KEY_TO_DOOR
+from rl_transformer.cli.main import main as run_rlt
 from rl_transformer.launch.seeds import train_seeds
 
+KEY_TO_DOOR = "rl_transformer/KeyToDoor-v0"
 SEEDS = [0, 1]
-
-
-def random_walk(environment, seed):
-    """Return one episode of uniformly random actions; the actions' random numbers are not the environment's."""
-    random = np.random.default_rng([seed, 1])
-    observations = [environment.reset(seed=seed)[0]]
-    actions = []
-    rewards = []
-    terminated = False
-    while not terminated:
-        actions.append(random.integers(environment.action_space.n))
-        observation, reward, terminated, _, _ = environment.step(actions[-1])
-        observations.append(observation)
-        rewards.append(reward)
-    return {"observations": np.array(observations), "actions": actions, "rewards": rewards, "terminated": True}
 
 
 def policies(folder, data, train_steps, options):
@@ -43,9 +30,10 @@ def success(policy, targets, num_episodes):
 
 
 def main(folder, num_walks=1_000, train_steps=300, num_episodes=100):
-    environment = gym.make(KEY_TO_DOOR)
-    walks = [random_walk(environment, seed) for seed in range(num_walks)]
-    data = rlt.TrajectoryDataset.from_episodes(walks, action_space=environment.action_space)
+    walks = Path(folder) / "walks"
+    if not walks.exists():  # random walks, as: rlt collect rl_transformer/KeyToDoor-v0 --output ... --num-episodes ...
+        run_rlt(["collect", KEY_TO_DOOR, "--output", str(walks), "--num-episodes", str(num_walks)])
+    data = rlt.open_trajectories(f"rlt:{walks}")
     print(f"{num_walks} random walks, of which {data.episode_returns.sum():.0f} succeed")
 
     transformer = policies(f"{folder}/dt", data, train_steps, {})

@@ -11,6 +11,6 @@ def _own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def language_model(tmp_path):
-    """Return the run folder of a small language model; its text is text.txt beside it."""
+    """Return the run folder of a small language model; its text is text.txt next to it."""
     (tmp_path / "text.txt").write_text(TEXT)
     return pretrain(text_config(tmp_path / "lm", tmp_path / "text.txt"))

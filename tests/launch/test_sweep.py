@@ -88,8 +88,9 @@ def test_two_processes_share_a_search(tmp_path):
     [
         ("", "names no option"),
         ("- a", "names no option"),
-        ("model.nothing: [1]", "there is no option model.nothing"),
-        ("nothing: [1]", "there is no option nothing"),
+        ("model.nothing: [1]", "there is no option 'model.nothing'"),
+        ("nothing: [1]", "there is no option 'nothing'"),
+        ("model.n_layr: [1]", "did you mean model.n_layer"),
         ("model.n_layer: 3", "neither choices nor a range"),
         ("model.n_layer: []", "neither choices nor a range"),
         ("model.n_layer: {low: 3}", "is not a range"),

@@ -112,10 +112,10 @@ def test_without_a_plugin_the_search_path_is_left_alone(monkeypatch, tmp_path):
 def test_installed_plugins_are_loaded_by_their_entry_points(write_module, monkeypatch):
     names = [write_module("rlt_test_lines", GOOD), write_module("rlt_test_broken", "1 / 0")]
     points = [metadata.EntryPoint(f"entry-{name}", name, GROUP) for name in names]
-    asked = []
+    groups = []
 
     def entry_points(group):
-        asked.append(group)
+        groups.append(group)
         return points
 
     monkeypatch.setattr(sys, "path", [".", *sys.path])
@@ -124,7 +124,7 @@ def test_installed_plugins_are_loaded_by_their_entry_points(write_module, monkey
         load_installed_plugins()
     assert error.value.where == "plugin rlt_test_broken (entry point entry-rlt_test_broken)"
     assert READERS.owner("lines") == "rlt_test_lines"
-    assert asked == ["rl_transformer.plugins"]
+    assert groups == ["rl_transformer.plugins"]
 
 
 @pytest.mark.parametrize("key", ["plugin", "plugins", "auto_map"])

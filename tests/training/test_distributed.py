@@ -33,9 +33,9 @@ def store(tmp_path_factory):
 
 
 def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
 
 
 def command(store, output, *more, ranks=2, steps=8, launcher=("--standalone",)):

@@ -107,8 +107,8 @@ def test_a_signal_saves_and_exits_with_its_code(number, code, store, tmp_path):
     process = start(store, folder, steps=100_000)
     wait_for(lambda: newest(folder / "checkpoints") > 0, process)
     process.send_signal(number)
-    found, output = finish(process)
-    assert found == code, output
+    exit_code, output = finish(process)
+    assert exit_code == code, output
     assert "Traceback" not in output
     assert "continue with --resume" in output
     saved = newest(folder / "checkpoints")

@@ -183,8 +183,12 @@ def test_a_policy_with_a_return_model_survives_saving(tmp_path):
 
 def test_predicting_returns_leaves_the_policy_as_it_is(tmp_path):
     plain = load_policy(train(tiny_config(tmp_path / "plain"), dataset=point_data()))
-    beside = load_policy(train(tiny_config(tmp_path / "beside", returns={"predict": True}), dataset=point_data()))
-    for (name, one), other in zip(plain.model.state_dict().items(), beside.model.state_dict().values(), strict=True):
+    with_return_model = load_policy(
+        train(tiny_config(tmp_path / "with-return-model", returns={"predict": True}), dataset=point_data())
+    )
+    for (name, one), other in zip(
+        plain.model.state_dict().items(), with_return_model.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(one, other), name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+
+Target: TypeAlias = float | Sequence[float]
+"""What a caller asks of a condition: a number, or as many as the condition is wide."""
 
 
 class Condition(Protocol):
@@ -125,6 +128,25 @@ def sum_to_go(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     backwards = np.cumsum(values[::-1])[::-1]
     after_episode = np.append(backwards, 0.0)[offsets[1:]]
     return backwards - np.repeat(after_episode, np.diff(offsets))
+
+
+def initial_value(condition: Condition, target: Target) -> np.ndarray:
+    """Return a condition's value at an episode's first step, (W,) float64, after checking its shape and numbers."""
+    value = call_plugin(CONDITIONS, condition.name, "initial()", lambda: condition.initial(target))
+    array = np.asarray(value, np.float64)
+    if array.shape != (condition.width,) or not (np.abs(array) <= np.finfo(np.float32).max).all():
+        numbers = "a finite number" if condition.width == 1 else f"{condition.width} finite numbers"
+        raise RLTransformerError(
+            f"the target {target} of {condition.name} is not {numbers}", where="targets", fix=f"pass {numbers}"
+        )
+    return array
+
+
+def target_text(target: Target) -> str:
+    """Return a target as a person would write it: 25, or [1, 2]."""
+    if isinstance(target, Sequence | np.ndarray):
+        return f"[{', '.join(f'{number:g}' for number in target)}]"
+    return f"{target:g}"
 
 
 def finite_target(name: str, target: Any) -> np.ndarray:

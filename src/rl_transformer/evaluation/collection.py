@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rl_transformer.conditions.interface import Target
 from rl_transformer.environments.making import check_spaces, environment_spec
 from rl_transformer.evaluation.episodes import read_outcome
 from rl_transformer.policy import Policy
@@ -31,7 +32,7 @@ def record_episodes(
     seed: int,
     policy: Policy | None = None,
     target: float | None = None,
-    targets: Mapping[str, float] | None = None,
+    targets: Mapping[str, Target] | None = None,
     behavior: Behavior | None = None,
 ) -> tuple[DataSpec, Iterator[Trajectory]]:
     """Return the spaces of an environment and episodes as they are run; episode i is seeded with ``seed + i``.
@@ -53,7 +54,7 @@ def _policy_episodes(
     seeds: range,
     policy: Policy,
     target: float | None,
-    targets: Mapping[str, float] | None,
+    targets: Mapping[str, Target] | None,
 ) -> Iterator[Trajectory]:
     names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
     for seed in seeds:

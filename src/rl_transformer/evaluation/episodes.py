@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from rl_transformer.conditions.interface import Target
 from rl_transformer.environments.making import check_spaces, make_environment
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy import Policy
@@ -44,7 +45,7 @@ def run_episodes(
     target_returns: Sequence[float | None],
     seeds: Sequence[int],
     *,
-    targets: Mapping[str, float] | None = None,
+    targets: Mapping[str, Target] | None = None,
     record: int = 0,
     max_live: int = MAX_LIVE,
     processes: int | None = None,
@@ -92,7 +93,7 @@ def _run_here(
     env_id: str,
     target_returns: Sequence[float | None],
     seeds: Sequence[int],
-    targets: Mapping[str, float] | None,
+    targets: Mapping[str, Target] | None,
     record: int,
     max_live: int,
     check: Callable[[], None],
@@ -113,7 +114,7 @@ def _run(
     policy: Policy,
     environments: list[gymnasium.Env],
     episodes: list[Episode],
-    targets: Mapping[str, float] | None,
+    targets: Mapping[str, Target] | None,
     record: int,
     check: Callable[[], None],
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from rl_transformer.conditions.interface import Target
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.episodes import run_episodes
 from rl_transformer.evaluation.report import EvaluationReport, TargetReport
@@ -17,7 +18,7 @@ def evaluate(
     *,
     env_id: str,
     target_returns: Sequence[float] = (),
-    targets: Mapping[str, float] | None = None,
+    targets: Mapping[str, Target] | None = None,
     num_episodes: int = 20,
     seed: int = 1_000_000,
     reference: str | None = None,

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rl_transformer.conditions.interface import Target, target_text
 from rl_transformer.evaluation.statistics import (
     interquartile_mean,
     mean_interval,
@@ -43,14 +44,14 @@ class TargetReport:
     normalized_score: float | None
     reference: str | None
     """Where the reference scores come from; None if there are none."""
-    targets: dict[str, float] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
     """Targets of further conditions, by name."""
     episode_outcomes: dict[str, list[float]] = field(default_factory=dict)
     """For each further outcome, such as cost, its sum over every episode, in the environment's units."""
 
     @classmethod
     def from_episodes(
-        cls, target: float | None, episodes: Sequence[Outcome], reference: str | None, targets: Mapping[str, float]
+        cls, target: float | None, episodes: Sequence[Outcome], reference: str | None, targets: Mapping[str, Target]
     ) -> TargetReport:
         """Summarize episodes of one policy."""
         returns = [float(episode.episode_return) for episode in episodes]
@@ -114,6 +115,6 @@ class EvaluationReport:
             for name, totals in t.episode_outcomes.items():
                 row += f"   mean {name} {np.mean(totals):.4g}"
             for name, value in t.targets.items():
-                row += f" (target {name} {value:g})"
+                row += f" (target {name} {target_text(value)})"
             rows.append(row)
         return f"{self.env_id}, seeds from {self.seed} (interval over episodes of one policy)\n" + "\n".join(rows)

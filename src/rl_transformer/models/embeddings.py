@@ -6,6 +6,7 @@ Shapes: *B any leading axes (windows, timesteps), E hidden_size, D length of an 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

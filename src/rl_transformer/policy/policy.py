@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rl_transformer.conditions import Condition
+from rl_transformer.conditions.interface import Target, initial_value, target_text
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import PolicyModel
 from rl_transformer.models.return_model import ReturnModel
@@ -44,7 +45,7 @@ class Policy:
         return next(self.model.parameters()).device
 
     def session(
-        self, target_return: float | None = None, seed: int = 0, *, targets: Mapping[str, float] | None = None
+        self, target_return: float | None = None, seed: int = 0, *, targets: Mapping[str, Target] | None = None
     ) -> PolicySession:
         """Start one live episode.
 
@@ -52,7 +53,8 @@ class Policy:
             target_return: The return to aim for, in the environment's units; the largest of
                 `suggested_targets` if not given.
             seed: Seed of the episode's own draws, if the policy samples its actions.
-            targets: Targets of further conditions, for example ``{"cost_to_go": 25.0}``.
+            targets: Targets of further conditions, for example ``{"cost_to_go": 25.0}``; a list for a condition of
+                several numbers.
         """
         return PolicySession(SessionBatch(self, [target_return], [seed], targets=targets))
 
@@ -61,13 +63,13 @@ class Policy:
         target_returns: Sequence[float | None],
         seeds: Sequence[int],
         *,
-        targets: Mapping[str, float] | None = None,
+        targets: Mapping[str, Target] | None = None,
     ) -> SessionBatch:
         """Start several live episodes that act together; ``targets`` hold for all of them."""
         return SessionBatch(self, target_returns, seeds, targets=targets)
 
     def initial_conditions(
-        self, target_return: float | None, targets: Mapping[str, float] | None = None
+        self, target_return: float | None, targets: Mapping[str, Target] | None = None
     ) -> dict[str, np.ndarray]:
         """Return the value of every condition at the first step of an episode: (W,) each.
 
@@ -79,9 +81,12 @@ class Policy:
         self._check_target_names(target_return, given, names)
         if target_return is not None:
             given["return_to_go"] = target_return
-        return {condition.name: condition.initial(self._target(condition, given)) for condition in self.spec.conditions}
+        return {
+            condition.name: initial_value(condition, self._target(condition, given))
+            for condition in self.spec.conditions
+        }
 
-    def _check_target_names(self, target_return: float | None, given: dict[str, float], names: list[str]) -> None:
+    def _check_target_names(self, target_return: float | None, given: dict[str, Target], names: list[str]) -> None:
         if target_return is not None and not self.spec.takes_target:
             generates = self.spec.target == "generated"
             fix = "this policy generates its own" if generates else "behavior cloning has none"
@@ -95,7 +100,7 @@ class Policy:
                 fix = "pass it as target_return" if name == "return_to_go" else f"choose among {names}"
                 raise RLTransformerError(f"{name!r} is not a further condition", where="targets", fix=fix)
 
-    def _target(self, condition: Condition, given: dict[str, float]) -> float:
+    def _target(self, condition: Condition, given: dict[str, Target]) -> Target:
         if condition.name in given:
             return given[condition.name]
         if condition.name != "return_to_go":
@@ -116,7 +121,9 @@ class Policy:
             )
         return max(self.spec.suggested_targets)
 
-    def target_warning(self, target_returns: Sequence[float], targets: Mapping[str, float] | None = None) -> str | None:
+    def target_warning(
+        self, target_returns: Sequence[float], targets: Mapping[str, Target] | None = None
+    ) -> str | None:
         """Return a note about targets outside the range of the training episodes; None if all lie inside."""
         given = [*(("return_to_go", target) for target in target_returns), *(targets or {}).items()]
         notes = []
@@ -124,7 +131,11 @@ class Policy:
             if name not in self.spec.target_ranges:
                 continue
             low, high = self.spec.target_ranges[name]
-            outside = [f"{target:g}" for key, target in given if key == name and not low <= target <= high]
+            outside = [
+                target_text(target)
+                for key, target in given
+                if key == name and not all(low <= number <= high for number in np.atleast_1d(target))
+            ]
             what = "return" if name == "return_to_go" else name
             if outside:
                 notes.append(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rl_transformer.conditions.interface import Target
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import PolicyModel
 from rl_transformer.models.decision_transformer import DecisionTransformerModel
@@ -39,7 +40,7 @@ class ActingPolicy(Protocol):
         ...
 
     def initial_conditions(
-        self, target_return: float | None, targets: Mapping[str, float] | None = None
+        self, target_return: float | None, targets: Mapping[str, Target] | None = None
     ) -> dict[str, np.ndarray]:
         """Return every condition at an episode's first step."""
         ...
@@ -59,7 +60,7 @@ class SessionBatch:
         target_returns: Sequence[float | None],
         seeds: Sequence[int],
         *,
-        targets: Mapping[str, float] | None = None,
+        targets: Mapping[str, Target] | None = None,
     ) -> None:
         spec = policy.spec
         count = len(target_returns)

@@ -105,10 +105,9 @@ def _join_parts(allowed: Any, parts: Sequence[int]) -> np.ndarray:
             raise ValueError(f"the masks have the shapes {[mask.shape for mask in masks]}")
         return np.concatenate(masks, axis=-1)
     except ValueError as error:  # numpy's for lists of unequal lengths
+        per_part = f", or a tuple with a mask of each length in {list(parts)}" if parts else ""
         raise RLTransformerError(
-            f"allowed is not an array of booleans: {error}",
-            where="act",
-            fix=f"pass one array, or a tuple with a mask of each length in {list(parts)}" if parts else "pass one array",
+            f"allowed is not an array of booleans: {error}", where="act", fix=f"pass one array{per_part}"
         ) from None
 
 

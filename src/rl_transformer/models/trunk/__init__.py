@@ -1,1 +1,1 @@
-"""The causal transformer between the tokens and the heads."""
+"""The trunk: the causal transformer between the token embeddings and the action head."""

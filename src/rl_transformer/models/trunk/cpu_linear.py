@@ -1,33 +1,41 @@
-"""Float32 linear layers on CPUs, by oneDNN where that is faster.
+"""Float32 linear layers on CPUs, computed by oneDNN where that is faster.
 
 PyTorch gives these matrix products to MKL. On AMD processors MKL takes twice as long as oneDNN with AVX-512, which PyTorch
 ships and uses for bfloat16 (measured on an EPYC: 100 against 230 GFLOP/s per core, with the same rounding). So
 oneDNN's operator is called here, as torch's own compiler calls it. Where the operator or AVX-512 is missing, or where
 PyTorch must see the product (autocast, torch.func, torch.compile), the product is PyTorch's.
+
+Shapes: N rows, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
-_onednn: Any = None
+from rl_transformer.runtime.shapes import Float
+
+_onednn: Callable[..., Tensor] | None = None
 if torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
     _onednn = torch.ops.mkldnn._linear_pointwise.default
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x @ weight + bias: (rows, inputs), (inputs, outputs), (outputs,) -> (rows, outputs)."""
+def linear(x: Float[Tensor, "N I"], weight: Float[Tensor, "I O"], bias: Float[Tensor, "O"]) -> Float[Tensor, "N O"]:
+    """Return x @ weight + bias."""
     if not _can_use_onednn(x, weight):
         return torch.addmm(bias, x, weight)
+    # The operator has no derivative of its own.
     if torch.is_grad_enabled():
-        return _Linear.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
+        return cast(Tensor, _Linear.apply(x, weight, bias))
     return _product(x, weight, bias)
 
 
 def _can_use_onednn(x: Tensor, weight: Tensor) -> bool:
+    # Autocast, the compiler and torch.func rewrite PyTorch's own operators, and would miss this one.
     return (
         _onednn is not None
         and len(x) > 0
@@ -35,19 +43,23 @@ def _can_use_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.is_cpu
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(weight)  # pyright: ignore[reportAttributeAccessIssue]
+        and not is_functorch_wrapped_tensor(weight)
     )
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x @ weight + bias. Either factor may be transposed; a slice of columns would be a thousand times slower."""
+def _product(
+    x: Float[Tensor, "N I"], weight: Float[Tensor, "I O"], bias: Float[Tensor, "O"] | None = None
+) -> Float[Tensor, "N O"]:
+    """Return x @ weight + bias."""
+    assert _onednn is not None
+    # Either factor may be transposed, but with a slice of columns oneDNN would be a thousand times slower.
     if not weight.is_contiguous() and not weight.t().is_contiguous():
         weight = weight.contiguous()
     return _onednn(x, weight.t(), bias, "none", [], "")
 
 
 class _Linear(torch.autograd.Function):
-    """`linear` with its gradients, which are products too."""
+    """`linear` together with its gradients, which are matrix products too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -56,8 +68,9 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, weight and bias, None where none is needed."""
+        """Return the gradients of x, weight and bias; None for those that are not needed."""
         x, weight = ctx.saved_tensors
+        # The gradient of a sum, for example, is one number expanded to a matrix.
         gradient = gradients[0].contiguous()
         for_x, for_weight, for_bias = ctx.needs_input_grad
         # With gradients of gradients (create_graph) the products must be PyTorch's: oneDNN's have no derivative.

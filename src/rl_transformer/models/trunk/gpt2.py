@@ -1,6 +1,6 @@
-"""The trunk of our own: GPT-2's blocks over embedded tokens.
+"""Our own trunk: GPT-2's blocks over embedded tokens.
 
-Shapes: B windows, L tokens, Q query tokens, E hidden_size, R sessions, P tokens per timestep.
+Shapes: B windows, L tokens, Q query tokens, E hidden_size, R sessions that act now, P tokens per timestep; #B is B or 1.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from rl_transformer.models.trunk.dropout import Dropout
 from rl_transformer.models.trunk.interface import TrunkOutput
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.models.trunk.masks import additive_mask, causal_mask
+from rl_transformer.runtime.shapes import Bool, Float, Int, Shaped
 
 
 class DecisionTransformerGPT2Model(nn.Module):
     """GPT-2 as Decision Transformer uses it; tensors are named as in transformers.
 
-    Inside a `DecisionTransformerModel` the word and position tables are absent
-    (``with_tables=False``): they are never used there.
+    Inside a `DecisionTransformerModel` it is built without token and position tables (``with_tables=False``), because
+    they would never be used there.
     """
 
     supports_kv_cache = True
@@ -32,6 +33,7 @@ class DecisionTransformerGPT2Model(nn.Module):
     def __init__(self, config: DecisionTransformerConfig, *, with_tables: bool = True) -> None:
         super().__init__()
         self.config = config
+        # A module or parameter that is absent is no key of the state dict, so files hold what the model uses.
         if with_tables:
             self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
             self.wpe = nn.Embedding(config.n_positions, config.hidden_size)
@@ -45,7 +47,8 @@ class DecisionTransformerGPT2Model(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Weights N(0, initializer_range), biases 0, as the published code (trajectory_gpt2.py)."""
+        """Draw the weights from N(0, initializer_range), as the published code does (trajectory_gpt2.py)."""
+        # Biases are zero since they were built, and layer norms are the identity.
         for module in self.modules():
             if isinstance(module, Conv1D | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
@@ -54,16 +57,17 @@ class DecisionTransformerGPT2Model(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor | None = None,
+        input_ids: Int[Tensor, "B L"] | None = None,
         *,
-        inputs_embeds: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
+        inputs_embeds: Float[Tensor, "B L E"] | None = None,
+        attention_mask: Shaped[Tensor, "B L"] | None = None,
+        position_ids: Int[Tensor, "#B L"] | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         **unsupported: object,
     ) -> TrunkOutput:
-        """Run every block over word indices (B, L) or embedded tokens (B, L, E)."""
+        """Run every block over token indices or embedded tokens."""
+        # Code written for transformers may pass any of its arguments; those that change nothing are accepted.
         given = sorted(name for name, value in unsupported.items() if value is not None and value is not False)
         if given:
             raise RLTransformerError(
@@ -82,10 +86,16 @@ class DecisionTransformerGPT2Model(nn.Module):
         return self.run(tokens, valid, keep_hidden=output_hidden_states, keep_weights=output_attentions)
 
     def run(
-        self, tokens: Tensor, valid: Tensor | None, *, keep_hidden: bool = False, keep_weights: bool = False
+        self,
+        tokens: Float[Tensor, "B L E"],
+        valid: Bool[Tensor, "B L"] | None,
+        *,
+        keep_hidden: bool = False,
+        keep_weights: bool = False,
     ) -> TrunkOutput:
-        """Run every block over every token (B, L, E); ``valid`` (B, L) is True at real tokens."""
+        """Run every block over every token; ``valid`` is True at real tokens."""
         mask = self._mask(tokens)
+        # Padding may be on either side here, so causality alone does not hide it.
         if valid is not None:
             mask = additive_mask((mask == 0) & valid[:, None, None, :])
         hidden = self._add_positions(tokens, valid)
@@ -95,6 +105,7 @@ class DecisionTransformerGPT2Model(nn.Module):
             hidden, weights = block(hidden, mask, need_weights=keep_weights)
             hidden_states.append(hidden)
             attentions.append(weights)
+        # As in transformers, the last hidden state is the one after the final layer norm.
         last = hidden_states[-1] = self.ln_f(hidden)
         return TrunkOutput(
             last_hidden_state=last,
@@ -102,42 +113,48 @@ class DecisionTransformerGPT2Model(nn.Module):
             attentions=tuple(attentions) if keep_weights else None,
         )
 
-    def hidden_at(self, tokens: Tensor, positions: slice) -> Tensor:
-        """Return the last hidden state at ``positions`` only: (B, L, E) -> (B, Q, E).
+    def hidden_at(self, tokens: Float[Tensor, "B L E"], positions: slice) -> Float[Tensor, "B Q E"]:
+        """Return the last hidden state at ``positions`` only.
 
-        The last block computes keys and values of every token, but queries, projections and the MLP only at
-        these positions. Tokens are left-aligned, so causality alone keeps padding out of sight.
+        Tokens are left-aligned, so causality alone keeps padding out of sight.
         """
         mask = self._mask(tokens)
         hidden = self._add_positions(tokens)
+        # The last block computes keys and values of every token, but queries, projections and the MLP, which are most
+        # of its work, only at these positions. The blocks before it need every token.
         *blocks, last = self.h
         for block in blocks:
             hidden, _ = block(hidden, mask)
         hidden, _ = last(hidden, mask[:, :, positions], positions)
         return self.ln_f(hidden)
 
-    def decode_step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Return the last hidden state of new tokens (R, P, E), which follow those in the cache."""
-        mask = additive_mask(cache.visible)[:, None]
+    def decode_step(self, tokens: Float[Tensor, "R P E"], cache: KVCache) -> Float[Tensor, "R P E"]:
+        """Return the last hidden state of new tokens, which follow those in the cache."""
+        mask = additive_mask(cache.visible)[:, None]  # the same for every head
         hidden = self._add_positions(tokens)
         for layer, block in enumerate(self.h):
             assert isinstance(block, Block)
             hidden = block.decode_step(hidden, cache, layer, mask)
         return self.ln_f(hidden)
 
-    def _mask(self, tokens: Tensor) -> Tensor:
-        c = self.config
-        return causal_mask(tokens.shape[1], c.attention_span, c.tokens_per_timestep, tokens.device)
+    def _mask(self, tokens: Float[Tensor, "B L E"]) -> Float[Tensor, "1 1 L L"]:
+        span = self.config.attention_span
+        return causal_mask(tokens.shape[1], span, self.config.tokens_per_timestep, tokens.device)
 
-    def _add_positions(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+    def _add_positions(
+        self, tokens: Float[Tensor, "B L E"], valid: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L E"]:
+        """Add what the configuration asks for, and apply dropout, which comes after positions in GPT-2."""
         if hasattr(self, "constant_position"):
             tokens = tokens + self.constant_position
         if hasattr(self, "token_positions"):
             tokens = tokens + self.token_positions(self._position_ids(tokens, valid))
         return self.drop(tokens)
 
-    def _position_ids(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Return each token's index among the real tokens of its window, from 0."""
+    def _position_ids(
+        self, tokens: Float[Tensor, "B L E"], valid: Bool[Tensor, "B L"] | None
+    ) -> Int[Tensor, "L"] | Int[Tensor, "B L"]:
+        """Return each token's index among the real tokens of its window, counted from 0."""
         length = tokens.shape[1]
         rows = self.token_positions.num_embeddings
         if length > rows:
@@ -148,6 +165,7 @@ class DecisionTransformerGPT2Model(nn.Module):
             )
         if valid is None:
             return torch.arange(length, device=tokens.device)
+        # Padding at the start would count as -1, which is no row of the table; nothing sees the result there.
         return (valid.cumsum(1) - 1).clamp(min=0)
 
     @classmethod
@@ -161,5 +179,5 @@ class DecisionTransformerGPT2Model(nn.Module):
 
 
 def policy_trunk(config: DecisionTransformerConfig) -> DecisionTransformerGPT2Model:
-    """Return the trunk of a policy: without word and position tables."""
+    """Return the trunk of a policy, which has no token and position tables."""
     return DecisionTransformerGPT2Model(config, with_tables=False)
