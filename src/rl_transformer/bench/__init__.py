@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonObject
 
-OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, JsonObject] = {
     "train": {"sizes": ["hopper"], "repeats": 15},
     "data": {"repeats": 30, "store_steps": 20_000_000},
     "act": {"repeats": 30},
@@ -25,7 +26,7 @@ _POSITIVE = ("repeats", "num_episodes", "baseline_episodes")
 _REQUIRED = {"evaluate": ("policy", "env_id", "target_return")}
 
 
-def bench(name: str, **options: Any) -> list[dict[str, Any]]:
+def bench(name: str, **options: Any) -> list[JsonObject]:
     """Run a benchmark and return its rows.
 
     Args:
@@ -52,7 +53,7 @@ def bench(name: str, **options: Any) -> list[dict[str, Any]]:
     return getattr(import_module(f"rl_transformer.bench.{name}"), f"bench_{name}")(**chosen)
 
 
-def _refuse_other_options(name: str, given: dict[str, Any]) -> None:
+def _refuse_other_options(name: str, given: JsonObject) -> None:
     for option in sorted(set(given) - set(OPTIONS[name])):
         owners = ", ".join(other for other, known in OPTIONS.items() if option in known)
         raise RLTransformerError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from rl_transformer.bench.published import PublishedActor, load_published_model
 from rl_transformer.bench.workloads import make_config, make_run, synthetic_data
 from rl_transformer.models import DecisionTransformerModel
 from rl_transformer.policy import Policy, SessionBatch
+from rl_transformer.runtime.types import JsonObject
 
 CONTEXT = 20
 _OBSERVATIONS = 64  # random observations that are used in turn
 
 
-def bench_act(*, repeats: int) -> list[dict[str, Any]]:
+def bench_act(*, repeats: int) -> list[JsonObject]:
     """Time single actions, and sliding-window against full attention, for the paper's Hopper model."""
     full = untrained("full")
     sliding_window = untrained("sliding_window")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from rl_transformer.bench import timing
 from rl_transformer.bench.published import PublishedSampler
@@ -16,6 +15,7 @@ from rl_transformer.bench.workloads import (
     synthetic_spec,
     synthetic_trajectories,
 )
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.trajectories.store import write_store
 
@@ -25,7 +25,7 @@ LENGTH = 1000
 _WARM_UP_BATCHES = 20_000  # so that the store's pages are in memory
 
 
-def bench_data(*, repeats: int, store_steps: int = 20_000_000, store: Path | None = None) -> list[dict[str, Any]]:
+def bench_data(*, repeats: int, store_steps: int = 20_000_000, store: Path | None = None) -> list[JsonObject]:
     """Time a batch of 64 windows of 20 steps: in memory against the published sampler, and from a large store.
 
     Args:
@@ -52,7 +52,7 @@ def next_batch(dataset: TrajectoryDataset) -> timing.Side:
     return lambda: windows.gatherer.gather(windows.sampler.draw(next(steps), BATCH_SIZE))
 
 
-def _time_store(folder: Path, num_steps: int, in_memory: timing.Side, repeats: int) -> dict[str, Any]:
+def _time_store(folder: Path, num_steps: int, in_memory: timing.Side, repeats: int) -> JsonObject:
     """Time batches from a store on disk against those in memory, and how long the store takes to open."""
     if not (folder / "manifest.json").exists():
         write_store(folder, synthetic_spec(), synthetic_trajectories(num_steps, LENGTH))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from rl_transformer.bench import timing
 from rl_transformer.bench.act import published_actor
@@ -13,6 +13,7 @@ from rl_transformer.environments.making import make_environment
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.episodes import run_episodes
 from rl_transformer.policy import Policy, load_policy
+from rl_transformer.runtime.types import JsonObject
 
 _FIRST_SEED = 1_000_000
 
@@ -25,7 +26,7 @@ def bench_evaluate(
     num_episodes: int,
     baseline_episodes: int,
     streaming: str | None = None,
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Time episodes of one policy in both loops, and compare their returns.
 
     Args:
@@ -66,7 +67,7 @@ def bench_evaluate(
     return rows
 
 
-def _time_ours(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> dict[str, Any]:
+def _time_ours(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> JsonObject:
     target_returns = [target for target in targets for _ in range(num_episodes)]
     seeds = [_FIRST_SEED + i for _ in targets for i in range(num_episodes)]
     began = time.perf_counter()
@@ -75,7 +76,7 @@ def _time_ours(policy: Policy, env_id: str, targets: list[float], num_episodes: 
     return _describe_side(seconds, [(e.episode_return, e.episode_length) for e in episodes])
 
 
-def _time_baseline(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> dict[str, Any]:
+def _time_baseline(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> JsonObject:
     with tempfile.TemporaryDirectory() as temporary:
         published = published_actor(policy, Path(temporary))
     began = time.perf_counter()
@@ -86,7 +87,7 @@ def _time_baseline(policy: Policy, env_id: str, targets: list[float], num_episod
     return _describe_side(time.perf_counter() - began, results)
 
 
-def _describe_side(seconds: float, results: list[tuple[float, int]]) -> dict[str, Any]:
+def _describe_side(seconds: float, results: list[tuple[float, int]]) -> JsonObject:
     """Return a side's numbers from the return and length of every episode."""
     steps = sum(length for _, length in results)
     # One run per side: the time of a step of the environment, action included.

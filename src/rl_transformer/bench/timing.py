@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from rl_transformer.runtime.machine import describe_hardware, versions
+from rl_transformer.runtime.types import JsonObject
 
 Times = dict[str, float]
 """Milliseconds per call (median_ms, min_ms), and perhaps memory."""
@@ -55,7 +56,7 @@ def time_in_processes(
         warmup: Calls of each side before the first round.
     """
     context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Any] = {}
+    pipes: JsonObject = {}
     processes = []
     for name, side in sides.items():
         pipes[name], far_end = context.Pipe()
@@ -105,7 +106,7 @@ def summarize(seconds: list[float]) -> Times:
     }
 
 
-def make_row(times: Mapping[str, Mapping[str, float]], **settings: Any) -> dict[str, Any]:
+def make_row(times: Mapping[str, Mapping[str, float]], **settings: Any) -> JsonObject:
     """Return a row of results: both sides, how many times faster ours is, and on what machine.
 
     Args:
@@ -123,7 +124,7 @@ def make_row(times: Mapping[str, Mapping[str, float]], **settings: Any) -> dict[
     }
 
 
-def describe_conditions() -> dict[str, Any]:
+def describe_conditions() -> JsonObject:
     """Return what durations depend on: threads, versions and hardware."""
     return {"threads": torch.get_num_threads(), "versions": versions("transformers"), "hardware": describe_hardware()}
 

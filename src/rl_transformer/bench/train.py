@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import count
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,6 +15,7 @@ from rl_transformer.bench.workloads import SIZES, make_config, make_run, synthet
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.trunk.cpu_linear import linear
 from rl_transformer.runtime.machine import keep_freed_memory
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.updates import EagerUpdates
 
 PRECISIONS = ("float32", "bfloat16")
@@ -23,7 +23,7 @@ _COMPARED = (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bflo
 """Our precision and the baseline's in each row; the published code is float32."""
 
 
-def bench_train(*, sizes: list[str], repeats: int) -> list[dict[str, Any]]:
+def bench_train(*, sizes: list[str], repeats: int) -> list[JsonObject]:
     """Time whole updates, batch included: ours and the published loop, in float32 and under bfloat16 autocast.
 
     All four take turns, each in a process of its own.
@@ -34,7 +34,7 @@ def bench_train(*, sizes: list[str], repeats: int) -> list[dict[str, Any]]:
     return [row for size in sizes for row in _compare(size, repeats)]
 
 
-def _compare(size: str, repeats: int) -> list[dict[str, Any]]:
+def _compare(size: str, repeats: int) -> list[JsonObject]:
     sides = {
         f"{side} {precision}": partial(make, size, precision)
         for precision in PRECISIONS

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from rl_transformer.config import RunConfig
 from rl_transformer.config.presets import gym
 from rl_transformer.launch.seeds import assemble_run
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training_run import TrainingRun
 from rl_transformer.trajectories import DataSpec, Space, Trajectory, TrajectoryDataset
 
-SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, JsonObject] = {
     "hopper": {},
     "gpt2-small": {"model.n_layer": 12, "model.n_head": 12, "model.hidden_size": 768, "training.batch_size": 16},
     "atari": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 
 Target: TypeAlias = float | Sequence[float]
@@ -62,12 +63,12 @@ class Condition(Protocol):
         """
         ...
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return JSON-ready values, with ``name``."""
         ...
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: JsonMapping) -> Self:
         """Read what `to_dict` returned."""
         ...
 
@@ -91,7 +92,7 @@ def conditions_from_data(dataset: TrajectoryDataset, config: RunConfig) -> tuple
     return tuple(found)  # pyright: ignore[reportReturnType]
 
 
-def conditions_from_dicts(dicts: Sequence[Mapping[str, Any]], *, where: object) -> tuple[Condition, ...]:
+def conditions_from_dicts(dicts: Sequence[JsonMapping], *, where: object) -> tuple[Condition, ...]:
     """Read conditions from a policy folder.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -11,6 +10,7 @@ import numpy as np
 from rl_transformer.conditions.interface import finite_target, power_of_ten_scale, sum_to_go
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 
 UPDATES = ("subtract", "keep")
@@ -81,11 +81,11 @@ class ReturnToGo:
         """Return the return-to-go after rewards (S,): (S, 1) -> (S, 1)."""
         return value - self.clip_rewards(outcome)[:, None] if self.update == "subtract" else value
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
         return {"name": self.name, **asdict(self)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: JsonMapping) -> Self:
         """Read what `to_dict` returned."""
         return cls(**{key: value for key, value in values.items() if key != "name"})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
+
+from rl_transformer.runtime.types import JsonObject
 
 # Outcomes of each action, equally likely.
 OUTCOMES = ((5.0, -15.0), (1.0, -6.0), (1.0, 1.0))
@@ -24,7 +24,7 @@ class GamblingEnv(gym.Env[np.ndarray, np.int64]):
         self.action_space = gym.spaces.Discrete(len(OUTCOMES))
         self.render_mode = render_mode
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: JsonObject | None = None) -> tuple[np.ndarray, dict]:
         """Begin an episode of one step; the seed decides its luck."""
         super().reset(seed=seed)
         return np.zeros(1, np.float32), {}

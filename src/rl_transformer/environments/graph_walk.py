@@ -6,12 +6,11 @@ such edge: stay); every step costs 1 until the goal is reached, so the return is
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.types import JsonObject
 
 NUM_NODES = 20
 EDGE_PROBABILITY = 0.1
@@ -60,7 +59,7 @@ class GraphWalkEnv(gym.Env[np.ndarray, np.int64]):
         self._node = GOAL
         self._step = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: JsonObject | None = None) -> tuple[np.ndarray, dict]:
         """Begin at node 1 + seed modulo 19, or at a random one without a seed."""
         super().reset(seed=seed)
         start = int(self.np_random.integers(NUM_NODES - 1)) if seed is None else seed % (NUM_NODES - 1)

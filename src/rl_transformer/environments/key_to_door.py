@@ -9,10 +9,11 @@ Decision Transformer describes its variant. A uniformly random agent succeeds in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from rl_transformer.runtime.types import JsonObject
 
 # '#' wall, 'k' a place for the key, '+' a place where the player may start, 'd' the door (a wall without key).
 KEY_ROOM = (
@@ -87,7 +88,7 @@ class KeyToDoorEnv(gym.Env[np.ndarray, np.int64]):
         self.render_mode = render_mode
         self._state = _State(0, (0, 0), (0, 0))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: JsonObject | None = None) -> tuple[np.ndarray, dict]:
         """Place key and player at random; the same seed gives the same places."""
         super().reset(seed=seed)
         self._state = _State(0, self._draw(KEY_ROOM, "+"), self._draw(KEY_ROOM, "k"))

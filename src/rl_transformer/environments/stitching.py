@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
+
+from rl_transformer.runtime.types import JsonObject
 
 GO = 0
 TO_X = 1
@@ -28,7 +28,7 @@ class StitchingEnv(gym.Env[np.ndarray, np.int64]):
         self.render_mode = render_mode
         self._at_m = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: JsonObject | None = None) -> tuple[np.ndarray, dict]:
         """Begin at A."""
         super().reset(seed=seed)
         self._at_m = False

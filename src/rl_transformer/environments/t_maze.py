@@ -5,10 +5,10 @@ A policy that sees fewer than L + 1 steps cannot know the cue when it has to tur
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
+
+from rl_transformer.runtime.types import JsonObject
 
 FORWARD = 0
 UP = 1
@@ -33,7 +33,7 @@ class TMazeEnv(gym.Env[np.ndarray, np.int64]):
         self._step = 0
         self._cue = UP
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: JsonObject | None = None) -> tuple[np.ndarray, dict]:
         """Show the cue: up for even seeds, down for odd ones, random without a seed."""
         super().reset(seed=seed)
         is_down = int(self.np_random.integers(2)) if seed is None else seed % 2

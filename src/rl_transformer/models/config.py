@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "tanh")
 CONDITION_ENTRIES = ("token", "added")
@@ -90,7 +90,7 @@ class DecisionTransformerConfig:
     """Add one learned vector to every token, as transformers' port does with the first row of its position table."""
     timestep_initializer_range: float = 1.0
     """Standard deviation of the initial timestep table; 1 as published."""
-    trunk: dict[str, Any] | None = None
+    trunk: JsonObject | None = None
     """Configuration of the Hugging Face transformer that is the trunk; None: ``blocks``, with the sizes above."""
     token_positions: bool = False
     """Add the trunk's own position table, indexed by the number of real tokens before a token; False: add nothing."""
@@ -184,12 +184,12 @@ class DecisionTransformerConfig:
         names = [f.name for f in fields(self) if f.name not in representable]
         return [name for name in names if getattr(self, name) != getattr(defaults, name)]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return every field as JSON-ready values."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> DecisionTransformerConfig:
+    def from_dict(cls, values: JsonMapping, *, where: object = "config.json") -> DecisionTransformerConfig:
         """Build a configuration from a mapping; an unknown field is refused, because the model may depend on it."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
@@ -201,7 +201,7 @@ class DecisionTransformerConfig:
             )
         return cls(**values)
 
-    def to_hf_dict(self) -> dict[str, Any]:
+    def to_hf_dict(self) -> JsonObject:
         """Return what transformers would write into config.json."""
         values = {name: getattr(self, name) for name in hf_field_names()}
         return {
@@ -212,7 +212,7 @@ class DecisionTransformerConfig:
         }
 
     @classmethod
-    def from_hf_dict(cls, values: Mapping[str, Any], *, where: object = "config.json") -> DecisionTransformerConfig:
+    def from_hf_dict(cls, values: JsonMapping, *, where: object = "config.json") -> DecisionTransformerConfig:
         """Build a configuration from transformers' config.json; general fields without effect on the model are dropped."""
         model_type = values.get("model_type")
         if model_type != _HF_MODEL_TYPE:

@@ -25,6 +25,7 @@ from rl_transformer.models.output import DecisionTransformerOutput, check_forwar
 from rl_transformer.models.trunk.interface import TRUNKS, Trunk
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.models.trunk.reproducible_sums import neighborhood
+from rl_transformer.runtime.types import JsonObject
 
 
 class TokenEmbeddings(NamedTuple):
@@ -227,7 +228,7 @@ class DecisionTransformerModel(PolicyModel):
 class SizesFromData(Protocol):
     """A data set that knows the sizes of a model for it, such as `rl_transformer.utils.data.Dataset`."""
 
-    def model_options(self) -> dict[str, Any]:
+    def model_options(self) -> JsonObject:
         """Return fields of `DecisionTransformerConfig`."""
         ...
 
@@ -264,7 +265,7 @@ class DecisionTransformer(DecisionTransformerModel):
 
 def _model_sizes(
     state_dim: int | Sequence[int] | None, act_dim: int | None, dataset: SizesFromData | None
-) -> dict[str, Any]:
+) -> JsonObject:
     if dataset is not None:
         if state_dim is not None or act_dim is not None:
             raise RLTransformerError(

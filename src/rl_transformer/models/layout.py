@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.runtime.types import JsonObject
 
 _TRUNK = "encoder."
 _CONSTANT = "constant_position"
@@ -87,7 +88,7 @@ def _write(folder: str | Path, config: DecisionTransformerConfig, tensors: dict[
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: str | Path) -> tuple[JsonObject, dict[str, Tensor]]:
     """Return the values of config.json and the tensors of model.safetensors."""
     folder = Path(folder)
     config = folder / "config.json"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from rl_transformer.models.return_model import return_bins
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.runtime import log
 from rl_transformer.runtime.machine import versions
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.selection import EpisodeSplit
 
@@ -37,7 +37,7 @@ def make_policy_spec(
     returns: ReturnToGo,
     split: EpisodeSplit,
     config: RunConfig,
-    trunk_fields: Mapping[str, Any],
+    trunk_fields: JsonMapping,
 ) -> PolicySpec:
     """Return everything about a policy but its weights.
 
@@ -89,7 +89,7 @@ def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: np.ndar
 
 
 def _model_config(
-    dataset: TrajectoryDataset, conditions: Sequence[Condition], config: RunConfig, trunk_fields: Mapping[str, Any]
+    dataset: TrajectoryDataset, conditions: Sequence[Condition], config: RunConfig, trunk_fields: JsonMapping
 ) -> DecisionTransformerConfig:
     options = config.model
     space = dataset.spec.observation_space
@@ -104,7 +104,7 @@ def _model_config(
         )
     image = space.image_shape
     widths = tuple(condition.width for condition in conditions)
-    values: dict[str, Any] = {name: getattr(options, name) for name in shared_option_names()}
+    values: JsonObject = {name: getattr(options, name) for name in shared_option_names()}
     values |= {
         "state_dim": 1 if space.is_image else max(1, space.flat_dim),
         "act_dim": action_space.flat_dim,

@@ -13,6 +13,7 @@ from rl_transformer.models import ARCHS, DecisionTransformerConfig
 from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.runtime.files import check_format
 from rl_transformer.runtime.plugins import refuse_named_plugins
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
 
 FORMAT_VERSION = 3  # 2: return models; 3: a list of conditions
@@ -52,7 +53,7 @@ class PolicySpec:
     """Target returns to try: quartiles and maximum of the training data."""
     target_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """For each condition, its smallest and largest value at the start of a training episode."""
-    dataset: Mapping[str, Any] = field(default_factory=dict)
+    dataset: JsonMapping = field(default_factory=dict)
     """Fingerprint and size of the training data."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of the packages that trained the policy."""
@@ -74,7 +75,7 @@ class PolicySpec:
         low, high, count = self.return_bins
         return ReturnModel(self.model, low=low, high=high, num_bins=count)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         for name in ("model", "data", "returns"):
@@ -85,7 +86,7 @@ class PolicySpec:
         return {"format_version": FORMAT_VERSION, **values}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object) -> PolicySpec:
+    def from_dict(cls, values: JsonMapping, *, where: object) -> PolicySpec:
         """Read what `to_dict` returned, now or in an earlier version.
 
         Raises:
@@ -125,7 +126,7 @@ def _parse(name: str, value: Any, where: object) -> Any:
     return parsers[name](value) if name in parsers else value
 
 
-def _check_names(values: Mapping[str, Any], where: object) -> None:
+def _check_names(values: JsonMapping, where: object) -> None:
     names = {item.name for item in fields(PolicySpec)}
     unknown = sorted(set(values) - names)
     missing = sorted(names - set(values))

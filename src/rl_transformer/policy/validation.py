@@ -15,6 +15,7 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.heads import ActionHead
 from rl_transformer.policy.spec import PolicySpec
+from rl_transformer.runtime.types import JsonMapping
 
 
 def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
@@ -30,9 +31,7 @@ def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
     return array
 
 
-def check_outcomes(
-    rows: np.ndarray, rewards: Any, outcomes: Mapping[str, Any], needed: set[str]
-) -> dict[str, np.ndarray]:
+def check_outcomes(rows: np.ndarray, rewards: Any, outcomes: JsonMapping, needed: set[str]) -> dict[str, np.ndarray]:
     """Return rewards and further outcomes as float64 (R,) each, by name.
 
     Raises:

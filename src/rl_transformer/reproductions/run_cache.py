@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rl_transformer.config import ConfigBase, RunConfig
 from rl_transformer.evaluation.evaluate import evaluate
 from rl_transformer.policy import Policy, load_policy
 from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.run import train
+from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories import TrajectoryDataset
 
 ConfigT = TypeVar("ConfigT", bound=ConfigBase)
@@ -22,7 +23,7 @@ EVALUATION_SEED = 1_000_000
 """Seed of the first episode of every evaluation; no data is collected with these, and nothing is tuned on them."""
 
 
-def with_options(base: ConfigT, options: Mapping[str, Any]) -> ConfigT:
+def with_options(base: ConfigT, options: JsonMapping) -> ConfigT:
     """Set options (section.field) on a configuration, and return it."""
     for name, value in options.items():
         base.set(name, value)

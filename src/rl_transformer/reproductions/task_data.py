@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Measured, Row, Setup, Summary, values_of
 from rl_transformer.reproductions.run_cache import cached_dataset, cached_policy, returns_at, with_options
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.trajectories.store import write_store
 
@@ -43,7 +44,7 @@ EVIDENCE_NOTE = (
 )
 BC_NOTE = "%BC and BC are the same transformer without returns, trained on the best episodes (by timesteps), not the paper's MLP."
 
-ARMS: Mapping[str, Mapping[str, Any]] = {
+ARMS: Mapping[str, JsonMapping] = {
     "dt": {},
     "dt-delayed": {"returns.update": "keep"},
     "bc-100": {"model.conditions": []},
@@ -134,7 +135,7 @@ class TaskData:
         self,
         arm: str,
         seed: int,
-        options: Mapping[str, Any] | None = None,
+        options: JsonMapping | None = None,
         *,
         share: float = 1.0,
         targets: Sequence[float] | None = None,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models.config import ACTIVATIONS
+from rl_transformer.runtime.types import JsonObject
 
 # Names under which architectures keep the rates of our three dropout sites.
 _DROPOUT = {
@@ -75,7 +76,7 @@ class TrunkSource:
         """True if our own blocks can hold its weights."""
         return self.config.model_type == OWN_BLOCKS and self.config.activation_function in ACTIVATIONS
 
-    def model_fields(self) -> dict[str, Any]:
+    def model_fields(self) -> JsonObject:
         """Return the fields of a `DecisionTransformerConfig` that the trunk decides."""
         if self.is_own:
             fields = {name: getattr(self.config, name) for name in _SAME_IN_GPT2}
@@ -151,24 +152,24 @@ def make_causal(config: Any) -> None:
         config.is_decoder = True
 
 
-def hf_model_fields(config: Any) -> dict[str, Any]:
+def hf_model_fields(config: Any) -> JsonObject:
     """Return the fields of a `DecisionTransformerConfig` that a transformer other than our blocks decides."""
     return {"trunk": plain_config(config), "hidden_size": width_of(config), "n_head": 1}
 
 
-def strip_untrusted_keys(values: dict[str, Any]) -> dict[str, Any]:
+def strip_untrusted_keys(values: JsonObject) -> JsonObject:
     """Return a configuration from an untrusted file without the keys that would choose kernels or code."""
     return {name: value for name, value in values.items() if not name.startswith("_") and name not in _UNTRUSTED}
 
 
-def plain_config(config: Any) -> dict[str, Any]:
+def plain_config(config: Any) -> JsonObject:
     """Return transformers' configuration as JSON-ready values from which the trunk can be built again."""
     values = strip_untrusted_keys(config.to_dict())
     values.pop("transformers_version", None)
     return _replace_values(values, {float("inf"): "+inf", float("-inf"): "-inf"})  # JSON has no infinities
 
 
-def from_plain(values: dict[str, Any]) -> Any:
+def from_plain(values: JsonObject) -> Any:
     """Rebuild transformers' configuration from what `plain_config` returned; it may come from a hostile file."""
     from transformers import CONFIG_MAPPING
 

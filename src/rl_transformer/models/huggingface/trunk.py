@@ -9,7 +9,7 @@ import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from rl_transformer.models.trunk.dropout import seed_foreign_dropout
 from rl_transformer.models.trunk.interface import TrunkOutput
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.models.trunk.masks import causal_mask
+from rl_transformer.runtime.types import JsonObject
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,7 +53,7 @@ class HFTrunk(nn.Module):
 
     supports_kv_cache = False
 
-    def __init__(self, config: dict[str, Any], module: nn.Module | None = None, *, token_positions: bool) -> None:
+    def __init__(self, config: JsonObject, module: nn.Module | None = None, *, token_positions: bool) -> None:
         super().__init__()
         if module is None:
             module = build_transformer(config)
@@ -134,7 +135,7 @@ class HFTrunk(nn.Module):
         """Return an error that names this transformer."""
         return RLTransformerError(f"{self.kind} {problem}"[:600], where="model.trunk", fix=fix)
 
-    def _call(self, tokens: Tensor, **flags: bool) -> dict[str, Any]:
+    def _call(self, tokens: Tensor, **flags: bool) -> JsonObject:
         given = {name: value for name, value in flags.items() if value}
         table = self._table
         if table is not None:
@@ -154,7 +155,7 @@ class HFTrunk(nn.Module):
                 fix="shorten windows.context_length" + (", or set it to off" if self._token_positions else ""),
             )
 
-    def _call_encoder(self, tokens: Tensor, given: dict[str, Any]) -> dict[str, Any]:
+    def _call_encoder(self, tokens: Tensor, given: JsonObject) -> JsonObject:
         """Run blocks that are bidirectional without a mask, such as CLIP's towers, under a causal mask."""
         assert self._encoder is not None
         encoder_name, norm_name = self._encoder
@@ -194,7 +195,7 @@ def policy_trunk(config: DecisionTransformerConfig) -> HFTrunk:
     return HFTrunk(config.trunk, token_positions=config.token_positions)
 
 
-def build_transformer(config: dict[str, Any]) -> nn.Module:
+def build_transformer(config: JsonObject) -> nn.Module:
     """Return a transformer with random weights from plain values."""
     require("transformers", extra="lm", purpose="a policy with a Hugging Face trunk")
     try:
@@ -254,7 +255,7 @@ def copy_weights(trunk: HFTrunk, module: nn.Module) -> None:
         trunk.stack.get_buffer(name).copy_(buffer)
 
 
-def fields_of(module: nn.Module) -> dict[str, Any]:
+def fields_of(module: nn.Module) -> JsonObject:
     """Return what a transformer that was passed as a module decides in a `DecisionTransformerConfig`."""
     causal_part(module)  # refuses what is no transformer
     return hf_model_fields(copy.deepcopy(module.config))
