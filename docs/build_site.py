@@ -76,7 +76,7 @@ def rewritten(page: Path) -> str:
 
 def code_page(file: Path) -> str:
     """Return a page that shows a source file."""
-    return f"# `{file.relative_to(ROOT)}`\n\n```python linenums=\"1\"\n{file.read_text()}```\n"
+    return f'# `{file.relative_to(ROOT)}`\n\n```python linenums="1"\n{file.read_text()}```\n'
 
 
 def folder_page(folder: Path) -> str:
@@ -114,7 +114,9 @@ def build(output: Path) -> None:
         write_sources(folder / "docs")
         shutil.copy(ROOT / "zensical.toml", folder)
         command = [str(Path(sys.executable).parent / "zensical"), "build", "--strict"]
-        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         print(done.stdout, end="")
         if done.returncode or "warning" in done.stdout.lower():
             sys.exit("error: the site was built with warnings")

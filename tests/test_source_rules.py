@@ -113,14 +113,20 @@ def required():
     for path, tree in parsed():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
-                keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg != "purpose"}
+                keywords = {
+                    keyword.arg: ast.literal_eval(keyword.value)
+                    for keyword in node.keywords
+                    if keyword.arg != "purpose"
+                }
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", ast.literal_eval(node.args[0]), keywords["extra"]
 
 
 def names(requirements):
     """Return the names of the distributions that apply without any extra of their own."""
     parsed_requirements = [Requirement(text) for text in requirements]
-    return {canonicalize_name(r.name) for r in parsed_requirements if r.marker is None or r.marker.evaluate({"extra": ""})}
+    return {
+        canonicalize_name(r.name) for r in parsed_requirements if r.marker is None or r.marker.evaluate({"extra": ""})
+    }
 
 
 def with_dependencies(distributions):

@@ -1,1 +1,1 @@
-"""Scores of a policy in live environments."""
+"""Score a policy in live environments, record episodes, and draw figures."""

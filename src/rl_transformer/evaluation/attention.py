@@ -1,4 +1,4 @@
-"""Attention maps of a policy, averaged over heads and logged windows (Reid et al. 2022, section 5)."""
+"""Compute attention maps of a policy, averaged over heads and logged windows (Reid et al. 2022, section 5)."""
 
 from __future__ import annotations
 
@@ -19,42 +19,57 @@ from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.sampling import WindowIndex
 
-_AT_ONCE = 32
+_AT_ONCE = 32  # windows per forward pass; the maps of all layers and heads are in memory at once
 
 
 def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: int, seed: int) -> JsonObject:
     """Average the attention weights over heads and over whole windows of ``dataset``.
 
-    The weights are the ones that the policy computes with; fast paths that do not keep them compute
-    the same numbers to rounding.
+    The weights are recomputed by the unfused attention code; the fused kernels that the policy normally uses do not
+    return weights, and agree with it up to rounding.
+
+    Args:
+        policy: A policy with a transformer.
+        dataset: Logged data with the policy's spaces.
+        num_windows: Windows to average over; they are drawn with replacement.
+        seed: Seed of the choice of windows.
 
     Returns:
-        ``tokens`` names of the P tokens of a timestep; ``context_length`` K; ``layers``: for each ``map`` (P K, P K), row
-        attends to column; ``same_type``, the share of attention that goes to tokens of the row's own type, the mean over rows;
-        ``distance``, timesteps back, likewise; ``even``: both if every visible token had the same weight.
+        A JSON-ready dict. ``tokens`` names the P tokens of a timestep, ``context_length`` is K, and ``layers`` has one
+        dict per layer: ``map`` (P K, P K), in which row i attends to column j; ``same_type``, the fraction of attention
+        on tokens of the row's own type; ``distance``, the mean number of timesteps between the two. The last two are
+        means over rows. ``even`` has both for attention that is uniform over all visible tokens.
 
     Raises:
-        RLTransformerError: A policy without attention, data of other spaces, or no episode as long as a window.
+        RLTransformerError: The policy has no attention, the data has other spaces, or no episode fills a window.
     """
-    model, spec = policy.model, policy.spec
+    model = policy.model
+    spec = policy.spec
     if not isinstance(model, DecisionTransformerModel):
         raise RLTransformerError(
             "this policy has no attention: it is an MLP", where="attention", fix="name another run"
         )
-    theirs, ours = dataset.spec.to_dict(), spec.data.to_dict()
-    other = [space for space in ("observation_space", "action_space") if theirs[space] != ours[space]]
+    data_spaces = dataset.spec.to_dict()
+    trained_spaces = spec.data.to_dict()
+    other = [space for space in ("observation_space", "action_space") if data_spaces[space] != trained_spaces[space]]
     if other:
         raise RLTransformerError(
-            f"has another {other[0]} than the policy was trained on", where=dataset.spec.source, fix="pass its own data"
+            f"has another {other[0]} than the policy was trained on",
+            where=dataset.spec.source,
+            fix="pass the data that the policy was trained on, or data with the same spaces",
         )
-    length, per_step = spec.context_length, model.config.tokens_per_timestep
-    gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)
+    length = spec.context_length
+    per_step = model.config.tokens_per_timestep
+    gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)  # windows as in training
     index = _whole_windows(dataset, length, num_windows, seed)
+    # Maps are summed part by part, so that memory does not grow with the number of windows.
     total: list[Tensor] = []
     for part in np.array_split(np.arange(len(index.rows)), -(-len(index.rows) // _AT_ONCE)):
         weights = _weights(model, gatherer.gather(WindowIndex(index.rows[part], index.trajectories[part])).inputs)
         total = [w if not total else t + w for t, w in zip(total or weights, weights, strict=True)]
     maps = [(t / len(index.rows)).cpu().numpy() for t in total]
+    # Causality alone makes some tokens more visible than others. Uniform attention under the same mask is the baseline
+    # that the measured numbers have to be compared with.
     even = np.tril(np.ones((length * per_step, length * per_step)))
     even /= even.sum(1, keepdims=True)
     names = [*model.config.conditions] if model.config.condition_entry == "token" else []
@@ -63,38 +78,41 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
         "context_length": length,
         "num_windows": len(index.rows),
         "policy": policy.content_hash,
-        "layers": [{"layer": i, **_figures(m, per_step), "map": m.round(6).tolist()} for i, m in enumerate(maps)],
-        "even": _figures(even, per_step),
+        "layers": [{"layer": i, **_summary(m, per_step), "map": m.round(6).tolist()} for i, m in enumerate(maps)],
+        "even": _summary(even, per_step),
     }
 
 
 @torch.inference_mode()
 def _weights(model: DecisionTransformerModel, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return each layer's weights, averaged over heads and summed over windows: (L, L) in float64."""
-    found = model.trunk.run(model.embed(*inputs).tokens, None, keep_weights=True).attentions
-    assert found is not None
-    return [layer.double().mean(1).sum(0) for layer in found]
+    """Return the weights of each layer, averaged over heads and summed over windows: (L, L) float64."""
+    attentions = model.trunk.run(model.embed(*inputs).tokens, None, keep_weights=True).attentions
+    assert attentions is not None
+    return [layer.double().mean(1).sum(0) for layer in attentions]
 
 
-def _figures(weights: np.ndarray, per_step: int) -> dict[str, float]:
-    place = np.arange(len(weights))
-    same = (place[:, None] - place) % per_step == 0
-    back = place[:, None] // per_step - place // per_step
+def _summary(weights: np.ndarray, per_step: int) -> dict[str, float]:
+    """Return ``same_type`` and ``distance`` of a map; the type of a token is its position within the timestep."""
+    token = np.arange(len(weights))
+    is_same_type = (token[:, None] - token) % per_step == 0
+    timesteps_back = token[:, None] // per_step - token // per_step
     return {
-        "same_type": float((weights * same).sum(1).mean()),
-        "distance": float((weights * back).sum(1).mean()),
+        "same_type": float((weights * is_same_type).sum(1).mean()),
+        "distance": float((weights * timesteps_back).sum(1).mean()),
     }
 
 
 def _whole_windows(dataset: TrajectoryDataset, length: int, count: int, seed: int) -> WindowIndex:
-    """Draw windows without padding, uniformly over all there are."""
+    """Draw windows uniformly over all windows without padding, which would blur an average over positions."""
     possible = np.maximum(dataset.lengths - length + 1, 0)
     if count < 1 or not possible.any():
         raise RLTransformerError(
-            f"no episode has the {length} steps of a window, or {count} windows are asked for",
+            f"{count} windows of {length} steps cannot be drawn; "
+            f"the longest episode has {max(dataset.lengths, default=0)} steps",
             where="attention",
             fix="pass data with longer episodes, and a positive number of windows",
         )
+    # One number selects among the windows of all episodes; the cumulative counts say which episode it falls into.
     drawn = generator(Stream.ATTENTION_WINDOWS, seed).integers(0, possible.sum(), count)
     ends = np.cumsum(possible)
     trajectories = np.searchsorted(ends, drawn, side="right")
@@ -102,13 +120,18 @@ def _whole_windows(dataset: TrajectoryDataset, length: int, count: int, seed: in
 
 
 def plot_attention(report: JsonObject, path: Path) -> None:
-    """Draw the maps, a layer each."""
+    """Draw one map per layer, from the report of `attention_maps`, into a PNG.
+
+    Raises:
+        RLTransformerError: The file cannot be written.
+    """
     from matplotlib.figure import Figure
 
     layers = report["layers"]
     drawn = Figure(figsize=(4.2 * len(layers), 4.9), layout="constrained")
     for axes, layer in zip(np.atleast_1d(drawn.subplots(1, len(layers))), layers, strict=True):
         weights = np.asarray(layer["map"])
+        # NaN is drawn as white, which tells tokens that are masked from tokens that get no attention.
         axes.imshow(np.where(np.tril(np.ones_like(weights)) > 0, weights, np.nan), cmap="Blues", vmin=0)
         axes.set_title(f"layer {layer['layer']}: same type {layer['same_type']:.2f}", fontsize=10, color=plots.INK)
         axes.set_xlabel(f"attended token ({', '.join(report['tokens'])}, ...)", fontsize=8)

@@ -1,4 +1,4 @@
-"""Recording logged data in live environments."""
+"""Record logged data in live environments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import gymnasium
 
 Behavior = Callable[[Any, np.random.Generator], Any]
-"""From an observation and a random generator to an action."""
+"""A function of (observation, random generator) that returns an action."""
 
 
 def record_episodes(
@@ -35,16 +35,27 @@ def record_episodes(
     targets: Mapping[str, Target] | None = None,
     behavior: Behavior | None = None,
 ) -> tuple[DataSpec, Iterator[Trajectory]]:
-    """Return the spaces of an environment and episodes as they are run; episode i is seeded with ``seed + i``.
+    """Return the spaces of an environment, and an iterator that runs and yields one episode after the other.
 
-    Actions come from ``policy`` with the target return ``target`` and the ``targets`` of its further conditions, or
-    from ``behavior``, or are uniformly random. Their draws and the environment's are different streams of the same
-    seed. The outcomes that a policy's further conditions need, such as cost, are recorded as columns.
+    Args:
+        environment: The environment; it is not closed.
+        env_id: Its gymnasium id.
+        num_episodes: Episodes to record.
+        seed: Seed of the first episode; episode i is seeded with ``seed + i``.
+        policy: Policy that acts; None: ``behavior`` acts.
+        target: The policy's target return, in the environment's units.
+        targets: Targets of the policy's further conditions. The outcomes that they need, such as cost, are recorded as
+            columns of the data.
+        behavior: Chooses the actions; None: uniformly random actions.
+
+    Raises:
+        RLTransformerError: The environment does not fit the policy, or the policy does not take these targets.
     """
     seeds = range(seed, seed + num_episodes)
     if policy is None:
         return environment_spec(environment, env_id), _behave_episodes(environment, seeds, behavior)
     check_spaces(environment, policy.spec.data, env_id)
+    # The episodes run only when the iterator is read. Checking the targets here reports a mistake before that.
     policy.initial_conditions(target, targets)
     return environment_spec(environment, env_id), _policy_episodes(environment, seeds, policy, target, targets)
 
@@ -56,6 +67,8 @@ def _policy_episodes(
     target: float | None,
     targets: Mapping[str, Target] | None,
 ) -> Iterator[Trajectory]:
+    # Rewards are recorded anyway; every other outcome becomes a column, so that a policy with the same conditions can
+    # be trained on the new data.
     names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
     for seed in seeds:
         session = policy.session(target, seed=seed, targets=targets)
@@ -64,8 +77,8 @@ def _policy_episodes(
 
 def _behave_episodes(environment: gymnasium.Env, seeds: range, behavior: Behavior | None) -> Iterator[Trajectory]:
     for seed in seeds:
-        # gymnasium seeds spaces and environments alike: with one seed for both, the first random
-        # actions would follow from where the episode begins.
+        # gymnasium seeds spaces and environments with the same kind of generator. With one seed for both, the first
+        # random actions would depend on the initial state of the episode. They come from streams of their own instead.
         random = generator(Stream.DATA_COLLECTION, seed)
         environment.action_space.seed(int(random.integers(2**31)))
         yield _run(environment, seed, partial(_behave, environment, behavior, random), lambda reward: None)
@@ -84,8 +97,9 @@ def _run(
     observe: Callable[..., None],
     outcome_names: Sequence[str] = (),
 ) -> Trajectory:
+    """Run one episode and return it; ``act`` chooses actions, and ``observe`` is given their rewards and outcomes."""
     observation, _ = environment.reset(seed=seed)
-    seen = [observation]
+    observations = [observation]
     actions = []
     rewards = []
     extras: dict[str, list[float]] = {name: [] for name in outcome_names}
@@ -97,14 +111,14 @@ def _run(
         observe(float(reward), **outcomes)
         for name, value in outcomes.items():
             extras[name].append(value)
-        seen.append(observation)
+        observations.append(observation)
         rewards.append(float(reward))
     return Trajectory(
-        observations=stack(seen[:-1]),
+        observations=stack(observations[:-1]),
         actions=np.asarray(actions),
         rewards=np.asarray(rewards),
         terminated=bool(terminated),
         truncated=bool(truncated),
-        final_observation=seen[-1],
+        final_observation=observations[-1],
         extras={name: np.asarray(values) for name, values in extras.items()},
     )

@@ -1,4 +1,4 @@
-"""Live episodes in batches: every target and every episode in one run."""
+"""Run live episodes in batches: many environments step together, and the policy acts on all of them at once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     import gymnasium
 
 MAX_LIVE = 256
+"""Environments at the same time, per process: a larger batch hardly gains speed and costs their memory."""
 MIN_EPISODES_PER_PROCESS = 16
-"""Starting one more process pays off from this many episodes on."""
+"""Episodes from which on starting another process pays off."""
 
 
 @dataclass
 class Episode:
-    """One live episode: its target and its result."""
+    """Holds the target and the result of one live episode, in the environment's units."""
 
     target_return: float | None
     seed: int
@@ -37,6 +38,7 @@ class Episode:
     outcomes: dict[str, float] = field(default_factory=dict)
     """Sums of further outcomes, such as cost."""
     frames: list[np.ndarray] = field(default_factory=list)
+    """(height, width, 3) uint8 images, one per step, if the episode was recorded."""
 
 
 def run_episodes(
@@ -53,39 +55,46 @@ def run_episodes(
 ) -> list[Episode]:
     """Run one episode for each pair of target return and seed, and return all of them in that order.
 
-    Episodes act together, ``max_live`` at a time; when one ends, the next one takes its slot.
-    An episode depends on its target and seed alone, not on its neighbors.
+    Episodes run together, ``max_live`` at a time; when one ends, the next one takes its slot. An episode depends only
+    on its own targets and seed, not on the other episodes of the batch.
 
     Args:
-        policy: What acts.
+        policy: The policy that acts.
         env_id: Gymnasium id.
         target_returns: One per episode; None for policies that take none.
         seeds: Seeds of environment and policy, one per episode.
         targets: Targets of further conditions, the same in all episodes.
-        record: Keep the frames of the first N episodes.
-        max_live: Environments at the same time, in each process.
-        processes: Processes that share the episodes; by default one per CPU thread if there are episodes
-            enough. The number changes nothing but the time it takes.
+        record: Store the frames of the first N episodes.
+        max_live: Environments at the same time, per process.
+        processes: Processes that share the episodes; by default one per CPU thread if there are enough episodes. The
+            number affects the duration only, not the results.
         check: Called at every step; may raise to stop.
+
+    Raises:
+        RLTransformerError: The environment cannot be made, does not fit the policy, or lacks an outcome that a
+            condition needs.
     """
     count = processes or _num_processes(policy, len(target_returns), record)
     if count == 1:
         return _run_here(policy, env_id, target_returns, seeds, targets, record, max_live, check)
 
+    # Every count-th episode instead of a contiguous block: episodes are ordered by target, and high targets often mean
+    # long episodes, so blocks would give one process most of the work.
     def run_share(which: int) -> list[Episode]:
         share = slice(which, None, count)
         return _run_here(policy, env_id, target_returns[share], seeds[share], targets, 0, max_live, lambda: None)
 
     episodes: list[Episode] = [Episode(None, 0)] * len(target_returns)
-    for which, found in enumerate(run_in_processes(run_share, count, check)):
-        episodes[which::count] = found
+    for which, finished in enumerate(run_in_processes(run_share, count, check)):
+        episodes[which::count] = finished
     return episodes
 
 
 def _num_processes(policy: Policy, num_episodes: int, record: int) -> int:
-    """Return how many processes share the episodes; one where frames are recorded or a GPU cannot be forked."""
-    shareable = not record and policy.device.type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
-    return max(1, min(torch.get_num_threads(), num_episodes // MIN_EPISODES_PER_PROCESS)) if shareable else 1
+    """Return the number of processes that share the episodes."""
+    # Frames would have to be copied between processes, and a process that has used CUDA cannot be forked.
+    can_share = not record and policy.device.type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
+    return max(1, min(torch.get_num_threads(), num_episodes // MIN_EPISODES_PER_PROCESS)) if can_share else 1
 
 
 def _run_here(
@@ -98,8 +107,10 @@ def _run_here(
     max_live: int,
     check: Callable[[], None],
 ) -> list[Episode]:
+    """Run the episodes in this process, in environments that are made and closed here."""
     episodes = [Episode(target, int(seed)) for target, seed in zip(target_returns, seeds, strict=True)]
     slots = min(max_live, len(episodes))
+    # Episode i starts in slot i, so only the first slots have to render, which is slow.
     environments = [make_environment(env_id, render=i < record) for i in range(slots)]
     try:
         check_spaces(environments[0], policy.spec.data, env_id)
@@ -120,7 +131,7 @@ def _run(
 ) -> None:
     """Run all episodes in the given environments, one slot each, and write the results into them."""
     slots = len(environments)
-    running = list(range(slots))  # the episode in each slot
+    running = list(range(slots))  # index of the episode in each slot
     waiting = iter(range(slots, len(episodes)))
     first = episodes[:slots]
     sessions = policy.sessions([e.target_return for e in first], [e.seed for e in first], targets=targets)
@@ -129,6 +140,7 @@ def _run(
     live = list(range(slots))
     while live:
         check()
+        # One forward pass for all live slots. Ended slots are left out, so the batch shrinks towards the end.
         actions = sessions.act(live, stack([observations[slot] for slot in live]))
         rewards = []
         outcomes: dict[str, list[float]] = {name: [] for name in names}
@@ -148,6 +160,7 @@ def _run(
                 episode.frames.append(np.asarray(environment.render()))
             if not (terminated or truncated):
                 still_live.append(slot)
+        # Sessions observe before ended slots are reset, because the rewards of an episode's last step are among these.
         sessions.observe(live, rewards, **outcomes)
         for slot in sorted(set(live) - set(still_live)):
             following = next(waiting, None)
@@ -161,7 +174,11 @@ def _run(
 
 
 def read_outcome(info: JsonMapping, name: str, environment: gymnasium.Env) -> float:
-    """Return an outcome that a condition needs from the environment's info."""
+    """Return the outcome ``name``, which a condition needs, from the environment's info.
+
+    Raises:
+        RLTransformerError: The environment does not report it.
+    """
     if name not in info:
         raise RLTransformerError(
             f"a condition of this policy needs the {name} of every action, and info has {sorted(info) or 'nothing'}",

@@ -25,25 +25,24 @@ def evaluate(
     record: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> EvaluationReport:
-    """Run ``num_episodes`` for each target return, all in one batch, and report every one of them.
+    """Run ``num_episodes`` episodes per target return, all in one batch, and report every one of them.
 
     Args:
         policy: From `load_policy`.
         env_id: Gymnasium id of the environment to act in.
-        target_returns: Target returns; the policy's suggestions if empty. Behavior cloning takes none.
+        target_returns: Target returns in the environment's units; the policy's suggestions if empty. Behavior cloning
+            takes none.
         targets: Targets of further conditions, the same in all episodes, for example ``{"cost_to_go": 25.0}``.
             The environment reports their outcomes in ``info``, for example ``info["cost"]``.
         num_episodes: Episodes per target return.
-        seed: Seed of the first episode of each target; later episodes count up. The default is far from
-            the seeds that data is usually collected with.
-        reference: hopper, halfcheetah or walker2d, to add D4RL's normalized score. Use it only if
-            the environment's returns are comparable with D4RL's.
-        record: Keep the frames of the first N episodes of the first target, in ``recordings``.
+        seed: Seed of the first episode of each target; later episodes count up. The default is far from the seeds that
+            data is usually collected with, so a policy is not scored on initial states that it was trained on.
+        reference: hopper, halfcheetah or walker2d: add D4RL's normalized score, for returns comparable with D4RL's.
+        record: Store the frames of the first N episodes of the first target in ``recordings``.
         check: Called at every step; may raise to stop.
 
     Raises:
-        RLTransformerError: An environment that cannot be made or does not fit the policy, or a
-            target that the policy does not take.
+        RLTransformerError: The environment does not fit the policy or cannot be made, or a target does not fit it.
     """
     if num_episodes < 1:
         raise RLTransformerError(f"{num_episodes} episodes", where="num_episodes", fix="give 1 or more")
@@ -55,20 +54,21 @@ def evaluate(
             where="reference",
             fix=f"choose one of {', '.join(D4RL_REFERENCES)}",
         )
-    asked = _target_returns(policy, target_returns)
-    for target in asked:
-        policy.initial_conditions(target, targets)
+    chosen = _target_returns(policy, target_returns)
+    for target in chosen:
+        policy.initial_conditions(target, targets)  # raises for a wrong target before any episode is run
+    # Every target sees the same seeds. Differences between targets are then not due to easier initial states.
     episodes = run_episodes(
         policy,
         env_id,
-        [target for target in asked for _ in range(num_episodes)],
-        [seed + i for _ in asked for i in range(num_episodes)],
+        [target for target in chosen for _ in range(num_episodes)],
+        [seed + i for _ in chosen for i in range(num_episodes)],
         targets=targets,
         record=record,
         check=check,
     )
     reports = []
-    for i, target in enumerate(asked):
+    for i, target in enumerate(chosen):
         part = episodes[i * num_episodes : (i + 1) * num_episodes]
         reports.append(TargetReport.from_episodes(target, part, reference, targets or {}))
     recordings = [episode.frames for episode in episodes[:record]]

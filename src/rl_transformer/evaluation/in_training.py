@@ -1,4 +1,4 @@
-"""Evaluation of the policy while it is trained."""
+"""Evaluate the policy in a live environment while it is trained."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 
 class PolicyEvaluator:
-    """Evaluates the policy as ``evaluation.*`` says, and keeps the last report; an `Evaluation` of the trainer.
+    """Evaluates the policy as ``evaluation.*`` says, and stores the last report; an `Evaluation` of the trainer.
 
-    A wrong environment or target is found when this is made, before training.
+    Raises:
+        RLTransformerError: The environment cannot be made or does not fit the policy, or a target is wrong. The
+            constructor checks both, so that a mistake does not surface after hours of training.
     """
 
     def __init__(self, policy: Policy, config: EvaluationConfig) -> None:
-        # Imported here: training on a store needs neither an environment nor scipy.
+        # Imported here, because training without evaluation needs neither gymnasium nor scipy.
         from rl_transformer.environments.making import check_spaces, make_environment
 
         self._policy = policy
@@ -29,11 +31,12 @@ class PolicyEvaluator:
         environment = make_environment(self._env_id)
         check_spaces(environment, policy.spec.data, self._env_id)
         environment.close()
+        # None stands for the policy's suggestions; further targets are checked with it, too.
         for target in config.target_returns or [None]:
             policy.initial_conditions(target, config.targets)
 
     def run(self, check: Callable[[], None] = lambda: None) -> EvaluationReport:
-        """Run the episodes; keep and return the report."""
+        """Run the episodes, and store and return the report."""
         from rl_transformer.evaluation.evaluate import evaluate
 
         self.report = evaluate(
@@ -48,9 +51,10 @@ class PolicyEvaluator:
         return self.report
 
     def __call__(self, step: int, check: Callable[[], None]) -> dict[str, float]:
-        """Return the mean return of each target under a name for metrics.jsonl, such as return_at_3600."""
+        """Return the mean return per target, named for metrics.jsonl, such as return_at_3600; costs likewise."""
         row = {}
         for target in self.run(check).targets:
+            # Targets are part of the name: a run's targets never change, so every name is one curve over the run.
             name = "none" if target.target_return is None else format(target.target_return, "g")
             row[f"return_at_{name}"] = target.mean
             for outcome, totals in target.episode_outcomes.items():

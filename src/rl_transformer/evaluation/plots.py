@@ -1,4 +1,4 @@
-"""Charts of asked against achieved returns, and of data."""
+"""Draw charts of target against achieved returns, and of data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
     from rl_transformer.evaluation.report import EvaluationReport
 
-INK, ACCENT, PALE = "#1b2a41", "#c1440e", "#c9d3df"
+INK = "#1b2a41"
+ACCENT = "#c1440e"
+PALE = "#c9d3df"
 
 
 def figure(width: float = 7.0, height: float = 4.5) -> tuple[Figure, Axes]:
-    """Return a figure that needs no screen, and its axes."""
+    """Return a figure and its axes; sizes are in inches."""
+    # Figure instead of pyplot: pyplot selects a backend that may need a screen, and keeps every figure in memory.
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(width, height), layout="constrained")
@@ -31,19 +34,29 @@ def figure(width: float = 7.0, height: float = 4.5) -> tuple[Figure, Axes]:
 
 
 def plot_target_vs_achieved(reports: dict[str, EvaluationReport], data_returns: Sequence[float], path: Path) -> None:
-    """Draw mean achieved against asked return with intervals, over the distribution of the data.
+    """Draw mean achieved return against target return with 95 % intervals, over a histogram of the data's returns.
 
-    Policies that take no target are drawn as level lines.
+    Args:
+        reports: Evaluations by the name of the policy; the first one is highlighted. Policies that take no target are
+            drawn as horizontal lines.
+        data_returns: Returns of the training data's episodes.
+        path: PNG to write.
+
+    Raises:
+        RLTransformerError: The file cannot be written.
     """
     drawn, axes = figure()
     data = np.asarray(data_returns)
+    # A second y axis for the counts; they have another unit than the returns.
     behind = axes.twinx()
     behind.hist(data, bins=40, color=PALE, zorder=0)
     behind.set_yticks([])
     behind.spines[:].set_visible(False)
+    # Twin axes are drawn on top by default. Swapping the order would hide the histogram behind an opaque background.
     axes.set_zorder(behind.get_zorder() + 1)
     axes.patch.set_visible(False)
     axes.axvline(float(data.max()), color=INK, linestyle=":", linewidth=1, label="largest return in the data")
+    # The diagonal spans data and targets, so that targets beyond the data show as extrapolation.
     span = [float(data.min()), float(data.max())]
     for index, (name, report) in enumerate(reports.items()):
         color = ACCENT if index == 0 else f"C{index}"
@@ -51,35 +64,37 @@ def plot_target_vs_achieved(reports: dict[str, EvaluationReport], data_returns: 
         errors = np.array(
             [[t.mean - t.interval[0], t.interval[1] - t.mean] if t.interval else [0, 0] for t in report.targets]
         ).T
-        asked = [t.target_return for t in report.targets if t.target_return is not None]
-        if len(asked) < len(report.targets):
+        targets = [t.target_return for t in report.targets if t.target_return is not None]
+        if len(targets) < len(report.targets):
             axes.axhline(means[0], color=color, label=name)
             continue
-        span += asked
-        axes.errorbar(asked, means, yerr=errors, color=color, marker="o", capsize=3, label=name)
+        span += targets
+        axes.errorbar(targets, means, yerr=errors, color=color, marker="o", capsize=3, label=name)
+    # Below this line a policy achieves less than its target, above it more.
     ends = [min(span), max(span)]
-    axes.plot(ends, ends, color=INK, linewidth=1, alpha=0.4, label="achieved = asked")
-    axes.set_xlabel("asked return (gray: returns in the data)")
+    axes.plot(ends, ends, color=INK, linewidth=1, alpha=0.4, label="achieved = target")
+    axes.set_xlabel("target return (gray: returns in the data)")
     axes.set_ylabel("achieved return, mean and 95 % interval")
     axes.legend(frameon=False)
     save(drawn, path)
 
 
 def bars(axes: Axes, rows: Sequence[tuple[str, JsonObject]], label: str) -> None:
-    """Draw scores of `over_seeds` as bars with their intervals, and every single value as a dot."""
-    places = np.arange(len(rows))[::-1]
-    for place, (_, score) in zip(places, rows, strict=True):
-        mean, interval = score["mean"], score["interval"]
+    """Draw scores of `over_seeds` as horizontal bars with their intervals, and every seed's value as a dot."""
+    heights = np.arange(len(rows))[::-1]  # matplotlib counts upwards; the first row belongs at the top
+    for height, (_, score) in zip(heights, rows, strict=True):
+        mean = score["mean"]
+        interval = score["interval"]
         errors = None if interval is None else [[mean - interval[0]], [interval[1] - mean]]
-        axes.barh(place, mean, xerr=errors, color=PALE, ecolor=ACCENT, capsize=3)
-        axes.plot(score["values"], [place] * len(score["values"]), "o", color=INK, markersize=3)
-    axes.set_yticks(places, [title for title, _ in rows])
+        axes.barh(height, mean, xerr=errors, color=PALE, ecolor=ACCENT, capsize=3)
+        axes.plot(score["values"], [height] * len(score["values"]), "o", color=INK, markersize=3)
+    axes.set_yticks(heights, [title for title, _ in rows])
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xlabel(f"{label}\n(dots: seeds; bars: their mean, with 95 % interval)")
 
 
 def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Path) -> None:
-    """Draw the distributions of returns and lengths."""
+    """Draw histograms of the returns and lengths of a data set's episodes."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(8, 3), layout="constrained")
@@ -91,7 +106,11 @@ def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Pa
 
 
 def save(drawn: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
+    """Write a figure as PNG.
+
+    Raises:
+        RLTransformerError: The file cannot be written.
+    """
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""The result of an evaluation: every episode, and the mean with its uncertainty."""
+"""Hold the result of an evaluation: every episode, and the mean with its uncertainty."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rl_transformer.runtime.types import JsonObject
 
 
 class Outcome(Protocol):
-    """What a report needs to know of an episode."""
+    """Describes the part of an episode that a report uses."""
 
     episode_return: float
     episode_length: int
@@ -29,7 +29,7 @@ class Outcome(Protocol):
 
 @dataclass
 class TargetReport:
-    """The episodes of one target return."""
+    """Summarizes the episodes of one target return, in the environment's units."""
 
     target_return: float | None
     episode_returns: list[float]
@@ -37,23 +37,24 @@ class TargetReport:
     mean: float
     standard_error: float | None
     interval: list[float] | None
-    """95 % bootstrap interval of the mean; None below two episodes."""
+    """95 % bootstrap interval of the mean; None for fewer than two episodes."""
     interval_over: str
-    """episodes, or training_seeds."""
+    """Unit that the interval was resampled over: episodes of one policy, or training_seeds."""
     interquartile_mean: float
     normalized_score: float | None
     reference: str | None
-    """Where the reference scores come from; None if there are none."""
+    """Source of the reference scores of the normalized score; None without them."""
     targets: dict[str, Target] = field(default_factory=dict)
     """Targets of further conditions, by name."""
     episode_outcomes: dict[str, list[float]] = field(default_factory=dict)
-    """For each further outcome, such as cost, its sum over every episode, in the environment's units."""
+    """Sum over each episode, per further outcome such as cost, in the environment's units."""
 
     @classmethod
     def from_episodes(
         cls, target: float | None, episodes: Sequence[Outcome], reference: str | None, targets: Mapping[str, Target]
     ) -> TargetReport:
-        """Summarize episodes of one policy."""
+        """Return the summary of episodes that one policy ran with one target."""
+        # Plain floats: asdict() and JSON would otherwise have to deal with NumPy scalars.
         returns = [float(episode.episode_return) for episode in episodes]
         names = sorted({name for episode in episodes for name in episode.outcomes})
         interval = mean_interval(returns)
@@ -76,7 +77,7 @@ class TargetReport:
 
 @dataclass
 class EvaluationReport:
-    """An evaluation of one policy over targets and episodes."""
+    """Holds the evaluation of one policy with one or more targets."""
 
     env_id: str
     policy: str
@@ -84,22 +85,23 @@ class EvaluationReport:
     num_episodes: int
     """Episodes per target return."""
     seed: int
-    """Seed of each target's first episode; later ones count up, the same for every target."""
+    """Seed of each target's first episode; later episodes count up, so every target has the same seeds."""
     targets: list[TargetReport]
     versions: dict[str, str] = field(default_factory=dict)
     recordings: list[list[np.ndarray]] = field(default_factory=list, repr=False)
-    """Frames of the first target's first episodes, if they were recorded; not part of `to_dict`."""
+    """Frames of the first target's first episodes, if recorded; not part of `to_dict`."""
 
     @property
     def rank_correlation(self) -> float | None:
-        """Spearman's rho between target and mean achieved return."""
+        """Spearman's rank correlation of target and mean achieved returns; None where it is undefined."""
+        # A policy that takes no target has a single report without one.
         given = [t.target_return for t in self.targets if t.target_return is not None]
         return rank_correlation(given, [t.mean for t in self.targets]) if len(given) == len(self.targets) else None
 
     def to_dict(self) -> JsonObject:
-        """Return JSON-ready values; what is undefined is None."""
+        """Return JSON-ready values; undefined ones are None."""
         values = {**asdict(self), "rank_correlation": self.rank_correlation}
-        del values["recordings"]
+        del values["recordings"]  # images; `save_video` writes them
         return values
 
     def __str__(self) -> str:
@@ -117,4 +119,5 @@ class EvaluationReport:
             for name, value in t.targets.items():
                 row += f" (target {name} {target_text(value)})"
             rows.append(row)
+        # The line says what the intervals cover: the luck of the episodes, and not that of training another seed.
         return f"{self.env_id}, seeds from {self.seed} (interval over episodes of one policy)\n" + "\n".join(rows)

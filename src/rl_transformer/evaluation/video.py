@@ -1,4 +1,4 @@
-"""Episodes as .gif or .mp4."""
+"""Write episodes as .gif or .mp4."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rl_transformer.runtime.files import translate_write_errors
 
 
 def check_video(path: str) -> None:
-    """Refuse a video that could not be written, before any episode is run.
+    """Check, before any episode is run, that a video can be written to ``path``.
 
     Raises:
-        RLTransformerError: Another ending than .gif or .mp4, or no writer for it installed.
+        RLTransformerError: The path does not end with .gif or .mp4, or the package that writes it is not installed.
     """
     if Path(path).suffix not in (".gif", ".mp4"):
         raise RLTransformerError("is neither a .gif nor an .mp4", where=path, fix="end the file name with .gif or .mp4")
@@ -27,7 +27,16 @@ def check_video(path: str) -> None:
 
 
 def save_video(frames: Sequence[np.ndarray], path: str, *, frames_per_second: int = 30) -> None:
-    """Write frames as .gif or .mp4."""
+    """Write frames as .gif or .mp4.
+
+    Args:
+        frames: (height, width, 3) uint8 images of one size.
+        path: File to write; its suffix selects the format.
+        frames_per_second: Speed of the video.
+
+    Raises:
+        RLTransformerError: Another suffix, a missing package, or a file that cannot be written.
+    """
     check_video(path)
     with translate_write_errors(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -40,4 +49,5 @@ def save_video(frames: Sequence[np.ndarray], path: str, *, frames_per_second: in
         else:
             import imageio
 
+            # Codecs prefer sides that are multiples of 16, and imageio would rescale the frames to them.
             imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=1)

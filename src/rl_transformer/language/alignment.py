@@ -1,4 +1,4 @@
-"""Alignment of tokens with word embeddings (Reid et al. 2022, section 3.2: "similarity encouragement")."""
+"""Align the policy's tokens with word embeddings (Reid et al. 2022, section 3.2: "similarity encouragement")."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.language.text import cached
 from rl_transformer.models.huggingface.source import fingerprint
 
-_KMEANS_SEED = 0
+_KMEANS_SEED = 0  # fixed, not the run's: every seed of an experiment aligns with the same centroids
 
 
 def word_centroids(words: Tensor, count: int) -> Tensor:
-    """Return ``count`` unit vectors, the k-means centroids of the word embeddings (V, E) by direction.
+    """Return the k-means centroids of word embeddings, clustered by direction.
 
-    The result is cached under a hash of the embeddings and of ``count``.
+    The centroids are cached under a hash of the embeddings and of ``count``.
+
+    Args:
+        words: (V, E) word embeddings, on the CPU.
+        count: Number of centroids C.
+
+    Returns:
+        (C, E) float32 unit vectors.
 
     Raises:
-        RLTransformerError: Fewer words than centroids.
+        RLTransformerError: There are fewer words than centroids, or scikit-learn is not installed.
     """
     if count > len(words):
         raise RLTransformerError(
@@ -36,33 +43,35 @@ def word_centroids(words: Tensor, count: int) -> Tensor:
     def compute() -> np.ndarray:
         from sklearn.cluster import MiniBatchKMeans
 
-        # Directions alone: k-means over unit vectors is k-means by cosine distance.
+        # The loss compares directions only, by cosine. Among unit vectors the Euclidean distance that k-means minimizes
+        # grows with the angle, so normalizing first clusters by direction as well.
         directions = F.normalize(words.float(), dim=1).numpy()
-        kmeans: Any = MiniBatchKMeans  # its type stub has n_init as text only
-        found = kmeans(count, random_state=_KMEANS_SEED, n_init=1, batch_size=4096).fit(directions)
-        return found.cluster_centers_.astype(np.float32)
+        kmeans: Any = MiniBatchKMeans  # its type stub allows a string for n_init only
+        clusters = kmeans(count, random_state=_KMEANS_SEED, n_init=1, batch_size=4096).fit(directions)
+        return clusters.cluster_centers_.astype(np.float32)
 
     key = f"centroids-{count}-{fingerprint({'words': words})}"
+    # The mean of unit vectors is shorter than 1, and the loss needs cosines.
     return F.normalize(torch.from_numpy(cached(key, compute)), dim=1)
 
 
 def alignment_loss(embedded: Tensor, centroids: Tensor, real: Tensor, num_real: float | None = None) -> Tensor:
-    """Return the mean over real tokens of -max_j cos(token, centroid_j).
+    """Return the mean over real tokens of -max_j cos(token, centroid_j), a number from -1 to 1.
 
     Args:
         embedded: (B, L, E) tokens.
         centroids: (C, E) unit vectors.
-        real: (B, L) bool; padded tokens have no weight, not even in the divisor.
-        num_real: Divisor, if these tokens are a part of a larger batch.
+        real: (B, L) bool, False at padded tokens, which have no influence, not even on the divisor.
+        num_real: Divisor if these tokens are a shard of a larger batch.
     """
     nearest = (F.normalize(embedded.float(), dim=-1) @ centroids.T).amax(-1)
     return -torch.where(real, nearest, 0.0).sum() / (real.sum() if num_real is None else num_real)
 
 
 def alignment_schedule(step: int, steps: int) -> float:
-    """Return the factor of the alignment weight after ``step`` updates: 0.993 at first, 0.007 at ``steps``.
+    """Return the factor of the alignment weight after ``step`` updates, a sigmoid from 0.993 to 0.007 at ``steps``.
 
-    That is sigmoid((5000 - step) / 500 - 5), as Reid et al.'s code has it for 5,000 steps.
+    It is sigmoid((5000 - step) / 500 - 5) for 5,000 steps, as in the code of Reid et al., and stretched for others.
     """
     x = (steps - step) / (steps / 10) - 5
-    return 1 / (1 + math.exp(-x)) if x > -500 else 0.0  # exp overflows below
+    return 1 / (1 + math.exp(-x)) if x > -500 else 0.0  # exp(-x) would overflow, in runs much longer than ``steps``

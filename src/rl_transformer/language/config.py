@@ -1,4 +1,4 @@
-"""The configuration of language model pretraining, as plain values. Nothing here imports torch."""
+"""Declare the configuration of language model pretraining, as plain values. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from rl_transformer.config.migrations import migrate_run_config
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
-# Options of the policy's training that a language model has no use for.
+# Options of a policy's training that have no effect on a language model. TrainingConfig is shared, so they exist here,
+# too, and setting one has to be an error.
 _UNUSED = ("trunk", "lora_rank", "trunk_learning_rate", "trunk_weight_decay", "entropy_weight")
 
 
 @dataclass(kw_only=True)
 class TextConfig(Section):
-    """Which text to learn from."""
+    """Select the text to learn from."""
 
     uri: str = option("", "Text file, or folder of *.txt.", common=True)
     held_out: str | None = option(None, "Text file, or folder of *.txt, to measure perplexity on.", common=True)
+    # 256 bytes and the end-of-text token are always in the vocabulary.
     vocabulary: int = option(
         4_000, "Tokens of the byte-level BPE vocabulary that is learned from the text.", at_least=257, common=True
     )
@@ -30,12 +32,15 @@ class TextConfig(Section):
 
 @dataclass(kw_only=True)
 class SyntheticConfig(Section):
-    """Which random sequences to learn from (Wang et al. 2024); nothing to download."""
+    """Select the random sequences to learn from (Wang et al. 2024); nothing has to be downloaded."""
 
     uri: Literal["markov", "iid"] = option(
-        "markov", "markov: every state has its own random distribution of next states; iid: uniform states, the control.",
+        "markov",
+        "markov: every state has its own random distribution of next states; iid: uniform states, the control.",
         common=True,
-    )  # fmt: skip
+    )
+    # Defaults of Wang et al.'s code: 100 states, temperature 1, seed 666. Only the length differs, to fit a small
+    # GPT-2.
     states: int = option(100, "Number of states.", at_least=2, common=True)
     temperature: float = option(
         1.0, "Softmax temperature of the transition distributions; small values are nearly deterministic.", above=0
@@ -48,9 +53,11 @@ class SyntheticConfig(Section):
 
 @dataclass(kw_only=True)
 class LanguageModelConfig(Section):
-    """The GPT-2 to train; the defaults are ChibiT's sizes (Reid et al. 2022)."""
+    """Set the sizes of the GPT-2 to train; the defaults are those of ChibiT (Reid et al. 2022)."""
 
-    hidden_size: int = option(128, "Width.", above=0, common=True)
+    # A Decision Transformer of the published Gym size has the same width, layers and heads, so it can start from these
+    # weights without any change to its own sizes.
+    hidden_size: int = option(128, "Width of a token.", above=0, common=True)
     n_layer: int = option(3, "Transformer blocks.", above=0, common=True)
     n_head: int = option(1, "Attention heads.", above=0, common=True)
     activation_function: Literal["relu", "gelu", "gelu_new", "silu", "tanh"] = option(
@@ -60,6 +67,7 @@ class LanguageModelConfig(Section):
 
 
 def _training() -> TrainingConfig:
+    """Return defaults of our own for small language models: minutes on a CPU; the policy's defaults learn too slowly."""
     return TrainingConfig(
         train_steps=2_000,
         batch_size=64,
@@ -75,24 +83,24 @@ def _training() -> TrainingConfig:
 
 @dataclass(kw_only=True)
 class PretrainConfig(ConfigBase):
-    """What text and synthetic pretraining have in common."""
+    """Holds the sections that text and synthetic pretraining share."""
 
     model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     training: TrainingConfig = field(default_factory=_training)
 
     @classmethod
     def migrate(cls, values: JsonMapping) -> JsonObject:
-        """Return values that an earlier version wrote, in the present spelling."""
+        """Return values that an earlier version wrote, with the current names of options."""
         return migrate_run_config(values)
 
     def check(self) -> None:
-        """Raise an `RLTransformerError` for the first value that cannot work, naming the option."""
+        """Raise an `RLTransformerError` that names the first option whose value cannot work."""
         self.check_values()
         for name, problem, fix in self.contradictions():
             raise RLTransformerError(problem, where=name, fix=fix)
 
     def contradictions(self) -> Iterator[Problem]:
-        """Yield (option, problem, fix) for what cannot work together."""
+        """Yield (option, problem, fix) for every contradiction between options."""
         if not self.output:
             yield "output", "no run folder is named", "pass --output DIR"
         defaults = TrainingConfig()
@@ -103,12 +111,12 @@ class PretrainConfig(ConfigBase):
 
 @dataclass(kw_only=True)
 class TextPretrainConfig(PretrainConfig):
-    """Pretraining on text."""
+    """Holds the options of pretraining on text."""
 
     dataset: TextConfig = field(default_factory=TextConfig)
 
     def contradictions(self) -> Iterator[Problem]:
-        """Yield (option, problem, fix) for what cannot work together."""
+        """Yield (option, problem, fix) for every contradiction between options."""
         if not self.dataset.uri:
             yield "dataset.uri", "no text is named", "pass --data FILE or FOLDER"
         yield from super().contradictions()
@@ -116,7 +124,7 @@ class TextPretrainConfig(PretrainConfig):
 
 @dataclass(kw_only=True)
 class SyntheticPretrainConfig(PretrainConfig):
-    """Pretraining on random sequences."""
+    """Holds the options of pretraining on random sequences."""
 
     dataset: SyntheticConfig = field(default_factory=SyntheticConfig)
 
@@ -125,4 +133,4 @@ KINDS: dict[str, type[TextPretrainConfig] | type[SyntheticPretrainConfig]] = {
     "text": TextPretrainConfig,
     "synthetic": SyntheticPretrainConfig,
 }
-"""Kinds of pretraining by their name on the command line."""
+"""Configuration class per kind of pretraining, by its name on the command line."""

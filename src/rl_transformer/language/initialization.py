@@ -1,4 +1,7 @@
-"""Where a policy's trunk starts: from scratch, from a pretrained transformer, or from one of its controls (Reid et al. 2022)."""
+"""Initialize a policy's trunk: randomly, from a pretrained transformer, or from one of the controls of Reid et al. (2022).
+
+The controls (``model.trunk_weights`` random and shuffled) keep the architecture and lose what was learned.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from rl_transformer.training.distributed import ProcessGroup
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_OWN_BLOCKS = ("h.", "ln_f.")
+_OWN_BLOCKS = ("h.", "ln_f.")  # GPT-2's names of the transformer blocks and of the final layer norm
 
 
 @dataclass(frozen=True)
 class TrunkInitialization:
-    """What a run's trunk starts from; with neither a source nor a module it starts from scratch."""
+    """Initializes a run's trunk from a source or a module; without either, the initial weights are random."""
 
     config: RunConfig
     source: TrunkSource | None = None
@@ -36,14 +39,14 @@ class TrunkInitialization:
 
     @classmethod
     def from_config(cls, config: RunConfig, module: nn.Module | None) -> TrunkInitialization:
-        """Read the configuration of the transformer that ``model.trunk`` names, if it names one.
+        """Return the initialization that the options select; reads a transformer's configuration, but no weights.
 
         Args:
             config: The run's options.
-            module: A transformer to start from instead.
+            module: A transformer to start from, instead of one that ``model.trunk`` names.
 
         Raises:
-            RLTransformerError: No such transformer, or options that need a name and not a module.
+            RLTransformerError: There is no such transformer, or an option needs a named one but a module is given.
         """
         if module is not None:
             _check_module_options(config)
@@ -51,6 +54,7 @@ class TrunkInitialization:
         if config.model.trunk is None:
             return cls(config)
         source = TrunkSource.from_name(config.model.trunk)
+        # Dropout is the run's choice, not the pretrained model's: the data of the policy is what it may overfit.
         rates = {site: getattr(config.model, site) for site in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
         absent = source.set_dropout(rates)
         kind = source.config.model_type
@@ -64,13 +68,23 @@ class TrunkInitialization:
 
     @property
     def model_fields(self) -> JsonObject:
-        """The fields of a `DecisionTransformerConfig` that the trunk decides."""
+        """Fields of a `DecisionTransformerConfig` that follow from the trunk."""
         if self.module is not None:
             return fields_of(self.module)
         return {} if self.source is None else self.source.model_fields()
 
     def apply(self, model: PolicyModel, device: torch.device, group: ProcessGroup) -> LanguageLoss | None:
-        """Load the weights into the trunk; return the loss if the policy is trained with language losses."""
+        """Load the weights into the model's trunk, and return the language loss if the options enable one.
+
+        Args:
+            model: A policy's model that was built with `model_fields`; changed in place.
+            device: Device of the language loss's data.
+            group: The processes that train together.
+
+        Raises:
+            RLTransformerError: The weights are incomplete, or the transformer lacks a part that an option needs, such
+                as word embeddings or a table of positions.
+        """
         if not isinstance(model, DecisionTransformerModel):
             return None
         if self.module is not None:
@@ -80,6 +94,7 @@ class TrunkInitialization:
         options = self.config.model
         language = self.config.language
         seed = self.config.training.seed
+        # The seed decides the weights of the random and shuffled controls, so they differ between seeds as they should.
         loaded = self.source.load(options.trunk_weights, seed, head=bool(language.text_weight))
         fill_trunk(model, loaded)
         if options.positions == "timesteps":
@@ -96,12 +111,14 @@ class TrunkInitialization:
         return make_language_loss(language, self.source, words, lm_head, seed, device, group)
 
     def _make_lm_head(self, loaded: nn.Module, model: DecisionTransformerModel) -> LMHead:
+        """Return the language modeling head, after checking that its positions suffice for the text sequences."""
         assert self.source is not None
         lm_head = LMHead(cast("PreTrainedModel", loaded), model.encoder)
         longest = lm_head.max_length
         if longest is not None and self.config.language.text_length > longest:
             raise RLTransformerError(
-                f"{self.config.language.text_length} tokens are more than the {longest} positions of {self.source.name}",
+                f"{self.config.language.text_length} tokens are more than the {longest} positions of "
+                f"{self.source.name}",
                 where="language.text_length",
                 fix=f"give {longest} or fewer",
             )
@@ -109,7 +126,8 @@ class TrunkInitialization:
 
 
 def _check_module_options(config: RunConfig) -> None:
-    """Refuse options that have no effect on a transformer passed as a module."""
+    """Raise an `RLTransformerError` for options that have no effect on a transformer passed as a module."""
+    # The controls, the tokenizer and the position table all need the files of a named transformer.
     if config.model.arch == "behavior_cloning":
         raise RLTransformerError("the MLP of behavior_cloning has no trunk", where="transformer", fix="leave it out")
     named = config.model.trunk or config.language.alignment_weight or config.language.text_weight
@@ -117,19 +135,25 @@ def _check_module_options(config: RunConfig) -> None:
         raise RLTransformerError(
             "options of model.trunk together with a module",
             where="transformer",
-            fix="save the module to a folder and name that as model.trunk",
+            fix="leave these options out; or save the module to a folder, and name that folder as model.trunk instead",
         )
 
 
 @torch.no_grad()
 def fill_trunk(model: DecisionTransformerModel, loaded: nn.Module) -> None:
-    """Copy a transformer's weights into the trunk of a model that was built for it."""
+    """Copy a transformer's weights into the trunk of a model that was built for it, in place.
+
+    Raises:
+        RLTransformerError: The transformer's file lacks weights of the blocks.
+    """
     encoder = model.encoder
     if isinstance(encoder, HFTrunk):
         copy_weights(encoder, loaded)
         return
     source = getattr(loaded, "base_model", loaded).state_dict()
     table = position_table(loaded)
+    # transformers fills weights that a file lacks with random numbers and only logs a warning. A trunk that is partly
+    # random would look like a pretrained one that does not help.
     absent = [
         n for n in getattr(loaded, "absent_weights", ()) if n.removeprefix("transformer.").startswith(_OWN_BLOCKS)
     ]
@@ -147,11 +171,11 @@ def fill_trunk(model: DecisionTransformerModel, loaded: nn.Module) -> None:
 
 @torch.no_grad()
 def _initialize_timesteps(model: DecisionTransformerModel, loaded: nn.Module, name: str) -> None:
-    """Copy the position table into the timestep table, repeated if episodes are longer (Reid et al. 2022)."""
+    """Copy the position table into the timestep table, as in Reid et al. (2022); repeat it if episodes are longer."""
     table = position_table(loaded)
     timesteps = model.embed_timestep.weight
     if table is None or table.embedding_dim != timesteps.shape[1]:
         problem = "has no table of positions" if table is None else "has positions of another width than its tokens"
         raise RLTransformerError(problem, where=name, fix="set model.positions to off")
-    rows = table.weight[first_position(loaded, table) :]
+    rows = table.weight[first_position(loaded, table) :]  # some models, such as OPT, reserve the first rows
     timesteps.copy_(rows[torch.arange(len(timesteps)) % len(rows)])

@@ -1,4 +1,4 @@
-"""A small language model of our own: our blocks under GPT-2's tensor names, so that transformers loads it.
+"""Define a small language model of our own blocks, with GPT-2's tensor names, so that transformers loads it.
 
 Shapes: B sequences, L tokens, V vocabulary.
 """
@@ -20,6 +20,7 @@ from rl_transformer.runtime.files import to_json, write_text
 END_OF_TEXT = "<|endoftext|>"
 _END_OF_TEXT_ID = 0
 _SEQUENCES_AT_ONCE = 32
+# Fields of our configuration that GPT2Config has under the same name.
 _SAME_IN_GPT2 = (
     "vocab_size", "n_positions", "n_layer", "n_head", "n_inner", "activation_function", "resid_pdrop", "embd_pdrop",
     "attn_pdrop", "layer_norm_epsilon", "initializer_range",
@@ -27,10 +28,10 @@ _SAME_IN_GPT2 = (
 
 
 class LanguageModel(nn.Module):
-    """GPT-2 with tied embeddings, on our blocks.
+    """A GPT-2 made of our blocks, whose output layer shares the weights of the word embeddings.
 
     Args:
-        config: Its sizes; ``vocab_size`` and ``n_positions`` are those of the tables.
+        config: Sizes of the model; ``vocab_size`` and ``n_positions`` are the rows of its two tables.
     """
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
@@ -41,12 +42,15 @@ class LanguageModel(nn.Module):
     def token_nlls(self, sequences: Tensor) -> Tensor:
         """Return the negative log-likelihood (nats) of each token after the first: (B, L) -> (B, L - 1)."""
         hidden = self.transformer(sequences[:, :-1]).last_hidden_state
-        logits = F.linear(hidden, self.transformer.wte.weight).float()
+        logits = F.linear(hidden, self.transformer.wte.weight).float()  # autocast: a softmax over V needs float32
         nlls = F.cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten(), reduction="none")
         return nlls.view(len(sequences), -1)
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors in the layout of transformers' GPT2LMHeadModel."""
+        """Write config.json and model.safetensors in the layout of transformers' GPT2LMHeadModel.
+
+        The file loads in transformers without remote code, and as ``model.trunk`` like any model of the Hub.
+        """
         values = {
             "architectures": ["GPT2LMHeadModel"],
             "model_type": "gpt2",
@@ -64,18 +68,24 @@ class LanguageModel(nn.Module):
 def language_loss(
     model: LanguageModel, batch: Tensor, *, step: int | None = None, num_valid: float | None = None
 ) -> Tensor:
-    """Return the mean negative log-likelihood of the tokens; a `Loss`."""
+    """Return the mean negative log-likelihood (nats) of the tokens of ``batch`` (B, L); a `Loss`."""
     nlls = model.token_nlls(batch)
     return nlls.sum() / (nlls.numel() if num_valid is None else num_valid)
 
 
 @torch.inference_mode()
 def total_nll(model: LanguageModel, tokens: np.ndarray, length: int, check: Callable[[], None] = lambda: None) -> float:
-    """Return the negative log-likelihood (nats) of all of ``tokens`` but the first.
+    """Return the summed negative log-likelihood (nats) of all tokens but the first.
 
-    The text is read in sequences that overlap by half, and each token is counted once, with at least half a
-    sequence of text before it (except in the first sequence).
+    Args:
+        model: The language model.
+        tokens: (N,) tokens of a text.
+        length: Tokens that the model sees at most.
+        check: Called per forward pass; may raise to stop.
     """
+    # Sequences overlap by half, and each token counts once: in the sequence in which it has at least half a sequence of
+    # context. Without overlap, the first tokens of each sequence would be predicted from almost nothing, and perplexity
+    # would depend on where the text happens to be cut. Only the first sequence has tokens with less context.
     half = max(1, length // 2)
     starts = np.arange(0, max(1, len(tokens) - 1 - half), half)
     device = next(model.parameters()).device
@@ -83,13 +93,15 @@ def total_nll(model: LanguageModel, tokens: np.ndarray, length: int, check: Call
     for part in np.array_split(starts, -(-len(starts) // _SEQUENCES_AT_ONCE)):
         check()
         is_whole = np.minimum(part + length + 1, len(tokens)) - part == length + 1
-        # Whole sequences make one batch; a shorter one at the end of the text is read alone.
+        # Whole sequences form one batch. A shorter one at the end of the text gets a forward pass of its own, which
+        # avoids padding, and with it masks.
         for group in (part[is_whole], *(part[i : i + 1] for i in np.flatnonzero(~is_whole))):
             if not len(group):
                 continue
             size = min(length + 1, len(tokens) - group[0])
             sequences = torch.from_numpy(tokens[group[:, None] + np.arange(size)].astype(np.int64)).to(device)
             nlls = model.token_nlls(sequences)
+            # The second half of every sequence, and the first half of the one that begins the text.
             counted = nlls[:, length - half :].sum() + nlls[group == 0, : length - half].sum()
             total += float(counted)
     return total

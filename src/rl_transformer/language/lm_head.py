@@ -1,4 +1,4 @@
-"""Language modeling with the policy's own trunk, for co-training."""
+"""Model language with the policy's own trunk, for co-training."""
 
 from __future__ import annotations
 
@@ -21,41 +21,46 @@ if TYPE_CHECKING:
 
 
 class LMHead(nn.Module):
-    """What a language model has besides its trunk: word embeddings, positions and the output layer.
+    """Holds the parts of a language model outside its trunk: word embeddings, positions and the output layer.
 
     Shapes: B sequences, L tokens.
 
     Args:
-        loaded: A causal language model of transformers, from which the trunk was filled.
+        loaded: A causal language model of transformers, whose weights the trunk was initialized with.
         trunk: That trunk.
 
     Raises:
-        RLTransformerError: An output layer that is more than one matrix product: its loss would differ from
-            that of ``loaded``.
+        RLTransformerError: The output layer is more than one matrix product, so the loss would differ from that of
+            ``loaded``, or the file lacks the output layer.
     """
 
     def __init__(self, loaded: PreTrainedModel, trunk: nn.Module) -> None:
         super().__init__()
         embeddings = cast(nn.Embedding, loaded.get_input_embeddings())
         output = cast("nn.Linear | None", loaded.get_output_embeddings())
+        # A tied output layer must stay tied: as a copy it would get updates of its own and drift away.
         is_tied = output is None or output.weight is embeddings.weight
+        # Copies: ``loaded`` is freed afterwards, and its weights may be memory-mapped.
         self.embeddings = nn.Embedding.from_pretrained(embeddings.weight.detach().clone(), freeze=False)
         self.output = None if is_tied else copy.deepcopy(output)
         positions = position_table(loaded)
-        # Our own blocks have no position table, unless the policy uses the pretrained one in the trunk.
+        # transformers' trunks add positions themselves. Our blocks have no position table of their own, unless the
+        # policy uses the pretrained one; text needs positions in any case, so the head brings them.
         is_own = isinstance(trunk, DecisionTransformerGPT2Model)
         needs_positions = is_own and not hasattr(trunk, "token_positions")
         self.positions = copy.deepcopy(positions) if needs_positions else None
         _require_output_layer(loaded, None if is_tied else output)
         self.max_length = None if positions is None else positions.num_embeddings - first_position(loaded, positions)
-        """Tokens a sequence may have; None: any number."""
+        """Largest number of tokens per sequence; None: no limit."""
         self._check(loaded, trunk)
 
     def loss(self, trunk: nn.Module, sequences: Tensor) -> Tensor:
-        """Return the mean cross-entropy (nats) of each token after the first of ``sequences`` (B, L)."""
+        """Return the mean cross-entropy (nats) of the tokens after the first of each sequence; ``sequences`` is (B, L)."""
         tokens = self.embeddings(sequences[:, :-1])
         if self.positions is not None:
             tokens = tokens + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        # The policy may use a transformers trunk without its positions or masks; for text it works as it was
+        # pretrained.
         with trunk.as_language_model() if isinstance(trunk, HFTrunk) else nullcontext():
             hidden = cast(Trunk, trunk).hidden_at(tokens, slice(None))
         logits = F.linear(hidden, self.embeddings.weight) if self.output is None else self.output(hidden)
@@ -63,25 +68,32 @@ class LMHead(nn.Module):
 
     @torch.no_grad()
     def _check(self, loaded: PreTrainedModel, trunk: nn.Module) -> None:
-        """Compare the loss with that of the model it comes from, on one short sequence."""
+        """Compare the loss with that of ``loaded`` on one short sequence.
+
+        Raises:
+            RLTransformerError: The two differ by more than rounding.
+        """
+        # Output layers of many architectures scale, shift or cap their logits. Comparing numbers catches all of them,
+        # also in architectures that do not exist yet; a list of names would not.
         sequence = torch.arange(min(12, self.max_length or 12))[None] % self.embeddings.num_embeddings
         was_training = trunk.training
         loaded.eval()
         trunk.eval()
         expected = loaded(input_ids=sequence, labels=sequence).loss
-        found = self.loss(trunk, sequence)
+        actual = self.loss(trunk, sequence)
         trunk.train(was_training)
-        if not abs(expected - found) <= 1e-3 * abs(expected):
+        if not abs(expected - actual) <= 1e-3 * abs(expected):  # written so that NaN is an error, too
             raise RLTransformerError(
                 f"the output layer of {type(loaded).__name__} is more than a product with the word embeddings "
-                f"(loss {expected:.4f}, here {found:.4f})",
+                f"(loss {expected:.4f}, here {actual:.4f})",
                 where="language.text",
                 fix="leave language.text out, or choose a trunk such as GPT-2 or Llama",
             )
 
 
 def _require_output_layer(loaded: PreTrainedModel, output: nn.Linear | None) -> None:
-    """Refuse a file without the output layer: transformers fills a missing one with random numbers."""
+    """Raise an `RLTransformerError` if the model's file lacks the output layer."""
+    # transformers fills missing weights with random numbers. `_check` would not notice, as it compares with the same.
     absent = getattr(loaded, "absent_weights", set())
     if output is not None and any(p is output.weight for name, p in loaded.named_parameters() if name in absent):
         raise RLTransformerError(

@@ -1,4 +1,4 @@
-"""`rlt pretrain`: from text or random sequences to a small language model, in a resumable run folder."""
+"""Train a small language model on text or on random sequences, in a resumable run folder (`rlt pretrain`)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Measure = Callable[[LanguageModel, Callable[[], None]], Mapping[str, float]]
+"""A function of (model, check) that returns measurements for metrics.jsonl and report.json."""
 _PRODUCT = "model/model.safetensors"
-_FRESH_STEP = (1 << 31) - 1  # a step that no training reaches: its sequences are unseen
+# Sequences are a function of (seed, step). No training reaches this step, so its sequences are not in the training
+# data.
+_FRESH_STEP = (1 << 31) - 1
 _FRESH_SEQUENCES = 64
 
 
 @dataclass(frozen=True)
 class PretrainingTask:
-    """What a language model learns from, and how it is measured."""
+    """Holds the data that a language model learns from, and the function that measures it."""
 
     sequences: TextSequences | RandomSequences
     tokenizer: PreTrainedTokenizerFast | None
@@ -49,10 +52,15 @@ class PretrainingTask:
 
 
 def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bool = False) -> Path:
-    """Train a language model and return its run folder: model/ in it loads in transformers, and as a trunk.
+    """Train a language model and return its run folder, in which model/ loads in transformers and as ``model.trunk``.
+
+    Args:
+        config: Every option of the run.
+        resume: Continue the run in the folder, or start it if there is none.
 
     Raises:
-        RLTransformerError: Anything about the text, the options or the folder that the user can fix.
+        RLTransformerError: A problem with the text, the options or the folder that the user can fix.
+        Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
     """
     config.check()
     training = config.training
@@ -62,9 +70,9 @@ def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bo
         if prepare_run_folder(folder, config, resume=resume, product=_PRODUCT):
             log.info(f"{folder} is finished at step {training.train_steps}: nothing to do")
             return folder
-        group.barrier()
+        group.barrier()  # no process writes to the folder before every process has checked it
         task = _make_task(config, device)
-        torch.manual_seed(training.seed)
+        torch.manual_seed(training.seed)  # directly before the model: all processes must have the same initial weights
         model = LanguageModel(_model_config(config, task.vocabulary)).to(device)
         measure = task.measure
         trainer = Trainer(
@@ -77,30 +85,36 @@ def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bo
             evaluate_every=max(1, training.train_steps // 5),
             data_fingerprint=task.data_fingerprint,
             loss=language_loss,
-            eager_only=True,
+            eager_only=True,  # sequences are gathered on the CPU
             group=group,
         )
+        # config.json is written after a successful resume, so that a failed one leaves the folder as it is.
         trainer.resume()
         if group.is_main:
             write_run_files(folder, config, data=config.dataset.uri, dataset_fingerprint=task.data_fingerprint)
         fit([trainer], EagerUpdates(trainer))
         if group.is_main:
             _save(folder, config, trainer, model, task)
-        group.barrier()
+        group.barrier()  # the model is complete when any process returns
     return folder
 
 
 def read_report(folder: Path) -> JsonObject:
-    """Return the measurements of a finished run."""
+    """Return the measurements of a finished run.
+
+    Raises:
+        RLTransformerError: The run is not finished.
+    """
     return read_json(folder / "report.json", fix="finish the run with rlt pretrain ... --resume")
 
 
 def make_tokenizer(text: str, config: TextConfig) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer (GPT-2's kind) with a vocabulary learned from ``text``."""
+    """Return a byte-level BPE tokenizer, as GPT-2 has one, with a vocabulary learned from ``text``."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = ByteLevelBPETokenizer()
+    # Line by line: one huge string would be a single item that the library cannot process in parallel.
     lines = text.splitlines(keepends=True)
     tokenizer.train_from_iterator(lines, config.vocabulary, special_tokens=[END_OF_TEXT], show_progress=False)
     return PreTrainedTokenizerFast(
@@ -121,6 +135,7 @@ def _synthetic_task(config: SyntheticPretrainConfig, device: torch.device) -> Pr
     training = config.training
     sequences = RandomSequences(config.dataset, batch_size=training.batch_size, seed=training.seed, device=device)
 
+    # The entropy of the chain is the lowest loss that any model can reach, so the two numbers belong together.
     @torch.inference_mode()
     def measure(model: LanguageModel, check: Callable[[], None]) -> dict[str, float]:
         fresh = sequences.gather(sequences.draw_seeds(_FRESH_STEP, _FRESH_SEQUENCES))
@@ -135,6 +150,7 @@ def _text_task(config: TextPretrainConfig, device: torch.device) -> PretrainingT
     text = read_text(options.uri)
     tokenizer = make_tokenizer(text, options)
     tokens = tokenized(text, tokenizer.backend_tokenizer)
+    # One token more than the model's positions: every token but the last predicts its successor.
     sequences = TextSequences(
         tokens, length=options.length + 1, batch_size=training.batch_size, seed=training.seed, device=device
     )
@@ -149,6 +165,9 @@ def _text_task(config: TextPretrainConfig, device: torch.device) -> PretrainingT
 
 
 def _held_out_measure(tokens: np.ndarray, num_bytes: int, length: int) -> Measure:
+    """Return a function that measures bits per byte and perplexity on held-out text."""
+
+    # Perplexity is per token and depends on the tokenizer. Bits per byte are comparable between vocabularies.
     def measure(model: LanguageModel, check: Callable[[], None]) -> dict[str, float]:
         nll = total_nll(model, tokens, length, check)
         return {
@@ -179,7 +198,7 @@ def _hash(content: np.ndarray) -> str:
 
 
 def _save(folder: Path, config: PretrainConfig, trainer: Trainer, model: LanguageModel, task: PretrainingTask) -> None:
-    """Write model and tokenizer, the measurements, and that the run is finished."""
+    """Write model, tokenizer and measurements, and mark the run as finished."""
     with trainer.policy_weights():
 
         def fill(temporary: Path) -> None:

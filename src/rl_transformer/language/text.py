@@ -1,4 +1,4 @@
-"""Text as sequences of tokens: a file or a folder of *.txt, read once, drawn by (seed, step)."""
+"""Read text and provide it as sequences of tokens, drawn by (seed, step)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from rl_transformer.runtime.random_streams import Stream, generator
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_PART = 1 << 20  # characters tokenized at a time
+# Characters per part. The tokenizers library processes the parts of a batch in parallel. A part may end inside a word,
+# which costs one odd token per million characters.
+_PART = 1 << 20
 
 
 def read_text(place: str | Path) -> str:
-    """Return the text of a file, or of all *.txt of a folder in the order of their names.
+    """Return the text of a file, or of all *.txt files of a folder, sorted by name and joined by line breaks.
 
     Raises:
-        RLTransformerError: Nothing there, or bytes that are not UTF-8.
+        RLTransformerError: There is no such file, no text in it, or it is not UTF-8.
     """
     path = Path(place)
+    # Sorted, because the order of a directory listing differs between file systems, and the tokens depend on it.
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise RLTransformerError("holds no text", where=path, fix="name a text file, or a folder of *.txt files")
@@ -44,8 +47,12 @@ def read_text(place: str | Path) -> str:
 def tokenized(text: str, tokenizer: Tokenizer) -> np.ndarray:
     """Return the tokens of a text, (N,) int32, from the cache if they were computed before.
 
-    ``tokenizer`` is one of the tokenizers library, as `load_tokenizer` returns it.
+    Args:
+        text: Any text.
+        tokenizer: A tokenizer of the tokenizers library, as `load_tokenizer` returns it.
     """
+    # Text and tokenizer together decide the tokens, so the cache key is a hash of both. A file name or date is not
+    # enough: an edited file would silently yield old tokens.
     identity = hashlib.sha256(text.encode())
     identity.update(tokenizer.to_str().encode())
 
@@ -58,27 +65,48 @@ def tokenized(text: str, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def cached(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the cached array of this name, or compute it; the name must be a hash of all it depends on."""
+    """Return the cached array of this name, or compute and cache it.
+
+    Args:
+        name: File name without suffix; it must contain a hash of everything that the array depends on, because cached
+            arrays are never invalidated.
+        compute: Returns the array.
+
+    Raises:
+        RLTransformerError: The cache cannot be written.
+    """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl_transformer"
     path = root / f"{name}.npy"
     if path.is_file():
         try:
             return np.load(path, allow_pickle=False)
         except (ValueError, EOFError, OSError):
-            pass  # cut short, for example by a full disk: it is computed again
+            pass  # the file is incomplete or damaged, so the array is computed again
     array = compute()
     with translate_write_errors(path):
         root.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{name}.{os.getpid()}.tmp.npy")
-        np.save(aside, array, allow_pickle=False)
-        aside.rename(path)
+        # Several processes may fill the cache at the same time, for example the seeds of an experiment. Each writes a
+        # file of its own and renames it, which is atomic: a reader sees a whole file or none.
+        temporary = path.with_name(f"{name}.{os.getpid()}.tmp.npy")
+        np.save(temporary, array, allow_pickle=False)
+        temporary.rename(path)
     return array
 
 
 class TextSequences:
-    """Sequences of ``length`` tokens from a long text, as a `BatchSource`; a sequence may begin at any token.
+    """Draws sequences from a long text; a `BatchSource`. A sequence may begin at any token.
 
     Shapes: B sequences, L tokens.
+
+    Args:
+        tokens: (N,) tokens of the text.
+        length: L.
+        batch_size: B, sequences per update.
+        seed: Seed of the run.
+        device: Device of the batches.
+
+    Raises:
+        RLTransformerError: The text is shorter than one sequence.
     """
 
     def __init__(self, tokens: np.ndarray, *, length: int, batch_size: int, seed: int, device: torch.device) -> None:
@@ -95,19 +123,20 @@ class TextSequences:
         self.device = device
 
     def draw(self, step: int) -> np.ndarray:
-        """Return where the sequences of update ``step`` begin: (B,)."""
+        """Return the first token's index of each sequence of update ``step``: (B,)."""
         random = generator(Stream.TEXT, self.seed, step)
         return random.integers(0, len(self.tokens) - self.length + 1, self.batch_size)
 
     def gather(self, index: np.ndarray) -> Tensor:
         """Return the sequences that begin at ``index`` (B,): (B, L) int64."""
-        places = index[:, None] + np.arange(self.length)
-        return torch.from_numpy(self.tokens[places].astype(np.int64)).to(self.device)
+        positions = index[:, None] + np.arange(self.length)
+        # Embedding lookups need int64; the stored tokens are int32 to halve their memory.
+        return torch.from_numpy(self.tokens[positions].astype(np.int64)).to(self.device)
 
     def count_valid(self, index: np.ndarray) -> int:
-        """Return the number of tokens that are predicted."""
+        """Return the number of tokens that are predicted: all but the first of each sequence."""
         return len(index) * (self.length - 1)
 
     def describe(self, index: np.ndarray) -> str:
-        """Return where the sequences begin in the text."""
+        """Return a text with the positions of the sequences, for error messages."""
         return f"tokens from {', '.join(map(str, index[:20].tolist()))}"

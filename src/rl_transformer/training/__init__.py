@@ -1,1 +1,1 @@
-"""Fitting a model to batches."""
+"""Train a model on batches: losses, the optimizer, update strategies, checkpoints and metrics."""

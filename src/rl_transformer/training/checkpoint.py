@@ -1,8 +1,8 @@
-"""Resumable state that survives a kill at any moment.
+"""Save and load training state so that a run survives being killed at any moment.
 
-A checkpoint is a folder step-N with safetensors and JSON, written to a temporary folder, synced, hashed in a
-manifest and renamed. Training resumes from the newest one that verifies; a missing manifest never
-deletes anything.
+A checkpoint is a folder step-N of safetensors and JSON. It is written to a temporary folder, synced to disk, hashed in
+a manifest and renamed into place. Training resumes from the newest checkpoint that passes verification. A folder
+without a manifest is never deleted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rl_transformer.training.optimizer import trained_parameters
 FORMAT_VERSION = 1
 _STEP = re.compile(r"step-(\d+)")
 _FILES = ("state.json", "state.safetensors")
+# AdamW's names for its running averages of the gradient and of the squared gradient. They are part of the file format.
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -45,12 +46,17 @@ def save_checkpoint(
     Args:
         folder: Folder of the run's checkpoints.
         step: Updates made so far.
-        objective: The `TrainingObjective`: the model, and what the loss trains besides.
-        optimizer: Its moments are stored.
-        ema: Its averages are stored.
-        state: JSON-ready values to store with them.
+        objective: The `TrainingObjective`: the model, and the loss with any parameters of its own.
+        optimizer: The optimizer whose moments are stored.
+        ema: The EMA whose averages are stored; None without EMA.
+        state: JSON-ready values to store with the tensors.
+
+    Raises:
+        RLTransformerError: The checkpoint cannot be written, for example because the disk is full.
     """
-    tensors = dict(objective.state_dict())  # named model.*, and loss.* for what only the loss needs
+    tensors = dict(objective.state_dict())  # named model.*, and loss.* for parameters that only the loss has
+    # Moments are stored by parameter name, not by the optimizer's index: the order of parameters may change between
+    # versions, and a moment assigned to the wrong tensor of the same shape would go unnoticed.
     for name, parameter in trained_parameters(objective).items():
         for moment in MOMENTS:
             if moment in optimizer.state.get(parameter, {}):
@@ -68,23 +74,33 @@ def save_checkpoint(
 
     path = folder / f"step-{step}"
     if path.exists() and newest_verified(folder, report=False) != path:
-        # A checkpoint of this step lost its manifest or is damaged: set it aside instead of deleting it.
+        # A checkpoint of this step lost its manifest or is damaged. Set it aside instead of deleting it: the damage may
+        # be in the manifest alone, and then the user can still recover the weights.
         path.rename(folder / f"{path.name}.set-aside-{secrets.token_hex(4)}")
     write_folder(path, fill)
     return path
 
 
 def read_state(path: Path) -> JsonObject:
-    """Return a checkpoint's state without its tensors."""
+    """Return the JSON state of a checkpoint, without its tensors.
+
+    Raises:
+        RLTransformerError: The file is missing or damaged, or was written by a later version.
+    """
     state = read_json(path / "state.json", fix="remove this checkpoint and resume from the one before")
     check_format(state, FORMAT_VERSION, where=path / "state.json")
     return state
 
 
 def load_checkpoint(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> JsonObject:
-    """Restore what `save_checkpoint` wrote into ``objective``, ``optimizer`` and ``ema``; return its state."""
+    """Restore ``objective``, ``optimizer`` and ``ema`` in place from a checkpoint, and return its JSON state.
+
+    Raises:
+        RLTransformerError: The tensors do not fit the model, because the checkpoint belongs to another one.
+    """
     state = read_state(path)
     stored = load_file(path / "state.safetensors")
+    # Renaming here, before anything is matched by name, lets checkpoints of every released version load.
     tensors = {migrate_checkpoint_tensor(name): tensor for name, tensor in stored.items()}
     try:
         objective.load_state_dict({k: t for k, t in tensors.items() if k.startswith(("model.", "loss."))})
@@ -95,8 +111,11 @@ def load_checkpoint(path: Path, objective: nn.Module, optimizer: torch.optim.Opt
             fix="resume with the same transformer, or train into another folder",
         ) from None
     for name, parameter in trained_parameters(objective).items():
+        # A parameter without moments had received no gradient yet, so AdamW would create them at its first step.
         if f"exp_avg.{name}" in tensors:
             moments: dict[str, Tensor] = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
+            # AdamW counts steps per parameter for its bias correction. All counts equal the run's step, because every
+            # update steps every parameter, so they are not stored.
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(state["step"]), device=parameter.device),
                 **moments,
@@ -108,10 +127,16 @@ def load_checkpoint(path: Path, objective: nn.Module, optimizer: torch.optim.Opt
 
 
 def newest_verified(folder: Path, *, report: bool) -> Path | None:
-    """Return the newest checkpoint whose every byte is as written; with ``report``, name newer ones that are not."""
+    """Return the newest checkpoint whose bytes match its manifest; None if there is none.
+
+    Args:
+        folder: Folder of the run's checkpoints.
+        report: Print a line for every newer checkpoint that is damaged.
+    """
     for path in reversed(_numbered(folder)):
         try:
             verify_folder(path, required=_FILES)
+            # A folder that someone renamed passes its hashes, but resuming from it would repeat or skip updates.
             if read_json(path / "state.json", fix="").get("step") != int(path.name.removeprefix("step-")):
                 raise RLTransformerError("holds another step than its name says", where=path, fix="")
         except RLTransformerError as error:
@@ -123,23 +148,27 @@ def newest_verified(folder: Path, *, report: bool) -> Path | None:
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints that verify, and temporary folders of killed processes.
+    """Delete all but the newest ``keep`` verified checkpoints, and the temporary folders of killed processes.
 
-    Folders without a manifest are left alone: a missing marker is no reason to delete.
+    Folders that fail verification are left alone: they may hold the only copy of a long run.
     """
     verified = []
     for path in reversed(_numbered(folder)):
         try:
+            # Only checkpoints that are kept must be intact byte for byte, so that deleting the others loses nothing.
+            # Hashing the ones to be deleted as well would read gigabytes for no gain.
             verify_folder(path, required=_FILES, hashes=len(verified) < keep)
         except RLTransformerError:
             continue
         verified.append(path)
     for path in verified[keep:]:
         shutil.rmtree(path)
+    # `write_folder` leaves these behind if it is killed. Only the main process saves, so none is still in use.
     for path in [*folder.glob(".step-*.tmp-*"), *folder.glob(".step-*.old-*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _numbered(folder: Path) -> list[Path]:
-    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _STEP.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    """Return the checkpoint folders by step; sorting by name would put step-1000 before step-200."""
+    steps = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(steps)]

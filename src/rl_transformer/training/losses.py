@@ -1,4 +1,4 @@
-"""Losses of a batch of windows, over real steps only.
+"""Compute losses and errors over the real steps of a batch of windows; padding never counts.
 
 Shapes: B windows, T timesteps, A length of an action vector.
 """
@@ -20,28 +20,30 @@ from rl_transformer.windows.batch import WindowBatch
 from rl_transformer.windows.gathering import WindowGatherer
 from rl_transformer.windows.sampling import WindowSampler
 
+# Enough windows for a stable mean at a small fraction of a training step's budget per evaluation.
 _VALIDATION_WINDOWS = 2_000
 
 
 class Loss(Protocol):
-    """What is minimized."""
+    """Computes the scalar that training minimizes."""
 
     def __call__(self, model: Any, batch: Any, *, step: int | None, num_valid: float | None) -> Tensor:
-        """Return a scalar.
+        """Return the loss, a scalar tensor.
 
         Args:
             model: The network that is trained.
-            batch: From the `BatchSource`; one process's share of the global batch.
-            step: Number of the update; None inside a captured CUDA graph, where it is a tensor.
-            num_valid: What the summed loss is divided by, if the batch is a share of a larger one.
+            batch: A batch of the `BatchSource`: this process's shard of the global batch.
+            step: Number of the update, from 1; None inside a captured CUDA graph, where no number is on the CPU.
+            num_valid: Divisor of the summed loss if the batch is a shard of a larger one; None: its own valid steps.
         """
         ...
 
 
 class TrainingObjective(nn.Module):
-    """Model and loss as one module: what data-parallel training wraps, and what the optimizer trains.
+    """Combines model and loss into one module, which the optimizer trains and DistributedDataParallel wraps.
 
-    A loss may have parameters of its own, such as the language modeling head of co-training.
+    A loss may have parameters of its own, such as the language modeling head of co-training. Wrapping only the model
+    would leave their gradients unsynchronized between processes.
     """
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
@@ -54,13 +56,14 @@ class TrainingObjective(nn.Module):
 
 
 def masked_mean(values: Tensor, valid_mask: Tensor, num_valid: float | None = None) -> Tensor:
-    """Return sum(valid * values) / sum(valid): padding has no weight at all, not even in the divisor.
+    """Return sum(valid * values) / sum(valid), so that padding has no influence, not even on the divisor.
 
     Args:
         values: (B, T).
         valid_mask: (B, T) bool, True at real steps.
-        num_valid: The divisor, if these values are a share of a larger batch.
+        num_valid: Divisor if these values are a shard of a larger batch; None: their own number of valid steps.
     """
+    # where() instead of a product: 0 * NaN is NaN, so a product would let padding spoil the sum.
     return torch.where(valid_mask, values, 0.0).sum() / (valid_mask.sum() if num_valid is None else num_valid)
 
 
@@ -73,20 +76,23 @@ def action_loss(
     entropy_weight: float = 0.0,
     normals: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean loss of the logged actions over the real steps of all windows.
+    """Return the mean loss of the logged actions over the real steps of all windows (Chen et al. 2021, section 3).
 
     Args:
         model: Any policy model.
-        batch: Windows.
-        num_valid: The divisor, if these windows are a share of a larger batch.
-        parameters: The action head's parameters for these windows, if they are computed already.
+        batch: B windows.
+        num_valid: Divisor if these windows are a shard of a larger batch.
+        parameters: (B, T, ...) outputs of the action head, if the caller has already computed them.
         entropy_weight: Weight of the entropy bonus, for heads that have one.
-        normals: (B, T, A) standard normal numbers for the entropy estimate.
+        normals: (B, T, A) standard normal samples for the entropy estimate.
+
+    Returns:
+        A scalar. Its unit follows from the action head: squared error or nats.
     """
     head = model.predict_action
     if parameters is None:
         parameters = model.predict_actions(*batch.inputs)
-    parameters = parameters.float()
+    parameters = parameters.float()  # under autocast they are bfloat16, too coarse for a log-likelihood
     losses = head.loss(parameters, batch.actions)
     if entropy_weight and normals is not None:
         losses = losses - entropy_weight * head.entropy(parameters, normals)
@@ -106,20 +112,23 @@ class ActionLoss:
         return action_loss(model, batch, num_valid=num_valid, entropy_weight=weight, normals=normals)
 
     def _normals(self, step: int | None, batch: WindowBatch) -> Tensor:
-        """Draw for the global batch and return this process's share, so that processes do not repeat each other."""
+        """Return this process's shard (B, T, A) of the normal samples of the global batch."""
         assert step is not None  # captured CUDA graphs have no entropy bonus
+        # Every process draws the samples of the global batch and takes its slice. With a draw per process, all of them
+        # would use the same samples, and the update would depend on the number of processes.
         random = generator(Stream.ENTROPY, self.config.seed, step)
         shape = (self.config.batch_size, *batch.actions.shape[1:])
-        everyone = random.standard_normal(shape, dtype=np.float32)
-        share = everyone[self.group.slice_of(self.config.batch_size)]
-        return torch.from_numpy(share).to(batch.actions.device)
+        samples = random.standard_normal(shape, dtype=np.float32)
+        shard = samples[self.group.slice_of(self.config.batch_size)]
+        return torch.from_numpy(shard).to(batch.actions.device)
 
 
 @torch.inference_mode()
 def action_error(model: PolicyModel, batch: WindowBatch) -> tuple[float, int]:
     """Return the summed error of greedy actions over real steps, and the number of these steps.
 
-    The error of a step is the mean absolute difference, or 1 for another discrete action.
+    The error of a step is the mean absolute difference of continuous actions; for discrete actions it is 0 if the
+    greedy action is the logged one and 1 otherwise.
     """
     parameters = model.predict_actions(*batch.inputs).float()
     errors = model.predict_action.error(parameters, batch.actions)
@@ -128,7 +137,7 @@ def action_error(model: PolicyModel, batch: WindowBatch) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class HeldOutError:
-    """The mean error of greedy actions on evenly spread windows of held-out episodes, as an `Evaluation`."""
+    """Measures the mean error of greedy actions on held-out episodes; an `Evaluation` of the trainer."""
 
     model: PolicyModel
     sampler: WindowSampler
@@ -137,10 +146,12 @@ class HeldOutError:
 
     def __call__(self, step: int, check: object) -> dict[str, float]:
         count = min(_VALIDATION_WINDOWS, self.sampler.num_steps)
+        # Evenly spaced windows, the same at every evaluation: differences between evaluations then come from the
+        # weights alone, not from the choice of windows.
         steps = np.linspace(0, self.sampler.num_steps - 1, count).astype(np.int64)
         total = 0.0
         num_steps = 0
-        for part in np.array_split(steps, -(-count // self.batch_size)):
+        for part in np.array_split(steps, -(-count // self.batch_size)):  # in parts of at most batch_size windows
             error, valid = action_error(self.model, self.gatherer.gather(self.sampler.locate(part)))
             total += error
             num_steps += valid

@@ -1,4 +1,7 @@
-"""metrics.jsonl: one line per update, and evaluations; times go to timing.jsonl. Also the progress display."""
+"""Write metrics.jsonl (one line per update and per evaluation) and timing.jsonl, and show progress.
+
+Times have a file of their own, so that metrics.jsonl is the same for every run of the same configuration.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,20 @@ from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 _LINES_EVERY_SECONDS = 10.0
 
-
 Tracker = Callable[[int, Mapping[str, float]], None]
-"""Reports one row, (step, numbers by name), to an experiment tracker."""
+"""A function of (step, values by name) that reports one row to an experiment tracker."""
 
 
 def make_trackers(folder: Path, training: TrainingConfig, config: JsonMapping) -> list[Tracker]:
-    """Return the trackers that the options ask for.
+    """Return the experiment trackers that the options enable.
 
     Args:
         folder: The run folder.
-        training: Which trackers.
-        config: The whole configuration, to be stored with the run.
+        training: The options ``tensorboard`` and ``wandb``.
+        config: The complete configuration, which Weights & Biases stores with the run.
+
+    Raises:
+        RLTransformerError: A tracker's package is not installed.
     """
     trackers: list[Tracker] = []
     if training.tensorboard:
@@ -42,7 +47,7 @@ def make_trackers(folder: Path, training: TrainingConfig, config: JsonMapping) -
         def write(step: int, row: Mapping[str, float]) -> None:
             for name, value in row.items():
                 writer.add_scalar(name, value, step)
-            writer.flush()
+            writer.flush()  # TensorBoard buffers two minutes of events, which a killed run would lose
 
         trackers.append(write)
     if training.wandb:
@@ -54,9 +59,10 @@ def make_trackers(folder: Path, training: TrainingConfig, config: JsonMapping) -
 
 
 class Metrics:
-    """Collects rows and writes them to disk now and then and before every checkpoint, in order.
+    """Buffers rows and appends them to metrics.jsonl every ten seconds and before every checkpoint.
 
-    When a run is resumed, rows after its checkpoint are dropped: those updates are made again.
+    When a run is resumed, rows after its checkpoint are dropped, because those updates are made again. The file of an
+    interrupted run is therefore the same as that of an uninterrupted one.
     """
 
     def __init__(self, folder: Path, trackers: Sequence[Tracker] = ()) -> None:
@@ -67,54 +73,57 @@ class Metrics:
         self._trackers = trackers
 
     def add(self, step: int, row: Mapping[str, float]) -> None:
-        """Record numbers of update ``step``."""
+        """Record the values of update ``step``."""
+        # NaN is not JSON, and most readers reject it. A loss that is not finite ends the run before it comes here.
         self._rows.append(json.dumps({"step": step, **row}, allow_nan=False))
         for tracker in self._trackers:
             tracker(step, row)
-        if time.monotonic() - self._flushed > _LINES_EVERY_SECONDS:  # so that a run can be watched
+        # A flush syncs to disk, which takes longer than many an update. Every ten seconds is often enough to follow a
+        # run with `tail -f`.
+        if time.monotonic() - self._flushed > _LINES_EVERY_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Make everything recorded so far durable."""
+        """Write everything recorded so far to disk, durably."""
         _append(self._path, self._rows)
         self._rows = []
         self._flushed = time.monotonic()
 
     def time(self, step: int, seconds: float) -> None:
-        """Record how long the updates since the last call took."""
+        """Record that the updates since the last call took ``seconds``."""
         _append(self._timing_path, [json.dumps({"step": step, "seconds": round(seconds, 3)})])
 
     def truncate_after(self, step: int) -> bool:
-        """Drop rows after ``step``, whose updates will be made again; return True if there were any."""
+        """Drop the rows after ``step``, whose updates will be made again; return True if there were any."""
         if not self._path.exists():
             return False
         with translate_write_errors(self._path):
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_text(self._path, "".join(f"{line}\n" for line in kept))
-        return len(kept) < len(lines)
+        remaining = [line for line in lines if _step_of(line) <= step]
+        write_text(self._path, "".join(f"{line}\n" for line in remaining))
+        return len(remaining) < len(lines)
 
 
 def read_metrics(folder: Path) -> list[JsonObject]:
-    """Return the rows of a run's metrics.jsonl."""
+    """Return the rows of a run's metrics.jsonl, in order."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def last_and_best(folder: Path) -> dict[str, dict[str, float]]:
     """Return the last and the best value of every score in metrics.jsonl, with the step of the best one.
 
-    The best score is the largest of several noisy ones, so it is always reported beside the last one.
+    Always report both: the best one is the maximum of several noisy scores, so it overestimates the policy.
     """
     scores: dict[str, list[tuple[float, int]]] = {}
     for row in read_metrics(folder):
         for name, value in row.items():
             if name.startswith("return_at_"):
                 scores.setdefault(name, []).append((value, row["step"]))
-    found = {}
+    summary = {}
     for name, history in scores.items():
         best, step = max(history, key=lambda pair: pair[0])
-        found[name] = {"last": history[-1][0], "best": best, "best_step": step}
-    return found
+        summary[name] = {"last": history[-1][0], "best": best, "best_step": step}
+    return summary
 
 
 def _append(path: Path, lines: list[str]) -> None:
@@ -122,12 +131,14 @@ def _append(path: Path, lines: list[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
+            # Rows must reach the disk before the checkpoint that follows them. A resumed run can drop rows that are too
+            # new, but it cannot recover rows that are missing.
             file.flush()
             os.fsync(file.fileno())
 
 
 def _step_of(line: str) -> float:
-    """Return a row's step; infinity for a row that a kill cut in half."""
+    """Return a row's step; infinity, so that the row is dropped, if the process was killed while writing it."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -135,11 +146,18 @@ def _step_of(line: str) -> float:
 
 
 class Progress:
-    """A progress bar on a terminal, a plain line every ten seconds elsewhere."""
+    """Shows a progress bar on a terminal, and prints a line every ten seconds elsewhere.
+
+    Args:
+        total: Updates of the whole run.
+        start: Updates already made.
+        shown: False in processes other than the main one.
+    """
 
     def __init__(self, total: int, start: int, *, shown: bool = True) -> None:
         self._total = total
         self._shown = shown
+        # A log file would record every refresh of a bar as a line.
         self._last_line = time.monotonic()
         self._terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
@@ -147,7 +165,7 @@ class Progress:
         self._began = time.monotonic()
 
     def update(self, step: int, loss: float) -> None:
-        """Show that ``step`` is done."""
+        """Show that update ``step`` is done, with its loss."""
         if self._terminal:
             self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             self._bar.update(1)
@@ -159,9 +177,9 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def write(self, message: str) -> None:
-        """Print a line without breaking the bar."""
+        """Print a line without breaking the progress bar."""
         tqdm.write(message, file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop updating the bar; it stays visible."""
         self._bar.close()

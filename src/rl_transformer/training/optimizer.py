@@ -1,4 +1,4 @@
-"""AdamW with parameter groups by role, and the learning rate schedule."""
+"""Build AdamW with parameter groups, and compute the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from rl_transformer.models.trunk.block import Conv1D
 from rl_transformer.training.lora import LowRank
 
 _MATRICES = (nn.Linear, nn.Conv2d, Conv1D)
-_UNTRAINED = ("predict_state.", "predict_return.")  # heads of transformers' model that no action depends on
+# The published model has these heads but does not train them (kzl `experiment.py` uses the action loss alone). They
+# stay in the model so that transformers can load it. The optimizer leaves them out, because they never receive a
+# gradient.
+_UNTRAINED = ("predict_state.", "predict_return.")
 
 
 class ParameterGroup(TypedDict):
-    """One group of AdamW."""
+    """A parameter group of AdamW, with the names of its parameters."""
 
     role: str
-    """Which parameters: "decay" or "no_decay", after "trunk " or "rest " if the trunk has its own options."""
+    """decay or no_decay, preceded by trunk or rest if the trunk has options of its own."""
     names: list[str]
     params: list[Tensor]
     weight_decay: float
@@ -30,28 +33,32 @@ class ParameterGroup(TypedDict):
 
 
 def trained_parameters(objective: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters that the loss can change, by their names in the model (or in the loss)."""
-    found = {}
+    """Return the trainable parameters by name, without the prefixes "model." and "loss." of a `TrainingObjective`.
+
+    A bare model works, too: checkpoints and the EMA then use the same names for it.
+    """
+    trained = {}
     for full_name, parameter in objective.named_parameters():
         name = full_name.removeprefix("model.").removeprefix("loss.")
         if parameter.requires_grad and not name.startswith(_UNTRAINED):
-            found[name] = parameter
-    return found
+            trained[name] = parameter
+    return trained
 
 
 def parameter_groups(objective: nn.Module, config: TrainingConfig) -> list[ParameterGroup]:
-    """Return AdamW's groups: by part of the model (trunk, rest) where their options differ, and by weight decay.
+    """Return AdamW's parameter groups: by part of the model (trunk, rest) if their options differ, and by weight decay.
 
-    Every trained parameter is in exactly one group and no group is empty: a group that matches
-    nothing would leave an option without effect, silently.
+    Every trainable parameter is in exactly one group, and no group is empty.
 
     Raises:
-        RLTransformerError: Options of a trunk of which nothing is trained.
+        RLTransformerError: There are options for the trunk, but none of its parameters is trained.
     """
     named = trained_parameters(objective)
     decaying = set(named) if config.decay == "all" else _matrix_names(objective, set(named))
     groups: list[ParameterGroup] = []
     for part, members, weight_decay, relative_rate in _parts(set(named), config):
+        # An empty group means that a name or a layer class no longer matches, for example after a rename. The user's
+        # weight decay would then have no effect, and nothing else would show it.
         if weight_decay and not members & decaying:
             raise ValueError(f"an optimizer group is empty: {part}decay")
         for role, names, amount in (
@@ -63,6 +70,7 @@ def parameter_groups(objective: nn.Module, config: TrainingConfig) -> list[Param
                     {
                         "role": part + role,
                         "names": sorted(names),
+                        # The order of a set of strings differs between processes; sorted, the groups are reproducible.
                         "params": [named[name] for name in sorted(names)],
                         "weight_decay": amount,
                         "relative_rate": relative_rate,
@@ -91,23 +99,27 @@ def _parts(names: set[str], config: TrainingConfig) -> list[tuple[str, set[str],
 
 
 def _matrix_names(objective: nn.Module, names: set[str]) -> set[str]:
-    """Return the names of weights of linear and convolution layers, and of their low-rank updates."""
-    found = set()
+    """Return those of ``names`` that are weights of linear and convolution layers, or low-rank updates of them.
+
+    Biases, layer norms and embedding tables are not among them, as in minGPT: they set scales and offsets, and
+    shrinking those does not make the network simpler.
+    """
+    matrices = set()
     for module_name, module in objective.named_modules():
         prefix = f"{module_name}.".removeprefix("model.").removeprefix("loss.") if module_name else ""
         for key in dict(module.named_parameters(recurse=False)):
             if isinstance(module, LowRank) or (key.endswith("weight") and _is_matrix(module)):
-                found.add(prefix + key)
-    return found & names
+                matrices.add(prefix + key)
+    return matrices & names
 
 
 def _is_matrix(module: nn.Module) -> bool:
-    # transformers' GPT-2 has a class of the same name.
+    # transformers' GPT-2 has a class of the same name; comparing names avoids importing transformers.
     return isinstance(module, _MATRICES) or type(module).__name__ == "Conv1D"
 
 
 def describe_parameter_groups(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> list[str]:
-    """Return one line per parameter group: its size, learning rate and weight decay."""
+    """Return one line per parameter group with its size, learning rate and weight decay."""
     return [
         f"{group['role']}: {len(group['names'])} tensors, {sum(p.numel() for p in group['params'])} parameters, "
         f"learning rate {config.learning_rate * group['relative_rate']:g}, weight decay {group['weight_decay']:g}"
@@ -116,26 +128,28 @@ def describe_parameter_groups(optimizer: torch.optim.Optimizer, config: Training
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's learning rate, ``rate`` being the schedule's."""
+    """Set every group's learning rate to ``rate``, the schedule's, times the group's relative rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["relative_rate"]
 
 
 def make_optimizer(objective: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW over the parameter groups."""
+    """Return AdamW over the parameter groups of ``objective``."""
     groups = [dict(group) for group in parameter_groups(objective, config)]
+    # Fused: one kernel per group, and the only implementation that a captured CUDA graph can tell to skip a step.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Return the learning rate of update ``step``, counted from 1.
 
-    It rises linearly: learning_rate / warmup_steps at the first update, learning_rate at update
-    warmup_steps. Then it stays, or falls by a cosine to zero at train_steps.
+    It rises linearly from learning_rate / warmup_steps at the first update to learning_rate at update warmup_steps, as
+    in kzl `experiment.py`. After that it is constant, or falls to zero at train_steps by half a cosine.
     """
     if step <= config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
+    # A run whose warm-up is as long as the run itself must not divide by zero.
     progress = (step - config.warmup_steps) / max(1, config.train_steps - config.warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,4 +1,4 @@
-"""Training a return model, and labelling data with the returns it expects.
+"""Train a return model, and label data with the returns that it expects.
 
 Shapes: N steps of data, T timesteps.
 """
@@ -26,7 +26,7 @@ from rl_transformer.windows.batch import WindowBatch
 from rl_transformer.windows.gathering import WindowGatherer, WindowSource
 from rl_transformer.windows.sampling import WindowIndex
 
-_WINDOWS_AT_ONCE = 512
+_WINDOWS_AT_ONCE = 512  # bounds the memory of labelling, whatever the size of the data
 
 
 def fit_return_model(
@@ -40,19 +40,24 @@ def fit_return_model(
 ) -> None:
     """Train a return model in place, with the options and the seed of the policy's training.
 
-    Windows are drawn uniformly over timesteps whatever the policy's sampler does: returns that are drawn more
-    often than they happened would not be expected returns. A run that was stopped continues from the newest
-    checkpoint in ``folder``.
+    If the run was interrupted before, training continues from the newest checkpoint in ``folder``. At the end the model
+    is in evaluation mode, holds the EMA if there is one, and is frozen.
 
     Args:
         model: The return model.
         training: Options of the optimization.
         windows: The policy's windows; their conditions are replaced by the return-to-go.
         dataset: The data.
-        returns: What a return is.
+        returns: The definition of the return.
         folder: Folder for checkpoints and metrics.
         group: The processes that train together.
+
+    Raises:
+        Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
+        RLTransformerError: A loss or gradient is not finite.
     """
+    # The policy's sampler may draw rare returns more often than they occur (windows.return_balance). The model's
+    # expectation would then be biased towards them, so its own windows are drawn uniformly over timesteps.
     labelled = windows.gatherer.with_conditions([condition_column(returns, dataset)])
     source = WindowSource(windows.sampler.without_balance(), labelled, windows.batch_size)
     trainer = Trainer(
@@ -69,13 +74,14 @@ def fit_return_model(
     fit([trainer], make_updates(trainer))
     if trainer.ema is not None:
         trainer.ema.swap()
+    # Frozen: the policy's trainer must not update it, and the stored policy must be the model that labelled the data.
     model.eval().requires_grad_(False)
 
 
 def return_loss(
     model: ReturnModel, batch: WindowBatch, *, step: int | None = None, num_valid: float | None = None
 ) -> Tensor:
-    """Return the mean loss of the returns-to-go, the batch's only condition; a `Loss`."""
+    """Return the mean cross-entropy (nats) of the returns-to-go, the batch's only condition; a `Loss`."""
     log_probabilities = model(batch.states, batch.actions, batch.timesteps)
     return masked_mean(model.loss(log_probabilities, batch.conditions[..., 0]), batch.valid_mask, num_valid)
 
@@ -84,28 +90,39 @@ def return_loss(
 def predicted_returns(
     model: ReturnModel, gatherer: WindowGatherer, offsets: np.ndarray, *, when: int = AFTER_ACTION
 ) -> np.ndarray:
-    """Return the expected return-to-go at every step of the data: (N,) float64, scaled.
+    """Return the expected return-to-go at every step of the data.
 
-    With ``when`` AFTER_ACTION it is E[R_t | history, a_t]: the value of the action, averaged over the luck that
-    followed it. Each step is predicted from as much of its history as a window holds.
+    After the action it is E[R_t | history, a_t], the value of the action averaged over the chance events that followed.
+    A policy labelled with the realized return would instead learn to expect good luck (Paster et al. 2022).
+
+    Args:
+        model: A trained return model.
+        gatherer: Gathers the windows; a step is predicted from as much of its history as a window holds.
+        offsets: (E + 1,) rows at which episodes begin.
+        when: BEFORE_ACTION or AFTER_ACTION.
+
+    Returns:
+        (N,) float64, divided by the return scale.
     """
     expected = np.empty(int(offsets[-1]))
     for index in _windows(offsets, gatherer.window_length):
         batch = gatherer.gather(index)
         values = model.expected(model(batch.states, batch.actions, batch.timesteps)[:, :, when]).cpu().numpy()
         first = index.rows == offsets[index.trajectories]
-        # Every step is predicted once, with the longest history: in a window that begins with its episode at all
-        # steps, in any other at the last step only.
+        # Windows overlap, but every step is predicted once, with the longest history there is: an episode's first
+        # window predicts all of its steps, and every later one only its last step.
         is_last = np.arange(values.shape[1]) == values.shape[1] - 1
-        read = batch.valid_mask.cpu().numpy() & (first[:, None] | is_last)
+        is_used = batch.valid_mask.cpu().numpy() & (first[:, None] | is_last)
         rows = index.rows[:, None] + np.arange(values.shape[1])
-        expected[rows[read]] = values[read]
+        expected[rows[is_used]] = values[is_used]
     return expected
 
 
 def _windows(offsets: np.ndarray, length: int) -> Iterator[WindowIndex]:
+    """Yield every window of ``length`` steps of every episode, a few hundred at a time; short episodes have one."""
     lengths = np.diff(offsets)
-    counts = np.maximum(lengths - length, 0) + 1  # windows of each episode
+    counts = np.maximum(lengths - length, 0) + 1  # windows per episode
+    # Window k of an episode begins k rows after the episode does; k restarts at 0 where a new episode's windows begin.
     trajectories = np.repeat(np.arange(len(lengths)), counts)
     ends = np.cumsum(counts)
     rows = offsets[trajectories] + np.arange(ends[-1]) - np.repeat(ends - counts, counts)

@@ -1,4 +1,4 @@
-"""The state of one training run, and the one training loop."""
+"""Hold the state of a training run, and run the training loop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ from rl_transformer.training.updates import UpdateResult, Updates
 from rl_transformer.windows.batch import BatchSource
 
 Evaluation = Callable[[int, Callable[[], None]], Mapping[str, float]]
-"""``(step, check) -> numbers for metrics.jsonl``; calls ``check`` now and then, so that a signal does not wait."""
+"""A function of (step, check) that returns values for metrics.jsonl.
+
+It calls ``check`` regularly, so that a stop signal does not have to wait for the end of the evaluation.
+"""
 
 
 def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
@@ -42,11 +45,11 @@ def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
 
     Args:
         trainers: One run, or several that differ only in their seed and are at the same step.
-        updates: How to make their updates.
+        updates: The strategy that makes their updates.
 
     Raises:
         Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
-        RLTransformerError: A loss or gradient that is not finite; no update is made with it.
+        RLTransformerError: A loss or gradient is not finite; that update is not made.
     """
     lead = trainers[0]
     keep_freed_memory()
@@ -56,9 +59,12 @@ def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
         progress = Progress(lead.config.train_steps, lead.step, shown=lead.group.is_main)
         try:
             for trainer in trainers:
-                trainer.evaluate_if_due(signals, progress)  # a signal may have cut the last evaluation short
+                # A signal during an evaluation leaves a checkpoint of its step without the evaluation's row, so the
+                # resumed run makes the evaluation first.
+                trainer.evaluate_if_due(signals, progress)
             while lead.step < lead.config.train_steps:
                 first = lead.step + 1
+                # A block ends where the next checkpoint or evaluation is due, so blocks do not shift them.
                 results = updates.run(first, lead.steps_until_due(updates.max_steps))
                 for step, of_each in enumerate(results, start=first):
                     for trainer, result in zip(trainers, of_each, strict=True):
@@ -66,6 +72,7 @@ def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
                 progress.update(lead.step, results[-1][-1].loss)
                 for trainer in trainers:
                     trainer.evaluate_if_due(signals, progress)
+                # Signals only set a flag, which is read here, between two updates: the checkpoint is of a whole update.
                 if signals.received or lead.step % lead.config.checkpoint_every == 0:
                     for trainer in trainers:
                         trainer.save()
@@ -78,7 +85,7 @@ def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
 
 @dataclass
 class Trainer:
-    """Everything that one run's next update depends on, and where its results go."""
+    """Holds everything that a run's next update depends on, and writes its checkpoints and metrics."""
 
     model: nn.Module
     batches: BatchSource[Any, Any]
@@ -86,14 +93,14 @@ class Trainer:
     folder: Path
     metrics: Metrics
     evaluations: Sequence[Evaluation] = ()
-    """Made with the policy's weights in place, every ``evaluate_every`` updates and at the end."""
+    """Evaluations made every ``evaluate_every`` updates and at the end, with the policy's weights in the model."""
     evaluate_every: int = 10_000
     data_fingerprint: str = ""
-    """What identifies the data: a resumed run must find the same."""
+    """Hash of the data's content; a run resumes only on the same data."""
     loss: Loss | None = None
-    """What is minimized; None: the loss of the logged actions."""
+    """The loss to minimize; None: the loss of the logged actions."""
     eager_only: bool = False
-    """Model or loss need the step's number on the CPU, which a captured CUDA graph does not have."""
+    """True if model or loss need the step's number on the CPU, which a captured CUDA graph does not have."""
     group: ProcessGroup = field(default_factory=ProcessGroup)
     """The processes that train together; only the main one writes and evaluates."""
 
@@ -102,8 +109,10 @@ class Trainer:
         self.objective = TrainingObjective(self.model, loss)
         self.optimizer: torch.optim.Optimizer = make_optimizer(self.objective, self.config)
         trained = trained_parameters(self.objective)
+        # Parameters that are not optimized must not require gradients: DistributedDataParallel expects a gradient from
+        # every parameter that does, and the backward pass would compute gradients that nobody uses.
         for parameter in self.objective.parameters():
-            parameter.requires_grad_(False)  # DistributedDataParallel waits for every parameter that needs a gradient
+            parameter.requires_grad_(False)
         for parameter in trained.values():
             parameter.requires_grad_(True)
         self.parameters = list(trained.values())
@@ -117,44 +126,52 @@ class Trainer:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the resumable states."""
+        """Folder of the resumable checkpoints."""
         return self.folder / "checkpoints"
 
     def backward(self, step: int | None, batch: Any, num_valid: float | None) -> tuple[Tensor, Tensor]:
-        """Compute the clipped gradients of a batch; return the loss and the gradient norm before clipping."""
+        """Compute the clipped gradients of a batch; return the loss and the gradient norm before clipping.
+
+        Args:
+            step: Number of the update, from 1; None inside a captured CUDA graph.
+            batch: This process's shard of the global batch.
+            num_valid: Divisor of the summed loss; None: the shard's number of valid steps.
+        """
         device = self.batches.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             loss = self.wrapped_objective(step, batch, num_valid)
         self.optimizer.zero_grad()
         loss.backward()
+        # Without clipping the norm is still computed, because metrics.jsonl records it.
         limit = float("inf") if self.config.max_gradient_norm is None else self.config.max_gradient_norm
         return loss.detach(), torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
 
     def record(self, step: int, result: UpdateResult) -> None:
-        """Count update ``step`` as made and write its numbers.
+        """Advance to ``step`` and record the values of its update.
 
         Raises:
-            RLTransformerError: It was not made, because its loss or gradient is not finite.
+            RLTransformerError: The loss or gradient is not finite, so the update was not made.
         """
-        numbers = {"loss": result.loss, "gradient_norm": result.gradient_norm}
+        values = {"loss": result.loss, "gradient_norm": result.gradient_norm}
         if not result.is_finite:
-            self._raise_not_finite(step, numbers)
+            self._raise_not_finite(step, values)
         self.step = step
         if self.group.is_main:
-            self.metrics.add(step, {**numbers, "learning_rate": learning_rate(step, self.config)})
+            self.metrics.add(step, {**values, "learning_rate": learning_rate(step, self.config)})
 
-    def _raise_not_finite(self, step: int, numbers: dict[str, float]) -> None:
-        self.metrics.flush()
-        name = next(name for name, value in numbers.items() if not abs(value) < float("inf"))
+    def _raise_not_finite(self, step: int, values: dict[str, float]) -> None:
+        self.metrics.flush()  # the rows before the failure show how it came about
+        name = next(name for name, value in values.items() if not abs(value) < float("inf"))
+        # Batches are a function of (seed, step), so drawing again names the episodes of the one that failed.
         origin = self.batches.describe(self.group.shard(self.batches.draw(step)))
         raise RLTransformerError(
-            f"{name} is {numbers[name]}; no update was made; the batch came from {origin}",
+            f"{name} is {values[name]}; no update was made; the batch came from {origin}",
             where=f"update {step}",
             fix="look at this data with rlt inspect, lower training.learning_rate, or use training.precision float32",
         )
 
     def steps_until_due(self, most: int) -> int:
-        """Return how many updates to make, ``most`` at most, before an evaluation or a checkpoint is due."""
+        """Return the number of updates, at most ``most``, until an evaluation, a checkpoint or the end is due."""
         left = [every - self.step % every for every in (self.config.checkpoint_every, self.evaluate_every)]
         return min(most, self.config.train_steps - self.step, *left)
 
@@ -162,12 +179,14 @@ class Trainer:
         """Continue from the newest verified checkpoint, if there is one.
 
         Raises:
-            RLTransformerError: The data is not the data of the checkpoint.
+            RLTransformerError: The data has changed since the checkpoint was written.
         """
         path = newest_verified(self.checkpoints, report=self.group.is_main)
-        self.group.barrier()  # no process writes before every process has looked
+        # Without the barrier the main process could write a checkpoint that a slower process then resumes from.
+        self.group.barrier()
         if path is None:
-            # A run may have died after its first rows and before its first checkpoint.
+            # A run may have been killed after its first rows and before its first checkpoint. Its rows would otherwise
+            # appear twice.
             if self.group.is_main and self.metrics.truncate_after(0):
                 log.info("no usable checkpoint: starting again from step 0")
             return
@@ -181,13 +200,14 @@ class Trainer:
         self.step = int(state["step"])
         self._saved = self.step
         self._evaluated = int(state["evaluated"])
-        self.group.barrier()
+        self.group.barrier()  # every process has read the checkpoint before the main one may delete it
         if self.group.is_main:
             self.metrics.truncate_after(self.step)
             log.info(f"resumed from step {self.step} ({path.name})")
             self._report_changed_environment(state)
 
     def _report_changed_environment(self, state: JsonMapping) -> None:
+        """Print a line if the resumed run can differ from an uninterrupted one in the last bits, and why."""
         before = {"world_size": 1, **state}  # checkpoints of the first version do not store it
         changed = [
             f"{name} {before[name]} -> {now}" for name, now in self._environment().items() if before.get(name) != now
@@ -196,13 +216,14 @@ class Trainer:
             log.info(f"not bit-exact with the uninterrupted run: {', '.join(changed)}")
 
     def save_if_new(self) -> None:
-        """Write a checkpoint unless the newest one is of this step."""
+        """Write a checkpoint, unless the newest one is of this step."""
         if self.step != self._saved:
             self.save()
 
     def save(self) -> None:
         """Write a checkpoint of the current step, and the metrics up to it."""
         if self.group.is_main:
+            # Metrics first: rows newer than the checkpoint are dropped on resume, missing ones would be a gap.
             self.metrics.flush()
             self.metrics.time(self.step, time.monotonic() - self._clock)
             self._clock = time.monotonic()
@@ -213,8 +234,9 @@ class Trainer:
         self._saved = self.step
 
     def _environment(self) -> dict[str, str | int]:
-        """Return what bit-exactness depends on besides configuration and data."""
+        """Return the settings that change results in the last bits, in addition to configuration and data."""
         return {
+            # The number of threads decides how sums are split, and thereby how they are rounded.
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "device": str(self.batches.device),
@@ -222,7 +244,7 @@ class Trainer:
         }
 
     def evaluate_if_due(self, signals: StopSignals, progress: Progress) -> None:
-        """Make the evaluations if it is time for them."""
+        """Make the evaluations if they are due at this step; an interrupted evaluation records nothing."""
         due = self.step % self.evaluate_every == 0 or self.step == self.config.train_steps
         if not due or self._evaluated == self.step or not self.evaluations or not self.group.is_main:
             return
@@ -233,6 +255,8 @@ class Trainer:
                     row |= evaluation(self.step, signals.check)
             except Interrupted:
                 row = {}
+        # The checkpoint is written before the step counts as evaluated, so that the resumed run repeats the evaluation.
+        # Recording a part of it would put a different row into metrics.jsonl than an uninterrupted run does.
         if signals.received:
             self.save()
             signals.check()
@@ -242,7 +266,7 @@ class Trainer:
 
     @contextmanager
     def policy_weights(self) -> Iterator[None]:
-        """Put the policy's weights (the EMA, if there is one) into the model, and the training state back after."""
+        """Put the policy's weights (the EMA, if there is one) into the model inside the block, without dropout."""
         if self.ema is not None:
             self.ema.swap()
         self.model.eval()

@@ -1,7 +1,7 @@
-"""How gradient updates are made: the strategies that the training loop is given.
+"""Define the strategies by which the training loop makes gradient updates.
 
-`EagerUpdates` makes one after the other, on any device and in any number of processes; CUDA graphs and stacked
-seeds (`cuda_graph`, `stacked_seeds`) make blocks of them without the CPU.
+`EagerUpdates` makes one update after the other, on any device and in any number of processes. The strategies of
+`cuda_graph` and `stacked_seeds` make blocks of updates without waiting for the CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rl_transformer.windows.batch import BatchSource
 
 
 class TrainingState(Protocol):
-    """What eager updates need of a `Trainer`."""
+    """Describes the part of a `Trainer` that eager updates use."""
 
     batches: BatchSource[Any, Any]
     config: TrainingConfig
@@ -37,7 +37,7 @@ class TrainingState(Protocol):
 
 
 class UpdateResult(NamedTuple):
-    """What one update of one run reports."""
+    """Holds the loss and the gradient norm of one update of one run."""
 
     loss: float
     gradient_norm: float
@@ -45,19 +45,19 @@ class UpdateResult(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """False for an update that was not made, because its loss or gradient was not finite."""
+        """False if the update was not made, because its loss or gradient was not finite."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
 class Updates(Protocol):
     """Makes updates of one or several runs.
 
-    Contract: after an update with a loss or gradient that is not finite, neither it nor any later update of the
-    same call changes a weight.
+    Contract: if the loss or gradient of an update is not finite, neither this update nor any later one of the same call
+    changes a weight. The weights at the failure can therefore be inspected, and the newest checkpoint stays valid.
     """
 
     max_steps: int
-    """The largest ``count`` that `run` takes."""
+    """Largest ``count`` that `run` accepts."""
 
     def run(self, first: int, count: int) -> list[list[UpdateResult]]:
         """Make updates ``first`` ... ``first + count - 1``; return one result per step and run."""
@@ -73,7 +73,7 @@ class EagerUpdates:
         self._trainer = trainer
 
     def run(self, first: int, count: int) -> list[list[UpdateResult]]:
-        """Make ``count`` updates, stopping after one that is not finite."""
+        """Make ``count`` updates, and stop after one that is not finite."""
         results: list[list[UpdateResult]] = []
         for step in range(first, first + count):
             results.append([self._update(step)])
@@ -88,11 +88,14 @@ class EagerUpdates:
         group = trainer.group
         index = trainer.batches.draw(step)
         batch = trainer.batches.gather(group.shard(index))
-        # DistributedDataParallel averages gradients over processes, hence the division by their number.
+        # The loss of the global batch is its sum divided by its number of valid steps. DistributedDataParallel averages
+        # the gradients of the shards instead of adding them, so each shard divides by that number / world_size.
+        # Dividing by its own number would weight windows with much padding more than in a single process.
         num_valid = None if group.world_size == 1 else trainer.batches.count_valid(index) / group.world_size
         with dropout_masks(config.seed, step, trainer.batches.device, group.rank):
             loss, norm = trainer.backward(step, batch, num_valid)
         result = UpdateResult(self._global_loss(loss), norm.item())
+        # Checked before the optimizer step: one update with NaN would make every weight and moment NaN.
         if not result.is_finite:
             return result
         set_learning_rates(trainer.optimizer, learning_rate(step, config))
@@ -102,11 +105,14 @@ class EagerUpdates:
         return result
 
     def _global_loss(self, loss: Tensor) -> float:
-        """Return the loss of the global batch; a signal to one process stops all of them after this update."""
+        """Return the loss of the global batch; a stop signal to any process reaches all of them with it."""
         group = self._trainer.group
         signals = self._trainer.signals
         if group.world_size == 1:
             return loss.item()
+        # Processes get signals at different times. If each looked at its own flag, one would stop after an update and
+        # the others would wait for it in the next all-reduce. Sharing the flag with the loss costs no extra exchange.
+        # A mean over those that received a signal recovers its number, as a launcher sends all of them the same one.
         received = float(signals.received or 0)
         total, num_stopped, signal_sum = group.all_reduce_sum(loss, float(received > 0), received).tolist()
         if num_stopped:

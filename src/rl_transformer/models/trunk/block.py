@@ -132,6 +132,11 @@ class Attention(nn.Module):
         """Return softmax(scale * query key^T + mask) in float32."""
         # A mask that all windows share is broadcast by baddbmm; only one that differs is copied for every head.
         by_head = mask.expand(-1, self.n_head, -1, -1).flatten(0, 1) if len(mask) > 1 else mask[0]
+        count = len(query)
+        if count == 1 and query.device.type == "cpu":
+            # Threads sum the product of a single matrix in another order than those of several: see reproducible_sums.
+            query = query.expand(2, -1, -1)
+            key = key.expand(2, -1, -1)
         if self.upcast:
             # Autocast would compute the product in bfloat16 again, whatever the dtype of its factors.
             with torch.autocast(query.device.type, enabled=False):
@@ -139,7 +144,7 @@ class Attention(nn.Module):
         else:
             scores = torch.baddbmm(by_head.to(query.dtype), query, key.transpose(1, 2), alpha=self.scale)
         # In float32 also under autocast: exp is slow in bfloat16 on CPUs, and small weights would vanish.
-        return torch.softmax(scores.float(), dim=-1)
+        return torch.softmax(scores[:count].float(), dim=-1)
 
 
 class MLP(nn.Module):
