@@ -5,13 +5,11 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-from tests.shape_checks import PACKAGES
+from tests import shape_checks
 
-# From here on every call in these packages is checked against the shapes in its signature. This file runs before any
-# of them is imported: a module that is imported already would not be checked.
-install_import_hook(PACKAGES, "tests.shape_checks.check_arrays")
+# Here, because this file runs before any test imports the library.
+shape_checks.install()
 
 
 @pytest.fixture(autouse=True)

@@ -1,53 +1,99 @@
-"""The type checker that the tests give to jaxtyping's import hook: it checks shapes and dtypes of arrays, no other type.
+"""Check calls against the shapes in their signatures: ``Float[Tensor, "B T D"]``.
 
-Every other type is pyright's business. beartype would refuse what pyright knows to be right: protocols that are not
-checkable at run time, and `Self`.
+Only types of arrays are checked; all others are pyright's business. beartype would refuse some that pyright knows to be
+right, such as protocols, which cannot be checked at run time.
+
+jaxtyping has an import hook for this too. It wraps every function, with or without shapes, and checks every call; with
+it the tests of training took a third longer. Here a function is checked once per combination of shapes.
 """
 
+import ast
+import dataclasses
 import functools
-import typing
+import re
+import sys
+from importlib.machinery import PathFinder, SourceFileLoader
+from typing import Any
 
 import numpy as np
 from beartype import beartype
-from jaxtyping import AbstractArray
+from jaxtyping import jaxtyped
 from torch import Tensor
 
-PACKAGES = ["rl_transformer.models", "rl_transformer.windows", "rl_transformer.policy", "rl_transformer.conditions"]
+PACKAGES = ("rl_transformer.models", "rl_transformer.windows", "rl_transformer.policy", "rl_transformer.conditions")
+_SHAPE = re.compile(r"\[(Tensor|np\.ndarray), ['\"]")
+_CHECK = '__import__("tests.shape_checks", fromlist=["check"]).check'
 
 
-def check_arrays(function):
-    """Return the function with a check of the arguments and results whose type names an array's shape."""
-    hints = function.__annotations__
-    if not any(_names_a_shape(hint) for hint in hints.values()):
-        return function
-    function.__annotations__ = {name: hint if _names_a_shape(hint) else typing.Any for name, hint in hints.items()}
-    checked = beartype(function)
-    # A check depends on shapes and dtypes alone, so what passed once need not be checked again. Training calls the
-    # same functions with the same shapes for thousands of steps, and checks cost more than small networks do.
+def install():
+    """Check the modules of `PACKAGES` that are imported from now on."""
+    imported = [name for name in sys.modules if name.startswith(PACKAGES)]
+    assert not imported, f"imported too early to be checked: {imported}"
+    sys.meta_path.insert(0, _Finder())
+
+
+def check(target):
+    """Return a function, or a dataclass, that is checked when it is called, if its signature states shapes."""
+    if isinstance(target, type):
+        if dataclasses.is_dataclass(target) and "__init__" in vars(target):
+            target.__init__ = check(target.__init__)
+        return target
+    hints = {name: text for name, text in target.__annotations__.items() if _SHAPE.search(str(text))}
+    if not hints:
+        return target
+    # The annotations are text. Those without shapes are not evaluated, because they may name classes defined later.
+    evaluated = {name: eval(text, target.__globals__) for name, text in hints.items()}
+    target.__annotations__ = dict.fromkeys(target.__annotations__, Any) | evaluated
+    checked = beartype(target)
     passed = set()
 
-    @functools.wraps(function)
+    @functools.wraps(target)
     def check_once(*args, **kwargs):
-        key = (*map(_form, args), *kwargs, *map(_form, kwargs.values()))
-        if key not in passed:
-            checked(*args, **kwargs)
-            passed.add(key)
+        form = (*map(_form, args), *kwargs, *map(_form, kwargs.values()))
+        if form in passed:
+            return target(*args, **kwargs)
+        with jaxtyped("context"):  # in which a letter stands for one size
+            result = checked(*args, **kwargs)
+        passed.add(form)
+        return result
 
     return check_once
 
 
-def _names_a_shape(hint):
-    if isinstance(hint, type) and issubclass(hint, AbstractArray):
-        return True
-    return any(_names_a_shape(part) for part in typing.get_args(hint))
-
-
 def _form(value):
-    """Return what a check may depend on: shape and dtype of an array, alone or in a container, or else the type."""
+    """Return what the shapes of a call may depend on: dtype and shape of an array, the value of a number, which object."""
     if isinstance(value, Tensor | np.ndarray):
-        return value.shape, value.dtype
+        return value.dtype, value.shape
     if isinstance(value, tuple | list):
-        return type(value), *map(_form, value)
-    if isinstance(value, dict):
-        return (*value, *map(_form, value.values()))
-    return type(value)
+        return tuple(map(_form, value))
+    if isinstance(value, slice):
+        return value.start, value.stop, value.step
+    return value if value is None or isinstance(value, int | float | str) else id(value)
+
+
+class _Finder:
+    def find_spec(self, name, path, target=None):
+        spec = PathFinder.find_spec(name, path, target) if name.startswith(PACKAGES) else None
+        if spec is not None:
+            spec.loader = _Loader(name, spec.origin)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    def get_code(self, fullname):
+        """Compile the module with `check` as the innermost decorator of its functions, never from a cache."""
+        tree = _Decorate().visit(ast.parse(self.get_data(self.path), self.path))
+        return compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
+
+
+class _Decorate(ast.NodeTransformer):
+    def visit_FunctionDef(self, node):
+        node.decorator_list.append(self._check_at(node))
+        return node
+
+    def visit_ClassDef(self, node):
+        node.decorator_list.insert(0, self._check_at(node))
+        return self.generic_visit(node)
+
+    def _check_at(self, node):
+        return ast.copy_location(ast.parse(_CHECK, mode="eval").body, node)

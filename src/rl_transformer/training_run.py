@@ -13,12 +13,13 @@ from torch import nn
 from rl_transformer.conditions import ReturnToGo
 from rl_transformer.conditions.interface import checked_column
 from rl_transformer.config import RunConfig
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.in_training import PolicyEvaluator
 from rl_transformer.language.co_training import LanguageLoss
 from rl_transformer.language.initialization import TrunkInitialization
 from rl_transformer.models import build_model
 from rl_transformer.policy import Policy
-from rl_transformer.policy.gatherer import make_gatherer
+from rl_transformer.policy.gatherer import condition_column, make_gatherer
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, write_text
@@ -76,6 +77,14 @@ def build_policy(
     model = build_model(spec.arch, spec.model, spec.context_length)
     language_loss = trunk.apply(model, device, group)
     apply_trunk_mode(model, config.training.trunk, config.training.lora_rank)
+    if config.training.trunk == "lora" and not any(
+        p.requires_grad for p in model.get_submodule("encoder").parameters()
+    ):
+        raise RLTransformerError(
+            f"the trunk {spec.model.blocks!r} has no attention that LoRA could update",
+            where="training.trunk",
+            fix="use full or frozen",
+        )
     return_model = spec.build_return_model()
     normalizer = Normalizer.from_data(spec.data, data.dataset.statistics, action_tanh=spec.model.action_tanh)
     policy = Policy(
@@ -195,7 +204,7 @@ class TrainingRun:
         expected = predicted_returns(policy.return_model, self.windows.gatherer, dataset.offsets) * scale
         labels = ConditionColumn(expected.astype(np.float32), scale)
         columns = [
-            labels if condition.name == "return_to_go" else ConditionColumn(condition.column(dataset), condition.scale)
+            labels if condition.name == "return_to_go" else condition_column(condition, dataset)
             for condition in policy.spec.conditions
         ]
         gatherer = self.windows.gatherer.with_conditions(columns)

@@ -129,6 +129,10 @@ def bad_inputs(ready, tmp):
             ["collect", POINT, "--output", out, "--num-episodes", "1", "--target-return", "3"],
             "--target-return",
         ),
+        "a target cost for random actions": (
+            ["collect", POINT, "--output", out, "--num-episodes", "1", "--target", "cost_to_go=3"],
+            "pass --policy",
+        ),
         "converting onto something": (["convert", store, "--output", run], "already and not empty"),
     }
 

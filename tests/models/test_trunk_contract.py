@@ -7,7 +7,7 @@ from torch import nn
 
 from rl_transformer import DecisionTransformerConfig, DecisionTransformerModel, RLTransformerError
 from rl_transformer.models.huggingface.trunk import fields_of
-from rl_transformer.models.trunk.interface import TRUNKS
+from rl_transformer.models.trunk.interface import TRUNKS, TrunkOutput
 from rl_transformer.models.trunk.kv_cache import KVCache
 from tests.models.small_models import inputs
 from tests.models.tiny_transformers import transformer
@@ -188,6 +188,9 @@ def test_a_policy_is_built_around_the_trunk_that_its_options_name():
         def __init__(self, config):
             super().__init__()
             made.append(self)
+
+        def run(self, tokens, valid, **keep):
+            return TrunkOutput(2 * tokens)
 
         def hidden_at(self, tokens, positions):
             return 2 * tokens[:, positions]

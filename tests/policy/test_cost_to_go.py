@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rl_transformer import RLTransformerError, TrajectoryDataset, evaluate, load_policy, train
+from rl_transformer import RLTransformerError, TrajectoryDataset, evaluate, load_policy, open_trajectories, train
+from rl_transformer.cli.main import main
 from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation.collection import record_episodes
 from rl_transformer.evaluation.episodes import run_episodes
@@ -151,6 +152,19 @@ def test_episodes_that_a_policy_recorded_carry_their_costs_and_can_be_learned_fr
     load_policy(train(tiny_config(tmp_path / "run", model={"conditions": BOTH}), dataset=data))
     with pytest.raises(RLTransformerError, match="no target for cost_to_go is given"):
         record_episodes(make_environment(TOLL), TOLL, 3, **options)
+
+
+def test_the_command_records_what_the_function_records(tmp_path):
+    policy = costly(toll_data(3))
+    policy.save(tmp_path / "p")
+    collect = ["collect", TOLL, "--policy", str(tmp_path / "p"), "--num-episodes", "2", "--seed", "5"]
+    targets = ["--target-return", "6", "--target", "cost_to_go=90"]
+    assert main([*collect, *targets, "--output", str(tmp_path / "store")]) == 0
+    written = open_trajectories(f"rlt:{tmp_path / 'store'}")
+    options = {"seed": 5, "policy": policy, "target": 6.0, "targets": {"cost_to_go": 90.0}}
+    expected = TrajectoryDataset.in_memory(*record_episodes(make_environment(TOLL), TOLL, 2, **options))
+    np.testing.assert_array_equal(written.columns["cost"], expected.columns["cost"])
+    np.testing.assert_array_equal(written.actions, expected.actions)
 
 
 # T-27: everything that is learned is saved and moved

@@ -26,11 +26,17 @@ class Square:
     radius = 1
 
 
+def register_from(module, registry, name, implementation):
+    """Register as the module of that name does: a registration belongs to the module that makes it."""
+    names = {"__name__": module, "registry": registry, "name": name, "implementation": implementation}
+    exec("registry.register(name, implementation)", names)
+
+
 @pytest.fixture
 def wheels():
     registry = Registry("wheel", required=("radius", "turn"))
-    registry.register("round", Wheel)
-    registry.register("rounder", Wheel)
+    register_from("rl_transformer.wheels", registry, "round", Wheel)
+    register_from("rl_transformer.wheels", registry, "rounder", Wheel)
     return registry
 
 
@@ -78,11 +84,45 @@ def test_a_name_that_a_plugin_has_taken_is_refused_with_that_plugins_name(wheels
     assert wheels.is_from_plugin("square")
 
 
-def test_after_a_plugin_was_loaded_registrations_are_our_own_again(wheels):
+def test_after_a_plugin_was_loaded_registrations_belong_to_the_modules_that_make_them_again(wheels):
     with pytest.raises(ZeroDivisionError), loading_plugin("broken"):
         raise ZeroDivisionError
-    wheels.register("own", Wheel)
-    assert wheels.owner("own") == "rl_transformer"
+    wheels.register("imported", Wheel)
+    assert wheels.owner("imported") == __name__
+    assert wheels.is_from_plugin("imported")
+
+
+@pytest.mark.parametrize(
+    ("module", "owner"),
+    [
+        ("rl_transformer", "rl_transformer"),
+        ("rl_transformer.wheels", "rl_transformer"),
+        ("rl_transformer_wheels", "my_wheels"),
+        ("my_wheels.parts", "my_wheels"),
+    ],
+)
+def test_what_this_package_registers_while_a_plugin_imports_it_is_not_the_plugins(wheels, module, owner):
+    with loading_plugin("my_wheels"):
+        register_from(module, wheels, "new", Wheel)
+    assert wheels.owner("new") == owner
+
+
+def test_a_class_that_is_defined_again_replaces_itself_and_nothing_else_does(wheels):
+    again = type("Wheel", (Wheel,), {"radius": 2, "__qualname__": "Wheel"})
+    register_from("notebook", wheels, "mine", Wheel)
+    register_from("notebook", wheels, "mine", again)
+    assert wheels.get("mine", where="test") is again
+    other = type("Other", (Wheel,), {"__qualname__": "Other"})
+    for module, name, implementation in (
+        ("notebook", "mine", other),
+        ("elsewhere", "mine", again),
+        ("notebook", "round", again),
+        ("rl_transformer.wheels", "round", again),
+    ):
+        with pytest.raises(RLTransformerError, match="has registered already"):
+            register_from(module, wheels, name, implementation)
+    assert wheels.get("mine", where="test") is again
+    assert wheels.get("round", where="test") is Wheel
 
 
 @pytest.mark.parametrize(
@@ -99,11 +139,26 @@ def test_an_unknown_name_suggests_similar_ones(wheels, name, suggestion):
 
 
 def test_an_implementation_named_as_text_is_imported_when_it_is_asked_for(wheels):
-    wheels.register("later", f"{__name__}:Wheel")
-    wheels.register("never", "no_such_module:Wheel")  # costs nothing as long as nobody asks
+    register_from("rl_transformer.wheels", wheels, "later", f"{__name__}:Wheel")
+    register_from("rl_transformer.wheels", wheels, "never", "no_such_module:Wheel")  # costs nothing until it is used
     assert wheels.get("later", where="test") is Wheel
     with pytest.raises(ModuleNotFoundError):
         wheels.get("never", where="test")
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("no_such_module:Wheel", "importing no_such_module:Wheel raised ModuleNotFoundError"),
+        (f"{__name__}:Absent", f"importing {__name__}:Absent raised AttributeError"),
+        (f"{__name__}:Square", "registers the wheel 'named', which lacks turn"),
+    ],
+)
+def test_an_implementation_that_a_plugin_names_as_text_is_checked_when_it_is_imported(wheels, path, problem):
+    register_from("my_wheels", wheels, "named", path)
+    with pytest.raises(RLTransformerError, match=problem) as error:
+        wheels.get("named", where="test")
+    assert error.value.where == "plugin my_wheels"
 
 
 def test_a_name_can_be_registered_again_after_it_was_removed(wheels):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonObject
@@ -26,7 +25,7 @@ _POSITIVE = ("repeats", "num_episodes", "baseline_episodes")
 _REQUIRED = {"evaluate": ("policy", "env_id", "target_return")}
 
 
-def bench(name: str, **options: Any) -> list[JsonObject]:
+def bench(name: str, **options: object) -> list[JsonObject]:
     """Run a benchmark and return its rows.
 
     Args:

@@ -9,7 +9,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 
@@ -106,7 +105,7 @@ def summarize(seconds: list[float]) -> Times:
     }
 
 
-def make_row(times: Mapping[str, Mapping[str, float]], **settings: Any) -> JsonObject:
+def make_row(times: Mapping[str, Mapping[str, float]], **settings: object) -> JsonObject:
     """Return a row of results: both sides, how many times faster ours is, and on what machine.
 
     Args:

@@ -7,6 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
+from rl_transformer.cli.targets import add_targets_argument, parse_targets
 from rl_transformer.errors import RLTransformerError
 
 
@@ -20,6 +21,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--policy", type=str | None, default=None, help="Folder of a policy that acts; null: random actions."
     )
     parser.add_argument("--target-return", type=float | None, default=None, help="The policy's target return.")
+    add_targets_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="Seed of the first episode; later episodes count up.")
     return parser
 
@@ -38,14 +40,22 @@ def run(args: Namespace) -> Outcome:
             where="--num-episodes, --seed",
             fix="give 1 episode or more, and a seed of 0 or more",
         )
-    if args.target_return is not None and not args.policy:
+    if (args.target_return is not None or args.target) and not args.policy:
         raise RLTransformerError(
-            "random actions have no target return", where="--target-return", fix="pass --policy too, or leave it out"
+            "random actions have no target",
+            where="--target-return, --target",
+            fix="pass --policy too, or leave the targets out",
         )
     environment = make_environment(args.env_id)
     policy = load_policy(args.policy) if args.policy else None
     spec, trajectories = record_episodes(
-        environment, args.env_id, args.num_episodes, seed=args.seed, policy=policy, target=args.target_return
+        environment,
+        args.env_id,
+        args.num_episodes,
+        seed=args.seed,
+        policy=policy,
+        target=args.target_return,
+        targets=parse_targets(args.target),
     )
     dataset = write_store(Path(args.output), spec, trajectories)
     print(f"wrote {dataset}")

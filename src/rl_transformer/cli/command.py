@@ -49,6 +49,7 @@ def add_shared_arguments(parser: ArgumentParser) -> None:
         "--plugin",
         type=str,
         nargs="+",
+        action="extend",
         default=[],
         metavar="MODULE",
         help="Modules of yours to import first: they register readers, conditions, encoders, heads or trunks.",

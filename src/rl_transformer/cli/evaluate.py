@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser, optional_path
+from rl_transformer.cli.targets import add_targets_argument, parse_targets
 from rl_transformer.errors import RLTransformerError
 
 
@@ -18,14 +17,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser.add_argument(
         "--target-return", nargs="+", type=float, default=[], help="Target returns; none: the policy's suggestions."
     )
-    parser.add_argument(
-        "--target",
-        nargs="+",
-        type=str,
-        default=[],
-        metavar="NAME=VALUE",
-        help="Targets of further conditions, such as cost_to_go=25.",
-    )
+    add_targets_argument(parser)
     parser.add_argument("--num-episodes", type=int, default=20, help="Episodes per target return.")
     parser.add_argument(
         "--seed", type=int, default=1_000_000, help="Seed of each target's first episode; later ones count up."
@@ -70,7 +62,7 @@ def run(args: Namespace) -> Outcome:
     check_writable(args.video)
     if args.video:
         check_video(args.video)
-    targets = _parse_targets(args.target)
+    targets = parse_targets(args.target)
     data = open_trajectories(args.data) if args.data else None
     policy = load_policy(args.folder).to(find_device(args.device))
     warning = policy.target_warning(args.target_return, targets)
@@ -93,18 +85,3 @@ def run(args: Namespace) -> Outcome:
     if args.video:
         save_video(report.recordings[0], args.video)
     return Outcome(report.to_dict())
-
-
-def _parse_targets(words: Sequence[str]) -> dict[str, float]:
-    targets = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        try:
-            targets[name] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise RLTransformerError(
-                f"{word!r} is not NAME=VALUE", where="--target", fix="write it as cost_to_go=25, for example"
-            )
-    return targets

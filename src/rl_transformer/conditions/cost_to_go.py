@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from rl_transformer.conditions.interface import finite_target, power_of_ten_scale, sum_to_go
+from rl_transformer.conditions.interface import Target, finite_target, power_of_ten_scale, sum_to_go
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
@@ -55,7 +55,7 @@ class CostToGo:
         """Return the cost-to-go at every step of the data, not scaled: (N,) float32."""
         return _costs_to_go(dataset).astype(np.float32)
 
-    def initial(self, target: Any) -> np.ndarray:
+    def initial(self, target: Target) -> np.ndarray:
         """Return the target cost as the first cost-to-go: (1,) float64."""
         return finite_target("targets: cost_to_go", target)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,11 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+
+# Steps on which a plugin's `after` is compared with its column, and by how much they may differ, as a fraction of the
+# largest value: columns are float32, and sums over long episodes are rounded at every step.
+_MAX_CHECKED = 10_000
+_TOLERANCE = 1e-4
 
 Target: TypeAlias = float | Sequence[float]
 """What a caller asks of a condition: a number, or as many as the condition is wide."""
@@ -51,7 +57,7 @@ class Condition(Protocol):
         """Return the value at every step of the data, not scaled: (N,) or (N, W) float32."""
         ...
 
-    def initial(self, target: Any) -> np.ndarray:
+    def initial(self, target: Target) -> np.ndarray:
         """Return the value at an episode's first step, for a target of the caller: (W,) float64."""
         ...
 
@@ -85,11 +91,15 @@ def conditions_from_data(dataset: TrajectoryDataset, config: RunConfig) -> tuple
     Raises:
         RLTransformerError: An unknown name, or data without the column that a condition needs.
     """
-    found = []
+    found: list[Condition] = []
     for name in config.model.conditions:
         kind = CONDITIONS.get(name, where="model.conditions")
-        found.append(call_plugin(CONDITIONS, name, "from_data()", lambda kind=kind: kind.from_data(dataset, config)))
-    return tuple(found)  # pyright: ignore[reportReturnType]
+        made = call_plugin(CONDITIONS, name, "from_data()", lambda kind=kind: kind.from_data(dataset, config))
+        if getattr(made, "name", None) != name:
+            problem = f"from_data() returned {type(made).__name__}, whose name is not {name!r}"
+            raise broken_contract(CONDITIONS, name, problem)
+        found.append(made)
+    return tuple(found)
 
 
 def conditions_from_dicts(dicts: Sequence[JsonMapping], *, where: object) -> tuple[Condition, ...]:
@@ -98,14 +108,21 @@ def conditions_from_dicts(dicts: Sequence[JsonMapping], *, where: object) -> tup
     Raises:
         RLTransformerError: A condition that is not registered: a policy never says where its code is.
     """
-    return tuple(CONDITIONS.get(str(values.get("name")), where=where).from_dict(values) for values in dicts)
+    found: list[Condition] = []
+    for values in dicts:
+        name = str(values.get("name"))
+        kind = CONDITIONS.get(name, where=where)
+        found.append(call_plugin(CONDITIONS, name, f"from_dict() of {where}", lambda k=kind, v=values: k.from_dict(v)))
+    return tuple(found)
 
 
 def checked_column(condition: Condition, dataset: TrajectoryDataset) -> np.ndarray:
     """Return a condition's column as (N, W) float32 after checking its shape, and a plugin's values."""
     name = condition.name
     column = call_plugin(CONDITIONS, name, "column()", lambda: condition.column(dataset))
-    assert isinstance(column, np.ndarray)
+    if not isinstance(column, np.ndarray) or column.dtype.kind not in "biuf":
+        kind = f"an array of {column.dtype}" if isinstance(column, np.ndarray) else type(column).__name__
+        raise broken_contract(CONDITIONS, name, f"column() returned {kind}, not an array of numbers")
     expected = (dataset.num_steps, condition.width)
     if column.shape != expected and not (condition.width == 1 and column.shape == expected[:1]):
         raise broken_contract(CONDITIONS, name, f"column() has shape {column.shape}, not {expected}")
@@ -113,6 +130,65 @@ def checked_column(condition: Condition, dataset: TrajectoryDataset) -> np.ndarr
     if CONDITIONS.is_from_plugin(name) and not np.isfinite(column).all():
         raise broken_contract(CONDITIONS, name, "column() holds NaN or infinite values")
     return column.astype(np.float32, copy=False).reshape(expected)
+
+
+def value_after(condition: Condition, value: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """Return a condition's value after an action, (S, W), after checking what a plugin computed."""
+    name = condition.name
+    following = call_plugin(CONDITIONS, name, "after()", lambda: condition.after(value, outcome))
+    if CONDITIONS.is_from_plugin(name):
+        if np.shape(following) != value.shape:
+            problem = f"after() made the shape {np.shape(following)} of values of shape {value.shape}"
+            raise broken_contract(CONDITIONS, name, problem)
+        if not np.isfinite(following).all():
+            raise broken_contract(CONDITIONS, name, f"after() made NaN or infinite values of {value[:5].tolist()}")
+    return following
+
+
+def check_condition_contract(condition: Condition, dataset: TrajectoryDataset) -> None:
+    """Check what training, sessions and the policy folder rely on, before anything is trained.
+
+    Raises:
+        RLTransformerError: The condition breaks its contract; the message names the plugin.
+    """
+    name = condition.name
+
+    def check() -> None:
+        if not (type(condition.width) is int and condition.width >= 1 and 0 < float(condition.scale) < math.inf):
+            problem = f"width {condition.width!r} and scale {condition.scale!r} are not a positive int and float"
+            raise broken_contract(CONDITIONS, name, problem)
+        stored = json.dumps(condition.to_dict(), sort_keys=True, allow_nan=False)
+        values = json.loads(stored)
+        restored = type(condition).from_dict(values).to_dict()
+        if values.get("name") != name or json.dumps(restored, sort_keys=True) != stored:
+            raise broken_contract(CONDITIONS, name, f"from_dict() does not restore what to_dict() made: {stored}")
+        _check_after(condition, dataset)
+
+    call_plugin(CONDITIONS, name, "a check of width, scale, to_dict() and from_dict()", check)
+
+
+def _check_after(condition: Condition, dataset: TrajectoryDataset) -> None:
+    """Check that `after` leads from the column at each step to the column at the next one, if outcomes are logged."""
+    column = checked_column(condition, dataset)
+    name = "rewards" if condition.outcome == "reward" else condition.outcome
+    outcomes = dataset.columns.get(name)
+    if outcomes is None or outcomes.size != dataset.num_steps:
+        return  # reported by the environment only
+    last_rows = dataset.offsets[1:] - 1
+    rows = np.setdiff1d(np.arange(dataset.num_steps), last_rows)[:_MAX_CHECKED]
+    if not rows.size:
+        return
+    found = value_after(condition, column[rows].astype(np.float64), outcomes.reshape(-1)[rows].astype(np.float64))
+    wrong = np.abs(found - column[rows + 1]) > _TOLERANCE * np.abs(column).max()
+    if wrong.any():
+        place = int(np.flatnonzero(wrong.any(axis=1))[0])
+        row = int(rows[place])
+        episode = int(np.searchsorted(dataset.offsets, row, side="right")) - 1
+        problem = (
+            f"column() is {column[row].tolist()} at episode {episode}, step {row - int(dataset.offsets[episode])}, and "
+            f"{column[row + 1].tolist()} one step later, where after() gives {found[place].tolist()}"
+        )
+        raise broken_contract(CONDITIONS, condition.name, problem)
 
 
 def power_of_ten_scale(values: np.ndarray) -> float:
@@ -150,8 +226,8 @@ def target_text(target: Target) -> str:
     return f"{target:g}"
 
 
-def finite_target(name: str, target: Any) -> np.ndarray:
+def finite_target(name: str, target: Target) -> np.ndarray:
     """Return a target of width 1 as an array, or refuse one that is not a finite float32 number."""
-    if isinstance(target, str | bool) or not abs(target) <= float(np.finfo(np.float32).max):
+    if isinstance(target, str | bool | Sequence) or not abs(target) <= float(np.finfo(np.float32).max):
         raise RLTransformerError(f"{target} is not a finite number", where=name, fix="pass a finite target")
     return np.array([float(target)])

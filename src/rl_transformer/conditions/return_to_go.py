@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from rl_transformer.conditions.interface import finite_target, power_of_ten_scale, sum_to_go
+from rl_transformer.conditions.interface import Target, finite_target, power_of_ten_scale, sum_to_go
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
@@ -73,7 +73,7 @@ class ReturnToGo:
             return dataset.episode_returns
         return np.add.reduceat(self.clip_rewards(dataset.rewards), dataset.offsets[:-1])
 
-    def initial(self, target: Any) -> np.ndarray:
+    def initial(self, target: Target) -> np.ndarray:
         """Return the target return as the first return-to-go: (1,) float64."""
         return finite_target("target_return", target)
 

@@ -87,7 +87,10 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
 def _weights(model: DecisionTransformerModel, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """Return the weights of each layer, averaged over heads and summed over windows: (L, L) float64."""
     attentions = model.trunk.run(model.embed(*inputs).tokens, None, keep_weights=True).attentions
-    assert attentions is not None
+    if attentions is None:
+        raise RLTransformerError(
+            f"the trunk {model.config.blocks!r} returns no attention weights", where="attention", fix="name another run"
+        )
     return [layer.double().mean(1).sum(0) for layer in attentions]
 
 

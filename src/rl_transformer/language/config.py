@@ -39,8 +39,7 @@ class SyntheticConfig(Section):
         "markov: every state has its own random distribution of next states; iid: uniform states, the control.",
         common=True,
     )
-    # Defaults of Wang et al.'s code: 100 states, temperature 1, seed 666. Only the length differs, to fit a small
-    # GPT-2.
+    # The defaults are those of Wang et al., except for the length, which fits a small GPT-2.
     states: int = option(100, "Number of states.", at_least=2, common=True)
     temperature: float = option(
         1.0, "Softmax temperature of the transition distributions; small values are nearly deterministic.", above=0
@@ -67,7 +66,7 @@ class LanguageModelConfig(Section):
 
 
 def _training() -> TrainingConfig:
-    """Return defaults of our own for small language models: minutes on a CPU; the policy's defaults learn too slowly."""
+    """Return our own defaults for small language models, which take minutes to train on a CPU."""
     return TrainingConfig(
         train_steps=2_000,
         batch_size=64,

@@ -1,6 +1,7 @@
-"""Initialize a policy's trunk: randomly, from a pretrained transformer, or from one of the controls of Reid et al. (2022).
+"""Initialize a policy's trunk: randomly, from a pretrained transformer, or from a control (Reid et al. 2022).
 
-The controls (``model.trunk_weights`` random and shuffled) keep the architecture and lose what was learned.
+The controls (``model.trunk_weights`` random and shuffled) have the same architecture without the learned structure.
+They show how much of an effect is due to pretraining.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class TrunkInitialization:
         rates = {site: getattr(config.model, site) for site in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
         absent = source.set_dropout(rates)
         kind = source.config.model_type
+        # A dropout option that the architecture does not have must not be ignored silently.
         if absent and not source.is_own:
             log.info(f"note: {kind} has no {', '.join(absent)}: there is no dropout there")
         log.info(
@@ -99,6 +101,7 @@ class TrunkInitialization:
         fill_trunk(model, loaded)
         if options.positions == "timesteps":
             _initialize_timesteps(model, loaded, self.source.name)
+        # The head takes its copies now: ``loaded`` is freed when this method returns.
         lm_head = self._make_lm_head(loaded, model) if language.text_weight else None
         if lm_head is None and not language.alignment_weight:
             return None
@@ -127,7 +130,7 @@ class TrunkInitialization:
 
 def _check_module_options(config: RunConfig) -> None:
     """Raise an `RLTransformerError` for options that have no effect on a transformer passed as a module."""
-    # The controls, the tokenizer and the position table all need the files of a named transformer.
+    # They need the files of a named transformer: its configuration, its weights or its tokenizer.
     if config.model.arch == "behavior_cloning":
         raise RLTransformerError("the MLP of behavior_cloning has no trunk", where="transformer", fix="leave it out")
     named = config.model.trunk or config.language.alignment_weight or config.language.text_weight

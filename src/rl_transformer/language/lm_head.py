@@ -40,7 +40,7 @@ class LMHead(nn.Module):
         output = cast("nn.Linear | None", loaded.get_output_embeddings())
         # A tied output layer must stay tied: as a copy it would get updates of its own and drift away.
         is_tied = output is None or output.weight is embeddings.weight
-        # Copies: ``loaded`` is freed afterwards, and its weights may be memory-mapped.
+        # A copy, so that training does not change the loaded model.
         self.embeddings = nn.Embedding.from_pretrained(embeddings.weight.detach().clone(), freeze=False)
         self.output = None if is_tied else copy.deepcopy(output)
         positions = position_table(loaded)
@@ -55,12 +55,11 @@ class LMHead(nn.Module):
         self._check(loaded, trunk)
 
     def loss(self, trunk: nn.Module, sequences: Tensor) -> Tensor:
-        """Return the mean cross-entropy (nats) of the tokens after the first of each sequence; ``sequences`` is (B, L)."""
+        """Return the mean cross-entropy (nats) of the tokens after the first of each of the sequences (B, L)."""
         tokens = self.embeddings(sequences[:, :-1])
         if self.positions is not None:
             tokens = tokens + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
-        # The policy may use a transformers trunk without its positions or masks; for text it works as it was
-        # pretrained.
+        # A policy may use a transformers trunk without its position table; text gets the positions of pretraining.
         with trunk.as_language_model() if isinstance(trunk, HFTrunk) else nullcontext():
             hidden = cast(Trunk, trunk).hidden_at(tokens, slice(None))
         logits = F.linear(hidden, self.embeddings.weight) if self.output is None else self.output(hidden)

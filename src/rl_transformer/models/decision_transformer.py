@@ -1,20 +1,19 @@
-"""Decision Transformer (Chen et al. 2021): returns-to-go, observations and actions in, actions out.
+"""Decision Transformer (Chen et al. 2021), which predicts actions from returns-to-go, observations and earlier actions.
 
-Shapes: B windows, T timesteps, C numbers of all conditions, P tokens per timestep, A act_dim, E hidden_size, F
-parameters of the action head. One timestep is the tokens (conditions..., observation, action), so the trunk
-sees P * T tokens.
+Shapes: B windows, T timesteps, C numbers of all conditions, P tokens per timestep, L = P * T tokens, E hidden_size,
+F parameters of the action head; *state and *action are the axes of one observation and of one action. The tokens of a
+timestep are (conditions..., observation, action).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
 from rl_transformer.models.embeddings import make_state_encoder, vector_embedding
 from rl_transformer.models.heads import HEADS, make_action_head
@@ -22,22 +21,23 @@ from rl_transformer.models.huggingface.trunk import HFTrunk, fields_of
 from rl_transformer.models.interface import PolicyModel
 from rl_transformer.models.layout import load_model, save_model
 from rl_transformer.models.output import DecisionTransformerOutput, check_forward_arguments
-from rl_transformer.models.trunk.interface import TRUNKS, Trunk
+from rl_transformer.models.sizes import SizesFromData, model_sizes
+from rl_transformer.models.trunk.interface import Trunk, make_trunk
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.models.trunk.reproducible_sums import neighborhood
-from rl_transformer.runtime.types import JsonObject
+from rl_transformer.runtime.shapes import Float, Int, Shaped
 
 
 class TokenEmbeddings(NamedTuple):
-    """The tokens of a batch of windows, (B, P * T, E) each."""
+    """The tokens of a batch of windows."""
 
-    tokens: Tensor
-    """What the trunk reads."""
-    normalized: Tensor
-    """The tokens as they leave the layer norm: what alignment compares with word embeddings.
+    tokens: Float[Tensor, "B L E"]
+    """The input of the trunk."""
+    normalized: Float[Tensor, "B L E"]
+    """The output of the layer norm, which alignment compares with word embeddings.
 
-    As published the timestep embedding is added before the layer norm, and both are the same; with
-    ``timestep_embedding`` after_norm it is added to the tokens only.
+    As published, the timestep embedding is added before the layer norm, and both are the same; with
+    ``timestep_embedding`` after_norm it is added to `tokens` only.
     """
 
 
@@ -51,18 +51,18 @@ class DecisionTransformerModel(PolicyModel):
     biases 0, the timestep table N(0, timestep_initializer_range).
 
     Args:
-        config: Sizes and switches.
-        encoder: The trunk, if it exists already; built from ``config`` if not given.
+        config: Sizes and options.
+        encoder: The trunk, if it exists already; None builds it from ``config``.
     """
 
     def __init__(self, config: DecisionTransformerConfig, *, encoder: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
         width = config.hidden_size
-        self.encoder = self._build_trunk(config) if encoder is None else encoder
+        self.encoder = make_trunk(config) if encoder is None else encoder
         self.embed_timestep = nn.Embedding(config.max_ep_len, width)
         widths = dict(zip(config.conditions, config.widths, strict=True))
-        # transformers' name for the return's embedding; other conditions stand in a dictionary of their own.
+        # embed_return is transformers' name; embeddings of other conditions are in a dictionary of their own.
         if RETURN_TO_GO in widths:
             self.embed_return = vector_embedding(config, widths.pop(RETURN_TO_GO))
         self.embed_conditions = nn.ModuleDict({name: vector_embedding(config, size) for name, size in widths.items()})
@@ -70,24 +70,25 @@ class DecisionTransformerModel(PolicyModel):
         self.embed_action = HEADS.get(config.action_head, where="model.action_head").make_embedding(config)
         self.embed_ln = nn.LayerNorm(width)
         if not config.extensions_in_use:
-            # Heads of transformers' model that the paper does not train either.
+            # The paper does not train these heads either, but transformers' files have them.
             self.predict_state = nn.Linear(width, config.state_dim)
             self.predict_return = nn.Linear(width, 1)
         self.predict_action = make_action_head(config)
         nn.init.normal_(self.embed_timestep.weight, std=config.timestep_initializer_range)
 
-    @staticmethod
-    def _build_trunk(config: DecisionTransformerConfig) -> nn.Module:
-        name = config.blocks if config.trunk is None else "huggingface"
-        return TRUNKS.get(name, where="model.blocks")(config)
-
     @property
     def trunk(self) -> Trunk:
-        """The trunk by its interface; ``encoder`` is its name in transformers' files."""
+        """Return the trunk as its interface; ``encoder`` is its name in transformers' files."""
         return cast(Trunk, self.encoder)
 
-    def embed(self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor) -> TokenEmbeddings:
-        """Embed and interleave: (B, T, ...) inputs -> (B, P * T, E) tokens; inputs as in `predict_actions`."""
+    def embed(
+        self,
+        states: Shaped[Tensor, "B T *state"],
+        actions: Shaped[Tensor, "B T *action"],
+        conditions: Float[Tensor, "B T C"],
+        timesteps: Int[Tensor, "B T"],
+    ) -> TokenEmbeddings:
+        """Embed and interleave the inputs of `predict_actions`."""
         time = self.embed_timestep(timesteps)  # (B, T, E)
         after_norm = self.config.timestep_embedding == "after_norm"
         early_time = torch.zeros_like(time) if after_norm else time
@@ -99,12 +100,13 @@ class DecisionTransformerModel(PolicyModel):
             else:
                 tokens.append(embedded + early_time)
         tokens += [observation, self.embed_action(actions) + early_time]
+        # Stacked behind the timesteps, so that flattening both axes interleaves the tokens.
         normalized = self.embed_ln(torch.stack(tokens, dim=2))  # (B, T, P, E)
         late = normalized + time[:, :, None] if after_norm else normalized
         return TokenEmbeddings(late.flatten(1, 2), normalized.flatten(1, 2))
 
-    def _embed_conditions(self, conditions: Tensor) -> list[Tensor]:
-        """Return one embedding (B, T, E) per condition, from their numbers (B, T, C) one after the other."""
+    def _embed_conditions(self, conditions: Float[Tensor, "B T C"]) -> list[Float[Tensor, "B T E"]]:
+        """Return one embedding per condition."""
         if not self.config.conditions:
             return []
         parts = conditions.split(list(self.config.widths), dim=-1)
@@ -114,61 +116,73 @@ class DecisionTransformerModel(PolicyModel):
         ]
 
     def predict_actions(
-        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, *, at: int | None = None
-    ) -> Tensor:
+        self,
+        states: Shaped[Tensor, "B T *state"],
+        actions: Shaped[Tensor, "B T *action"],
+        conditions: Float[Tensor, "B T C"],
+        timesteps: Int[Tensor, "B T"],
+        *,
+        at: int | None = None,
+    ) -> Float[Tensor, "B T F"] | Float[Tensor, "B F"]:
         """Return the action head's parameters at the observation tokens; arguments as in `PolicyModel`.
 
         The prediction at t sees conditions and observations up to t and actions before t. Windows
-        are left-aligned: what follows a window's last step cannot be seen by any earlier one.
+        are left-aligned, so that no real step sees the padding behind it.
         """
         tokens = self.embed(states, actions, conditions, timesteps).tokens
         if at is None:
             return self.actions_from(tokens)
         tokens = tokens[:, :-1]
         position = at * self.config.tokens_per_timestep + self.config.observation_token
+        # One position would be enough, but its sums would depend on the batch size: see reproducible_sums.
         around, place = neighborhood(position, tokens.shape[1])
         return self._read_actions(self.trunk.hidden_at(tokens, around))[:, place]
 
-    def actions_from(self, tokens: Tensor) -> Tensor:
-        """Return the action head's parameters at every observation token: (B, P * T, E) -> (B, T, F)."""
+    def actions_from(self, tokens: Float[Tensor, "B L E"]) -> Float[Tensor, "B T F"]:
+        """Return the action head's parameters at every observation token."""
         observations = slice(self.config.observation_token, None, self.config.tokens_per_timestep)
-        return self._read_actions(
-            self.trunk.hidden_at(tokens[:, :-1], observations)
-        )  # no prediction sees the last action
+        # No prediction sees the last action.
+        return self._read_actions(self.trunk.hidden_at(tokens[:, :-1], observations))
 
-    def _read_actions(self, hidden: Tensor) -> Tensor:
-        """Return the action head's parameters at hidden states: (..., E) -> (..., F)."""
+    def _read_actions(self, hidden: Float[Tensor, "*B E"]) -> Float[Tensor, "*B F"]:
+        """Return the action head's parameters at hidden states."""
+        # A tied head has no weight: what it reads are products of the hidden state with the embeddings of the actions.
         if self.config.tie_action_head:
             weight = cast(nn.Linear, self.embed_action).weight  # (E, A) of a linear layer, (A, E) of a table
             hidden = hidden @ (weight if isinstance(self.embed_action, nn.Linear) else weight.t())
         return self.predict_action(hidden)
 
     def predict_next_action(
-        self, states: Tensor, actions: Tensor, conditions: Tensor, timesteps: Tensor, cache: KVCache
-    ) -> Tensor:
-        """Return the action head's parameters at the newest observation, with sliding-window attention: (B, F).
+        self,
+        states: Shaped[Tensor, "B 2 *state"],
+        actions: Shaped[Tensor, "B 2 *action"],
+        conditions: Float[Tensor, "B 2 C"],
+        timesteps: Int[Tensor, "B 2"],
+        cache: KVCache,
+    ) -> Float[Tensor, "B F"]:
+        """Return the action head's parameters at the newest observation, with sliding-window attention.
 
         Args:
-            states: (B, 2, ...) the previous timestep and this one; so are the others, as in `predict_actions`.
+            states: The previous timestep and this one, as for the following arguments; as in `predict_actions`.
             actions: The first is the last action; the second is ignored.
             conditions: Scaled.
-            timesteps: Integers below max_ep_len.
+            timesteps: Below max_ep_len.
             cache: Earlier tokens of the same sessions; `KVCache.begin` was called for these timesteps.
         """
         per_step = self.config.tokens_per_timestep
         tokens = self.embed(states, actions, conditions, timesteps).tokens
         new = tokens[:, per_step - 1 : -1]  # the last action, then conditions and observation of this timestep
-        # Every new token is read, not the last alone: see reproducible_sums.
+        # Every new token is read rather than the last one alone: see reproducible_sums.
         return self._read_actions(self.trunk.decode_step(new, cache))[:, -1]
 
     def forward(
         self,
-        states: Tensor,
-        actions: Tensor,
-        rewards: Tensor | None = None,
-        returns_to_go: Tensor | None = None,
-        timesteps: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        states: Shaped[Tensor, "B T *state"],
+        actions: Shaped[Tensor, "B T *action"],
+        rewards: Float[Tensor, "..."] | None = None,
+        returns_to_go: Float[Tensor, "..."] | None = None,
+        timesteps: Int[Tensor, "B T"] | None = None,
+        attention_mask: Shaped[Tensor, "B T"] | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         return_dict: bool = True,
@@ -176,15 +190,15 @@ class DecisionTransformerModel(PolicyModel):
         """Compute every prediction, as transformers' model does (same arguments, same numbers).
 
         Args:
-            states: (B, T, state_dim).
-            actions: (B, T, act_dim).
-            rewards: Accepted and ignored, as there: rewards are not tokens.
-            returns_to_go: (B, T, 1), scaled.
-            timesteps: (B, T); 0, 1, 2, ... if not given.
-            attention_mask: (B, T), nonzero at real steps; padding may be on either side.
-            output_hidden_states: Return n_layer + 1 hidden states, the last after ln_f.
+            states: Normalized.
+            actions: As in `predict_actions`.
+            rewards: Ignored, as in transformers, because rewards are no tokens.
+            returns_to_go: (B, T, 1), scaled; the numbers of all conditions if there are others.
+            timesteps: None stands for 0, 1, 2, ...
+            attention_mask: Nonzero at real steps; padding may be on either side.
+            output_hidden_states: Return n_layer + 1 hidden states, the last of them after ln_f.
             output_attentions: Return the attention weights of every layer.
-            return_dict: Return a `DecisionTransformerOutput`; otherwise the three predictions.
+            return_dict: Return a `DecisionTransformerOutput` rather than the tuple of the three predictions.
 
         Raises:
             RLTransformerError: A timestep beyond the table, or a sequence that is all padding.
@@ -193,12 +207,14 @@ class DecisionTransformerModel(PolicyModel):
         if timesteps is None:
             timesteps = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
         if returns_to_go is None:
-            returns_to_go = states.new_zeros(*states.shape[:2], 0)
+            returns_to_go = states.new_zeros(*states.shape[:2], 0, dtype=torch.float32)
         per_step = self.config.tokens_per_timestep
+        # A timestep is padding with all of its tokens.
         valid = None if attention_mask is None else attention_mask.bool().repeat_interleave(per_step, dim=1)
         tokens = self.embed(states, actions, returns_to_go, timesteps).tokens
         trunk = self.trunk.run(tokens, valid, keep_hidden=output_hidden_states, keep_weights=output_attentions)
         per_timestep = trunk.last_hidden_state.unflatten(1, (-1, per_step))  # (B, T, P, E)
+        # The next state and return follow from the action, so they are predicted at its token, the last one.
         action_token = per_timestep[:, :, -1]
         has_heads = hasattr(self, "predict_state")
         state_preds = self.predict_state(action_token) if has_heads else None
@@ -225,27 +241,19 @@ class DecisionTransformerModel(PolicyModel):
         save_model(self, self.config, folder)
 
 
-class SizesFromData(Protocol):
-    """A data set that knows the sizes of a model for it, such as `rl_transformer.utils.data.Dataset`."""
-
-    def model_options(self) -> JsonObject:
-        """Return fields of `DecisionTransformerConfig`."""
-        ...
-
-
 class DecisionTransformer(DecisionTransformerModel):
-    """A Decision Transformer around a transformer that you have: ``DecisionTransformer(transformer=T5Model(...), ...)``.
+    """A Decision Transformer around an existing transformer: ``DecisionTransformer(transformer=T5Model(...), ...)``.
 
     Args:
         transformer: A model of the transformers library that can be causal: a decoder, or an encoder-decoder, of which
             the decoder is used. A copy of that part, with its weights, becomes the trunk.
         state_dim: Length of an observation vector, or (channels, height, width) of uint8 images.
         act_dim: Length of an action vector; the number of actions with ``action_head="discrete"``.
-        dataset: Takes sizes and head from the data instead; ``state_dim`` and ``act_dim`` are then left out.
+        dataset: The data set whose sizes and kind of action the model fits, instead of ``state_dim`` and ``act_dim``.
         options: Further fields of `DecisionTransformerConfig`.
 
     Raises:
-        RLTransformerError: A transformer that cannot be causal, or sizes given twice or not at all.
+        RLTransformerError: The transformer cannot be causal, or the sizes are given twice or not at all.
     """
 
     def __init__(
@@ -257,27 +265,7 @@ class DecisionTransformer(DecisionTransformerModel):
         dataset: SizesFromData | None = None,
         **options: Any,
     ) -> None:
-        sizes = _model_sizes(state_dim, act_dim, dataset)
+        sizes = model_sizes(state_dim, act_dim, dataset)
         trunk_fields = fields_of(transformer)
         encoder = HFTrunk(trunk_fields["trunk"], transformer, token_positions=options.get("token_positions", False))
         super().__init__(DecisionTransformerConfig(**{**sizes, **trunk_fields, **options}), encoder=encoder)
-
-
-def _model_sizes(
-    state_dim: int | Sequence[int] | None, act_dim: int | None, dataset: SizesFromData | None
-) -> JsonObject:
-    if dataset is not None:
-        if state_dim is not None or act_dim is not None:
-            raise RLTransformerError(
-                "state_dim and act_dim follow from the data set",
-                where="DecisionTransformer",
-                fix="pass either dataset, or state_dim and act_dim",
-            )
-        return dataset.model_options()
-    if state_dim is None or act_dim is None:
-        raise RLTransformerError(
-            "state_dim or act_dim is missing", where="DecisionTransformer", fix="pass both, or pass dataset"
-        )
-    if isinstance(state_dim, int):
-        return {"state_dim": state_dim, "act_dim": act_dim}
-    return {"state_dim": 1, "image_shape": tuple(state_dim), "act_dim": act_dim}

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.models.contracts import check_module, trying_out
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
 from rl_transformer.runtime.shapes import Float, Int, UInt8
 from rl_transformer.trajectories.images import SMALLEST_IMAGE
@@ -122,14 +123,12 @@ def make_state_encoder(config: DecisionTransformerConfig) -> nn.Module:
     build = ENCODERS.get(name, where="model.state_encoder")
     encoder = call_plugin(ENCODERS, name, "the encoder's constructor", lambda: build(config))
     # A plugin may break its contract in any way, and without this check it would fail far from its own code.
-    if not isinstance(encoder, nn.Module):
-        raise broken_contract(ENCODERS, name, f"it built {type(encoder).__name__}, not an nn.Module")
     if ENCODERS.is_from_plugin(name):
+        check_module(ENCODERS, name, encoder)
         call_plugin(ENCODERS, name, "the encoder", lambda: check_encoder_contract(encoder, config, name))
     return encoder
 
 
-@torch.no_grad()
 def check_encoder_contract(encoder: nn.Module, config: DecisionTransformerConfig, name: str) -> None:
     """Encode a few zeros and raise an error if the tokens do not have the promised shape."""
     # Two windows of three timesteps: different sizes, so that exchanged axes are noticed.
@@ -137,8 +136,10 @@ def check_encoder_contract(encoder: nn.Module, config: DecisionTransformerConfig
         states = torch.zeros(2, 3, config.state_dim)
     else:
         states = torch.zeros(2, 3, *config.image_shape, dtype=torch.uint8)
-    tokens = encoder(states)
-    if not isinstance(tokens, Tensor) or tuple(tokens.shape) != (2, 3, config.hidden_size):
-        result = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
-        problem = f"states {tuple(states.shape)} became {result}, not {(2, 3, config.hidden_size)}"
+    with trying_out(encoder):
+        tokens = encoder(states)
+    is_float = isinstance(tokens, Tensor) and tokens.is_floating_point()
+    if not is_float or tuple(tokens.shape) != (2, 3, config.hidden_size):
+        result = f"{tuple(tokens.shape)} {tokens.dtype}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        problem = f"states {tuple(states.shape)} became {result}, not {(2, 3, config.hidden_size)} torch.float32"
         raise broken_contract(ENCODERS, name, problem)

@@ -8,12 +8,13 @@ from dataclasses import fields, replace
 import numpy as np
 
 from rl_transformer.conditions import Condition, ReturnToGo, conditions_from_data
-from rl_transformer.conditions.interface import checked_column
+from rl_transformer.conditions.interface import CONDITIONS, check_condition_contract, checked_column
 from rl_transformer.config import RunConfig
 from rl_transformer.config.sections import ModelConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.models.heads import HEADS, default_head
+from rl_transformer.models.heads.interface import no_entropy
 from rl_transformer.models.return_model import return_bins
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.runtime import log
@@ -53,6 +54,9 @@ def make_policy_spec(
     """
     is_transformer = config.model.arch == "decision_transformer"
     conditions = conditions_from_data(dataset, config) if is_transformer else ()
+    for condition in conditions:
+        if CONDITIONS.is_from_plugin(condition.name):
+            check_condition_contract(condition, dataset)
     model = _model_config(dataset, conditions, config, trunk_fields)
     bins = None
     if config.needs_return_model:
@@ -151,6 +155,8 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
             where="model.arch",
             fix="use decision_transformer with conditions []",
         )
+    if config.training.entropy_weight and not head.has_entropy:
+        raise no_entropy(head_name)
     if config.policy.action_selection == "sample" and not head.can_sample:
         raise RLTransformerError(
             f"the {head_name} head has no distribution to sample from",

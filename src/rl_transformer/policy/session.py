@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from rl_transformer.policy.session_batch import SessionBatch
+from rl_transformer.runtime.types import Nested
 from rl_transformer.trajectories.nested import stack
 
 
@@ -28,7 +31,7 @@ class PolicySession:
         values = {name: value[0].tolist() for name, value in self._batch.conditions.items()}
         return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
-    def act(self, observation: Any, allowed: Any = None) -> Any:
+    def act(self, observation: Nested, allowed: ArrayLike | tuple[ArrayLike, ...] | None = None) -> Nested:
         """Return the action for one observation, in the environment's units.
 
         Args:

@@ -6,13 +6,14 @@ Shapes: S sessions, R sessions that act now, K context_length, W width of a cond
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from rl_transformer.conditions.interface import Target
+from rl_transformer.conditions.interface import Target, value_after
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import PolicyModel
 from rl_transformer.models.decision_transformer import DecisionTransformerModel
@@ -23,6 +24,7 @@ from rl_transformer.policy.history import History
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.validation import check_finite_actions, check_outcomes, check_rows, legal_action_mask
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.types import Nested
 from rl_transformer.windows.normalization import Normalizer
 
 
@@ -108,7 +110,12 @@ class SessionBatch:
         return self.conditions["return_to_go"][:, 0]
 
     @torch.inference_mode()
-    def act(self, rows: Sequence[int] | np.ndarray, observations: Any, allowed: Any = None) -> np.ndarray:
+    def act(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        observations: Nested,
+        allowed: ArrayLike | tuple[ArrayLike, ...] | None = None,
+    ) -> np.ndarray:
         """Return an action for each of ``rows``.
 
         Args:
@@ -134,7 +141,9 @@ class SessionBatch:
         self._awaits_outcome[rows] = True
         return self._record_actions(rows, actions)
 
-    def observe(self, rows: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray, **outcomes: Any) -> None:
+    def observe(
+        self, rows: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray, **outcomes: ArrayLike
+    ) -> None:
         """Report the outcome of the last actions of the sessions ``rows``.
 
         Args:
@@ -148,7 +157,7 @@ class SessionBatch:
         if not self._awaits_outcome[rows].all():
             raise RLTransformerError("a reward without an action", where="observe", fix="call act(observation) first")
         following = {
-            condition.name: condition.after(self.conditions[condition.name][rows], reported[condition.outcome])
+            condition.name: value_after(condition, self.conditions[condition.name][rows], reported[condition.outcome])
             for condition in self.policy.spec.conditions
         }
         for condition in self.policy.spec.conditions:
@@ -163,7 +172,7 @@ class SessionBatch:
         self.step[rows] += 1
         self._awaits_outcome[rows] = False
 
-    def _write_observations(self, rows: np.ndarray, observations: Any) -> None:
+    def _write_observations(self, rows: np.ndarray, observations: Nested) -> None:
         """Put the newest timestep into the history: state, conditions and timestep."""
         spec = self.policy.spec
         flat = spec.data.observation_space.flatten(observations)

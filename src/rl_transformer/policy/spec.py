@@ -10,7 +10,10 @@ from rl_transformer.conditions import Condition, ReturnToGo, conditions_from_dic
 from rl_transformer.config.migrations import migrate_policy
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import ARCHS, DecisionTransformerConfig
+from rl_transformer.models.embeddings import ENCODERS
+from rl_transformer.models.heads import HEADS
 from rl_transformer.models.return_model import ReturnModel
+from rl_transformer.models.trunk.interface import TRUNKS
 from rl_transformer.runtime.files import check_format
 from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.runtime.types import JsonMapping, JsonObject
@@ -103,6 +106,7 @@ class PolicySpec:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RLTransformerError(f"a field is missing or malformed: {error}", where=where, fix=_FIX) from None
         _check_values(spec, where)
+        _check_registered(spec.model, where)
         return spec
 
 
@@ -133,6 +137,15 @@ def _check_names(values: JsonMapping, where: object) -> None:
     if unknown or missing:
         problem = f"unknown fields: {', '.join(unknown)}" if unknown else f"missing fields: {', '.join(missing)}"
         raise RLTransformerError(problem, where=where, fix=_FIX)
+
+
+def _check_registered(model: DecisionTransformerConfig, where: object) -> None:
+    """Refuse a policy whose head, encoder or trunk comes from a plugin that is not loaded."""
+    HEADS.get(model.action_head, where=where)
+    if model.state_encoder != "auto":
+        ENCODERS.get(model.state_encoder, where=where)
+    if model.trunk is None:
+        TRUNKS.get(model.blocks, where=where)
 
 
 def _check_values(spec: PolicySpec, where: object) -> None:

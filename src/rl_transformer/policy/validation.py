@@ -6,16 +6,15 @@ Shapes: R sessions that act now, M legal-action mask.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.heads import ActionHead
 from rl_transformer.policy.spec import PolicySpec
-from rl_transformer.runtime.types import JsonMapping
 
 
 def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
@@ -31,7 +30,9 @@ def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
     return array
 
 
-def check_outcomes(rows: np.ndarray, rewards: Any, outcomes: JsonMapping, needed: set[str]) -> dict[str, np.ndarray]:
+def check_outcomes(
+    rows: np.ndarray, rewards: ArrayLike, outcomes: Mapping[str, ArrayLike], needed: set[str]
+) -> dict[str, np.ndarray]:
     """Return rewards and further outcomes as float64 (R,) each, by name.
 
     Raises:
@@ -68,7 +69,11 @@ def check_outcomes(rows: np.ndarray, rewards: Any, outcomes: JsonMapping, needed
 
 
 def legal_action_mask(
-    allowed: Any, count: int, spec: PolicySpec, head: ActionHead, device: torch.device
+    allowed: ArrayLike | tuple[ArrayLike, ...] | None,
+    count: int,
+    spec: PolicySpec,
+    head: ActionHead,
+    device: torch.device,
 ) -> Tensor | None:
     """Return the legal actions as (R, M) bool on the device; None if every action is legal.
 
@@ -94,7 +99,7 @@ def legal_action_mask(
     return torch.from_numpy(mask).to(device)
 
 
-def _join_parts(allowed: Any, parts: Sequence[int]) -> np.ndarray:
+def _join_parts(allowed: ArrayLike | tuple[ArrayLike, ...], parts: Sequence[int]) -> np.ndarray:
     """Return a mask as one array; a tuple is taken for one mask per part if the actions have ``parts``."""
     try:
         if not (isinstance(allowed, tuple) and parts):

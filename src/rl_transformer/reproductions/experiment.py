@@ -120,11 +120,11 @@ class Experiment(ABC):
         """Draw the figure of the page."""
 
 
-def pick(measured: Measured, **values: Any) -> Measured:
+def pick(measured: Measured, **values: object) -> Measured:
     """Return the cells that have these values."""
     return [row for row in measured if all(row.get(name) == value for name, value in values.items())]
 
 
-def values_of(measured: Measured, measure: str, **values: Any) -> list[Any]:
+def values_of(measured: Measured, measure: str, **values: object) -> list[Any]:
     """Return one measure of the cells that have these values."""
     return [row[measure] for row in pick(measured, **values)]

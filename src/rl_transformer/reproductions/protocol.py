@@ -59,7 +59,7 @@ def read_protocol(path: Path) -> JSON:
     return {**protocol, "rules": {name: present_wording(rule) for name, rule in protocol["rules"].items()}}
 
 
-def read_back(value: Any) -> Any:
+def read_back(value: object) -> object:
     """Return a value as it would be read from JSON: tuples are lists there."""
     return json.loads(json.dumps(value))
 

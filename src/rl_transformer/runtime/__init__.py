@@ -1,1 +1,4 @@
-"""What every other package may use: files, the machine, signals, worker processes, random streams, messages, registries."""
+"""Provide basics that every other package may use.
+
+Files, the machine, stop signals, worker processes, random streams, messages, registries and plugins.
+"""

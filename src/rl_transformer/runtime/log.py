@@ -1,8 +1,9 @@
-"""Messages to the person who started the program: the one place in the library that prints."""
+"""Print messages to the user; library code outside of `cli` prints nowhere else, except for the progress bar."""
 
 from __future__ import annotations
 
 
 def info(message: str) -> None:
-    """Print a message to standard output at once, so that it is seen while a long run goes on."""
+    """Print a message to standard output."""
+    # Python buffers output to files and pipes. Unflushed, the messages of a long run would appear at its end.
     print(message, flush=True)

@@ -1,4 +1,4 @@
-"""The machine that a result depends on: versions, device, threads."""
+"""Select the device and threads, and describe the machine that results depend on."""
 
 from __future__ import annotations
 
@@ -22,25 +22,36 @@ _PACKAGES = ("rl-transformer", "torch", "numpy", "gymnasium", "mujoco")
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Return the versions of the packages a score depends on (MuJoCo's changes returns), and of further ones."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of packages that scores depend on, as far as they are installed.
+
+    MuJoCo is one of them: the same actions yield other returns in another version.
+
+    Args:
+        more: Further packages to include.
+    """
+    installed = {"python": platform.python_version()}
     for package in (*_PACKAGES, *more):
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def find_device(name: str) -> torch.device:
-    """Return the named device, or refuse one that this machine does not have."""
+    """Return the device ``name``: cpu, cuda or cuda:N.
+
+    Raises:
+        RLTransformerError: This machine does not have the device, or this build of torch does not support it.
+    """
     try:
-        # torchrun numbers its processes per machine; process N uses GPU N.
+        # torchrun numbers the processes on a machine by LOCAL_RANK; process N uses GPU N.
         device = torch.device(
             f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
         )
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("only cpu and cuda are supported")
+        # The name alone can be valid without a driver or with fewer GPUs; an allocation shows whether the device works.
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RLTransformerError(
@@ -53,7 +64,7 @@ def find_device(name: str) -> torch.device:
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` CPU threads inside the block; None leaves them as they are."""
+    """Use ``count`` CPU threads inside the block; None keeps the present number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -63,14 +74,14 @@ def cpu_threads(count: int | None) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next allocation, for the rest of this process.
-
-    Every update allocates and frees the same tensors; returning their pages to the system and zeroing new
-    ones took 3 % of a training step. Without glibc this does nothing.
-    """
+    """Let glibc keep freed memory for later allocations, for the rest of this process; without glibc do nothing."""
+    # Every update allocates and frees the same tensors. By default glibc returns large blocks to the system, which then
+    # has to zero fresh pages for the next update; that took 3 % of a training step.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        trim_threshold = -1  # M_TRIM_THRESHOLD of malloc.h
+        # Parameters of mallopt in malloc.h. Blocks below the mmap threshold come from the heap, and the heap shrinks
+        # only when more than the trim threshold is free at its end.
+        trim_threshold = -1  # M_TRIM_THRESHOLD
         mmap_threshold = -3  # M_MMAP_THRESHOLD
         large = 1 << 30
         mallopt(mmap_threshold, large)
@@ -78,7 +89,7 @@ def keep_freed_memory() -> None:
 
 
 def describe_machine(device: str, threads: int | None) -> JsonObject:
-    """Return what a result depends on besides configuration and data, for run.json."""
+    """Return versions, device, threads and commit, on which results depend in addition to configuration and data."""
     return {
         "versions": versions(),
         "device": device,
@@ -88,22 +99,24 @@ def describe_machine(device: str, threads: int | None) -> JsonObject:
 
 
 def describe_hardware() -> JsonObject:
-    """Return what a duration depends on: processor, cores, memory in GiB."""
-    found: JsonObject = {"machine": platform.machine(), "cores": os.cpu_count()}
+    """Return processor, cores and memory (GiB), on which durations depend."""
+    description: JsonObject = {"machine": platform.machine(), "cores": os.cpu_count()}
+    # platform.processor() is empty or unspecific on Linux; /proc has the model's name.
     cpuinfo = Path("/proc/cpuinfo")
     meminfo = Path("/proc/meminfo")
     if cpuinfo.exists() and meminfo.exists():
         named = [
             line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
-        found["processor"] = named[0] if named else platform.processor()
-        found["memory_gib"] = round(int(meminfo.read_text().split()[1]) / 2**20)
-    return found
+        description["processor"] = named[0] if named else platform.processor()
+        description["memory_gib"] = round(int(meminfo.read_text().split()[1]) / 2**20)  # MemTotal, in KiB
+    return description
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this package runs from, if it is one; "-dirty" if it was changed."""
+    """Return the commit of the checkout that this package runs from, with -dirty if it has changes, or None."""
     if shutil.which("git") is None:
         return None
+    # --exclude=* ignores tags, so that the answer is always a hash.
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None

@@ -1,8 +1,8 @@
-"""Plugins: modules of the user that register readers, conditions, encoders, action heads or trunks.
+"""Load plugins: modules of the user that register readers, conditions, encoders, action heads or trunks.
 
-A plugin is named by the person at the keyboard (``rlt train --plugin MODULE``, or an import in Python), or
-is an installed package with an entry point in the group ``rl_transformer.plugins``. Data sets, policies
-and configuration files never name one: code must not come out of a file that a stranger wrote.
+A plugin is named by the user (``rlt train --plugin MODULE``, or an import in Python), or is an installed package with
+an entry point in the group ``rl_transformer.plugins``. Data sets, policies and configuration files can never name one:
+loading a file that a stranger wrote must not run code.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from rl_transformer.runtime.registry import loading_plugin
 from rl_transformer.runtime.types import JsonMapping
 
 GROUP = "rl_transformer.plugins"
+# Fields by which a file could name code; auto_map is the one of the Hugging Face Hub.
 _KEYS = ("plugin", "plugins", "auto_map")
 
 
 def load_plugins(modules: Sequence[str]) -> None:
     """Import plugin modules by name; the working directory is searched first, as with ``python -m``.
 
+    Args:
+        modules: Names of modules, as in an import statement.
+
     Raises:
-        RLTransformerError: No such module, or one that raises while it is imported.
+        RLTransformerError: There is no such module, or importing it raises an exception.
     """
+    # A script installed as `rlt` has its own folder on the search path, not the working directory. The path is changed
+    # only if a plugin is named, because a file there could otherwise shadow a module of the standard library.
     if modules and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for module in modules:
@@ -33,24 +39,45 @@ def load_plugins(modules: Sequence[str]) -> None:
 
 
 def load_installed_plugins() -> None:
-    """Import the plugins of installed packages: their entry points in the group `GROUP`."""
+    """Import the plugins of installed packages, which are their entry points in the group `GROUP`."""
     for entry_point in metadata.entry_points(group=GROUP):
-        _import(entry_point.module, where=f"plugin {entry_point.module} (entry point {entry_point.name})")
+        where = f"plugin {entry_point.module} (entry point {entry_point.name})"
+        _import(entry_point.module, where=where, if_absent="reinstall or uninstall the package of this entry point")
 
 
-def _import(module: str, *, where: str) -> None:
+def _import(
+    module: str,
+    *,
+    where: str,
+    if_absent: str = "name an importable module, for example my_plugin for my_plugin.py in the working directory",
+) -> None:
+    """Import a plugin.
+
+    Args:
+        module: Name of the module.
+        where: Description of the plugin for messages.
+        if_absent: Fix to suggest if there is no such module.
+
+    Raises:
+        RLTransformerError: The module is absent, or importing it raises an exception.
+    """
+    # The code is the user's, so an exception in it is not a bug of this library. One message is more helpful than a
+    # traceback through the import machinery; the original exception stays attached where it is ours to show.
     try:
         with loading_plugin(module):
             import_module(module)
-    except RLTransformerError:
-        raise
+    except RLTransformerError as error:
+        # A registration names the plugin already. An error from elsewhere, such as a data set that the plugin opens,
+        # would look as if the user had named that data set.
+        if module in error.where:
+            raise
+        raise RLTransformerError(error.problem, where=f"{where}: {error.where}", fix=error.fix) from error
     except ModuleNotFoundError as error:
-        raise RLTransformerError(
-            f"cannot be imported: {error}",
-            where=where,
-            fix="name an importable module, for example my_plugin for my_plugin.py in the working directory",
-        ) from None
-    except Exception as error:
+        # The plugin itself, or a package around it, may be absent; or it is there and imports a module that is not.
+        is_the_plugin = f"{module}.".startswith(f"{error.name}.")
+        fix = if_absent if is_the_plugin else f"install {error.name}, which the plugin imports"
+        raise RLTransformerError(f"cannot be imported: {error}", where=where, fix=fix) from None
+    except (Exception, SystemExit) as error:  # SystemExit: a script without `if __name__ == "__main__"`
         raise RLTransformerError(
             f"raised {type(error).__name__} while it was imported: {error}",
             where=where,
@@ -59,7 +86,16 @@ def _import(module: str, *, where: str) -> None:
 
 
 def refuse_named_plugins(values: JsonMapping, *, where: object) -> None:
-    """Refuse a file that asks for code: a plugin is named by the user, never by data."""
+    """Check that a file does not name code to load.
+
+    Args:
+        values: Content of the file.
+        where: The file, for the message.
+
+    Raises:
+        RLTransformerError: The file has a field that names a plugin.
+    """
+    # Ignoring the field would be as safe, but the user would wonder why the plugin has no effect.
     for key in _KEYS:
         if key in values:
             raise RLTransformerError(

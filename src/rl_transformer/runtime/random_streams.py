@@ -1,7 +1,7 @@
-"""Independent random streams: every draw is a function of the run's seed, the step and what is drawn.
+"""Provide independent random streams: every draw is a function of the seed, the step and the purpose of the draw.
 
-No generator is carried from one step to the next. So a resumed run needs only its step, and adding a
-draw in one place cannot change the numbers of another.
+No generator is carried from one step to the next. A resumed run therefore needs to know only its step, and a new draw
+in one place cannot change the random numbers of another.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What is drawn. The values are part of every released result: never change one, never use one twice."""
+    """Names the purposes of random draws.
+
+    Every released result depends on the values: never change one, and never use one twice.
+    """
 
     WINDOWS = 0x5A
     VALIDATION_SPLIT = 0x5B
@@ -29,10 +32,24 @@ class Stream(IntEnum):
 
 
 def generator(stream: Stream, *key: int) -> np.random.Generator:
-    """Return the generator of a stream; ``key`` is usually (seed, step), or (seed,) for draws made once."""
+    """Return the generator of a stream.
+
+    Args:
+        stream: Purpose of the draws.
+        key: Usually (seed, step), or (seed,) for draws made once per run.
+    """
+    # NumPy hashes the sequence, so keys that differ in one number yield unrelated streams. Adding the numbers instead
+    # would make (seed 1, step 2) equal to (seed 2, step 1).
     return np.random.default_rng([*key, int(stream)])
 
 
 def seed_sequence(stream: Stream, *key: int, rank: int = 0) -> np.random.SeedSequence:
-    """Return the seed of a stream that differs between processes; rank 0 draws what a single process draws."""
+    """Return the seed sequence of a stream that differs between processes.
+
+    Args:
+        stream: Purpose of the draws.
+        key: Usually (seed, step).
+        rank: Rank of the process.
+    """
+    # Rank 0 leaves its rank out, so that its draws equal those of a run in a single process.
     return np.random.SeedSequence([*key, int(stream), *([rank] if rank else [])])

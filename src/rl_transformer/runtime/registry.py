@@ -1,8 +1,9 @@
-"""Named implementations of an interface: the built-in ones, and those that a plugin adds."""
+"""Register implementations of an interface by name: built-in ones, and those that plugins add."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,12 +15,16 @@ from rl_transformer.errors import RLTransformerError
 T = TypeVar("T")
 ResultT = TypeVar("ResultT")
 
+PACKAGE = "rl_transformer"
+
+# A context variable instead of an argument: a plugin registers by a plain call at import time and need not give its own
+# name. Resetting it by token is correct even if plugins import each other.
 _loading: ContextVar[str | None] = ContextVar("plugin_being_loaded", default=None)
 
 
 @contextmanager
 def loading_plugin(module: str) -> Iterator[None]:
-    """Attribute every registration inside the block to the plugin ``module``."""
+    """Attribute every registration inside the block to the plugin ``module``, except those of this package."""
     token = _loading.set(module)
     try:
         yield
@@ -28,13 +33,13 @@ def loading_plugin(module: str) -> Iterator[None]:
 
 
 class Registry(Generic[T]):
-    """A mapping from names to implementations.
+    """Maps names to implementations.
 
-    A built-in implementation may be registered as ``"module:attribute"``; it is imported when it is first
-    asked for, so that a registry costs nothing on machines that lack what an implementation needs.
+    A built-in implementation may be registered as ``"module:attribute"`` and is then imported on first use. A registry
+    therefore works on machines that lack the packages of implementations that they do not use.
 
     Args:
-        kind: What is registered, as it should read in messages, for example "action head".
+        kind: Name of the interface for messages, for example "action head".
         required: Attributes that every implementation must have.
     """
 
@@ -45,18 +50,23 @@ class Registry(Generic[T]):
         self._owners: dict[str, str] = {}
 
     def register(self, name: str, implementation: T | str) -> None:
-        """Add an implementation under ``name``.
+        """Add an implementation under ``name``; it belongs to the module that calls this.
+
+        A class or function that is defined again, as in a notebook, replaces the earlier one.
 
         Raises:
             RLTransformerError: The name is taken or malformed, or the implementation lacks a required
-                attribute; the message names the plugin that is being loaded.
+                attribute; the message names the plugin.
         """
-        owner = _loading.get() or "rl_transformer"
+        owner = _owner(str(sys._getframe(1).f_globals.get("__name__")))
+        # Names appear in URIs (SCHEME:PATH), on command lines and in JSON, so they must not need quoting.
         if not isinstance(name, str) or not name.replace("_", "a").replace("-", "a").isalnum():
             raise self._error(
                 owner, f"registers the {self.kind} {name!r}", "use letters, digits, '-' and '_' in the name"
             )
-        if name in self._entries:
+        # The first registration wins, above all a built-in one: if a plugin could replace it, stored policies would
+        # mean something else depending on the plugins that happen to be loaded.
+        if name in self._entries and not self._is_redefinition(name, implementation, owner):
             raise self._error(
                 owner,
                 f"registers the {self.kind} {name!r}, which {self._owners[name]} has registered already",
@@ -68,7 +78,7 @@ class Registry(Generic[T]):
         self._owners[name] = owner
 
     def unregister(self, name: str) -> None:
-        """Remove an implementation, for example after a test that registered it."""
+        """Remove an implementation, for example at the end of a test that registered it."""
         del self._entries[name]
         del self._owners[name]
 
@@ -77,10 +87,10 @@ class Registry(Generic[T]):
 
         Args:
             name: A registered name.
-            where: The option, file or URI that named it, for the message.
+            where: The option, file or URI that contains the name, for the message.
 
         Raises:
-            RLTransformerError: No such name; similar names are suggested.
+            RLTransformerError: The name is not registered; similar names are suggested.
         """
         if name not in self._entries:
             close = difflib.get_close_matches(name, self._entries, n=2)
@@ -93,23 +103,34 @@ class Registry(Generic[T]):
             )
         entry = self._entries[name]
         if isinstance(entry, str):
+            # The string comes from source code, never from a data file, so importing what it names is safe.
             module, _, attribute = entry.partition(":")
-            loaded = cast(T, getattr(import_module(module), attribute))
+            # A plugin may register by name, too, and its module may fail to import or lack the attribute.
+            loaded = call_plugin(
+                self, name, f"importing {entry}", lambda: cast(T, getattr(import_module(module), attribute))
+            )
+            self._check(name, loaded, self._owners[name])
             self._entries[name] = loaded
             return loaded
         return entry
 
     def owner(self, name: str) -> str:
-        """Return the module that registered ``name``: "rl_transformer" or a plugin."""
+        """Return the name of the plugin that registered ``name``, or "rl_transformer"."""
         return self._owners[name]
 
     def is_from_plugin(self, name: str) -> bool:
         """Return True if a plugin registered ``name``."""
-        return self._owners.get(name, "rl_transformer") != "rl_transformer"
+        return self._owners.get(name, PACKAGE) != PACKAGE
 
     def names(self) -> list[str]:
-        """Return all registered names, the built-in ones first."""
+        """Return all registered names in the order of registration, built-in ones first."""
         return list(self._entries)
+
+    def _is_redefinition(self, name: str, implementation: T | str, owner: str) -> bool:
+        """Return True if a module registers the same class or function again, as running a notebook cell twice does."""
+        before = getattr(self._entries[name], "__qualname__", self._entries[name])
+        now = getattr(implementation, "__qualname__", implementation)
+        return owner == self._owners[name] != PACKAGE and before == now
 
     def _check(self, name: str, implementation: T, owner: str) -> None:
         missing = [attribute for attribute in self.required if not hasattr(implementation, attribute)]
@@ -125,8 +146,17 @@ class Registry(Generic[T]):
         return RLTransformerError(problem, where=f"plugin {owner}", fix=fix)
 
 
+def _owner(caller: str) -> str:
+    """Return the owner of a registration made by ``caller``: this package, the plugin being loaded, or that module."""
+    # If a plugin is the first to import a module of this package, that module registers its built-in implementations
+    # while the plugin is being loaded. They are not the plugin's.
+    if caller == PACKAGE or caller.startswith(f"{PACKAGE}."):
+        return PACKAGE
+    return _loading.get() or caller
+
+
 def broken_contract(registry: Registry[T], name: str, problem: str) -> RLTransformerError:
-    """Return the error for an implementation that does not do what its interface promises."""
+    """Return the error for an implementation that violates the contract of its interface."""
     return RLTransformerError(
         f"the {registry.kind} {name!r} breaks its contract: {problem}",
         where=f"plugin {registry.owner(name)}",
@@ -135,12 +165,23 @@ def broken_contract(registry: Registry[T], name: str, problem: str) -> RLTransfo
 
 
 def call_plugin(registry: Registry[T], name: str, what: str, call: Callable[[], ResultT]) -> ResultT:
-    """Run code of a plugin; an exception it raises becomes an error that names the plugin's module."""
+    """Call code that may belong to a plugin, and return its result.
+
+    Args:
+        registry: Registry of the implementation.
+        name: Its registered name.
+        what: The call, as it should read in the message, for example "open()".
+        call: Calls the implementation.
+
+    Raises:
+        RLTransformerError: The plugin raised an exception; the message names its module.
+    """
     try:
         return call()
     except RLTransformerError:
         raise
     except Exception as error:
+        # An exception of a built-in implementation is a bug of this library and keeps its traceback.
         if not registry.is_from_plugin(name):
             raise
         problem = f"{what} raised {type(error).__name__}: {error}"

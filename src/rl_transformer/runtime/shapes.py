@@ -1,14 +1,16 @@
-"""Types that state an array's dtype and shape: ``Float[Tensor, "B T D"]``, as jaxtyping defines them.
+"""Provide types that state an array's dtype and shape, as jaxtyping defines them: ``Float[Tensor, "B T D"]``.
 
-They document, and the tests check every call against them (tests/shape_checks.py). Nothing else needs jaxtyping: where
-it is not installed, as on a machine that only runs a policy, stand-ins take its place. Modules that use these types
-have ``from __future__ import annotations``, so that their annotations are text that is not evaluated.
+They are documentation, and the tests check every call against them (tests/shape_checks.py). jaxtyping is not needed for
+anything else: where it is not installed, as on a machine that only runs a policy, placeholders replace it. Modules that
+use these types have ``from __future__ import annotations``, so that their annotations are not evaluated.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+# Type checkers need plain imports, which they can follow, and re-exports in the form "X as X". At run time the import
+# may fail.
 if TYPE_CHECKING:
     from jaxtyping import Bool as Bool
     from jaxtyping import Float as Float
@@ -24,7 +26,7 @@ else:
     except ImportError:
 
         class Shaped:
-            """A stand-in: ``Shaped[Tensor, "B T"]`` is ``Tensor``."""
+            """Stands in for jaxtyping's types: ``Shaped[Tensor, "B T"]`` is ``Tensor``."""
 
             def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
                 return item[0]

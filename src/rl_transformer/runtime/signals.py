@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run in order: save, then exit with 143 or 130."""
+"""Handle SIGTERM and SIGINT so that a run saves its state first and then exits with 143 or 130."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop; ``exit_code`` is 128 plus its number."""
+    """Raised when a stop signal was received; ``exit_code`` is 128 plus its number, as shells report it.
+
+    It is a BaseException, like KeyboardInterrupt, so that ``except Exception`` does not swallow it.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -21,25 +24,32 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Turns the first SIGTERM or SIGINT into a flag; the second one ends the process at once.
+    """Turns the first SIGTERM or SIGINT inside a ``with`` block into a flag; the second one ends the process at once.
 
-    Worker processes may get one signal twice, from the terminal and from their parent: they set ``patient``,
-    and then only the first one counts.
+    A handler that raised an exception instead could interrupt an optimizer step or a file write halfway. The loop that
+    owns the block looks at the flag between two updates.
     """
 
     patient = False
+    """True in worker processes, which may get one signal twice, from the terminal and from their parent.
+
+    Further signals are then ignored.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        """The signal to stop by: this process's own, or one that another process was sent."""
+        """Number of the signal to stop for: one sent to this process, or to another one that trains with it."""
+        # Kept apart from `received`: a first Ctrl-C after another process's signal must not end this one at once.
         self._own: int | None = None
-        self._previous: dict[int, Any] = {}  # signal number -> its handler before
+        self._previous: dict[int, Any] = {}  # signal number -> handler before the block
 
     def __enter__(self) -> StopSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self._previous[number] = signal.signal(number, self._receive)
-            except ValueError:  # not the main thread: whoever runs it there keeps its own handling
+            except ValueError:
+                # Python allows handlers in the main thread only. A program that trains in another thread handles
+                # signals itself.
                 break
         return self
 
@@ -53,10 +63,12 @@ class StopSignals:
         if self._own is not None:
             if self.patient:
                 return
+            # The user insists, perhaps because saving hangs. sys.exit() would raise an exception in whatever code is
+            # running, which may be the save itself.
             os._exit(128 + number)
         self._own = self.received = number
 
     def check(self) -> None:
-        """Raise `Interrupted` if a signal came: for loops that hold nothing to save."""
+        """Raise `Interrupted` if a signal was received; for points at which nothing remains to be saved."""
         if self.received is not None:
             raise Interrupted(self.received)

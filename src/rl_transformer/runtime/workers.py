@@ -1,4 +1,4 @@
-"""One function in several worker processes, each with one CPU thread."""
+"""Run a function in several worker processes, each with one CPU thread."""
 
 from __future__ import annotations
 
@@ -12,46 +12,52 @@ from typing import Any, TypeVar
 import torch
 
 _Result = TypeVar("_Result")
-_LOOK_EVERY_SECONDS = 0.2
+_POLL_SECONDS = 0.2  # so that a stop signal is noticed although every worker is busy
 
 
 def run_in_processes(
     function: Callable[[int], _Result], count: int, check: Callable[[], None] = lambda: None
 ) -> list[_Result]:
-    """Return [function(0), ..., function(count - 1)], computed at the same time by copies of this process.
+    """Return [function(0), ..., function(count - 1)], computed in parallel by forks of this process.
 
     Args:
-        function: Need not be importable: a copy has everything that this process has.
-        count: Processes.
-        check: Called now and then; may raise to stop, and then the processes are killed.
+        function: Any callable; it need not be importable or picklable, because a fork has a copy of all memory.
+        count: Number of processes.
+        check: Called several times per second; may raise to stop, which kills the processes.
 
     Raises:
-        Exception: What the function raised in a process, with its traceback as a note.
+        Exception: The exception that the function raised in a process, with its traceback as a note.
     """
+    # "spawn" would import everything again and pickle the policy for every process, which takes longer than most
+    # evaluations. The price of "fork" is that it must not be used once CUDA is initialized; callers check that.
     context = multiprocessing.get_context("fork")
-    pipes, processes = [], []
+    pipes = []
+    processes = []
     for which in range(count):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_serve, args=(function, which, theirs), daemon=False)
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_serve, args=(function, which, sender), daemon=False)
         process.start()
-        theirs.close()  # so that its death is noticed here
-        pipes.append(ours)
+        # The worker must hold the only sending end: a pipe reports the end of a killed worker once no sender is open.
+        sender.close()
+        pipes.append(receiver)
         processes.append(process)
-    found: dict[int, _Result] = {}
+    results: dict[int, _Result] = {}
     try:
-        while len(found) < count:
+        while len(results) < count:
             check()
-            for pipe in wait([p for i, p in enumerate(pipes) if i not in found], _LOOK_EVERY_SECONDS):
+            for pipe in wait([p for i, p in enumerate(pipes) if i not in results], _POLL_SECONDS):
                 assert isinstance(pipe, Connection)
-                found[pipes.index(pipe)] = _received(pipe)
+                results[pipes.index(pipe)] = _receive(pipe)
     finally:
+        # On success the workers have sent everything; on an error or signal their work is no longer needed.
         for process in processes:
-            process.kill()  # those that are not done; the others have nothing left to do
+            process.kill()
             process.join()
-    return [found[which] for which in range(count)]
+    return [results[which] for which in range(count)]
 
 
-def _received(pipe: Connection) -> Any:
+def _receive(pipe: Connection) -> Any:
+    """Return a worker's result, or raise its exception."""
     try:
         result, error, notes = pipe.recv()
     except EOFError:
@@ -63,9 +69,12 @@ def _received(pipe: Connection) -> Any:
 
 
 def _serve(function: Callable[[int], object], which: int, pipe: Connection) -> None:
-    # The parent answers signals, and ends this process.
+    """Run ``function(which)`` in a worker, and send its result or exception to the parent."""
+    # A terminal sends Ctrl-C to all processes of a group. Only the parent reacts to it: it saves, and kills the
+    # workers. SIGTERM gets its default back, because the fork inherits the parent's handler, which only sets a flag.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Each worker with all threads would oversubscribe the CPU; the parallelism is in the number of processes.
     torch.set_num_threads(1)
     try:
         pipe.send((function(which), None, ""))
@@ -73,5 +82,5 @@ def _serve(function: Callable[[int], object], which: int, pipe: Connection) -> N
         notes = traceback.format_exc()
         try:
             pipe.send((None, error, notes))
-        except Exception:  # an error that cannot travel
+        except Exception:  # the exception cannot be pickled, so only its text is sent
             pipe.send((None, RuntimeError(str(error)), notes))

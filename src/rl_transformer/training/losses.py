@@ -51,7 +51,7 @@ class TrainingObjective(nn.Module):
         self.model = model
         self.loss = loss
 
-    def forward(self, step: int | None, batch: Any, num_valid: float | None) -> Tensor:
+    def forward(self, step: int | None, batch: object, num_valid: float | None) -> Tensor:
         return self.loss(self.model, batch, step=step, num_valid=num_valid)
 
 

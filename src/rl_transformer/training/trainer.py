@@ -129,7 +129,7 @@ class Trainer:
         """Folder of the resumable checkpoints."""
         return self.folder / "checkpoints"
 
-    def backward(self, step: int | None, batch: Any, num_valid: float | None) -> tuple[Tensor, Tensor]:
+    def backward(self, step: int | None, batch: object, num_valid: float | None) -> tuple[Tensor, Tensor]:
         """Compute the clipped gradients of a batch; return the loss and the gradient norm before clipping.
 
         Args:

@@ -31,7 +31,7 @@ class TrainingState(Protocol):
     ema: EMA | None
     signals: StopSignals
 
-    def backward(self, step: int | None, batch: Any, num_valid: float | None) -> tuple[Tensor, Tensor]:
+    def backward(self, step: int | None, batch: object, num_valid: float | None) -> tuple[Tensor, Tensor]:
         """Compute the clipped gradients of a batch; return the loss and the gradient norm before clipping."""
         ...
 

@@ -1,4 +1,4 @@
-"""Logged data in one form."""
+"""Read logged data of any format into one form, and check it."""
 
 from rl_transformer.trajectories.data_spec import DataSpec as DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset as TrajectoryDataset

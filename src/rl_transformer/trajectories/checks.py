@@ -1,4 +1,4 @@
-"""Checks of logged data, made in one pass while it is read."""
+"""Check logged data in one pass while it is read."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
 LEVELS = ("error", "warning", "info")
+# Positions that are stored per finding. Data in a wrong unit can have millions of defects, all of the same kind.
 MAX_POSITIONS = 20
-_BOUND_SLACK = 1e-5  # share of the bounds' width: rounding while logging, not a wrong unit
+# Fraction of the bounds' width by which an action may exceed them. Logged float32 actions at the bound may be rounded past
+# it; actions in a wrong unit exceed it by far more.
+_BOUND_SLACK = 1e-5
 
 
 @dataclass
 class Finding:
-    """One kind of defect in one field, with the places where it was found."""
+    """Describes one kind of defect in one field, with its first positions."""
 
     level: str
     """error: would corrupt training; warning: suspicious; info: worth knowing."""
@@ -32,7 +35,7 @@ class Finding:
     fix: str
     count: int = 0
     positions: list[dict[str, int]] = dataclasses.field(default_factory=list)
-    """The first places: episode and, where it applies, step and feature."""
+    """First positions: episode and, where they apply, step and feature, all counted from 0."""
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
@@ -40,7 +43,8 @@ class Finding:
 
     @classmethod
     def from_dict(cls, values: JsonObject) -> Finding:
-        """Read what `to_dict` returned, now or by the first version, which had other names for the levels."""
+        """Return the finding that `to_dict` was called on."""
+        # Stores written by the first version have other names for the levels.
         level = {"refuse": "error", "warn": "warning"}.get(values["level"], values["level"])
         return cls(**{**values, "level": level})
 
@@ -55,16 +59,20 @@ class Finding:
 
 
 class Checker:
-    """Collects findings episode by episode, in memory that does not grow with their number."""
+    """Collects findings episode by episode, in memory that does not grow with the number of defects.
+
+    Args:
+        spec: Spaces of the data.
+    """
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
         self._findings: dict[tuple[str, str], Finding] = {}
-        self._seen: dict[bytes, int] = {}
+        self._first_episodes: dict[bytes, int] = {}  # hash of an episode's content -> first episode with it
 
     @property
     def findings(self) -> list[Finding]:
-        """All findings so far, the most severe first."""
+        """All findings so far, most severe first."""
         return sorted(self._findings.values(), key=lambda f: (LEVELS.index(f.level), f.kind, f.field))
 
     def add_finding(
@@ -78,13 +86,25 @@ class Checker:
         positions: Iterable[dict[str, int]] = (),
         count: int = 1,
     ) -> None:
-        """Record a finding; further ones of the same kind and field are counted with it."""
+        """Record a finding, or add to the count and positions of an earlier one of the same kind and field.
+
+        Args:
+            level: error, warning or info.
+            kind: Short name of the defect.
+            name: Field that has it.
+            problem: The defect, as a predicate: "is NaN".
+            fix: Advice on how to correct it.
+            positions: Positions to add, as far as there is room.
+            count: Number of defects to add.
+        """
         finding = self._findings.setdefault((kind, name), Finding(level, kind, name, problem, fix))
         finding.count += count
         finding.positions += list(positions)[: MAX_POSITIONS - len(finding.positions)]
 
     def check_structure(self, episode: int, trajectory: Trajectory) -> bool:
-        """Check lengths and number types; return whether the episode can be read further."""
+        """Check lengths and dtypes of an episode; return True if its values can be checked, too."""
+        # These come first and end the checks of the episode, because arrays of different lengths or of objects cannot be
+        # flattened, hashed or compared.
         length = trajectory.rewards.shape[0] if trajectory.rewards.ndim == 1 else -1
         here = [{"episode": episode}]
         if length == 0:
@@ -96,31 +116,40 @@ class Checker:
             **leaves(trajectory.observations, "observations"),
             **trajectory.extras,
         }
-        good = True
+        is_readable = True
         for name, array in arrays.items():
             array = np.asarray(array)
             if array.dtype.kind not in "biuf":
                 self.add_finding("error", "not numbers", name, f"holds {array.dtype}", "record numbers", positions=here)
-                good = False
+                is_readable = False
             elif array.ndim == 0 or len(array) != length or (name == "rewards" and length < 0):
-                found = f"{len(array)} rows" if array.ndim else "one number"
-                problem = f"has {found} where rewards has shape {trajectory.rewards.shape}"
+                rows = f"{len(array)} rows" if array.ndim else "one number"
+                problem = f"has {rows} where rewards has shape {trajectory.rewards.shape}"
                 self.add_finding(
                     "error", "length mismatch", name, problem, "give every array one row per step", positions=here
                 )
-                good = False
-        return good
+                is_readable = False
+        return is_readable
 
     def check_values(self, episode: int, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
-        """Check the numbers of one episode after flattening; actions are as recorded."""
+        """Check the values of one episode: NaN, actions outside their space, and duplicates of earlier episodes.
+
+        Args:
+            episode: Index of the episode.
+            observations: (T, ...) flattened observations.
+            actions: (T, ...) actions as recorded.
+            rewards: (T,) float64.
+        """
         for name, array in (("observations", observations), ("actions", actions), ("rewards", rewards)):
             if array.dtype.kind == "f":
                 self._check_finite(episode, name, array)
         self._check_actions(episode, actions)
+        # Merged files often contain episodes twice. A hash of 16 bytes per episode finds copies anywhere in the data
+        # without holding the data in memory.
         digest = blake2b(digest_size=16)
         for array in (observations, actions, rewards):
             digest.update(np.ascontiguousarray(array).data)
-        first = self._seen.setdefault(digest.digest(), episode)
+        first = self._first_episodes.setdefault(digest.digest(), episode)
         if first != episode:
             self.add_finding(
                 "warning",
@@ -132,7 +161,7 @@ class Checker:
             )
 
     def check_ends(self, episode: int, trajectory: Trajectory) -> None:
-        """Check how the episode ended."""
+        """Check the flags at the end of an episode."""
         here = [{"episode": episode}]
         if trajectory.terminated and trajectory.truncated:
             self.add_finding(
@@ -144,6 +173,7 @@ class Checker:
                 positions=here,
             )
         elif not (trajectory.terminated or trajectory.truncated):
+            # Only a warning: a policy can learn from the episode, but it has earned more than its returns-to-go say.
             problem = "has no end: its returns-to-go only count what was recorded"
             self.add_finding(
                 "warning",
@@ -155,7 +185,8 @@ class Checker:
             )
 
     def check_features(self, std: np.ndarray) -> None:
-        """Check the observations' standard deviations over all the data."""
+        """Check the observations' standard deviations over the whole data set: (D,)."""
+        # Often the sign of a wrong index while logging. Normalization handles constant features, so it is no error.
         constant = np.flatnonzero(std == 0)
         if constant.size:
             positions = [{"feature": int(i)} for i in constant]
@@ -190,18 +221,28 @@ class Checker:
         self._add_at(episode, bad, "action off the space", "actions", problem, "record actions of the declared space")
 
     def _add_at(self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str) -> None:
+        """Record an error at every True of ``bad`` (T, ...)."""
         if not bad.any():
             return
         axes = ("step",) if bad.ndim == 1 else ("step", "feature", "axis 2", "axis 3")
-        places = [
-            {"episode": episode, **dict(zip(axes, map(int, place), strict=False))}
-            for place in np.argwhere(bad)[:MAX_POSITIONS]
+        positions = [
+            {"episode": episode, **dict(zip(axes, map(int, position), strict=False))}
+            for position in np.argwhere(bad)[:MAX_POSITIONS]
         ]
-        self.add_finding("error", kind, name, problem, fix, positions=places, count=int(bad.sum()))
+        self.add_finding("error", kind, name, problem, fix, positions=positions, count=int(bad.sum()))
 
 
 def raise_on_errors(findings: Iterable[Finding], where: object) -> None:
-    """Raise one `RLTransformerError` that lists every finding of level error, if there is any."""
+    """Raise one `RLTransformerError` that lists the findings of level error, if there are any.
+
+    Args:
+        findings: All findings of a data set.
+        where: The data set, for the message.
+
+    Raises:
+        RLTransformerError: The data would corrupt training.
+    """
+    # All kinds in one message, so that the user does not have to run the program once per defect.
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         more = f"; and {len(errors) - 5} more kinds" if len(errors) > 5 else ""
@@ -214,7 +255,7 @@ def raise_on_errors(findings: Iterable[Finding], where: object) -> None:
 
 
 def leaves(values: Nested, name: str) -> dict[str, np.ndarray]:
-    """Return the arrays inside nested dicts and tuples, under names like observations[goal]."""
+    """Return the arrays inside nested dicts and tuples, with names such as observations[goal]."""
     if isinstance(values, dict):
         return {k: v for key, part in values.items() for k, v in leaves(part, f"{name}[{key}]").items()}
     if isinstance(values, tuple):
@@ -223,7 +264,11 @@ def leaves(values: Nested, name: str) -> dict[str, np.ndarray]:
 
 
 def infer_observation_space(trajectories: list[Trajectory], where: object) -> Space:
-    """Return a box without bounds, or of bytes, of the first episode's shape."""
+    """Return the observation space that fits the first episode: images if it has some, otherwise a box without bounds.
+
+    Raises:
+        RLTransformerError: There is no episode, or observations are nested, whose order of parts cannot be guessed.
+    """
     if not trajectories:
         raise RLTransformerError("holds no episode", where=where, fix="give at least one episode")
     if isinstance(trajectories[0].observations, dict | tuple):
@@ -234,7 +279,13 @@ def infer_observation_space(trajectories: list[Trajectory], where: object) -> Sp
 
 
 def infer_action_space(trajectories: list[Trajectory], where: object) -> tuple[Space, list[Finding]]:
-    """Guess the action space from the actions alone, and say what was guessed."""
+    """Guess the action space from the actions alone; return it with a finding that describes the guess.
+
+    Raises:
+        RLTransformerError: There are no actions, or they are not numbers.
+    """
+    # The data may not contain every action, so the guess can be too small. It is reported, because a policy trained with
+    # it could never take the others.
     actions = [np.asarray(t.actions) for t in trajectories if np.asarray(t.actions).size]
     if not actions or any(a.dtype.kind not in "biuf" for a in actions):
         raise RLTransformerError("has no actions that are numbers", where=where, fix="record one action per step")
@@ -250,6 +301,8 @@ def infer_action_space(trajectories: list[Trajectory], where: object) -> tuple[S
             "warning", "guessed space", "actions", f"{n} actions were counted; a larger one may exist", fix, 1
         )
         return Space.discrete(max(n, 1)), [guess]
+    # [-1, 1] is the convention of continuous control. Larger actions need a larger box, and a warning. NaN is reported
+    # by the checks of values; here it must not become a bound.
     with np.errstate(invalid="ignore"):
         largest = max(float(np.nanmax(np.abs(a.astype(np.float64)), initial=0)) for a in actions)
     bound = 1.0 if not np.isfinite(largest) else max(1.0, largest)

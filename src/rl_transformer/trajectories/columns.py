@@ -1,4 +1,4 @@
-"""From trajectories to columns: one conversion for memory and for disk."""
+"""Convert trajectories to columns, in memory and on disk alike."""
 
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ from rl_transformer.trajectories.trajectory import Trajectory
 
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
 EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "final_observations")
+# A store has one file per name, so an extra column with one of these names would overwrite it.
 RESERVED = {*STEP_COLUMNS, *EPISODE_COLUMNS, "observation_mean", "observation_std"}
-_HASHED = ("observations", "actions", "rewards")  # recorded by the source; the rest is computed from these
+# Columns in the fingerprint: those that the source recorded. The others are computed from them.
+_HASHED = ("observations", "actions", "rewards")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known about all columns once the last trajectory was added."""
+    """Holds the values per episode and of the whole data set that belong to the columns."""
 
     offsets: np.ndarray
-    """(E + 1,) int64: episode e is the rows offsets[e] ... offsets[e + 1]."""
+    """(E + 1,) int64: episode e has the rows from offsets[e] up to, not including, offsets[e + 1]."""
     terminated: np.ndarray
+    """(E,) bool."""
     truncated: np.ndarray
+    """(E,) bool."""
     episode_returns: np.ndarray
-    """(E,) float64."""
+    """(E,) float64: the sum of each episode's rewards."""
     final_observations: np.ndarray | None
-    """(E, ...): the observation after each episode's last action; None if one was not recorded."""
+    """(E, ...): the observation after each episode's last action; None if any of them was not recorded."""
     statistics: ObservationStatistics | None
-    """None for images, which are divided by 255 instead."""
+    """Statistics of the observations; None for images, which are divided by 255 instead."""
     findings: list[Finding]
     fingerprint: str
     """SHA-256 over the canonical columns: the same for every format of the same data."""
@@ -48,11 +52,17 @@ def build_columns(
     append: Callable[[str, np.ndarray], None],
     checker: Checker | None = None,
 ) -> Summary:
-    """Check every trajectory, hand its columns to ``append(name, rows)``, and return the summary.
+    """Check every trajectory, pass its columns to ``append``, and return the summary.
 
-    Columns are observations (float32 vectors or uint8 images), actions (float32 vectors, or int64
-    counted from 0), rewards (float64), returns_to_go (float32, summed in float64) and whatever
-    further columns the trajectories have. Episodes whose arrays do not fit each other are left out.
+    Columns are observations (float32 vectors or uint8 images), actions (float32 vectors, or int64 counted from 0),
+    rewards (float64), returns_to_go (float32, summed in float64) and the extra columns of the trajectories. Episodes
+    whose arrays do not fit each other are left out, with a finding.
+
+    Args:
+        spec: Spaces of the data.
+        trajectories: The episodes; read once, one at a time.
+        append: Called with (name, rows) for every column of every episode, in order.
+        checker: Collects the findings; None: a new one.
     """
     builder = ColumnBuilder(spec, append, checker or Checker(spec))
     for episode, trajectory in enumerate(trajectories):
@@ -61,7 +71,7 @@ def build_columns(
 
 
 class ColumnBuilder:
-    """Adds one trajectory at a time, in memory that holds one of them and a few numbers per episode."""
+    """Converts one trajectory at a time, so that memory holds one of them and a few numbers per episode."""
 
     def __init__(self, spec: DataSpec, append: Callable[[str, np.ndarray], None], checker: Checker) -> None:
         observation = spec.observation_space
@@ -77,10 +87,11 @@ class ColumnBuilder:
         self._extra_names: set[str] | None = None
 
     def add(self, episode: int, trajectory: Trajectory) -> None:
-        """Check a trajectory and hand its rows on.
+        """Check a trajectory and append its rows.
 
         Raises:
-            RLTransformerError: Further columns with a reserved name, or others than the first episode has.
+            RLTransformerError: An extra column has a reserved name, or the extra columns differ from the first
+                episode's.
         """
         if not self._checker.check_structure(episode, trajectory):
             return
@@ -89,9 +100,11 @@ class ColumnBuilder:
             return
         for name, values in {**rows, **self._extras(episode, trajectory)}.items():
             self._append(name, values)
+        # Hashes grow column by column while the data streams past. They are taken after conversion, so HDF5, Arrow and a
+        # store of the same episodes have the same fingerprint.
         for name in _HASHED:
             self._hashes[name].update(np.ascontiguousarray(rows[name]).data)
-        # An episode with NaN is an error anyway, and must not hide the statistics of the others.
+        # An episode with NaN is an error anyway, and would turn the statistics that `rlt inspect` shows into NaN.
         if self._statistics is not None and np.isfinite(rows["observations"]).all():
             self._statistics.add(rows["observations"])
         self._checker.check_ends(episode, trajectory)
@@ -101,6 +114,7 @@ class ColumnBuilder:
         self._finals.append(_final(self._spec, trajectory))
 
     def _extras(self, episode: int, trajectory: Trajectory) -> dict[str, np.ndarray]:
+        """Return the extra columns of an episode; every episode must have the same ones, or rows would not line up."""
         extras = {name: np.asarray(values) for name, values in trajectory.extras.items()}
         if reserved := sorted(set(extras) & RESERVED):
             raise RLTransformerError(
@@ -111,7 +125,7 @@ class ColumnBuilder:
         if self._extra_names is not None and set(extras) != self._extra_names:
             first = sorted(self._extra_names)
             raise RLTransformerError(
-                f"episode {episode} has the extra columns {sorted(extras)}, and the first one {first}",
+                f"episode {episode} has the extra columns {sorted(extras)}, and the first one has {first}",
                 where=self._spec.source,
                 fix="give every episode the same arrays",
             )
@@ -119,11 +133,11 @@ class ColumnBuilder:
         return extras
 
     def summary(self) -> Summary:
-        """Return offsets, ends, statistics, findings and fingerprint of everything that was added."""
+        """Return the summary of everything that was added."""
         statistics = None if self._statistics is None else self._statistics.result()
         if self._statistics is not None and statistics is not None and self._statistics.count:
             self._checker.check_features(statistics.std)
-        flags = np.array(self._ends, dtype=bool).reshape(-1, 2)
+        flags = np.array(self._ends, dtype=bool).reshape(-1, 2)  # (0, 2) if no episode was usable
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         finals = [final for final in self._finals if final is not None]
         return Summary(
@@ -138,6 +152,7 @@ class ColumnBuilder:
         )
 
     def _fingerprint(self, offsets: np.ndarray, flags: np.ndarray) -> str:
+        """Return a hash of recorded columns, episode borders and ends; extra columns are not part of it."""
         digests = {name: value.hexdigest() for name, value in self._hashes.items()}
         for name, values in (("offsets", offsets), ("ends", flags)):
             digests[name] = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
@@ -150,14 +165,17 @@ def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Traje
         observations = spec.observation_space.flatten(trajectory.observations, where="observations")
         recorded_actions = _recorded_actions(spec, trajectory)
     except RLTransformerError as error:
+        # One bad episode becomes a finding, so that `rlt inspect` can list all of them.
         name = "actions" if error.where == "actions" else "observations"
         checker.add_finding(
             "error", "wrong shape or value", name, error.problem, error.fix, positions=[{"episode": episode}]
         )
         return None
     rewards = trajectory.rewards.astype(np.float64)
-    # Actions are checked as recorded: NaN, 1.5 or an index below the start are lost once they are int64.
+    # Actions are checked as recorded: NaN, 1.5 or an index below the start cannot be seen any more once they are int64.
     checker.check_values(episode, observations, recorded_actions, rewards)
+    # Summed in float64 and rounded once: in float32 the error would grow with the length of the episode. Columns that
+    # training reads are float32, so a sum that only float64 can hold becomes infinite, which is reported below.
     with np.errstate(over="ignore", invalid="ignore"):
         returns = returns_to_go(rewards).astype(np.float32)
     if np.isfinite(rewards).all() and not np.isfinite(returns).all():
@@ -174,7 +192,7 @@ def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Traje
 
 
 def _recorded_actions(spec: DataSpec, trajectory: Trajectory) -> np.ndarray:
-    """Return actions as recorded, in the shape of stored ones: (T, *action_shape)."""
+    """Return actions with recorded values in the shape of stored ones: (T, *action_shape)."""
     space = spec.action_space
     if space.is_continuous:
         return space.flatten(trajectory.actions, where="actions")
@@ -184,6 +202,7 @@ def _recorded_actions(spec: DataSpec, trajectory: Trajectory) -> np.ndarray:
 
 
 def _final(spec: DataSpec, trajectory: Trajectory) -> np.ndarray | None:
+    """Return the flattened final observation, or None if it was not recorded."""
     final = trajectory.final_observation
     if final is None:
         return None

@@ -1,4 +1,4 @@
-"""The spaces of a data set, and what its source says about it."""
+"""Describe a data set: its spaces, its source and its environment."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ _ACTION_KINDS = ("box", "discrete", "multi_discrete")
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Spaces of a data set, and what its source says about it (text, never code)."""
+    """Holds the spaces of a data set, and the source's description of it, which is text and never code.
+
+    Raises:
+        RLTransformerError: Actions or observations of a kind that policies do not support.
+    """
 
     observation_space: Space
     action_space: Space
     source: str = ""
-    """Where the data came from, in words."""
+    """Origin of the data, for messages."""
     env_id: str | None = None
-    """Environment that the source names; shown to the user, never built from here."""
+    """Gymnasium id that the source names. It is shown to the user; nothing makes this environment by itself."""
 
     def __post_init__(self) -> None:
+        # Checked here, so that data, stores and policies of any origin are rejected with the same message.
         if self.action_space.kind not in _ACTION_KINDS or self.action_space.is_image:
             raise RLTransformerError(
                 f"actions of kind {self.action_space.kind} are not supported",
@@ -43,7 +48,11 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: JsonMapping, *, where: object) -> DataSpec:
-        """Read what `to_dict` returned."""
+        """Return the description that `to_dict` was called on.
+
+        Raises:
+            RLTransformerError: The values do not describe spaces; ``where`` names the file.
+        """
         observation, action = (
             Space.from_dict(values.get(f"{name}_space", {}), where=where) for name in ("observation", "action")
         )

@@ -1,4 +1,4 @@
-"""Logged data in one form: columns over all steps, and where each episode begins."""
+"""Hold logged data as columns over all steps, with the rows at which episodes begin."""
 
 from __future__ import annotations
 
@@ -30,61 +30,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrajectoryDataset:
-    """Trajectories as columns of N steps in all, and E episodes.
+    """Holds E trajectories with N steps in total, as columns over all steps.
 
     Columns may be memory-mapped: treat them as read-only.
     """
 
+    # One array per column instead of one per episode: a batch of windows is a single indexing operation, and a store on
+    # disk is mapped without reading it.
+
     spec: DataSpec
     columns: Mapping[str, np.ndarray]
-    """observations (N, ...), actions (N, A) or (N,), rewards (N,), returns_to_go (N,), and extras."""
+    """observations (N, ...), actions (N, A) or (N,), rewards (N,), returns_to_go (N,), and extra columns (N, ...)."""
     summary: Summary
     location: str = ""
-    """The URI it was opened from; empty if it was made in memory."""
+    """URI that the data was opened from; empty if it was made in memory."""
 
     @property
     def observations(self) -> np.ndarray:
-        """(N, D) float32, or (N, channels, height, width) uint8."""
+        """Flattened observations: (N, D) float32, or (N, channels, height, width) uint8."""
         return self.columns["observations"]
 
     @property
     def actions(self) -> np.ndarray:
-        """(N, A) float32 as recorded, or (N,) int64 counted from 0."""
+        """Actions: (N, A) float32 in the environment's units, or (N,) or (N, parts) int64 counted from 0."""
         return self.columns["actions"]
 
     @property
     def rewards(self) -> np.ndarray:
-        """(N,) float64."""
+        """Rewards: (N,) float64."""
         return self.columns["rewards"]
 
     @property
     def returns_to_go(self) -> np.ndarray:
-        """(N,) float32: undiscounted, the reward of the step included."""
+        """Undiscounted returns-to-go, which include the reward of their own step: (N,) float32."""
         return self.columns["returns_to_go"]
 
     @property
     def offsets(self) -> np.ndarray:
-        """(E + 1,): episode e is the rows offsets[e] ... offsets[e + 1]."""
+        """Row borders of episodes, (E + 1,) int64: episode e has the rows from offsets[e] to offsets[e + 1] - 1."""
         return self.summary.offsets
 
     @property
     def num_trajectories(self) -> int:
-        """E."""
+        """Number of episodes E."""
         return len(self.offsets) - 1
 
     @property
     def num_steps(self) -> int:
-        """N."""
+        """Number of steps N."""
         return int(self.offsets[-1])
 
     @property
     def lengths(self) -> np.ndarray:
-        """(E,) steps of each episode."""
+        """Steps per episode: (E,)."""
         return np.diff(self.offsets)
 
     @property
     def episode_returns(self) -> np.ndarray:
-        """(E,) float64: the sum of each episode's rewards."""
+        """Sum of each episode's rewards: (E,) float64."""
         return self.summary.episode_returns
 
     @property
@@ -99,13 +102,14 @@ class TrajectoryDataset:
 
     @property
     def findings(self) -> list[Finding]:
-        """What is odd about the data."""
+        """Findings of the checks that were made while the data was read."""
         return self.summary.findings
 
     def trajectory(self, index: int) -> Trajectory:
-        """Return one episode."""
+        """Return episode ``index``, with actions in the values of the action space."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        final, extras = self.summary.final_observations, set(self.columns) - set(STEP_COLUMNS)
+        final = self.summary.final_observations
+        extras = set(self.columns) - set(STEP_COLUMNS)
         return Trajectory(
             observations=self.observations[rows],
             actions=self.spec.action_space.decode_actions(self.actions[rows]),
@@ -132,20 +136,22 @@ class TrajectoryDataset:
         action_space: Space | gymnasium.Space | None = None,
         source: str = "episodes",
     ) -> TrajectoryDataset:
-        """Make a data set from arrays.
+        """Return a data set made from arrays in memory.
 
         Args:
             episodes: One dict per episode: ``observations`` (T or T + 1 rows), ``actions`` (T rows),
                 ``rewards`` (T,), and ``terminated`` or ``truncated`` (a bool, or one per step).
-                Further arrays with T rows are carried along.
-            observation_space: A `Space` or gymnasium space. Guessed from the arrays if absent.
-            action_space: Likewise. Whole numbers are taken for discrete actions.
-            source: A name for messages.
+                Further arrays with T rows become extra columns.
+            observation_space: A `Space` or gymnasium space; None: guessed from the arrays.
+            action_space: A `Space` or gymnasium space; None: guessed from the actions, of which integers are taken as
+                discrete actions. A guess is reported as a finding.
+            source: Name of the data for messages.
 
         Raises:
-            RLTransformerError: Data that would corrupt training: NaN, wrong lengths, actions outside
-                the space. The message names every kind, with its first episode and step.
+            RLTransformerError: The data would corrupt training: NaN, wrong lengths, or actions outside the space. The
+                message lists every kind of defect with its first episode and step.
         """
+        # Spaces are guessed from all episodes, so these have to be in memory at once.
         trajectories = [Trajectory.from_mapping(e, where=f"{source}[{i}]") for i, e in enumerate(episodes)]
         guesses: list[Finding] = []
         observation = _as_space(observation_space, source) or infer_observation_space(trajectories, source)
@@ -160,13 +166,24 @@ class TrajectoryDataset:
     def in_memory(
         cls, spec: DataSpec, trajectories: Iterable[Trajectory], *, location: str = "", guesses: Iterable[Finding] = ()
     ) -> TrajectoryDataset:
-        """Collect trajectories into columns, with findings of every level left to the caller."""
+        """Return a data set of trajectories, without raising an error for its findings.
+
+        Args:
+            spec: Spaces of the data.
+            trajectories: The episodes.
+            location: URI of the data.
+            guesses: Findings to add, about spaces that were guessed.
+
+        Raises:
+            RLTransformerError: There is no episode.
+        """
         parts: dict[str, list[np.ndarray]] = {}
         checker = Checker(spec)
         for guess in guesses:
             checker.add_finding(guess.level, guess.kind, guess.field, guess.problem, guess.fix)
         summary = build_columns(spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker)
         columns = {name: np.concatenate(rows) for name, rows in parts.items()}
+        # If all episodes have errors, there are findings but no columns; `raise_on_errors` then has the better message.
         if not columns and not summary.findings:
             raise RLTransformerError("holds no episode", where=location or spec.source, fix="give at least one episode")
         return cls(spec, columns, summary, location)

@@ -1,4 +1,4 @@
-"""From gymnasium's spaces to ours."""
+"""Convert gymnasium's spaces to `Space`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ if TYPE_CHECKING:
 
 
 def space_from_gymnasium(space: gymnasium.Space, *, where: object) -> Space:
-    """Translate a gymnasium space, or refuse it by name."""
+    """Return a gymnasium space as a `Space`.
+
+    Raises:
+        RLTransformerError: The space, or a part of it, is of a kind that is not supported.
+    """
+    # Classes are compared by name, so that gymnasium is not imported: a machine that only runs a policy does not need it.
+    # Any avoids a cast per kind.
     kind = type(space).__name__
-    found: Any = space  # its class is known by name alone: gymnasium need not be installed
+    given: Any = space
     if kind == "Box":
-        return Space.box(found.shape, found.low, found.high, str(found.dtype))
+        return Space.box(given.shape, given.low, given.high, str(given.dtype))
     if kind == "Discrete":
-        return Space.discrete(int(found.n), int(found.start))
+        return Space.discrete(int(given.n), int(given.start))
     if kind == "MultiDiscrete":
-        return Space.multi_discrete(found.nvec, getattr(found, "start", 0))
+        return Space.multi_discrete(given.nvec, getattr(given, "start", 0))
     if kind == "MultiBinary":
-        return Space("multi_binary", tuple(found.shape))
+        return Space("multi_binary", tuple(given.shape))
     if kind == "Dict":
         return Space(
             "dict",
-            parts=tuple((name, space_from_gymnasium(part, where=where)) for name, part in found.spaces.items()),
+            parts=tuple((name, space_from_gymnasium(part, where=where)) for name, part in given.spaces.items()),
         )
     if kind == "Tuple":
         return Space(
             "tuple",
-            parts=tuple((str(i), space_from_gymnasium(part, where=where)) for i, part in enumerate(found.spaces)),
+            parts=tuple((str(i), space_from_gymnasium(part, where=where)) for i, part in enumerate(given.spaces)),
         )
     raise RLTransformerError(
         f"the space {kind} is not supported",

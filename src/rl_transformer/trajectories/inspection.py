@@ -1,4 +1,4 @@
-"""Statistics of a data set: for `rlt inspect`."""
+"""Describe a data set for `rlt inspect`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
 
 def describe(dataset: TrajectoryDataset) -> JsonObject:
-    """Return sizes, spaces, distributions, how episodes ended, and every finding, JSON-ready."""
-    summary, findings = dataset.summary, dataset.findings
+    """Return sizes, spaces, distributions of returns and lengths, episode ends and all findings, JSON-ready."""
+    summary = dataset.summary
+    findings = dataset.findings
     unfinished = ~(summary.terminated | summary.truncated)
     return {
         "uri": dataset.location,
@@ -27,6 +28,7 @@ def describe(dataset: TrajectoryDataset) -> JsonObject:
         "returns": distribution(dataset.episode_returns),
         "lengths": distribution(dataset.lengths),
         "ends": {
+            # An episode with both flags counts as terminated, so that the three numbers add up to all episodes.
             "terminated": int(summary.terminated.sum()),
             "truncated": int((summary.truncated & ~summary.terminated).sum()),
             "unfinished": int(unfinished.sum()),
@@ -39,7 +41,7 @@ def describe(dataset: TrajectoryDataset) -> JsonObject:
 
 
 def distribution(values: np.ndarray) -> dict[str, float] | None:
-    """Return mean, standard deviation and quartiles; None of nothing, or of numbers that are not finite."""
+    """Return mean, standard deviation and quartiles; None if there are no values, or one is not finite."""
     if not len(values) or not np.isfinite(values).all():
         return None
     named = {name: float(np.quantile(values, q)) for name, q in _QUANTILES.items()}
@@ -47,13 +49,16 @@ def distribution(values: np.ndarray) -> dict[str, float] | None:
 
 
 def as_text(description: JsonObject) -> str:
-    """Return the description as a few lines for a person."""
+    """Return the result of `describe` as text to print."""
     d = description
+    ends = d["ends"]
     lines = [
-        f"{d['uri'] or d['source']}: {d['num_trajectories']} episodes, {d['num_steps']} steps, fingerprint {d['fingerprint'][:12]}",
+        f"{d['uri'] or d['source']}: {d['num_trajectories']} episodes, {d['num_steps']} steps, "
+        f"fingerprint {d['fingerprint'][:12]}",
         f"observations {_space(d['observation_space'])}, actions {_space(d['action_space'])}",
-        f"ends: {d['ends']['terminated']} terminated, {d['ends']['truncated']} truncated, {d['ends']['unfinished']} unfinished",
+        f"ends: {ends['terminated']} terminated, {ends['truncated']} truncated, {ends['unfinished']} unfinished",
     ]
+    # Only a suggestion: an environment is made when the user names it, never because a file does.
     if d["env_id"]:
         lines.append(f"this data says it was made in {d['env_id']}: pass --env-id {d['env_id']} to act there")
     for name in ("returns", "lengths"):
@@ -66,13 +71,15 @@ def as_text(description: JsonObject) -> str:
             else ""
         )
         lines.append(
-            f"{finding['level'].upper()}: {finding['kind']}: {finding['field']} {finding['problem']}, {finding['count']} times{first}\n  fix: {finding['fix']}"
+            f"{finding['level'].upper()}: {finding['kind']}: {finding['field']} {finding['problem']}, "
+            f"{finding['count']} times{first}\n  fix: {finding['fix']}"
         )
     lines.append("training would refuse this data" if d["refused"] else "nothing that training would refuse")
     return "\n".join(lines)
 
 
 def _space(space: JsonObject) -> str:
+    """Return a short text for a space."""
     if space["kind"] == "discrete":
         return f"{space['n']} discrete"
     if space["kind"] == "multi_discrete":
@@ -83,4 +90,5 @@ def _space(space: JsonObject) -> str:
 
 
 def _finite(values: np.ndarray) -> list[float | None]:
+    """Return numbers for JSON, which has no NaN and no infinity."""
     return [float(v) if np.isfinite(v) else None for v in values]

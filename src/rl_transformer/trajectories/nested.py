@@ -1,4 +1,4 @@
-"""Observations that are dicts or tuples of arrays."""
+"""Handle observations that are dicts or tuples of arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ def stack(observations: Sequence[Nested]) -> Nested:
 
 
 def select_part(values: Nested, name: str, where: object) -> Nested:
-    """Return the part of a dict or tuple observation that a space calls ``name``."""
+    """Return the part of a dict or tuple observation with the name ``name`` in its space.
+
+    Raises:
+        RLTransformerError: The observation has no such part.
+    """
+    # The parts of a tuple space are named by their index. JSON turns tuples into lists, so both are accepted.
     try:
         return values[int(name)] if isinstance(values, tuple | list) else values[name]
     except (KeyError, IndexError, ValueError, TypeError):

@@ -1,7 +1,8 @@
-"""From a URI to a data set."""
+"""Open data sets by URI."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -10,8 +11,8 @@ from rl_transformer.runtime.registry import call_plugin
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.checks import raise_on_errors
 from rl_transformer.trajectories.dataset import TrajectoryDataset
-from rl_transformer.trajectories.readers import READERS, Reader, Source
-from rl_transformer.trajectories.readers.interface import Value, checked, usages
+from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
+from rl_transformer.trajectories.readers.interface import Value, checked, reader_options, usages
 
 
 def open_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
@@ -21,11 +22,11 @@ def open_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
         uri: ``SCHEME:PATH`` or ``SCHEME:PATH?option=value``: ``minari:NAMESPACE/NAME-v0`` (below
             MINARI_DATASETS_PATH), ``d4rl:FILE.hdf5``, ``rlt:FOLDER`` (written by `rlt collect` and
             `rlt convert`), or a scheme that a plugin registered.
-        options: Options of the reader; they win over those in the URI.
+        options: Options of the reader; they override those in the URI.
 
     Raises:
-        RLTransformerError: The data is not there, cannot be read, or would corrupt training; the
-            message lists every kind of defect with its first episode and step.
+        RLTransformerError: The data does not exist, cannot be read, or would corrupt training; the message lists every
+            kind of defect with its first episode and step.
     """
     dataset = read_trajectories(uri, **options)
     raise_on_errors(dataset.findings, uri)
@@ -33,7 +34,11 @@ def open_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
 
 
 def read_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
-    """Open logged data without refusing data that would corrupt training: for `rlt inspect`."""
+    """Open logged data without raising an error for its findings; used by `rlt inspect`.
+
+    Raises:
+        RLTransformerError: The data does not exist or cannot be read.
+    """
     source = open_source(uri, **options)
     if isinstance(source, TrajectoryDataset):
         return source
@@ -43,7 +48,7 @@ def read_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
 
 
 def stream_trajectories(uri: str | Path, **options: Value) -> Source:
-    """Return spaces, an iterator over the episodes, and notes, without holding the data in memory."""
+    """Return the spaces, an iterator over the episodes, and the reader's notes, without holding the data in memory."""
     source = open_source(uri, **options)
     if isinstance(source, TrajectoryDataset):
         episodes = (source.trajectory(index) for index in range(len(source)))
@@ -52,10 +57,13 @@ def stream_trajectories(uri: str | Path, **options: Value) -> Source:
 
 
 def open_source(uri: str | Path, **options: Value) -> Source | TrajectoryDataset:
-    """Find the reader of a URI and open the data with it.
+    """Open the data of a URI with the reader of its scheme.
+
+    Returns:
+        A `Source` whose episodes have not been read yet, or a `TrajectoryDataset` from a format that needs no reading.
 
     Raises:
-        RLTransformerError: An unknown scheme, or an option that the reader does not have.
+        RLTransformerError: The scheme is not registered, the reader does not have one of the options, or opening fails.
     """
     scheme, path, query = parse_uri(uri)
     if scheme not in READERS.names():
@@ -65,35 +73,35 @@ def open_source(uri: str | Path, **options: Value) -> Source | TrajectoryDataset
             fix=f"name the data as one of {', '.join(usages())}; a scheme of your own needs --plugin MODULE",
         )
     reader = READERS.get(scheme, where=uri)
-    arguments = _reader_options(reader, query, options, where=uri)
+    arguments = _option_values(reader_options(reader, scheme), reader.usage, query, options, where=uri)
     opened = call_plugin(READERS, scheme, "open()", lambda: reader().open(path, **arguments))
-    return checked(opened, scheme)
+    return call_plugin(READERS, scheme, "the Source", lambda: checked(opened, scheme))
 
 
 def parse_uri(uri: str | Path) -> tuple[str, str, dict[str, str]]:
-    """Split ``SCHEME:PATH?option=value`` into its three parts; a path without a scheme is a store."""
+    """Return scheme, path and options of ``SCHEME:PATH?option=value``; a path without a scheme is a store."""
     scheme, colon, rest = str(uri).partition(":")
     if not colon:
         scheme = "rlt"
         rest = str(uri)
+    # A file name may contain a question mark. If such a file exists, it is meant, and not one with options.
     if "?" not in rest or Path(rest).exists():
         return scheme, rest, {}
     path, _, query = rest.rpartition("?")
     return scheme, path, dict(parse_qsl(query, keep_blank_values=True))
 
 
-def _reader_options(
-    reader: type[Reader], query: dict[str, str], given: dict[str, Value], *, where: object
+def _option_values(
+    known: Mapping[str, ReaderOption], usage: str, query: dict[str, str], given: dict[str, Value], *, where: object
 ) -> JsonObject:
-    """Return every option of the reader: from the call, else from the URI, else its default."""
+    """Return a value for every option of a reader: from the call, else from the URI, else the default."""
     for name in [*query, *given]:
-        if name not in reader.options:
-            known = ", ".join(reader.options) or "none"
+        if name not in known:
             raise RLTransformerError(
-                f"the reader of {reader.usage} has no option {name!r}",
+                f"the reader of {usage} has no option {name!r}",
                 where=where,
-                fix=f"remove it; options of this reader: {known}",
+                fix=f"remove it; options of this reader: {', '.join(known) or 'none'}",
             )
-    defaults = {name: option.default for name, option in reader.options.items()}
-    parsed = {name: reader.options[name].parse(text, where=f"{where}: {name}") for name, text in query.items()}
+    defaults = {name: option.default for name, option in known.items()}
+    parsed = {name: known[name].parse(text, where=f"{where}: {name}") for name, text in query.items()}
     return {**defaults, **parsed, **given}

@@ -1,18 +1,20 @@
 """The interface of action heads, and their registry.
 
-Shapes: *B any leading axes (windows, timesteps, sessions), E hidden_size, F parameters of the head, *action the axes of
-one action, M length of the legal-action mask, U uniform numbers per action, A length of an action vector.
+Shapes: *B any leading axes (windows, timesteps, sessions), E hidden_size, F parameters of the head, M length of the
+legal-action mask, U uniform numbers per action, A length of an action vector. Actions have the leading axes *B, and then
+none (an index) or one (a vector, or an index per part).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.models.contracts import check_module, trying_out
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
 from rl_transformer.runtime.shapes import Bool, Float, Shaped
 
@@ -45,17 +47,17 @@ class ActionHead(Protocol):
         """Return the parameters of the actions at some hidden states."""
         ...
 
-    def loss(self, parameters: Float[Tensor, "*B F"], actions: Shaped[Tensor, "*B *action"]) -> Float[Tensor, "*B"]:
+    def loss(self, parameters: Float[Tensor, "*B F"], actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*B"]:
         """Return the training loss of each logged action."""
         ...
 
-    def error(self, parameters: Float[Tensor, "*B F"], actions: Shaped[Tensor, "*B *action"]) -> Float[Tensor, "*B"]:
+    def error(self, parameters: Float[Tensor, "*B F"], actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*B"]:
         """Return how far the greedy action is from each logged action, for validation."""
         ...
 
     def greedy(
         self, parameters: Float[Tensor, "*B F"], allowed: Bool[Tensor, "*B M"] | None = None
-    ) -> Shaped[Tensor, "*B *action"]:
+    ) -> Shaped[Tensor, "..."]:
         """Return the best action, among the ``allowed`` ones if a mask is given."""
         ...
 
@@ -64,7 +66,7 @@ class ActionHead(Protocol):
         parameters: Float[Tensor, "*B F"],
         uniforms: Float[Tensor, "*B U"],
         allowed: Bool[Tensor, "*B M"] | None = None,
-    ) -> Shaped[Tensor, "*B *action"]:
+    ) -> Shaped[Tensor, "..."]:
         """Draw an action with the random numbers ``uniforms``, which lie in [0, 1)."""
         ...
 
@@ -97,11 +99,11 @@ def make_action_head(config: DecisionTransformerConfig) -> ActionHead:
     kind = HEADS.get(name, where="model.action_head")
     head = call_plugin(HEADS, name, "the constructor", lambda: kind(config))
     if HEADS.is_from_plugin(name):
+        check_module(HEADS, name, head)
         call_plugin(HEADS, name, "a call", lambda: check_head_contract(head, config))
     return head
 
 
-@torch.no_grad()
 def check_head_contract(head: ActionHead, config: DecisionTransformerConfig) -> None:
     """Run a head on a few zeros and check the shapes of its results.
 
@@ -109,24 +111,56 @@ def check_head_contract(head: ActionHead, config: DecisionTransformerConfig) -> 
         RLTransformerError: A result does not have the promised shape; the message names the plugin.
     """
     name = config.action_head
-    # Two windows of three timesteps: different sizes, so that exchanged axes are noticed.
-    parameters = head(torch.zeros(2, 3, config.hidden_size))
-    actions = head.greedy(parameters)
-    shapes = {
-        "loss()": head.loss(parameters, actions).shape,
-        "error()": head.error(parameters, actions).shape,
-        "the embedding": head.make_embedding(config)(actions).shape,
-    }
-    expected = {"loss()": (2, 3), "error()": (2, 3), "the embedding": (2, 3, config.hidden_size)}
-    for what, shape in shapes.items():
-        if tuple(shape) != expected[what]:
-            raise broken_contract(HEADS, name, f"{what} has shape {tuple(shape)}, not {expected[what]}")
-    if tuple(parameters.shape[:2]) != (2, 3):
-        raise broken_contract(HEADS, name, f"the parameters have shape {tuple(parameters.shape)}, not (2, 3, F)")
-    sampled = head.sample(parameters, torch.full((2, 3, head.num_uniforms), 0.5))
-    if sampled.shape != actions.shape:
-        problem = f"sample() has shape {tuple(sampled.shape)}, and greedy() {tuple(actions.shape)}"
+    with trying_out(cast(nn.Module, head)):
+        for what, (shape, expected) in _result_shapes(head, config).items():
+            if shape != expected:
+                raise broken_contract(HEADS, name, f"{what} has shape {shape}, not {expected}")
+    if head.num_allowed not in (0, config.act_dim):
+        problem = f"num_allowed is {head.num_allowed}, neither 0 nor the number of discrete actions, {config.act_dim}"
         raise broken_contract(HEADS, name, problem)
+
+
+def _result_shapes(
+    head: ActionHead, config: DecisionTransformerConfig
+) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return for every result of a head its shape and the promised one."""
+    # Two windows of three timesteps: different sizes, so that exchanged axes are noticed.
+    leading = (2, 3)
+    # What the model hands to a tied head has been multiplied with the embedding of actions already.
+    width = config.act_dim if config.tie_action_head else config.hidden_size
+    parameters = head(torch.zeros(*leading, width))
+    greedy = head.greedy(parameters)
+    actions = _logged_actions(head, config, tuple(greedy.shape))
+    embedding = head.make_embedding(config)
+    if config.tie_action_head and not isinstance(getattr(embedding, "weight", None), Tensor):
+        raise broken_contract(
+            HEADS, config.action_head, "its embedding has no weight, which model.tie_action_head needs"
+        )
+    uniforms = torch.full((*leading, head.num_uniforms), 0.5)
+    shapes = {
+        "a call": (parameters.shape[:-1], leading),
+        "greedy()": (greedy.shape, actions.shape),
+        "sample()": (head.sample(parameters, uniforms).shape, actions.shape),
+        "loss()": (head.loss(parameters, actions).shape, leading),
+        "error()": (head.error(parameters, actions).shape, leading),
+        "the embedding": (embedding(actions).shape, (*leading, config.hidden_size)),
+    }
+    if head.num_allowed:
+        allowed = torch.ones(*leading, head.num_allowed, dtype=torch.bool)
+        shapes["greedy() with a mask"] = (head.greedy(parameters, allowed).shape, actions.shape)
+        shapes["sample() with a mask"] = (head.sample(parameters, uniforms, allowed).shape, actions.shape)
+    if head.has_entropy:
+        normals = torch.zeros(*leading, config.act_dim)
+        shapes["entropy()"] = (head.entropy(parameters, normals).shape, leading)
+    return {what: (tuple(shape), tuple(expected)) for what, (shape, expected) in shapes.items()}
+
+
+def _logged_actions(head: ActionHead, config: DecisionTransformerConfig, greedy: tuple[int, ...]) -> Tensor:
+    """Return zeros in the form of logged actions, of the kind that the head's own actions have if it fits several."""
+    if config.action_parts:
+        return torch.zeros(2, 3, len(config.action_parts), dtype=torch.int64)
+    is_vector = "box" in head.space_kinds and ("discrete" not in head.space_kinds or len(greedy) == 3)
+    return torch.zeros(2, 3, config.act_dim) if is_vector else torch.zeros(2, 3, dtype=torch.int64)
 
 
 def no_entropy(head: str) -> RLTransformerError:

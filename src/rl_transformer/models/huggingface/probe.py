@@ -6,7 +6,7 @@ are compared; and the gradient shows which weights a token's output depends on a
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class ProbedTrunk(Protocol):
         """The transformer's blocks."""
         ...
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> object:
         """Switch training mode."""
         ...
 

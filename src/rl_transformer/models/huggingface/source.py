@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models.config import ACTIVATIONS
 from rl_transformer.runtime.types import JsonObject
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PretrainedConfig
 
 # Names under which architectures keep the rates of our three dropout sites.
 _DROPOUT = {
@@ -37,7 +41,7 @@ class TrunkSource:
 
     name: str
     """Hub id, ID@REVISION, or folder."""
-    config: Any
+    config: PretrainedConfig
     """transformers' configuration."""
 
     @classmethod
@@ -123,7 +127,7 @@ class TrunkSource:
         return model
 
 
-def model_class(config: Any, *, head: bool, where: object) -> Any:
+def model_class(config: PretrainedConfig, *, head: bool, where: object) -> Any:
     """Return transformers' class for a configuration, with or without the language modeling head."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
@@ -146,13 +150,13 @@ def shuffle_matrices(model: nn.Module) -> None:
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
 
 
-def make_causal(config: Any) -> None:
+def make_causal(config: PretrainedConfig) -> None:
     """Configure an encoder-only architecture of BERT's family as a causal decoder."""
     if not config.is_encoder_decoder and "is_decoder" in config.to_dict():
         config.is_decoder = True
 
 
-def hf_model_fields(config: Any) -> JsonObject:
+def hf_model_fields(config: PretrainedConfig) -> JsonObject:
     """Return the fields of a `DecisionTransformerConfig` that a transformer other than our blocks decides."""
     return {"trunk": plain_config(config), "hidden_size": width_of(config), "n_head": 1}
 
@@ -162,14 +166,14 @@ def strip_untrusted_keys(values: JsonObject) -> JsonObject:
     return {name: value for name, value in values.items() if not name.startswith("_") and name not in _UNTRUSTED}
 
 
-def plain_config(config: Any) -> JsonObject:
+def plain_config(config: PretrainedConfig) -> JsonObject:
     """Return transformers' configuration as JSON-ready values from which the trunk can be built again."""
     values = strip_untrusted_keys(config.to_dict())
     values.pop("transformers_version", None)
     return _replace_values(values, {float("inf"): "+inf", float("-inf"): "-inf"})  # JSON has no infinities
 
 
-def from_plain(values: JsonObject) -> Any:
+def from_plain(values: JsonObject) -> PretrainedConfig:
     """Rebuild transformers' configuration from what `plain_config` returned; it may come from a hostile file."""
     from transformers import CONFIG_MAPPING
 
@@ -190,7 +194,7 @@ def _replace_values(value: Any, pairs: dict[Any, Any]) -> Any:
     return pairs.get(value, value) if isinstance(value, str | float) else value
 
 
-def width_of(config: Any) -> int:
+def width_of(config: PretrainedConfig) -> int:
     """Return the width of the tokens a transformer takes."""
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     return int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size)
@@ -217,7 +221,7 @@ def _revision(name: str) -> dict[str, str]:
     return {"revision": revision} if revision else {}
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> Tokenizer:
     """Return the tokenizer (of the tokenizers library) of a folder or Hub id: tokenizer.json alone, which holds no code."""
     from tokenizers import Tokenizer
     from transformers.utils.hub import cached_file

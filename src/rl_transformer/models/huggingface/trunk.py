@@ -31,7 +31,7 @@ from rl_transformer.models.trunk.masks import causal_mask
 from rl_transformer.runtime.types import JsonObject
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _TOWERS = ("text_model", "language_model")  # the text part of multimodal models
 _LAST_NORMS = ("final_layer_norm", "post_layernorm", "layernorm")
@@ -68,7 +68,7 @@ class HFTrunk(nn.Module):
         self._token_positions = token_positions
         if token_positions and self._table is None:
             raise self.error("has no position table to add", "set model.positions to off")
-        self.width = width_of(module.config)
+        self.width = width_of(cast("PretrainedConfig", module.config))
         rows = MAX_TOKENS if self._table is None else self._table.num_embeddings - self._first
         probe(self, min(MAX_TOKENS, rows))
 
@@ -258,7 +258,7 @@ def copy_weights(trunk: HFTrunk, module: nn.Module) -> None:
 def fields_of(module: nn.Module) -> JsonObject:
     """Return what a transformer that was passed as a module decides in a `DecisionTransformerConfig`."""
     causal_part(module)  # refuses what is no transformer
-    return hf_model_fields(copy.deepcopy(module.config))
+    return hf_model_fields(copy.deepcopy(cast("PretrainedConfig", module.config)))
 
 
 def _arguments(module: nn.Module) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
+
+import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import Registry, broken_contract
@@ -15,6 +17,15 @@ from rl_transformer.trajectories.trajectory import Trajectory
 
 Value = bool | int | float | str
 """The value of a reader's option."""
+
+# Shapes, number types and values are checked with those of every other data set, in `trajectories.checks`.
+_FIELD_TYPES = {
+    "actions": (np.ndarray,),
+    "rewards": (np.ndarray,),
+    "terminated": (bool, np.bool_),
+    "truncated": (bool, np.bool_),
+    "extras": (Mapping,),
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,15 @@ READERS: Registry[type[Reader]] = Registry("reader", required=("usage", "options
 
 def usages() -> list[str]:
     """Return how to name data of every registered format."""
-    return [READERS.get(name, where="readers").usage for name in READERS.names()]
+    return [str(READERS.get(name, where="readers").usage) for name in READERS.names()]
+
+
+def reader_options(reader: type[Reader], scheme: str) -> Mapping[str, ReaderOption]:
+    """Return a reader's options by name, after checking that they are some."""
+    options = reader.options
+    if not isinstance(options, Mapping) or not all(isinstance(o, ReaderOption) for o in options.values()):
+        raise broken_contract(READERS, scheme, "options is not a mapping from names to ReaderOption")
+    return options
 
 
 def checked(source: object, scheme: str) -> Source | TrajectoryDataset:
@@ -89,10 +108,13 @@ def checked(source: object, scheme: str) -> Source | TrajectoryDataset:
         raise broken_contract(READERS, scheme, f"open() returned {type(source).__name__}, not a Source")
     if not isinstance(source.spec, DataSpec):
         raise broken_contract(READERS, scheme, f"Source.spec is {type(source.spec).__name__}, not a DataSpec")
+    if not isinstance(source.trajectories, Iterable):
+        kind = type(source.trajectories).__name__
+        raise broken_contract(READERS, scheme, f"Source.trajectories is {kind}, not an iterator of Trajectory")
     return Source(source.spec, _checked_trajectories(source.trajectories, scheme), list(source.notes))
 
 
-def _checked_trajectories(trajectories: Iterator[object], scheme: str) -> Iterator[Trajectory]:
+def _checked_trajectories(trajectories: Iterable[object], scheme: str) -> Iterator[Trajectory]:
     number = 0
     iterator = iter(trajectories)
     while True:
@@ -110,5 +132,10 @@ def _checked_trajectories(trajectories: Iterator[object], scheme: str) -> Iterat
         if not isinstance(trajectory, Trajectory):
             problem = f"episode {number} is {type(trajectory).__name__}, not a Trajectory"
             raise broken_contract(READERS, scheme, problem)
+        for name, kind in _FIELD_TYPES.items():
+            value = getattr(trajectory, name)
+            if not isinstance(value, kind):
+                problem = f"{name} of episode {number} is {type(value).__name__}, not {kind[0].__name__}"
+                raise broken_contract(READERS, scheme, problem)
         yield trajectory
         number += 1
