@@ -1,1 +1,1 @@
-"""The command line: one file per command, no logic."""
+"""Provide the command line: one file per command, without logic of its own."""

@@ -1,4 +1,4 @@
-"""`rlt attention`: what a policy's tokens attend to."""
+"""`rlt attention` shows which tokens a policy attends to."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from rl_transformer.errors import RLTransformerError
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
-    parser = new_parser(prog, "Show what a policy's tokens attend to, averaged over heads and logged windows.")
+    """Return the parser of the command."""
+    parser = new_parser(prog, "Show which tokens a policy attends to, averaged over heads and logged windows.")
     parser.add_argument("folder", type=str, help="A run folder or a policy folder.")
     parser.add_argument(
         "--data", type=str | None, default=None, help="URI of logged data; null: the run's own training data."
     )
-    parser.add_argument("--num-windows", type=int, default=256, help="Windows to average over.")
+    parser.add_argument("--num-windows", type=int, default=256, help="Number of windows to average over.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the choice of windows.")
-    parser.add_argument("--figure", type=str | None, default=None, help="Draw one map per layer into this PNG.")
+    parser.add_argument("--figure", type=str | None, default=None, help="Draw one map per layer into this PNG file.")
     return parser
 
 
 def run(args: Namespace) -> Outcome:
-    """Average the attention weights and print a line per layer."""
+    """Average the attention weights and print one line per layer."""
     from rl_transformer.evaluation.attention import attention_maps, plot_attention
     from rl_transformer.policy import load_policy
     from rl_transformer.runtime.files import check_writable
     from rl_transformer.trajectories import open_trajectories
 
-    check_writable(args.figure, ".png")
+    check_writable(args.figure, ".png")  # before minutes of work
     policy = load_policy(args.folder)
     dataset = open_trajectories(args.data or _training_data(Path(args.folder)))
     report = attention_maps(policy, dataset, num_windows=args.num_windows, seed=args.seed)
+    # Uniform attention already puts a third of the weight on tokens of the same type, so the number needs a reference.
     even = report["even"]
     for layer in report["layers"]:
         print(
@@ -48,7 +49,11 @@ def run(args: Namespace) -> Outcome:
 
 
 def _training_data(folder: Path) -> str:
-    """Return the URI of the data that a run was trained on."""
+    """Return the URI of the data that a run was trained on.
+
+    Raises:
+        RLTransformerError: The folder holds a policy without its run.
+    """
     from rl_transformer.runtime.files import read_json
 
     if (folder / "config.json").exists():

@@ -1,4 +1,4 @@
-"""`rlt bench`: this library against the published loop, in one run."""
+"""`rlt bench` times this library against the published training and evaluation loops."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
 
+# Options whose defaults differ between benchmarks; each benchmark accepts some of them.
 _OPTIONS = {
-    "--repeats": (int, "Rounds in which the two sides take turns"),
+    "--repeats": (int, "Rounds, in which the two sides take turns"),
     "--store-steps": (int, "Steps of the store on disk"),
-    "--num-episodes": (int, "Our episodes per target"),
-    "--baseline-episodes": (int, "The baseline's episodes per target"),
+    "--num-episodes": (int, "Episodes per target of this library"),
+    "--baseline-episodes": (int, "Episodes per target of the baseline"),
     "--policy": (str, "Folder of a policy trained with the preset gym"),
     "--streaming": (str, "Folder of a policy with sliding-window attention, to time as well"),
     "--env-id": (str, "The policy's environment"),
@@ -18,11 +19,12 @@ _OPTIONS = {
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command."""
     from rl_transformer.bench import OPTIONS
 
-    parser = new_parser(prog, "Time this library against the published loop, in one run.")
-    parser.add_argument("name", type=str, help=f"{', '.join(OPTIONS)}.")
+    parser = new_parser(prog, "Time this library against the published loop in the same process.")
+    parser.add_argument("name", type=str, help=f"Benchmark: {', '.join(OPTIONS)}.")
+    # Defaults come from the benchmarks themselves, so that the help cannot differ from what runs.
     for flag, (kind, text) in _OPTIONS.items():
         option = flag.removeprefix("--").replace("-", "_")
         defaults = ", ".join(f"{name}: {known[option]}" for name, known in OPTIONS.items() if option in known)
@@ -42,6 +44,7 @@ def run(args: Namespace) -> Outcome:
     with cpu_threads(args.threads):
         rows = bench(args.name, **{name: args[name] for name in names})
     for row in rows:
+        # Measurements have different labels; those that a row has identify it.
         about = ", ".join(str(row[key]) for key in ("what", "size", "dtype", "baseline_dtype") if key in row)
         ours = row["ours"]["median_ms"]
         baseline = row["baseline"]["median_ms"]

@@ -1,4 +1,4 @@
-"""`rlt collect`: record episodes as a store."""
+"""`rlt collect` records episodes as a store."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rl_transformer.errors import RLTransformerError
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command."""
     parser = new_parser(prog, "Record episodes of random actions, or of a policy, as a store.")
     parser.add_argument("env_id", type=str, help="Gymnasium id of the environment.")
     parser.add_argument("--output", type=str, required=True, help="Folder of the store; must be empty or new.")
-    parser.add_argument("--num-episodes", type=int, required=True, help="Episodes to record.")
+    parser.add_argument("--num-episodes", type=int, required=True, help="Number of episodes to record.")
     parser.add_argument(
-        "--policy", type=str | None, default=None, help="Folder of a policy that acts; null: random actions."
+        "--policy", type=str | None, default=None, help="Folder of the policy that acts; null: random actions."
     )
     parser.add_argument("--target-return", type=float | None, default=None, help="The policy's target return.")
     add_targets_argument(parser)
@@ -27,7 +27,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 
 def run(args: Namespace) -> Outcome:
-    """Record the episodes."""
+    """Record the episodes and print a summary of the store."""
     from rl_transformer.environments.making import make_environment
     from rl_transformer.evaluation.collection import record_episodes
     from rl_transformer.policy import load_policy
@@ -57,6 +57,7 @@ def run(args: Namespace) -> Outcome:
         target=args.target_return,
         targets=parse_targets(args.target),
     )
+    # Episodes are run while they are written, so memory holds one of them, however many are recorded.
     dataset = write_store(Path(args.output), spec, trajectories)
     print(f"wrote {dataset}")
     return Outcome(describe(dataset))

@@ -1,4 +1,4 @@
-"""Command line options derived from a configuration: one per field, short flags for a few, and a YAML file."""
+"""Derive command line options from a configuration: one per field, short flags for a few, and a YAML or JSON file."""
 
 from __future__ import annotations
 
@@ -16,36 +16,40 @@ from rl_transformer.cli.command import new_parser
 from rl_transformer.config import ConfigBase
 from rl_transformer.config.base import type_text
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.plugins import refuse_named_module
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 C = TypeVar("C", bound=ConfigBase)
-_WIDTH = 110
+_WIDTH = 110  # columns of the help text
+# Arguments that are not options of the configuration, with their help.
 _ARGUMENTS = (
-    ("--output DIR", "The folder to write; must be empty or new, or hold what is continued."),
+    ("--output DIR", "Folder to write; it must be empty or new, unless a run in it is continued."),
     ("--config FILE", "Options from a YAML or JSON file, such as a run's config.json."),
     ("--json FILE", "Write the result as JSON to this file."),
-    ("--plugin MODULE ...", "Modules of yours to import first; see docs/extending.md."),
+    ("--plugin MODULE ...", "Your own modules to import first; see docs/extending.md."),
 )
 RESUME = ("--resume", "Continue the run in the folder, or start it if there is none.")
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A short spelling of an option."""
+    """Declares a short name of an option."""
 
     name: str
-    """As typed, for example ``--train-steps``."""
+    """Flag as the user types it, for example ``--train-steps``."""
     option: str
-    """The option it sets, for example training.train_steps."""
+    """Option that the flag sets, for example training.train_steps."""
 
     @property
     def key(self) -> str:
-        """Its name in the parsed arguments."""
+        """Name of the flag in the parsed arguments."""
         return self.name.removeprefix("--").replace("-", "_")
 
 
 class _ShowHelp(argparse.Action):
-    """Prints a help text of our own and exits."""
+    """Prints a given help text and exits."""
+
+    # argparse's own help would list more than a hundred options alphabetically, without sections or defaults.
 
     def __init__(self, option_strings: Sequence[str], dest: str, *, text: str = "", help: str | None = None) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
@@ -64,17 +68,15 @@ def config_parser(
     flags: Sequence[Flag],
     arguments: Sequence[tuple[str, str]],
 ) -> ArgumentParser:
-    """Return a parser with one option per field of ``config``, short flags, ``--config`` and ``--output``.
-
-    Options that are not given are absent from the result, so that `resolve_config` can tell them from defaults.
+    """Return a parser with one option per field of ``config``, the flags, ``--config`` and ``--output``.
 
     Args:
-        prog: The command as typed.
+        prog: The command as the user types it.
         usage: The usage line.
-        description: One line.
-        config: Its values are the defaults that the help shows.
-        flags: Short spellings of options.
-        arguments: (spelling, help) of the command's other arguments, for the help.
+        description: The description, one line.
+        config: Configuration whose values the help shows as defaults.
+        flags: Short names of options.
+        arguments: (argument, help) for each further argument of the command, which the caller declares.
     """
     parser = new_parser(prog, description, add_help=False)
     head = [f"usage: {usage}", "", description, ""]
@@ -82,7 +84,7 @@ def config_parser(
     for names, everything in ((("-h", "--help"), False), (("--help-all",), True)):
         text = "\n".join([*head, *_help_lines(config, flags, everything=everything)])
         parser.add_argument(*names, action=_ShowHelp, text=text, help="Show the options.")
-    parser.add_argument("--output", type=str, required=True, help="The folder to write.")
+    parser.add_argument("--output", type=str, required=True, help="Folder to write.")
     parser.add_argument("--config", type=str | None, default=None, help="Options from a YAML or JSON file.")
     for flag in flags:
         parser.add_argument(flag.name, type=_hint(config, flag.option) | None, default=None)
@@ -91,14 +93,22 @@ def config_parser(
 
 
 def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
-    """Return ``config`` with the values of the file, then of the options, then of the flags.
+    """Return ``config`` after setting the values of the file, then those of the options and flags.
+
+    Args:
+        args: Result of a `config_parser`.
+        config: Defaults; changed in place.
+        flags: The parser's flags.
 
     Raises:
-        RLTransformerError: A file that cannot be read or names an option that does not exist, or a flag
-            that differs from its option.
+        RLTransformerError: The file cannot be read or contains an unknown option, or a flag contradicts its option.
     """
+    # The command line overrides the file, as everywhere. But a flag and the option that it stands for must agree: one
+    # of the two is a mistake, and choosing either would ignore what the user typed.
     in_file = {} if args.config is None else dict(_flatten(_read_file(args.config, config)))
     given = {name: value for name, value in _flatten(args.as_dict()) if name in _names(config)}
+    if "evaluation.env_id" not in given:
+        refuse_named_module(in_file.get("evaluation.env_id"), where=args.config)
     values = {**in_file, **given}
     for flag in flags:
         value = args[flag.key]
@@ -119,22 +129,26 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
 
 
 def _add_options(parser: ArgumentParser, config: ConfigBase) -> None:
+    """Declare one option per field; options that the user does not give are absent from the parsed arguments."""
+    # Without SUPPRESS every option would come back with its default, and override the file's value.
     for name, section, item in config.options():
         hint = get_type_hints(type(section))[item.name]
         parser.add_argument(f"--{name}", type=hint, default=argparse.SUPPRESS, help=item.metadata["help"])
 
 
 def _hint(config: ConfigBase, name: str) -> Any:
+    """Return the type of the option ``name``."""
     section, _, key = name.partition(".")
     return get_type_hints(type(config.sections()[section]))[key]
 
 
 def _names(config: ConfigBase) -> set[str]:
+    """Return the names of all options."""
     return {name for name, _, _ in config.options()}
 
 
 def _flatten(values: JsonMapping) -> Iterator[tuple[str, Any]]:
-    """Yield (section.field, value) of nested values."""
+    """Yield (section.field, value) for every value of nested sections."""
     for section, options in values.items():
         if isinstance(options, Mapping):
             for key, value in options.items():
@@ -142,8 +156,14 @@ def _flatten(values: JsonMapping) -> Iterator[tuple[str, Any]]:
 
 
 def _read_file(path: str, config: ConfigBase) -> JsonObject:
-    """Return the options that a file sets, checked and converted by the parser as if they had been typed."""
+    """Return the options in a file, with the types that the same values on the command line would have.
+
+    Raises:
+        RLTransformerError: The file cannot be read, or contains an unknown option or a value of the wrong type.
+    """
     fix = "write it as YAML or JSON sections, such as a run's config.json"
+    # safe_load builds plain values only; load() would construct any Python object that the file names. JSON is a subset
+    # of YAML, so one reader serves both.
     try:
         values = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -151,9 +171,10 @@ def _read_file(path: str, config: ConfigBase) -> JsonObject:
         raise RLTransformerError(f"{kind}: {' '.join(str(error).split())[:300]}", where=path, fix=fix) from None
     if not isinstance(values, dict):
         raise RLTransformerError("does not hold sections of options", where=path, fix=fix)
-    values.pop("output", None)  # a run's config.json holds its own
+    values.pop("output", None)  # a run's config.json contains the folder of that run
     values = type(config).migrate(values)
-    type(config).from_dict(values, where=path)  # refuses unknown options by name
+    type(config).from_dict(values, where=path)  # raises an error for unknown options, with similar names
+    # YAML reads 1e-4 as a string, because its numbers need a dot. The parser converts values as on the command line.
     parser = new_parser("config", "", add_help=False)
     _add_options(parser, config)
     try:
@@ -163,6 +184,7 @@ def _read_file(path: str, config: ConfigBase) -> JsonObject:
 
 
 def _help_lines(config: ConfigBase, flags: Sequence[Flag], *, everything: bool) -> Iterator[str]:
+    """Yield the help of all options, or of the common ones, by section."""
     short = {flag.option: flag.name for flag in flags}
     section_name = ""
     for name, section, item in config.options():
@@ -177,11 +199,11 @@ def _help_lines(config: ConfigBase, flags: Sequence[Flag], *, everything: bool) 
         yield from _entry(spelled, f"{item.metadata['help']} [{_default_text(value)}]")
     if not everything:
         yield ""
-        yield "--help-all shows all options; rlt options shows their types and bounds too."
+        yield "--help-all shows all options; rlt options also shows their types and bounds."
 
 
 def _entry(spelled: str, text: str) -> Iterator[str]:
-    """Yield an option and its help, on one line if there is room."""
+    """Yield the lines for one option; its help begins on the same line if there is room."""
     indent = " " * 34
     wrapped = textwrap.wrap(text, _WIDTH - len(indent))
     if len(spelled) <= len(indent) - 4:
@@ -194,6 +216,7 @@ def _entry(spelled: str, text: str) -> Iterator[str]:
 
 
 def _default_text(value: Any) -> str:
+    """Return a default as the user would type it."""
     if value is None or value == "":
         return "not set" if value == "" else "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`rlt convert`: write any data set as a memory-mapped store."""
+"""`rlt convert` writes any data set as a memory-mapped store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rl_transformer.cli.inspect import uri_help
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command."""
     parser = new_parser(prog, "Write any data set as a memory-mapped store, one episode in memory at a time.")
     parser.add_argument("uri", type=str, help=uri_help())
     parser.add_argument("--output", type=str, required=True, help="Folder of the store; must be empty or new.")
@@ -19,7 +19,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 
 def run(args: Namespace) -> Outcome:
-    """Write the store."""
+    """Write the store and print a summary of it."""
     from rl_transformer.trajectories.inspection import describe
     from rl_transformer.trajectories.open import stream_trajectories
     from rl_transformer.trajectories.store import write_store

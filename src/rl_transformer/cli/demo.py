@@ -1,4 +1,4 @@
-"""`rlt demo`: Key-to-Door from random walks to a chart."""
+"""`rlt demo` runs Key-to-Door from random walks to a chart."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from rl_transformer.cli.command import Outcome, new_parser
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command."""
     parser = new_parser(prog, "Key-to-Door from random walks to a chart; nothing to download.")
     parser.add_argument(
-        "--output", type=str, default="demo", help="Folder to write; replaces what an earlier demo wrote there."
+        "--output", type=str, default="demo", help="Folder to write; files of an earlier demo in it are replaced."
     )
     return parser
 
 
 def run(args: Namespace) -> Outcome:
-    """Run the demo."""
+    """Run the demo and print its result."""
     from rl_transformer.reproductions.demo import run_demo
 
     return Outcome(run_demo(Path(args.output)))

@@ -1,4 +1,4 @@
-"""`rlt evaluate`: score a policy in a live environment."""
+"""`rlt evaluate` scores a policy in a live environment."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from rl_transformer.errors import RLTransformerError
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command."""
     parser = new_parser(prog, "Score a policy in a live environment; every episode is reported.")
     parser.add_argument("folder", type=str, help="A run folder or a policy folder.")
     parser.add_argument("--env-id", type=str, required=True, help="Gymnasium id of the environment.")
     parser.add_argument(
-        "--target-return", nargs="+", type=float, default=[], help="Target returns; none: the policy's suggestions."
+        "--target-return",
+        nargs="+",
+        type=float,
+        default=[],
+        help="Target returns; without any, the policy's suggestions.",
     )
     add_targets_argument(parser)
     parser.add_argument("--num-episodes", type=int, default=20, help="Episodes per target return.")
@@ -26,16 +30,16 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--reference",
         type=str | None,
         default=None,
-        help="hopper, halfcheetah or walker2d: add D4RL's normalized score.",
+        help="hopper, halfcheetah or walker2d: also report D4RL's normalized score.",
     )
     parser.add_argument(
         "--figure",
         type=str | None,
         default=None,
-        help="Draw target against achieved return into this PNG; needs --data.",
+        help="Draw achieved against target return into this PNG file; needs --data.",
     )
     parser.add_argument(
-        "--data", type=str | None, default=None, help="URI of the training data, drawn behind the figure."
+        "--data", type=str | None, default=None, help="URI of the training data, whose returns the figure shows."
     )
     parser.add_argument("--video", type=str | None, default=None, help="Record the first episode as .gif or .mp4.")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N.")
@@ -43,7 +47,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 
 def run(args: Namespace) -> Outcome:
-    """Run the episodes and print the table."""
+    """Run the episodes and print a table with one row per target."""
     from rl_transformer.evaluation.evaluate import evaluate
     from rl_transformer.evaluation.plots import plot_target_vs_achieved
     from rl_transformer.evaluation.video import check_video, save_video
@@ -56,8 +60,9 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError(
             "one of the two is missing",
             where="--figure and --data",
-            fix="give both: the figure shows the returns of the data behind the policy's",
+            fix="give both: the figure compares the policy's returns with those of the data",
         )
+    # Everything that can be wrong with files is checked before the episodes, which may take minutes.
     check_writable(args.figure, ".png")
     check_writable(args.video)
     if args.video:
@@ -65,6 +70,7 @@ def run(args: Namespace) -> Outcome:
     targets = parse_targets(args.target)
     data = open_trajectories(args.data) if args.data else None
     policy = load_policy(args.folder).to(find_device(args.device))
+    # A target far outside of the data still runs, but the user should know that the policy extrapolates.
     warning = policy.target_warning(args.target_return, targets)
     if warning:
         print(warning)

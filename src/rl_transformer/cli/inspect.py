@@ -1,4 +1,4 @@
-"""`rlt inspect`: what a data set holds and what is wrong with it."""
+"""`rlt inspect` shows the content of a data set and its defects."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from rl_transformer.cli.command import Outcome, new_parser, optional_path
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command."""
     parser = new_parser(
-        prog, "Show what a data set holds and what is wrong with it; exit 2 if training would refuse it."
+        prog, "Show the content of a data set and its defects; exit with 2 if training would refuse the data."
     )
     parser.add_argument("uri", type=str, help=uri_help())
     parser.add_argument(
-        "--figure", type=str | None, default=None, help="Draw the distributions of returns and lengths into this PNG."
+        "--figure", type=str | None, default=None, help="Draw histograms of returns and lengths into this PNG file."
     )
     parser.add_argument("--verify", action="store_true", help="Read every byte of a store and compare its hashes.")
     return parser
 
 
 def uri_help() -> str:
-    """Return how to name data of every registered format, with the readers' options."""
+    """Return the forms of all data URIs, with the readers' options and their defaults."""
     from rl_transformer.trajectories.readers import READERS
 
     kinds = []
@@ -33,7 +33,7 @@ def uri_help() -> str:
 
 
 def run(args: Namespace) -> Outcome:
-    """Describe a data set."""
+    """Print a description of the data set with all findings."""
     from rl_transformer.runtime.files import check_writable
     from rl_transformer.trajectories.inspection import as_text, describe
     from rl_transformer.trajectories.open import read_trajectories

@@ -1,4 +1,4 @@
-"""`rlt`: one table of commands, and the one place where errors become exit codes."""
+"""Run `rlt`: select the command, and turn errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from rl_transformer.cli.command import Command, add_shared_arguments
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.signals import Interrupted
 
+# Each command is the module of this name in `rl_transformer.cli`, imported when the user calls it: importing all of
+# them would make every call as slow as the slowest one.
 COMMANDS = {
     "demo": "Key-to-Door from random walks to a chart; nothing to download.",
-    "inspect": "Show what a data set holds and what is wrong with it.",
+    "inspect": "Show the content of a data set and its defects.",
     "train": "Train a policy from logged data.",
     "evaluate": "Score a policy in a live environment.",
     "collect": "Record episodes of random actions, or of a policy, as a store.",
     "convert": "Write any data set as a memory-mapped store.",
     "sweep": "Search for good options; several processes may share a search.",
     "pretrain": "Train a small language model to start policies from.",
-    "attention": "Show what a policy's tokens attend to, on logged data.",
+    "attention": "Show which tokens a policy attends to, on logged data.",
     "reproduce": "Repeat an experiment of the papers and judge it by a rule written before the run.",
-    "bench": "Time this library against the published loop, in one run.",
+    "bench": "Time this library against the published loop in the same process.",
     "options": "List every option of a training run with its type, default and bounds.",
 }
 
@@ -35,24 +37,30 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: done; 2: the user can fix it, and one message says how; 130 and 143: stopped by a signal. Bugs keep
-    their traceback and end with 1.
+    The codes are 0 for success, 2 for a problem that the user can fix (one message says how), and 130 or 143 after a
+    signal. Bugs keep their traceback, and Python exits with 1.
+
+    Args:
+        arguments: Words after `rlt`; None: those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(words)
     except RLTransformerError as error:
+        # No traceback: the cause is outside of the program, and the message says where.
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
         repeat = "the same command: finished cells are kept" if words[:1] == ["reproduce"] else "--resume"
         print(f"{error}; continue with {repeat}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # Ctrl-C in a command that does not handle signals, so there is nothing to continue
         return 130
 
 
 def _run(words: list[str]) -> int:
+    """Run the command that the first word names."""
+    # No subparsers of argparse: they would need the parsers of all commands, and with them their imports.
     if not words:
         raise RLTransformerError("no command is given", where="rlt", fix="rlt --help lists the commands")
     if words[0] in ("-h", "--help"):
@@ -75,10 +83,12 @@ def _run(words: list[str]) -> int:
 
 
 def _run_command(command: Command, args: Namespace) -> int:
+    """Load the plugins, run the command and write its result if ``--json`` was given."""
     from rl_transformer.runtime.files import check_writable, to_json, write_text
     from rl_transformer.runtime.plugins import load_installed_plugins, load_plugins
 
     check_writable(args.json)
+    # Plugins come before the command, because options may already name what they register.
     load_installed_plugins()
     load_plugins(args.plugin)
     outcome = command.run(args)
@@ -88,6 +98,7 @@ def _run_command(command: Command, args: Namespace) -> int:
 
 
 def _overview() -> str:
+    """Return the text of `rlt --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {description}" for name, description in COMMANDS.items()]
     return "\n".join(
@@ -104,7 +115,12 @@ def _overview() -> str:
 
 
 def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
-    """Parse, and turn what the parser refuses into our error; an error of a command itself stays what it is."""
+    """Return the parsed arguments.
+
+    Raises:
+        RLTransformerError: The parser rejects the arguments; similar options are suggested.
+    """
+    # jsonargparse would otherwise accept options as positional arguments, so that a forgotten "--" goes unnoticed.
     set_parsing_settings(parse_optionals_as_positionals=False)
     add_shared_arguments(parser)
     try:
@@ -112,9 +128,9 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     except ArgumentError as error:
         problem = " ".join(str(error).split())[:600]
         fix = f"see {parser.prog} --help"
-        unknown = [word.partition("=")[0] for word in words if word.startswith("--")]
+        given = [word.partition("=")[0] for word in words if word.startswith("--")]
         known = list(parser._option_string_actions)
-        for word in unknown:
+        for word in given:
             close = difflib.get_close_matches(word, known, n=2)
             if word not in known and close:
                 fix = f"did you mean {' or '.join(close)}? {fix}"
@@ -122,11 +138,13 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
 
 
 def entry() -> None:
-    """Entry point of the command `rlt`."""
+    """Run `rlt` as a program: the entry point in pyproject.toml."""
     try:
         code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output, such as `head`, has closed it: not an error of ours
+        sys.stdout.flush()  # a closed pipe raises an error here, and not when the interpreter exits
+    except BrokenPipeError:
+        # The program that reads the output, such as `head`, has ended. That is normal. Python flushes standard output
+        # once more on exit; redirecting it avoids a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`rlt options`: every option of a training run."""
+"""`rlt options` lists every option of a training run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rl_transformer.config import PRESETS, RunConfig, preset
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command."""
     parser = new_parser(prog, "List every option of a training run with its type, default and bounds.")
     parser.add_argument("--markdown", action="store_true", help="Print the page docs/reference/options.md.")
     return parser
 
 
 def run(args: Namespace) -> Outcome:
-    """Print the options."""
+    """Print the options, as text or as the page of the documentation."""
     rows = [{**row, "presets": _presets(row)} for row in option_rows(RunConfig())]
     if args.markdown:
         print(as_markdown(rows))
@@ -34,14 +34,15 @@ def run(args: Namespace) -> Outcome:
 
 
 def _presets(row: dict) -> dict:
-    """Return the values of the presets that differ from the default."""
+    """Return the values of presets that differ from the option's default, by preset."""
     section, _, key = row["option"].partition(".")
     values = {name: preset(name).to_dict()[section][key] for name in PRESETS}
     return {name: value for name, value in values.items() if value != row["default"]}
 
 
 def as_markdown(rows: list[dict]) -> str:
-    """Return the page of all options."""
+    """Return the page docs/reference/options.md."""
+    # Written by the program, and compared by a test, so that the page cannot differ from the code.
     lines = [
         "# Options",
         "",
@@ -57,7 +58,7 @@ def as_markdown(rows: list[dict]) -> str:
             lines += ["", f"## {name}", "", description, ""]
             lines += ["| option | type | default | bounds | presets | meaning |", "|---|---|---|---|---|---|"]
         presets = "; ".join(f"{key}: `{json.dumps(value)}`" for key, value in row["presets"].items())
-        kind = row["type"].replace("|", "\\|")
+        kind = row["type"].replace("|", "\\|")  # a bare | would begin the next column
         default = json.dumps(row["default"])
         lines.append(f"| `{row['option']}` | {kind} | `{default}` | {row['bounds']} | {presets} | {row['help']} |")
     return "\n".join(lines)

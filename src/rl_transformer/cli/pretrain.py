@@ -1,4 +1,4 @@
-"""`rlt pretrain`: small language models of our own, on text or on random sequences."""
+"""`rlt pretrain` trains small language models on text or on random sequences."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ _DESCRIPTION = (
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser; its options are those of the kind ``first``."""
-    wants_help = first in (None, "-h", "--help", "--help-all")
-    if not wants_help and first not in KINDS:
+    """Return the parser of the command; its options are those of the kind ``first``.
+
+    Raises:
+        RLTransformerError: The first argument is not a kind of pretraining.
+    """
+    # The kind decides which options exist, so it has to be known before the others are parsed.
+    shows_help = first in (None, "-h", "--help", "--help-all")
+    if not shows_help and first not in KINDS:
         raise RLTransformerError(
             f"{first!r} is not a kind of pretraining",
             where=prog,
@@ -42,7 +47,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 
 def run(args: Namespace) -> Outcome:
-    """Pretrain a language model."""
+    """Pretrain a language model and print its measurements."""
     config = resolve_config(args, KINDS[args.kind](), _FLAGS[args.kind])
     from rl_transformer.language.pretrain import pretrain, read_report
 

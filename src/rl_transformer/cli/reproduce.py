@@ -1,4 +1,4 @@
-"""`rlt reproduce`: an experiment of the papers, judged by a rule written before the run."""
+"""`rlt reproduce` repeats an experiment of the papers and judges it by a rule written before the run."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ from rl_transformer.errors import RLTransformerError
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command."""
     from rl_transformer.reproductions import EXPERIMENTS
 
     parser = new_parser(prog, "Repeat an experiment of the papers and judge it by a rule written before the run.")
-    parser.add_argument("name", type=str, help=f"{', '.join(EXPERIMENTS)}.")
-    parser.add_argument("--quick", action="store_true", help="The same code at a smaller size, in minutes.")
+    parser.add_argument("name", type=str, help=f"Experiment: {', '.join(EXPERIMENTS)}.")
+    parser.add_argument("--quick", action="store_true", help="Run the same code at a smaller size, in minutes.")
     parser.add_argument(
-        "--seeds", type=int | None, default=None, help="Training seeds; null: the experiment's own number."
+        "--seeds", type=int | None, default=None, help="Number of training seeds; null: the experiment's default."
     )
     parser.add_argument(
         "--output",
         type=str | None,
         default=None,
         help="Folder of the results; null: reproductions/results/NAME (quick: reproductions/quick/NAME). "
-        "Data and policies are cached in .runs beside it, for all experiments.",
+        "Data and policies of all experiments are cached in .runs next to it.",
     )
-    parser.add_argument("--data", type=str | None, default=None, help="URI of control data; null: made here.")
+    parser.add_argument("--data", type=str | None, default=None, help="URI of control data; null: it is generated.")
     parser.add_argument("--env-id", type=str | None, default=None, help="Environment of --data.")
     parser.add_argument("--text", type=str | None, default=None, help="wikipedia: text file to pretrain on.")
-    parser.add_argument("--jobs", type=int | None, default=None, help="Policies trained at a time; null: one per core.")
+    parser.add_argument(
+        "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
+    )
     return parser
 
 
 def run(args: Namespace) -> Outcome:
-    """Measure what is missing, judge, and write the page."""
+    """Make the measurements that are missing, judge them, and write the page."""
     from rl_transformer.reproductions import find_experiment
     from rl_transformer.reproductions.reproduction import Setup, reproduce
 
     experiment = find_experiment(args.name)
     default_seeds = experiment.quick_seeds if args.quick else experiment.seeds
     seeds = default_seeds if args.seeds is None else args.seeds
+    # The cores of this process, not of the machine: in a container or under a scheduler they can be far fewer.
     jobs = len(os.sched_getaffinity(0)) if args.jobs is None else args.jobs
     for option, value in {"--seeds": seeds, "--jobs": jobs}.items():
         if value < 1:
@@ -60,7 +63,8 @@ def run(args: Namespace) -> Outcome:
 
 
 def _command(args: Namespace, seeds: int) -> str:
-    """Return the command for the record: what changes the figures, and nothing about where they go."""
+    """Return the command for the result's page."""
+    # Only arguments that change the results: a page must not depend on the folder or on the number of jobs.
     words = ["rlt", "reproduce", args.name, *(["--quick"] if args.quick else []), "--seeds", str(seeds)]
     if args.data:
         words += ["--data", args.data, "--env-id", args.env_id]

@@ -1,4 +1,4 @@
-"""`rlt sweep`: search for good options."""
+"""`rlt sweep` searches for good options."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rl_transformer.errors import RLTransformerError
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser; its options have the values of the preset ``first`` as defaults."""
-    space = ("--space FILE", "YAML file: which options to search, and in which ranges.")
-    trials = ("--trials N", "Trials in all, including those of earlier calls.")
+    """Return the parser of the command; its options have the values of the preset ``first`` as defaults."""
+    space = ("--space FILE", "YAML file with the options to search and their choices or ranges.")
+    trials = ("--trials N", "Total number of trials, including those of earlier calls.")
     parser = recipe_parser(prog, first, "Search for good options.", [space, trials])
     parser.add_argument("--space", type=str, required=True, help=space[1])
     parser.add_argument("--trials", type=int, required=True, help=trials[1])
@@ -22,7 +22,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 
 def run(args: Namespace) -> Outcome:
-    """Run trials until there are as many as asked for."""
+    """Run trials until there are ``--trials``, and print the best one."""
     config = resolve_run_config(args)
     from rl_transformer.launch.sweep import read_space, sweep
 

@@ -1,4 +1,4 @@
-"""`rlt train`: from logged data to a policy."""
+"""`rlt train` trains a policy from logged data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLAGS = (
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
-    """Return the parser; its options have the values of the preset ``first`` as defaults."""
+    """Return the parser of the command; its options have the values of the preset ``first`` as defaults."""
     seeds = ("--seeds FIRST..LAST", "One run per seed, in seed-N below --output; on a GPU as one stacked batch.")
     parser = recipe_parser(prog, first, "Train a policy from logged data.", [RESUME, seeds])
     parser.add_argument("--resume", action="store_true", help=RESUME[1])
@@ -31,14 +31,21 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 def recipe_parser(
     prog: str, first: str | None, description: str, arguments: Sequence[tuple[str, str]]
 ) -> ArgumentParser:
-    """Return a parser of the preset and of every option of a run.
+    """Return a parser for a preset and every option of a run.
+
+    Args:
+        prog: The command as the user types it.
+        first: The first argument, which must be the preset.
+        description: The command's description, one sentence.
+        arguments: (argument, help) for each further argument of the command.
 
     Raises:
-        RLTransformerError: The first argument is an option: the defaults of the options depend on the preset.
+        RLTransformerError: The first argument is not a preset.
     """
+    # The preset decides the defaults of the options, so it has to be known before the options are declared.
     names = ", ".join(PRESETS)
-    wants_help = first in (None, "-h", "--help", "--help-all")
-    if not wants_help and first not in PRESETS:
+    shows_help = first in (None, "-h", "--help", "--help-all")
+    if not shows_help and first not in PRESETS:
         raise RLTransformerError(
             f"{first!r} is not a preset" if not str(first).startswith("-") else "the preset is not the first argument",
             where=prog,
@@ -54,12 +61,12 @@ def recipe_parser(
 
 
 def resolve_run_config(args: Namespace) -> RunConfig:
-    """Return the preset with what file and options set."""
+    """Return the preset's configuration with the values of the file and the options."""
     return resolve_config(args, preset(args.preset), FLAGS)
 
 
 def run(args: Namespace) -> Outcome:
-    """Train one policy, or one per seed."""
+    """Train one policy, or one per seed, and print where it is."""
     config = resolve_run_config(args)
     if args.seeds is None:
         from rl_transformer.policy import load_policy
@@ -74,6 +81,7 @@ def run(args: Namespace) -> Outcome:
 
 
 def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:
+    """Train one policy per seed of ``--seeds``."""
     from rl_transformer.launch.seeds import train_seeds
     from rl_transformer.policy import load_policy
 
@@ -90,6 +98,11 @@ def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:
 
 
 def _parse_range(text: str) -> list[int]:
+    """Return the numbers of a range such as 0..7, which includes both ends.
+
+    Raises:
+        RLTransformerError: The text is not a range.
+    """
     first, dots, last = text.partition("..")
     if not (dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
         raise RLTransformerError(f"{text!r} is not a range", where="--seeds", fix="write it as 0..7, both included")

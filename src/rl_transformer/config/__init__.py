@@ -1,4 +1,4 @@
-"""Everything that determines a run, as plain values: options, presets and the rules between them.
+"""Declare everything that determines a run as plain values: options, presets and the rules between options.
 
 Nothing here imports torch, so that `rlt --help` answers at once.
 """

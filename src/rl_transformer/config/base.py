@@ -1,4 +1,4 @@
-"""Options: each is one dataclass field that carries its type, default, bounds and line of help."""
+"""Declare options as dataclass fields, each with its type, default, bounds and line of help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
 
 Problem = tuple[str, str, str]
-"""An option (section.name), what is wrong with its value, and how to fix it."""
+"""A tuple of an option (section.name), the problem with its value, and the fix."""
 
 
 def option(
@@ -30,15 +30,16 @@ def option(
     """Declare an option of a section.
 
     Args:
-        default: Its default; lists and dicts are copied for every configuration.
+        default: Default value; lists and dicts are copied for every configuration.
         text: One line of help.
         above: The value must be larger than this.
         at_least: The value must be this or larger.
         below: The value must be smaller than this.
         at_most: The value must be this or smaller.
-        not_empty: Text and lists must not be empty; None is allowed.
-        common: Shown by ``--help``; the others only by ``--help-all``.
+        not_empty: Strings and lists must not be empty; None is allowed.
+        common: Show the option in ``--help``; other options appear in ``--help-all`` only.
     """
+    # Command line, checks, help and documentation all read this metadata, so an option is declared in one place.
     bounds = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
     metadata = {"help": text, "bounds": bounds, "not_empty": not_empty, "common": common}
     if isinstance(default, list | dict):
@@ -47,24 +48,25 @@ def option(
 
 
 class Section:
-    """Base of the sections, all dataclasses: a misspelled attribute is an error, not an option without effect."""
+    """Base class of the sections, which are dataclasses; setting an attribute that is not an option is an error."""
 
     __dataclass_fields__: ClassVar[dict[str, Field]]
 
     def __setattr__(self, name: str, value: OptionValue) -> None:
+        # Python would accept config.training.learning_rat = 1e-3, and the run would use the default without notice.
         names = list(type(self).__dataclass_fields__)
         if name not in names:
             raise unknown_option(name, names, where=type(self).__name__)
         super().__setattr__(name, value)
 
     def problems(self) -> Iterator[Problem]:
-        """Yield contradictions between the options of this section, by their names within the section."""
+        """Yield (option, problem, fix) for contradictions between options of this section; names have no prefix."""
         yield from ()
 
 
 @dataclass(kw_only=True)
 class ConfigBase(Section):
-    """A configuration made of sections, each a dataclass of plain values."""
+    """Base class of configurations, which consist of sections; each section is a dataclass of plain values."""
 
     output: str = option("", "Folder to write.")
 
@@ -77,16 +79,22 @@ class ConfigBase(Section):
 
     @classmethod
     def migrate(cls, values: JsonMapping) -> JsonObject:
-        """Return values that an earlier version wrote, in the present spelling."""
+        """Return values that an earlier version wrote, with the current names of options."""
         return dict(values)
 
     @classmethod
     def from_dict(cls, values: JsonMapping, *, where: object = "config.json") -> Self:
-        """Read what `to_dict` returned, now or in an earlier version.
+        """Return the configuration that `to_dict` was called on, in this version or an earlier one.
+
+        Args:
+            values: Options by section; absent ones have their defaults.
+            where: Source of the values, for messages.
 
         Raises:
-            RLTransformerError: An option that does not exist; similar names are suggested.
+            RLTransformerError: An option does not exist; similar names are suggested.
         """
+        # Only names are checked here. Types and bounds are checked by `check_values`, which the caller runs once all
+        # sources of options are merged.
         config = cls()
         for name, value in cls.migrate(values).items():
             _assign(config, name, value, where)
@@ -99,13 +107,13 @@ class ConfigBase(Section):
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "output"}
 
     def options(self) -> Iterator[tuple[str, Section, Field]]:
-        """Yield (name, section object, dataclass field) of every option; the name is section.field."""
+        """Yield (name, section object, dataclass field) for every option; the name is section.field."""
         for section_name, section in self.sections().items():
             for item in type(section).__dataclass_fields__.values():
                 yield f"{section_name}.{item.name}", section, item
 
     def defaults(self) -> Self:
-        """Return a configuration in which every option has its default."""
+        """Return a configuration of the same class in which every option has its default."""
         return type(self)()
 
     def get(self, name: str) -> OptionValue:
@@ -114,14 +122,23 @@ class ConfigBase(Section):
         return getattr(getattr(self, section), key)
 
     def set(self, name: str, value: OptionValue) -> None:
-        """Set the option ``section.field``."""
+        """Set the option ``section.field``.
+
+        Raises:
+            RLTransformerError: There is no such option; similar names are suggested.
+        """
         section, _, key = name.partition(".")
         if section not in self.sections():
             raise unknown_option(name, [known for known, _, _ in self.options()], where=type(self).__name__)
         setattr(getattr(self, section), key, value)
 
     def check_values(self) -> None:
-        """Refuse values of the wrong type or out of bounds, and contradictions inside one section."""
+        """Check types, bounds, and the options of each section against each other.
+
+        Raises:
+            RLTransformerError: The first value that is wrong.
+        """
+        # All types come first: the rules of a section compare values and rely on their types.
         for name, section, item in self.options():
             _check_type(name, getattr(section, item.name), get_type_hints(type(section))[item.name])
             for problem, fix in _out_of_bounds(getattr(section, item.name), item):
@@ -132,7 +149,7 @@ class ConfigBase(Section):
 
 
 def unknown_option(name: str, known: list[str], *, where: object) -> RLTransformerError:
-    """Return the error for an option that does not exist, with similar names."""
+    """Return the error for an option that does not exist; its fix suggests similar names."""
     close = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return RLTransformerError(
@@ -141,10 +158,12 @@ def unknown_option(name: str, known: list[str], *, where: object) -> RLTransform
 
 
 def _to_json(value: OptionValue) -> OptionValue:
+    """Return tuples as lists, so that a value equals itself after being written and read."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def _assign(config: Section, name: str, value: OptionValue, where: object) -> None:
+    """Set an option, or all options of a section if ``value`` is a mapping."""
     names = list(type(config).__dataclass_fields__)
     if name not in names:
         raise unknown_option(name, names, where=where)
@@ -162,7 +181,7 @@ def _assign(config: Section, name: str, value: OptionValue, where: object) -> No
 
 
 def _lists_to_tuples(section: Section) -> None:
-    """Turn lists back into tuples where the option is a tuple: JSON and YAML have no tuples."""
+    """Convert lists to tuples for options whose type is a tuple, because JSON and YAML have no tuples."""
     for name, hint in get_type_hints(type(section)).items():
         if get_origin(hint) is tuple and isinstance(getattr(section, name), list):
             setattr(section, name, tuple(getattr(section, name)))
@@ -176,7 +195,7 @@ def _check_type(name: str, value: OptionValue, hint: object) -> None:
 
 
 def type_text(hint: object) -> str:
-    """Return a type as a person would write it."""
+    """Return a type as readable text, for example "float | null"."""
     if get_origin(hint) is Literal:
         return " | ".join(map(str, get_args(hint)))
     if get_origin(hint) in (Union, UnionType):
@@ -187,7 +206,9 @@ def type_text(hint: object) -> str:
 
 
 def fits_type(value: OptionValue, hint: object) -> bool:
-    """Return True if ``value`` may be the value of an option of type ``hint``."""
+    """Return True if ``value`` is valid for an option of type ``hint``."""
+    # Values come from YAML, JSON and Python code, which annotations do not check. A library for this would be one more
+    # dependency; options use only these few types.
     origin = get_origin(hint)
     inner = get_args(hint)
     if origin is Literal:
@@ -202,18 +223,20 @@ def fits_type(value: OptionValue, hint: object) -> bool:
         )
     if origin is tuple:
         return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits_type, value, inner))
+    # An integer is a fine float. NaN and infinity would pass every comparison with bounds, or break it later.
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is hint
+    return type(value) is hint  # not isinstance(): True is an int for Python, but no sensible number of steps
 
 
 def bounds_text(item: Field) -> str:
-    """Return an option's bounds in words, for example "above 0"; empty if there are none."""
+    """Return an option's bounds in words, for example "above 0"; an empty string if there are none."""
     bounds = item.metadata["bounds"]
     return " and ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in bounds.items() if value is not None)
 
 
 def _out_of_bounds(value: OptionValue, item: Field) -> Iterator[tuple[str, str]]:
+    """Yield (problem, fix) for every violated bound; the bounds of a tuple hold for each element."""
     if item.metadata["not_empty"] and value in ("", []):
         yield "is empty", "give a value, or leave the option out"
     bounds = item.metadata["bounds"]

@@ -1,4 +1,7 @@
-"""Reading configurations of earlier versions: one function per format, each from the format before."""
+"""Translate configurations and policies of earlier versions, one function per kind of file.
+
+Every released version must stay readable: the tests load a folder of each (tests/released).
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ from collections.abc import Mapping
 
 from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
 
-# Options of run format 1 that have another name now.
+# Old name -> new name, for options of run format 1.
 RENAMED_OPTIONS = {"training.average_decay": "training.ema_decay", "model.time": "model.timestep_embedding"}
-# Values of run format 1 that have another name now.
+# Old value -> new value, for options of run format 1, by the new name of the option.
 _RENAMED_VALUES = {
     "model.attention": {"window": "full", "streaming": "sliding_window"},
     "policy.target": {"asked": "given"},
 }
-# Parts of a training state of run format 1 that have another name now.
+# Old prefix -> new prefix, for parameters in checkpoints of run format 1.
 _RENAMED_PARTS = {
     "belief.": "return_logits.",
     "words.table.": "lm_head.embeddings.",
@@ -24,7 +27,7 @@ _RENAMED_PARTS = {
 
 
 def migrate_option(name: str, value: OptionValue) -> tuple[str, OptionValue]:
-    """Return the present name and value of an option of run format 1; others are returned unchanged."""
+    """Return the current name and value of an option of run format 1; current options are returned unchanged."""
     name = RENAMED_OPTIONS.get(name, name)
     if isinstance(value, str):
         value = _RENAMED_VALUES.get(name, {}).get(value, value)
@@ -32,7 +35,9 @@ def migrate_option(name: str, value: OptionValue) -> tuple[str, OptionValue]:
 
 
 def migrate_run_config(values: JsonMapping) -> JsonObject:
-    """Return a config.json of run format 1 in the present spelling; a present one is returned unchanged."""
+    """Return a config.json of run format 1 in the current format; a current one is returned unchanged."""
+    # Old names do not exist in the current format, so translating is safe without knowing the file's version. YAML
+    # files that users wrote have no version.
     migrated: JsonObject = {}
     for section, options in values.items():
         if not isinstance(options, Mapping):
@@ -46,7 +51,7 @@ def migrate_run_config(values: JsonMapping) -> JsonObject:
 
 
 def _keep_unfinished_to_uri(values: JsonObject) -> JsonObject:
-    """Move dataset.keep_unfinished, which only the D4RL reader ever used, into the URI."""
+    """Move the option dataset.keep_unfinished, which only the D4RL reader ever used, into the URI."""
     dataset = values.get("dataset")
     if isinstance(dataset, dict) and dataset.pop("keep_unfinished", False) is True:
         dataset["uri"] = f"{dataset.get('uri', '')}?keep_unfinished=true"
@@ -56,19 +61,22 @@ def _keep_unfinished_to_uri(values: JsonObject) -> JsonObject:
 def migrate_policy(values: JsonMapping) -> JsonObject:
     """Return a policy.json of format 1 or 2 in format 3.
 
-    Format 3 holds a list of conditions; formats 1 and 2 hold one return rule. Format 1 has no return model.
+    Format 3 has a list of conditions; formats 1 and 2 have one return rule. Format 1 has no return model.
     """
+    # A copy, because the caller still verifies the original content.
     migrated = copy.deepcopy(dict(values))
     model = dict(migrated["model"])
     if "time" in model:
         model["timestep_embedding"] = model.pop("time")
     migrated["model"] = model
+    # The definition of the return is stored even for policies that are not conditioned on it; they report returns, too.
     returns = {"name": "return_to_go", **migrated.pop("return_rule")}
     migrated["returns"] = returns
     conditioned = migrated["arch"] == "decision_transformer" and list(model["conditions"]) == ["return_to_go"]
     migrated["conditions"] = [returns] if conditioned else []
     if migrated.get("target", "asked") == "asked":
         migrated["target"] = "given"
+    # Format 1 lacks these. The values are the defaults of the version that introduced them, and must never change.
     for key, default in {"prior_exponent": 10.0, "prior_floor": 0.001, "return_bins": None}.items():
         migrated.setdefault(key, default)
     return_range = migrated.pop("return_range", None)
@@ -78,17 +86,17 @@ def migrate_policy(values: JsonMapping) -> JsonObject:
 
 
 def migrate_policy_tensor(name: str) -> str:
-    """Return the present name of a tensor of a policy.safetensors of format 1 or 2."""
+    """Return the current name of a tensor in a policy.safetensors of format 1 or 2."""
     if name.startswith("scaling."):
         return "normalizer." + name.removeprefix("scaling.")
     return name.replace("return_model.belief.", "return_model.return_logits.")
 
 
 def migrate_checkpoint_tensor(name: str) -> str:
-    """Return the present name of a tensor of a checkpoint of run format 1; others are returned unchanged.
+    """Return the current name of a tensor in a checkpoint of run format 1; current names are returned unchanged.
 
-    A name is a kind (model, exp_avg, exp_avg_sq, average) and a parameter. The language modeling head was a part of
-    the model; now it belongs to the loss.
+    A name consists of a kind (model, exp_avg, exp_avg_sq or average) and a parameter. The language modeling head was a
+    part of the model in format 1 and is a part of the loss now.
     """
     kind, _, parameter = name.partition(".")
     for before, now in _RENAMED_PARTS.items():

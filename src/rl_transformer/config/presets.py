@@ -1,4 +1,4 @@
-"""Recipes by name. No field depends on the name of a data set or an environment."""
+"""Provide named recipes. No value depends on the name of a data set or an environment."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from rl_transformer.errors import RLTransformerError
 
 
 def gym() -> RunConfig:
-    """The published recipe for Gym (Chen et al. 2021, appendix; kzl `experiment.py`).
+    """Return the published recipe for Gym (Chen et al. 2021, appendix; kzl `experiment.py`).
 
-    3 layers, 1 head, width 128, ReLU, K = 20, batch 64, dropout 0.1, AdamW 1e-4 with decay 1e-4 on
-    everything, linear warm-up of 10,000 updates, clip 0.25, returns divided by 1000.
+    3 layers, 1 head, width 128, ReLU, K = 20, batch size 64, dropout 0.1, AdamW with learning rate 1e-4 and weight
+    decay 1e-4 on all parameters, linear warm-up over 10,000 updates, gradient norm clipped at 0.25, returns divided by
+    1000.
     """
+    # The defaults of the options are this recipe, except for two values that fit Gym's tasks only: their returns are in
+    # the thousands, and their episodes have at most 1000 steps.
     config = RunConfig()
     config.returns.scale = 1000.0
     config.model.max_ep_len = 1000
@@ -21,13 +24,14 @@ def gym() -> RunConfig:
 
 
 def fast() -> RunConfig:
-    """Our recipe for vector observations: the same model family, in a fraction of the time.
+    """Return our recipe for vector observations: the same model in a fraction of the training time.
 
-    Differences from `gym`: context 5 with the return added to the observation's token (10 tokens a
-    window instead of 60), batch 256, no dropout, a timestep table with small initial values, learning
-    rate 1e-3 with a short warm-up and a cosine to zero, and an EMA of the weights. 8,000 updates. The
-    scale of returns and the size of the timestep table follow from the data.
+    It differs from `gym` by a context of 5 with the return added to the observation's token (10 tokens per window
+    instead of 60), batch size 256, no dropout, a timestep table with small initial values, learning rate 1e-3 with a
+    short warm-up and cosine decay to zero, an EMA of the weights, and 8,000 updates. The scale of returns and the size
+    of the timestep table follow from the data.
     """
+    # docs/results/hopper-medium-expert.md compares the two.
     config = gym()
     config.returns.scale = None
     config.model.max_ep_len = None
@@ -48,10 +52,16 @@ def fast() -> RunConfig:
 
 
 def key_to_door() -> RunConfig:
-    """Key-to-Door: the whole episode as context, as the paper says; sizes are ours (the paper gives none)."""
+    """Return our recipe for Key-to-Door (Chen et al. 2021, section 5.4), with the whole episode as context.
+
+    The paper gives no sizes for this experiment.
+    """
     config = RunConfig()
+    # The key is picked up in the first room and used in the last one, so a shorter context would not contain it.
     config.windows.context_length = 45
     config.windows.start = "first"
+    # Random walks rarely succeed. Balancing by return is unbiased here, because every window is a whole episode and
+    # thus contains all rewards earned so far.
     config.windows.return_balance = 1.0
     config.model.hidden_size = 64
     config.model.n_layer = 2
@@ -68,8 +78,9 @@ def key_to_door() -> RunConfig:
 
 
 def image() -> RunConfig:
-    """Image observations with discrete actions: the convolutional encoder and a small transformer."""
+    """Return our recipe for images with discrete actions: a convolutional encoder and a small transformer."""
     config = RunConfig()
+    # Four frames show velocities, as in DQN (Mnih et al. 2015); the optimizer follows kzl `run_dt_atari.py` and minGPT.
     config.model.frame_stack = 4
     config.model.n_head = 4
     config.model.activation_function = "gelu"
@@ -86,16 +97,18 @@ def image() -> RunConfig:
 
 
 def atari() -> RunConfig:
-    """The published sizes for Atari (kzl `run_dt_atari.py`): 6 layers, 8 heads, width 128, K = 30, batch 128.
+    """Return the published sizes for Atari (kzl `run_dt_atari.py`): 6 layers, 8 heads, width 128, K = 30, batch 128.
 
-    Differences from the published code: one timestep embedding per step instead of a global and a local
-    position, a cosine to zero instead of to 10 %, and rewards clipped both in the data and while acting.
+    It differs from the published code by one timestep embedding per step instead of a global and a local position, a
+    cosine decay to zero instead of to 10 %, and rewards that are clipped both in the data and while acting.
     """
     config = image()
     config.model.n_layer = 6
     config.model.n_head = 8
     config.windows.context_length = 30
     config.training.batch_size = 128
+    # Five epochs over 500,000 transitions, as published. Its warm-up of 512 * 20 tokens is about three batches of 128
+    # windows with 30 timesteps.
     config.training.train_steps = 5 * 500_000 // 128
     config.training.warmup_steps = 3
     config.returns.reward_clip = 1.0
@@ -113,7 +126,11 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 
 
 def preset(name: str) -> RunConfig:
-    """Return a fresh configuration of the named recipe."""
+    """Return a new configuration with the values of the named recipe.
+
+    Raises:
+        RLTransformerError: There is no such preset.
+    """
     if name not in PRESETS:
         raise RLTransformerError(f"no preset {name!r}", where="preset", fix=f"choose one of {', '.join(PRESETS)}")
     return PRESETS[name]()

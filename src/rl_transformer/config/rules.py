@@ -1,4 +1,4 @@
-"""Rules between options of different sections; a rule within one section stands in that section."""
+"""Check options of different sections against each other; rules within a section are in `sections`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rl_transformer.runtime.types import OptionValue
 
 
 class RunOptions(Protocol):
-    """What the rules read of a `RunConfig`."""
+    """Describes the part of a `RunConfig` that the rules read."""
 
     output: str
     dataset: sections.DataConfig
@@ -42,7 +42,13 @@ class RunOptions(Protocol):
 
 
 def contradictions(c: RunOptions) -> Iterator[Problem]:
-    """Yield (option, problem, fix) for what cannot work together, the most basic first."""
+    """Yield (option, problem, fix) for every contradiction between options, the most basic one first.
+
+    Args:
+        c: A configuration whose types and bounds were checked.
+    """
+    # Everything that the user sets must have an effect or raise an error. The rules read options only, so a mistake is
+    # reported before data or models are loaded.
     if not c.dataset.uri:
         yield "dataset.uri", "no data is named", "pass --data URI, for example --data minari:mujoco/hopper/medium-v0"
     if not c.output:
@@ -62,7 +68,7 @@ def contradictions(c: RunOptions) -> Iterator[Problem]:
 
 
 def _conditions(c: RunOptions) -> Iterator[Problem]:
-    """Yield targets and labels that this policy has no use for."""
+    """Yield targets and labels that have no effect on this policy."""
     conditions = c.model.conditions if c.model.arch == "decision_transformer" else []
     targets = c.evaluation.target_returns
     if targets and "return_to_go" not in conditions:
@@ -83,6 +89,7 @@ def _behavior_cloning(c: RunOptions) -> Iterator[Problem]:
     """Yield options of the transformer that the MLP of behavior cloning does not have."""
     if c.model.arch != "behavior_cloning":
         return
+    # Compared with the defaults: an option that has its default may have been set or not, and does no harm either way.
     for option in (
         "returns.predict",
         "training.trunk",
@@ -102,6 +109,7 @@ def _behavior_cloning(c: RunOptions) -> Iterator[Problem]:
 
 
 def _language(c: RunOptions) -> Iterator[Problem]:
+    """Yield contradictions of the options ``language.*``."""
     language = c.language
     uses_language = language.text_weight or language.alignment_weight
     if uses_language and (c.training.entropy_weight or c.needs_return_model):
@@ -115,10 +123,12 @@ def _language(c: RunOptions) -> Iterator[Problem]:
 
 
 def _windows(c: RunOptions) -> Iterator[Problem]:
+    """Yield contradictions between window length, context length and attention."""
     context_length = c.windows.context_length
     if c.model.attention == "sliding_window" and c.needs_return_model:
         problem = "a return model reads full windows, and sliding-window attention keeps none"
         yield "model.attention", problem, "use full"
+    # With full attention the whole window is the context, so training and acting must use windows of the same length.
     if c.model.attention == "full" and c.window_length != context_length:
         problem = (
             f"windows of {c.window_length} timesteps would train on more than the {context_length} seen while acting"
@@ -130,7 +140,7 @@ def _windows(c: RunOptions) -> Iterator[Problem]:
 
 
 def _without_effect(c: RunOptions) -> Iterator[Problem]:
-    """Yield options of something that is switched off: what the user set would be ignored."""
+    """Yield options of features that are off, because values that the user set would be ignored."""
     reasons = {
         "training.lora_rank": c.training.trunk != "lora" and "training.trunk is not lora",
         "returns.bins": not c.needs_return_model and "there is no return model",

@@ -1,4 +1,4 @@
-"""The configuration of a training run."""
+"""Define the configuration of a training run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from rl_transformer.config.rules import contradictions
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
+# Training windows per context length with sliding-window attention. At 3, two thirds of a window's predictions have a
+# full context behind them; longer windows raise that share slowly and cost memory.
 _SLIDING_WINDOW_FACTOR = 3
 
 
 @dataclass(kw_only=True)
 class RunConfig(ConfigBase):
-    """Everything that determines a training run."""
+    """Holds everything that determines a training run, in sections of options."""
 
     dataset: sections.DataConfig = field(default_factory=sections.DataConfig)
     model: sections.ModelConfig = field(default_factory=sections.ModelConfig)
@@ -29,15 +31,15 @@ class RunConfig(ConfigBase):
 
     @classmethod
     def migrate(cls, values: JsonMapping) -> JsonObject:
-        """Return values that an earlier version wrote, in the present spelling."""
+        """Return values that an earlier version wrote, with the current names of options."""
         return migrate_run_config(values)
 
     @property
     def window_length(self) -> int:
-        """Timesteps per training window.
+        """Number of timesteps per training window.
 
-        With sliding-window attention windows are longer than the context, so that most predictions are
-        trained with a full context behind them, as they are made while acting.
+        With sliding-window attention, windows are longer than the context. Most predictions are then trained with a
+        full context behind them, as when the policy acts.
         """
         if self.windows.window_length is not None:
             return self.windows.window_length

@@ -1,4 +1,8 @@
-"""The sections of a run's configuration: every option, with its default, bounds and one line of help."""
+"""Declare the sections of a run's configuration: every option with its default, bounds and one line of help.
+
+Unless a comment says otherwise, defaults are those of the published Gym experiments (Chen et al. 2021, appendix A;
+code: kzl/decision-transformer, gym/experiment.py). Options that add something to them are off by default.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +15,51 @@ from rl_transformer.config.base import Problem, Section, option
 
 @dataclass(kw_only=True)
 class DataConfig(Section):
-    """Which logged data to learn from."""
+    """Select the logged data to learn from."""
 
     uri: str = option("", "Logged data as SCHEME:PATH; rlt inspect --help lists the schemes.", common=True)
+    # A fraction of timesteps, not of episodes, as in kzl `experiment.py` (pct_traj) and section 5.1 of the paper: the
+    # best episodes are often the longest.
     top_fraction: float = option(
-        1.0, "%BC: learn only from the best episodes that hold this share of all timesteps.",
-        above=0, at_most=1, common=True,
-    )  # fmt: skip
+        1.0,
+        "%BC: learn only from the best episodes that contain this fraction of all timesteps.",
+        above=0,
+        at_most=1,
+        common=True,
+    )
     min_return: float | None = option(None, "Learn only from episodes with at least this return.")
     max_trajectories: int | None = option(None, "Learn only from the first N episodes.", above=0)
     validation_fraction: float = option(
-        0.0, "Share of episodes held out to measure the action error.", at_least=0, at_most=1, common=True
+        0.0, "Fraction of episodes held out to measure the action error.", at_least=0, at_most=1, common=True
     )
 
 
 @dataclass(kw_only=True)
 class ModelConfig(Section):
-    """The network. Sizes that follow from the data are not options."""
+    """Define the network. Sizes that follow from the data are not options."""
 
     arch: Literal["decision_transformer", "behavior_cloning"] = option(
-        "decision_transformer", "decision_transformer, or behavior_cloning: an MLP on the last context_length observations.",
+        "decision_transformer",
+        "decision_transformer, or behavior_cloning: an MLP on the last context_length observations.",
         common=True,
-    )  # fmt: skip
+    )
     conditions: list[str] = option(
-        ["return_to_go"], "What the policy is conditioned on; [] makes the transformer a behavior cloner.", common=True
+        ["return_to_go"],
+        "Quantities that the policy is conditioned on; with [] the transformer is a behavior cloner.",
+        common=True,
     )
     condition_entry: Literal["token", "added"] = option(
         "token", "token: one token per condition, as published; added: added to the observation's token."
     )
     action_head: str = option(
-        "auto", "auto: the default head of the action space; or continuous, discrete, gaussian, multi_discrete.",
+        "auto",
+        "auto: the default head of the action space; or continuous, discrete, gaussian, multi_discrete.",
         common=True,
-    )  # fmt: skip
+    )
+    # The published models for vectors end in a tanh as well, because D4RL's actions are in [-1, 1].
     action_tanh: bool = option(True, "Squash continuous actions into the bounds of the action space.")
     state_encoder: str = option("auto", "auto: linear for vectors, nature_cnn for images; or a registered encoder.")
+    # Names from here to attn_pdrop are those of transformers' DecisionTransformerConfig.
     hidden_size: int = option(128, "Width of a token.", above=0, common=True)
     n_layer: int = option(3, "Transformer blocks, or hidden layers of the MLP.", above=0, common=True)
     n_head: int = option(1, "Attention heads; must divide hidden_size.", above=0, common=True)
@@ -58,35 +73,44 @@ class ModelConfig(Section):
     max_ep_len: int | None = option(
         None, "Rows of the timestep table; null: the longest episode. Later timesteps reuse the last row.", above=0
     )
+    # 1.0 is nn.Embedding's default, which the published code uses. The sum of a token and its timestep is then
+    # dominated by the timestep at first; our own recipes start with 0.02 instead.
     timestep_initializer_range: float = option(1.0, "Standard deviation of the initial timestep table.", at_least=0)
     timestep_embedding: Literal["before_norm", "after_norm"] = option(
-        "before_norm", "Add the timestep embedding before the tokens' layer norm, as published, or after it (Reid et al.'s code)."
-    )  # fmt: skip
+        "before_norm",
+        "Add the timestep embedding before the tokens' layer norm, as published, or after it (Reid et al.'s code).",
+    )
     frame_stack: int = option(1, "Images per state, the newest last.", above=0)
     attention: Literal["full", "sliding_window"] = option(
-        "full", "full: every earlier token of the window; sliding_window: the last context_length timesteps in every layer, "
+        "full",
+        "full: every earlier token of the window; sliding_window: the last context_length timesteps in every layer, "
         "which allows a KV cache while acting.",
-    )  # fmt: skip
+    )
     embedding: Literal["linear", "mlp"] = option(
         "linear", "Embedding and readout of vectors: one linear layer, as published, or a two-layer MLP (LaMo)."
     )
     blocks: str = option("gpt2", "Transformer blocks of a policy without model.trunk: gpt2, or a registered trunk.")
     trunk: str | None = option(
-        None, "Hugging Face transformer to start from: a Hub id (gpt2, ID@REVISION), a folder, or a run of rlt pretrain.",
-        not_empty=True, common=True,
-    )  # fmt: skip
+        None,
+        "Hugging Face transformer to start from: a Hub id (gpt2, ID@REVISION), a folder, or a run of rlt pretrain.",
+        not_empty=True,
+        common=True,
+    )
+    # The controls of Reid et al. (2022) and later work: what remains of an effect with them is not due to pretraining.
     trunk_weights: Literal["pretrained", "random", "shuffled"] = option(
         "pretrained",
-        "Weights of the trunk: its own; or as controls: a fresh initialization, or shuffled within each matrix.",
+        "Weights of the trunk: pretrained; or as controls: random, or pretrained but shuffled within each matrix.",
     )
     positions: Literal["off", "tokens", "timesteps"] = option(
         "off",
-        "The trunk's position table: unused; added by token index; or copied into the timestep table (Reid et al.).",
+        "Use of the trunk's position table: off; added by token index; or copied to the timestep table (Reid et al.).",
     )
-    tie_action_head: bool = option(False, "Read actions out with the weight of the action embedding (Reid et al.).")
+    tie_action_head: bool = option(
+        False, "Use the weights of the action embedding in the action head, too (Reid et al.)."
+    )
 
     def problems(self) -> Iterator[Problem]:
-        """Yield contradictions between the options of the network."""
+        """Yield (option, problem, fix) for contradictions between the options of the network."""
         if self.action_head == "gaussian" and not self.action_tanh:
             yield "action_tanh", "the gaussian head always squashes its actions", "leave it true"
         if self.attention == "sliding_window" and (self.trunk or self.positions != "off"):
@@ -100,31 +124,40 @@ class ModelConfig(Section):
 
 @dataclass(kw_only=True)
 class WindowConfig(Section):
-    """Which pieces of episodes the model learns from."""
+    """Select the windows of episodes that the model learns from."""
 
+    # K = 20 is the published value for Hopper, HalfCheetah and Walker2d.
     context_length: int = option(
-        20, "Timesteps a prediction may see; with sliding-window attention, in each layer.", above=0, common=True
+        20, "Timesteps that a prediction can see; with sliding-window attention, in each layer.", above=0, common=True
     )
     window_length: int | None = option(
-        None, "Timesteps per training window; null: context_length, or three times that with sliding-window attention.",
+        None,
+        "Timesteps per training window; null: context_length, or three times that with sliding-window attention.",
         above=0,
-    )  # fmt: skip
+    )
     start: Literal["any", "first"] = option(
-        "any", "First timestep of a window: any timestep, as published, or the first of its episode."
+        "any", "First timestep of a window: any timestep, as published, or the first one of its episode."
     )
     return_balance: float = option(
-        0.0, "Share of each batch drawn uniformly over bins of return instead of over timesteps.",
-        at_least=0, at_most=1, common=True,
-    )  # fmt: skip
+        0.0,
+        "Fraction of each batch drawn uniformly over bins of return instead of over timesteps.",
+        at_least=0,
+        at_most=1,
+        common=True,
+    )
 
 
 @dataclass(kw_only=True)
 class ReturnConfig(Section):
-    """What a return is. The policy stores this and uses it while acting too."""
+    """Define the return. The policy stores the definition and uses it while acting, too."""
 
+    # The published scales are powers of ten of this size: 1000 for Hopper, HalfCheetah and Walker2d.
     scale: float | None = option(
-        None, "Returns are divided by this; null: the power of ten at or below the data's largest return.", above=0, common=True
-    )  # fmt: skip
+        None,
+        "Returns are divided by this; null: the power of ten at or below the data's largest return.",
+        above=0,
+        common=True,
+    )
     update: Literal["subtract", "keep"] = option(
         "subtract",
         "subtract: the return-to-go falls by each reward; keep: it stays the episode's return (delayed reward).",
@@ -132,18 +165,19 @@ class ReturnConfig(Section):
     reward_clip: float | None = option(None, "Clip rewards to [-c, c], in the data and while acting.", above=0)
     label: Literal["realized", "expected"] = option(
         "realized",
-        "Label a step with the return that followed, or with the return a return model expects after its action.",
+        "Label a step with the return that followed, or with the one that a return model expects after its action.",
     )
     predict: bool = option(
         False,
         "Train a return model with the policy and store it; implied by label expected and by policy.target generated.",
     )
-    bins: int = option(101, "Values over which the return model predicts a distribution.", at_least=2)
+    # Our choice: a bin is then one percent of the range of returns.
+    bins: int = option(101, "Number of return values over which the return model predicts a distribution.", at_least=2)
 
 
 @dataclass(kw_only=True)
 class TrainingConfig(Section):
-    """The optimization."""
+    """Define the optimization."""
 
     train_steps: int = option(100_000, "Gradient updates.", above=0, common=True)
     batch_size: int = option(64, "Windows per update, over all processes.", above=0, common=True)
@@ -153,15 +187,20 @@ class TrainingConfig(Section):
         "constant", "After the warm-up: constant, or a cosine to zero at train_steps."
     )
     weight_decay: float = option(1e-4, "Decoupled weight decay.", at_least=0)
+    # kzl `experiment.py` passes all parameters to one AdamW group, layer norms and biases included; the Atari code
+    # decays weight matrices only, as minGPT does.
     decay: Literal["all", "matrices"] = option(
-        "all", "Parameters that decay: all, as published for Gym, or only the weights of linear and convolution layers."
+        "all",
+        "Parameters with weight decay: all, as published for Gym, or the weights of linear and convolution layers.",
     )
     betas: tuple[float, float] = option((0.9, 0.999), "AdamW's betas.", at_least=0, below=1)
     max_gradient_norm: float | None = option(0.25, "Clip the global gradient norm; null: no clipping.", above=0)
     ema_decay: float = option(
-        0.0, "Decay of the exponential moving average (EMA) of the weights that the policy uses; 0: the last weights.",
-        at_least=0, below=1,
-    )  # fmt: skip
+        0.0,
+        "Decay of the exponential moving average (EMA) of the weights that the policy uses; 0: the last weights.",
+        at_least=0,
+        below=1,
+    )
     entropy_weight: float = option(0.0, "Weight of the entropy bonus of the gaussian head.", at_least=0)
     trunk: Literal["full", "frozen", "lora"] = option(
         "full",
@@ -178,28 +217,30 @@ class TrainingConfig(Section):
         "float32", "bfloat16: autocast of the forward pass; weights stay float32.", common=True
     )
     seed: int = option(
-        0, "Seed of initialization, batches, dropout and the validation split.", at_least=0, below=2**63, common=True
+        0, "Seed of initial weights, batches, dropout and the validation split.", at_least=0, below=2**63, common=True
     )
     threads: int | None = option(None, "CPU threads; null: torch's default.", above=0)
     device: str = option("cpu", "cpu, cuda or cuda:N.", common=True)
     checkpoint_every: int = option(
-        5_000, "Updates between resumable checkpoints; one is written at the end too.", above=0
+        5_000, "Updates between resumable checkpoints; another one is written at the end.", above=0
     )
-    keep_checkpoints: int = option(2, "Newest verified checkpoints to keep.", above=0)
-    tensorboard: bool = option(False, "Write TensorBoard event files too.")
-    wandb: bool = option(False, "Report to Weights & Biases too.")
+    # Two, so that a damaged newest checkpoint does not cost the whole run.
+    keep_checkpoints: int = option(2, "Number of verified checkpoints to keep, the newest ones.", above=0)
+    tensorboard: bool = option(False, "Also write TensorBoard event files.")
+    wandb: bool = option(False, "Also report to Weights & Biases.")
 
 
 @dataclass(kw_only=True)
 class LanguageConfig(Section):
-    """With a pretrained trunk: alignment with word embeddings and co-training on text (Reid et al. 2022)."""
+    """Align tokens with word embeddings and co-train on text, with a pretrained trunk (Reid et al. 2022)."""
 
+    # Both losses are off by default, because they need a pretrained trunk.
     alignment_weight: float = option(
         0.0, "Weight of the loss that aligns tokens with word embeddings; 0.1 in Reid et al.'s code.", at_least=0
     )
-    alignment_centroids: int = option(1000, "k-means centroids of the word embeddings.", above=0)
+    alignment_centroids: int = option(1000, "Number of k-means centroids of the word embeddings.", above=0)
     alignment_steps: int = option(
-        5_000, "Updates over which the alignment weight falls to zero, by a sigmoid.", above=0
+        5_000, "Updates over which the alignment weight falls to zero along a sigmoid.", above=0
     )
     text: str | None = option(None, "Text file, or folder of *.txt, to co-train on.", not_empty=True)
     text_weight: float = option(0.0, "Weight of the language modeling loss.", at_least=0)
@@ -209,38 +250,41 @@ class LanguageConfig(Section):
 
 @dataclass(kw_only=True)
 class PolicyConfig(Section):
-    """How the finished policy acts."""
+    """Define how the finished policy acts."""
 
     action_selection: Literal["greedy", "sample"] = option(
         "greedy", "greedy, or sample from the distribution of the action head."
     )
     suggested_targets: list[float] | None = option(
-        None, "Target returns to suggest; null: quartiles and maximum of the data.", not_empty=True
+        None, "Target returns that the policy suggests; null: quartiles and maximum of the data.", not_empty=True
     )
     target: Literal["given", "generated"] = option(
         "given", "Target return: given by the caller, or generated by the return model at every step."
     )
+    # The exponent is that of the paper's shortest paths (Chen et al. 2021, appendix). The floor is ours: a large
+    # exponent would otherwise select returns that the model considers almost impossible.
     prior_exponent: float = option(
-        10.0, "With generated targets: how strongly likely returns are weighted towards good ones.", at_least=0
+        10.0, "With generated targets: exponent by which likely returns are weighted towards high ones.", at_least=0
     )
     prior_floor: float = option(
-        0.001, "With generated targets: returns less likely than this are never chosen.", at_least=0, below=1
+        0.001, "With generated targets: returns less likely than this are never selected.", at_least=0, below=1
     )
 
 
 @dataclass(kw_only=True)
 class EvaluationConfig(Section):
-    """Evaluation while training; there is none without an environment."""
+    """Evaluate the policy while it is trained, if an environment is given."""
 
     env_id: str | None = option(None, "Gymnasium id of the environment.", not_empty=True, common=True)
-    target_returns: list[float] = option([], "Target returns; [] uses the policy's suggestions.", common=True)
+    target_returns: list[float] = option([], "Target returns; []: the policy's suggestions.", common=True)
     targets: dict[str, float] = option({}, "Targets of further conditions, for example {cost_to_go: 25}.")
     num_episodes: int = option(20, "Episodes per target.", above=0)
-    every: int = option(10_000, "Updates between evaluations; one is made at the end too.", above=0)
+    every: int = option(10_000, "Updates between evaluations; another one is made at the end.", above=0)
+    # Far from 0, where seeds of recorded episodes usually begin, so that initial states of the data are not repeated.
     seed: int = option(1_000_000, "Seed of the first episode; later episodes count up.", at_least=0, below=2**63)
 
     def problems(self) -> Iterator[Problem]:
-        """Yield targets that would have no effect."""
+        """Yield (option, problem, fix) for targets that would have no effect."""
         for name in ("target_returns", "targets"):
             if getattr(self, name) and not self.env_id:
                 yield name, "targets without an environment", "set evaluation.env_id too"

@@ -1,6 +1,6 @@
 """Train a policy together with language losses.
 
-L = L_action + lambda_1 L_alignment + lambda_2 L_text (Reid et al. 2022, section 3.2).
+L = L_action + lambda_1 L_alignment + lambda_2 L_text (Reid et al. 2022).
 """
 
 from __future__ import annotations

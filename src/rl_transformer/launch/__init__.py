@@ -1,1 +1,1 @@
-"""Several runs at once: seeds, and searches for options."""
+"""Launch several runs: one per seed, or a search for good options."""

@@ -1,4 +1,4 @@
-"""One run per seed; on a GPU as one stacked batch."""
+"""Train one run per seed; on a GPU all of them as one stacked batch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,22 @@ from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 def train_seeds(
     config: RunConfig, seeds: Sequence[int], *, resume: bool = False, dataset: TrajectoryDataset | None = None
 ) -> list[Path]:
-    """Train one policy per seed, in run folders seed-N below ``config.output``; arguments as in `train`.
+    """Train one policy per seed and return the run folders, which are seed-N below ``config.output``.
 
-    On a GPU the seeds are trained as one stacked batch; each run equals `train` with its seed, to
-    rounding. Otherwise, and for runs with a return model, the seeds are trained one after the other.
+    On a GPU the seeds are trained as one stacked batch, and each run equals `train` with its seed up to rounding. On a
+    CPU, and if `can_stack_seeds` is False, they are trained one after the other.
+
+    Args:
+        config: Options that all runs share; the seed in it is not used.
+        seeds: One seed per run.
+        resume: Continue the runs in the folders; finished ones are left unchanged.
+        dataset: The data, if it is already open.
+
+    Raises:
+        RLTransformerError: A problem with the data, the options or a folder that the user can fix.
+        Interrupted: SIGTERM or SIGINT, after all runs in progress were saved.
     """
+    # All configurations are checked before the first run, so that a mistake does not surface after hours.
     configs = []
     for seed in seeds:
         one = RunConfig.from_dict(config.to_dict())
@@ -31,9 +42,10 @@ def train_seeds(
         one.output = str(Path(config.output) / f"seed-{seed}")
         one.check()
         configs.append(one)
-    dataset = dataset or open_trajectories(config.dataset.uri)
+    dataset = dataset or open_trajectories(config.dataset.uri)  # opened once, and shared by all seeds
     if not can_stack_seeds(config):
         return [train(one, resume=resume, dataset=dataset) for one in configs]
+    # Runs that were finished by an earlier call are left out; the stack then has fewer rows.
     unfinished = [one for one in configs if not prepare_run_folder(Path(one.output), one, resume=resume)]
     if unfinished:
         _train_stacked(unfinished, dataset)
@@ -41,12 +53,15 @@ def train_seeds(
 
 
 def can_stack_seeds(config: RunConfig) -> bool:
-    """Return True if runs differing only in seed can be trained as one stacked batch."""
+    """Return True if runs that differ only in their seed can be trained as one stacked batch."""
+    # Stacking needs one GPU, and a loss without random numbers from the CPU. A return model would be a second training
+    # with other data, and pretrained trunks run code of transformers that vmap cannot batch.
     one_device = config.training.device.startswith("cuda") and "WORLD_SIZE" not in os.environ
     return one_device and not (config.needs_return_model or config.training.entropy_weight or config.model.trunk)
 
 
 def _train_stacked(configs: list[RunConfig], dataset: TrajectoryDataset) -> None:
+    """Train the runs of all configurations as one stacked batch."""
     with cpu_threads(configs[0].training.threads):
         runs = [assemble_run(config, dataset) for config in configs]
         for run in runs:
@@ -57,7 +72,10 @@ def _train_stacked(configs: list[RunConfig], dataset: TrajectoryDataset) -> None
 
 
 def assemble_run(config: RunConfig, dataset: TrajectoryDataset) -> TrainingRun:
-    """Return a run of this process alone, ready for its first update: stages 4 to 6 of `train`."""
+    """Return a run of a single process that is ready for its first update: stages 4 to 6 of `train`.
+
+    Nothing is read from or written to the run folder; `TrainingRun.start` does that.
+    """
     device = find_device(config.training.device)
     group = ProcessGroup()
     data = select_data(dataset, config)

@@ -1,6 +1,7 @@
-"""Search for good options: every trial is a run folder, and processes share nothing but a journal file.
+"""Search for good options with Optuna.
 
-Optuna proposes; `train` is the function from a configuration to a run folder.
+Every trial is a run folder written by `train`. Several processes can share a search; they only have a journal file in
+common.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.run import train
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.plugins import refuse_named_module
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.training.metrics import last_and_best, read_metrics
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
@@ -26,14 +28,22 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SEARCH_SEED = 3_000_000
-"""Seed of the first episode in a search: options chosen on some episodes must be scored on others."""
+"""Seed of the first evaluation episode in a search.
+
+It differs from the default of ``evaluation.seed``: options that were selected on some episodes must be scored on others.
+"""
 
 
 def read_space(path: Path, config: RunConfig) -> JsonObject:
-    """Read which options to search: a list of choices, or a mapping with low, high and perhaps log and step.
+    """Return the options to search from a YAML file.
+
+    Args:
+        path: A file that maps options to a list of choices, or to a range: a mapping with low, high, and perhaps log and
+            step.
+        config: Configuration that has the options.
 
     Raises:
-        RLTransformerError: A file that cannot be read, an option that does not exist, or a range that is none.
+        RLTransformerError: The file cannot be read, an option does not exist, or its values are not a range or choices.
     """
     fix = "write lines such as training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true} or model.n_layer: [2, 3]"
     try:
@@ -50,10 +60,13 @@ def read_space(path: Path, config: RunConfig) -> JsonObject:
             raise RLTransformerError(f"{option}: {values} is not a range", where=path, fix=fix)
         if not isinstance(values, dict | list) or not values:
             raise RLTransformerError(f"{option}: {values!r} is neither choices nor a range", where=path, fix=fix)
+        for value in values if option == "evaluation.env_id" else ():
+            refuse_named_module(value, where=path)
     return space
 
 
 def _is_range(values: JsonMapping) -> bool:
+    """Return True if ``values`` are arguments of Optuna's suggest functions."""
     ends = [values.get(end) for end in ("low", "high")]
     numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
     return len(numbers) == 2 and numbers[0] < numbers[1] and set(values) <= {"low", "high", "log", "step"}
@@ -62,20 +75,20 @@ def _is_range(values: JsonMapping) -> bool:
 def sweep(
     config: RunConfig, space: JsonMapping, *, num_trials: int, dataset: TrajectoryDataset | None = None
 ) -> JsonObject:
-    """Train trials until there are ``num_trials``, and write sweep.json with all of them, the best first.
+    """Train trials until there are ``num_trials``; write and return sweep.json with all of them, the best one first.
 
-    A trial's score is the mean of its last live returns, or without an environment the negative error
-    of greedy actions on held-out episodes. Start the same call in several processes to share the work:
-    each may add one trial beyond the number.
+    A trial's score is the mean return of its last evaluation, averaged over targets; without an environment it is the
+    negative error of greedy actions on held-out episodes. Several processes that make the same call share the work, and
+    each of them may add one trial beyond the number.
 
     Args:
-        config: What all trials share; ``config.output`` is the folder of the search.
-        space: From `read_space`.
-        num_trials: Trials in all, those of earlier calls included.
+        config: Options that all trials share; ``config.output`` is the folder of the search.
+        space: Options to search, from `read_space`.
+        num_trials: Total number of trials, including those of earlier calls.
         dataset: The data, if it is already open.
 
     Raises:
-        RLTransformerError: No score to search by, or options that no trial could use.
+        RLTransformerError: There is nothing to score trials by, or no trial could be trained.
     """
     require("optuna", extra="sweep", purpose="searching options")
     import optuna
@@ -93,7 +106,8 @@ def sweep(
     data = dataset or open_trajectories(config.dataset.uri)
     study = _open_study(folder)
     while len(done := _finished_trials(study)) < num_trials:
-        # Seeded by the number of finished trials, so that a repeated search proposes the same options.
+        # TPE keeps random state that a new process would not have. Seeding it by the number of finished trials makes an
+        # interrupted search propose the same options as an uninterrupted one.
         study.sampler = optuna.samplers.TPESampler(seed=config.training.seed + len(done))
         study.optimize(lambda trial: _score(trial, config, space, data), n_trials=1)
         newest = study.get_trials(deepcopy=False)[-1]
@@ -113,23 +127,31 @@ def sweep(
 
 
 def _open_study(folder: Path) -> Study:
-    """Open the search in ``folder``, or begin it; a journal file is all that its processes share."""
+    """Return the search in ``folder``, which is created if there is none."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
     folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # our own line per trial says the same
+    # A journal is a file that processes append to under a lock. It needs no server, and works on network file systems,
+    # on which SQLite does not.
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     return optuna.create_study(study_name="sweep", direction="maximize", storage=storage, load_if_exists=True)
 
 
 def _finished_trials(study: Study) -> list[FrozenTrial]:
+    """Return the trials with a result: a score, or an error of the options. Interrupted ones are not among them."""
     from optuna.trial import TrialState
 
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
 def _score(trial: Trial, config: RunConfig, space: JsonMapping, data: TrajectoryDataset) -> float:
+    """Train one trial and return its score.
+
+    Raises:
+        optuna.TrialPruned: The trial could not be trained; its attribute ``refused`` says why.
+    """
     import optuna
 
     proposed = copy.deepcopy(config)
@@ -138,18 +160,22 @@ def _score(trial: Trial, config: RunConfig, space: JsonMapping, data: Trajectory
         proposed.set(option, _suggest(trial, option, values))
     try:
         run = train(proposed, resume=True, dataset=data)
-    except RLTransformerError as error:  # a combination that cannot work, or a loss that is not finite
+    except RLTransformerError as error:
+        # A combination of options that cannot work, or a loss that is not finite. A search must survive both, and TPE
+        # learns to avoid pruned regions.
         trial.set_user_attr("refused", f"{error.where}: {error.problem}")
         raise optuna.TrialPruned from None
     trial.set_user_attr("run", Path(run).name)
     if proposed.evaluation.env_id:
-        scores = [found["last"] for found in last_and_best(run).values()]
+        # The last score, not the best: the maximum of noisy evaluations favors runs that are evaluated often.
+        scores = [score["last"] for score in last_and_best(run).values()]
         return sum(scores) / len(scores)
     errors = [row["validation_action_error"] for row in read_metrics(run) if "validation_action_error" in row]
     return -errors[-1]
 
 
 def _suggest(trial: Trial, option: str, values: Any) -> Any:
+    """Return the value that Optuna proposes for an option."""
     if isinstance(values, list):
         return trial.suggest_categorical(option, values)
     is_integer = isinstance(values["low"], int) and isinstance(values["high"], int)

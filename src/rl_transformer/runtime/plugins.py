@@ -61,6 +61,8 @@ def _import(
     Raises:
         RLTransformerError: The module is absent, or importing it raises an exception.
     """
+    if "/" in module or not all(module.split(".")):  # a path, or a relative name, which has no package to start from
+        raise RLTransformerError("is not the name of a module", where=where, fix=if_absent)
     # The code is the user's, so an exception in it is not a bug of this library. One message is more helpful than a
     # traceback through the import machinery; the original exception stays attached where it is ours to show.
     try:
@@ -69,7 +71,7 @@ def _import(
     except RLTransformerError as error:
         # A registration names the plugin already. An error from elsewhere, such as a data set that the plugin opens,
         # would look as if the user had named that data set.
-        if module in error.where:
+        if f"plugin {module}" in error.where:
             raise
         raise RLTransformerError(error.problem, where=f"{where}: {error.where}", fix=error.fix) from error
     except ModuleNotFoundError as error:
@@ -103,3 +105,21 @@ def refuse_named_plugins(values: JsonMapping, *, where: object) -> None:
                 where=where,
                 fix=f"remove the field {key!r} from the file; if you trust the module, pass it as --plugin MODULE",
             )
+
+
+def refuse_named_module(env_id: object, *, where: object) -> None:
+    """Check that an environment id from a file does not name a module, which gymnasium would import: ``MODULE:ID``.
+
+    Args:
+        env_id: Value of ``evaluation.env_id`` in the file.
+        where: The file, for the message.
+
+    Raises:
+        RLTransformerError: The id names a module.
+    """
+    if isinstance(env_id, str) and ":" in env_id:
+        raise RLTransformerError(
+            f"evaluation.env_id {env_id!r:.200} names a module, and files may not name code to load",
+            where=where,
+            fix="pass it on the command line, or register the environment in a module that --plugin names",
+        )

@@ -28,7 +28,7 @@ def run_in_processes(
     Raises:
         Exception: The exception that the function raised in a process, with its traceback as a note.
     """
-    # "spawn" would import everything again and pickle the policy for every process, which takes longer than most
+    # "spawn" would import everything again and serialize the policy for every process, which takes longer than most
     # evaluations. The price of "fork" is that it must not be used once CUDA is initialized; callers check that.
     context = multiprocessing.get_context("fork")
     pipes = []

@@ -100,8 +100,8 @@ class ColumnBuilder:
             return
         for name, values in {**rows, **self._extras(episode, trajectory)}.items():
             self._append(name, values)
-        # Hashes grow column by column while the data streams past. They are taken after conversion, so HDF5, Arrow and a
-        # store of the same episodes have the same fingerprint.
+        # Hashes grow column by column while the data streams past. They are taken after conversion, so HDF5, Arrow and
+        # a store of the same episodes have the same fingerprint.
         for name in _HASHED:
             self._hashes[name].update(np.ascontiguousarray(rows[name]).data)
         # An episode with NaN is an error anyway, and would turn the statistics that `rlt inspect` shows into NaN.

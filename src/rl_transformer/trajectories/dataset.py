@@ -10,15 +10,10 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping
-from rl_transformer.trajectories.checks import (
-    Checker,
-    Finding,
-    infer_action_space,
-    infer_observation_space,
-    raise_on_errors,
-)
+from rl_transformer.trajectories.checks import Checker, Finding, raise_on_errors
 from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, build_columns
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.guessed_spaces import infer_action_space, infer_observation_space
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.statistics import ObservationStatistics
@@ -32,11 +27,9 @@ if TYPE_CHECKING:
 class TrajectoryDataset:
     """Holds E trajectories with N steps in total, as columns over all steps.
 
-    Columns may be memory-mapped: treat them as read-only.
+    With one array per column instead of one per episode, a batch of windows is a single indexing operation, and a store
+    on disk is mapped without reading it. Treat columns as read-only, because they may be memory-mapped.
     """
-
-    # One array per column instead of one per episode: a batch of windows is a single indexing operation, and a store on
-    # disk is mapped without reading it.
 
     spec: DataSpec
     columns: Mapping[str, np.ndarray]
@@ -107,6 +100,7 @@ class TrajectoryDataset:
 
     def trajectory(self, index: int) -> Trajectory:
         """Return episode ``index``, with actions in the values of the action space."""
+        # Slices are views, so a memory-mapped data set reads only this episode's pages.
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         final = self.summary.final_observations
         extras = set(self.columns) - set(STEP_COLUMNS)
@@ -159,6 +153,7 @@ class TrajectoryDataset:
         if action is None:
             action, guesses = infer_action_space(trajectories, source)
         dataset = cls.in_memory(DataSpec(observation, action, source), trajectories, guesses=guesses)
+        # Warnings, such as a guessed space, remain in `findings`; only errors would corrupt training.
         raise_on_errors(dataset.findings, source)
         return dataset
 
@@ -182,6 +177,7 @@ class TrajectoryDataset:
         for guess in guesses:
             checker.add_finding(guess.level, guess.kind, guess.field, guess.problem, guess.fix)
         summary = build_columns(spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker)
+        # Concatenated once at the end: growing an array episode by episode would copy the data over and over.
         columns = {name: np.concatenate(rows) for name, rows in parts.items()}
         # If all episodes have errors, there are findings but no columns; `raise_on_errors` then has the better message.
         if not columns and not summary.findings:
@@ -190,4 +186,5 @@ class TrajectoryDataset:
 
 
 def _as_space(given: Space | gymnasium.Space | None, where: str) -> Space | None:
+    """Return a space of either kind as a `Space`."""
     return given if given is None or isinstance(given, Space) else space_from_gymnasium(given, where=where)

@@ -17,8 +17,8 @@ def space_from_gymnasium(space: gymnasium.Space, *, where: object) -> Space:
     Raises:
         RLTransformerError: The space, or a part of it, is of a kind that is not supported.
     """
-    # Classes are compared by name, so that gymnasium is not imported: a machine that only runs a policy does not need it.
-    # Any avoids a cast per kind.
+    # Classes are compared by name, so that gymnasium is not imported: a machine that only runs a policy does not need
+    # it. Any avoids a cast per kind.
     kind = type(space).__name__
     given: Any = space
     if kind == "Box":

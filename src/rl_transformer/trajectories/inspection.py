@@ -36,6 +36,7 @@ def describe(dataset: TrajectoryDataset) -> JsonObject:
         "observation_mean": None if dataset.statistics is None else _finite(dataset.statistics.mean),
         "observation_std": None if dataset.statistics is None else _finite(dataset.statistics.std),
         "findings": [finding.to_dict() for finding in findings],
+        # The same rule as `raise_on_errors`, so that `rlt inspect` predicts what `rlt train` does.
         "refused": any(finding.level == LEVELS[0] for finding in findings),
     }
 

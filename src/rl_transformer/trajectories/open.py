@@ -50,6 +50,7 @@ def read_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
 def stream_trajectories(uri: str | Path, **options: Value) -> Source:
     """Return the spaces, an iterator over the episodes, and the reader's notes, without holding the data in memory."""
     source = open_source(uri, **options)
+    # A memory-mapped data set is read episode by episode, too. Its findings are those of the time it was written.
     if isinstance(source, TrajectoryDataset):
         episodes = (source.trajectory(index) for index in range(len(source)))
         return Source(source.spec, episodes, source.findings)
@@ -66,6 +67,7 @@ def open_source(uri: str | Path, **options: Value) -> Source | TrajectoryDataset
         RLTransformerError: The scheme is not registered, the reader does not have one of the options, or opening fails.
     """
     scheme, path, query = parse_uri(uri)
+    # Not left to the registry: a typing mistake in a URI deserves examples of URIs, not a list of registered names.
     if scheme not in READERS.names():
         raise RLTransformerError(
             f"unknown kind of data {scheme + ':'!r}",
@@ -102,6 +104,7 @@ def _option_values(
                 where=where,
                 fix=f"remove it; options of this reader: {', '.join(known) or 'none'}",
             )
+    # Readers get every option, so that their own signatures need no second set of defaults.
     defaults = {name: option.default for name, option in known.items()}
     parsed = {name: known[name].parse(text, where=f"{where}: {name}") for name, text in query.items()}
     return {**defaults, **parsed, **given}

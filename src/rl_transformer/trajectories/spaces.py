@@ -1,4 +1,4 @@
-"""Observation and action spaces as plain data, stored with data sets and policies."""
+"""Describe observation and action spaces as plain data, which is stored with data sets and policies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject, Nested
 from rl_transformer.trajectories.images import has_channels_last, image_layout
 from rl_transformer.trajectories.nested import select_part
+from rl_transformer.trajectories.space_values import compact_bound, json_value, one_hot
 
-# The fields that each kind without parts uses.
+# Fields that each kind without parts uses; `to_dict` writes these only.
 _FIELDS = {
     "box": ("shape", "dtype", "low", "high"),
     "discrete": ("n", "start"),
@@ -26,7 +27,7 @@ _KINDS = (*_FIELDS, "dict", "tuple")
 
 @dataclass(frozen=True)
 class Space:
-    """One space. ``kind`` says which of the other fields it uses."""
+    """Describes one space; ``kind`` decides which of the other fields it uses."""
 
     kind: str
     """box, discrete, multi_discrete, multi_binary, dict or tuple."""
@@ -35,9 +36,9 @@ class Space:
     dtype: str = "float32"
     """NumPy dtype of a box."""
     low: tuple[float, ...] = ()
-    """Lower bounds of a box, flattened; one number stands for all."""
+    """Lower bounds of a box, flattened; a single number holds for all elements."""
     high: tuple[float, ...] = ()
-    """Upper bounds of a box, flattened; one number stands for all."""
+    """Upper bounds of a box, flattened; a single number holds for all elements."""
     n: int = 0
     """Number of values of a discrete space."""
     start: int = 0
@@ -66,7 +67,7 @@ class Space:
 
     @property
     def flat_shape(self) -> tuple[int, ...]:
-        """Shape of what `flatten` makes of one value."""
+        """Shape of one value after `flatten`."""
         return self.image_shape or (self.flat_dim,)
 
     @property
@@ -75,7 +76,7 @@ class Space:
 
     @property
     def flat_dim(self) -> int:
-        """Length of a value flattened to one vector."""
+        """Length of one value flattened to a vector, with one-hot encoding of discrete values."""
         if self.kind == "discrete":
             return self.n
         if self.kind == "multi_discrete":
@@ -92,20 +93,23 @@ class Space:
         return low, high
 
     def flatten(self, values: Nested, *, where: object = "observation") -> np.ndarray:
-        """Turn values with one leading axis into float32 vectors (T, flat_dim), images into uint8 (T, C, H, W).
+        """Convert values with one leading axis to float32 vectors (T, flat_dim), images to uint8 (T, C, H, W).
 
-        A discrete value becomes one-hot, a multi-discrete one the concatenation of one-hot parts; the
-        parts of a dict or tuple are concatenated in the order of the space.
+        A discrete value becomes a one-hot vector, a multi-discrete one the concatenation of one-hot parts. The parts of
+        a dict or tuple are concatenated in the order of the space.
 
         Raises:
             RLTransformerError: The values do not have the form of this space.
         """
+        # Rows of a store are flat already and need no copy. One-hot rows would even be rejected below, as no indices.
         if isinstance(values, np.ndarray) and (values.shape[1:], values.dtype) == (self.flat_shape, self._flat_dtype):
-            return values  # rows of one of our stores are flat already
+            return values
         if self.kind in ("dict", "tuple"):
+            # A missing part raises an error by name below; an extra one would be dropped without notice.
             if isinstance(values, dict | tuple | list) and len(values) != len(self.parts):
+                names = ", ".join(name for name, _ in self.parts)
                 raise RLTransformerError(
-                    f"has {len(values)} parts, and the space has {len(self.parts)}: {', '.join(n for n, _ in self.parts)}",
+                    f"has {len(values)} parts, and the space has {len(self.parts)}: {names}",
                     where=where,
                     fix="record exactly the parts of the observation space",
                 )
@@ -115,9 +119,9 @@ class Space:
             )
         array = np.asarray(values)
         if self.kind == "discrete":
-            return _one_hot(self._indices(array, where=where), (self.n,))
+            return one_hot(self._indices(array, where=where), (self.n,))
         if self.kind == "multi_discrete":
-            return _one_hot(self._indices(array, where=where), self.nvec)
+            return one_hot(self._indices(array, where=where), self.nvec)
         if array.shape[1:] != self.shape:
             raise RLTransformerError(
                 f"has shape {array.shape[1:]}, and the space has {self.shape}",
@@ -126,6 +130,7 @@ class Space:
             )
         if not self.is_image:
             return array.astype(np.float32).reshape(len(array), -1)
+        # Images stay bytes, which take a quarter of the memory; they are divided by 255 on the device.
         if array.dtype != np.uint8:
             raise RLTransformerError(
                 f"is {array.dtype}, and images are uint8", where=where, fix="record bytes from 0 to 255"
@@ -152,9 +157,9 @@ class Space:
         return np.dtype(np.float32 if self.is_continuous else np.int64)
 
     def encode_actions(self, actions: ArrayLike) -> np.ndarray:
-        """Turn recorded actions (T, ...) into stored ones: (T, *action_shape), discrete values counted from 0.
+        """Convert recorded actions (T, ...) to stored ones: (T, *action_shape), discrete values counted from 0.
 
-        Values outside a discrete space are kept, so that the caller can report where they are.
+        Values outside a discrete space are converted, too, so that the caller can report their positions.
 
         Raises:
             RLTransformerError: The actions do not have the shape of this space.
@@ -163,6 +168,7 @@ class Space:
             return self.flatten(actions, where="actions")
         array = np.asarray(actions)
         size = math.prod(self.action_shape)
+        # Sizes instead of shapes: discrete actions are often recorded as (T, 1).
         if array.size != len(array) * size:
             expected = "one number" if self.kind == "discrete" else f"{size} numbers"
             raise RLTransformerError(
@@ -170,26 +176,27 @@ class Space:
                 where="actions",
                 fix=f"record {expected} per step",
             )
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # NaN has no integer value; `outside` reports it
             return array.reshape(len(array), *self.action_shape).astype(np.int64) - self._starts
 
     def decode_actions(self, stored: np.ndarray) -> np.ndarray:
-        """Turn stored actions (T, *action_shape) back into the space's own values (T, *shape)."""
+        """Convert stored actions (T, *action_shape) back to values of the space (T, *shape)."""
         if self.kind == "box":
             return stored.reshape(len(stored), *self.shape)
         values = stored + self._starts
         return values.reshape(len(stored), *self.shape) if self.kind == "multi_discrete" else values
 
     def outside(self, actions: np.ndarray, *, slack: float = 0.0) -> np.ndarray:
-        """Return True where recorded actions (T, ...) lie outside this space.
+        """Return a boolean array that is True where recorded actions (T, ...) lie outside this space.
 
         Args:
-            actions: As recorded; any numeric dtype.
-            slack: Tolerance for a box, as a share of the width of its bounds.
+            actions: Actions as recorded, of any numeric dtype.
+            slack: Tolerance for a box, as a fraction of the width of its bounds.
         """
         with np.errstate(invalid="ignore"):
             if self.is_continuous:
                 low, high = self.bounds
+                # NaN compares as False and is therefore inside; it is reported as a value that is not finite.
                 margin = np.where(np.isfinite(high - low), (high - low) * slack, 0)
                 return (actions < low - margin) | (actions > high + margin)
             values = np.asarray(actions).reshape(len(actions), *self.action_shape)
@@ -212,23 +219,28 @@ class Space:
             )
         bad = self.outside(array)
         if bad.any():
-            found = array.reshape(bad.shape)[bad][0]
+            first = array.reshape(bad.shape)[bad][0]
             allowed = f"the {self.n} values from {self.start}" if self.kind == "discrete" else f"{self.nvec} values"
             raise RLTransformerError(
-                f"{found} is not one of {allowed}", where=where, fix="pass values of the declared space"
+                f"{first} is not one of {allowed}", where=where, fix="pass values of the declared space"
             )
         return array.reshape(len(array), *self.action_shape).astype(np.int64) - self._starts
 
     def to_dict(self) -> JsonObject:
-        """Return JSON-ready values; infinite bounds become the strings inf and -inf."""
+        """Return JSON-ready values; infinite bounds become the strings "inf" and "-inf"."""
         if self.kind not in _FIELDS:
             return {"kind": self.kind, "parts": [[name, part.to_dict()] for name, part in self.parts]}
         values = {name: getattr(self, name) for name in _FIELDS[self.kind]}
-        return {"kind": self.kind, **{name: _to_json(value) for name, value in values.items()}}
+        return {"kind": self.kind, **{name: json_value(value) for name, value in values.items()}}
 
     @classmethod
     def from_dict(cls, values: JsonMapping, *, where: object = "space") -> Space:
-        """Read what `to_dict` returned."""
+        """Return the space that `to_dict` was called on.
+
+        Raises:
+            RLTransformerError: The values do not describe a space; ``where`` names the file.
+        """
+        # The values come from files that others wrote: every number is converted, and nothing else is used.
         try:
             kind = values["kind"]
             if kind not in _KINDS:
@@ -257,17 +269,21 @@ class Space:
     def box(
         cls, shape: tuple[int, ...], low: ArrayLike = -math.inf, high: ArrayLike = math.inf, dtype: str = "float32"
     ) -> Space:
-        """Return a box; equal bounds are kept as one number."""
-        return cls("box", tuple(shape), dtype, _compact(low), _compact(high))
+        """Return a box of arrays with ``shape``; bounds are numbers or arrays of that shape."""
+        return cls("box", tuple(shape), dtype, compact_bound(low), compact_bound(high))
 
     @classmethod
     def discrete(cls, n: int, start: int = 0) -> Space:
-        """Return the whole numbers start ... start + n - 1."""
+        """Return the space of the integers from ``start`` to ``start`` + ``n`` - 1."""
         return cls("discrete", n=n, start=start)
 
     @classmethod
     def multi_discrete(cls, nvec: ArrayLike, starts: ArrayLike = 0, shape: tuple[int, ...] | None = None) -> Space:
-        """Return several discrete parts, with ``nvec`` values each, counted from ``starts``."""
+        """Return a space of several discrete parts: part i has nvec[i] values, counted from starts[i].
+
+        Raises:
+            ValueError: A part has no values.
+        """
         sizes = np.asarray(nvec, np.int64)
         if not sizes.size or (sizes < 1).any():
             raise ValueError(f"nvec {sizes.tolist()} is not a list of positive sizes")
@@ -278,24 +294,3 @@ class Space:
             nvec=tuple(sizes.reshape(-1).tolist()),
             starts=tuple(first.tolist()),
         )
-
-
-def _compact(bound: ArrayLike) -> tuple[float, ...]:
-    flat = np.asarray(bound, np.float64).reshape(-1)
-    return (float(flat[0]),) if flat.size and (flat == flat[0]).all() else tuple(map(float, flat))
-
-
-def _to_json(value: Any) -> Any:
-    """Return tuples as lists, and infinite numbers as text: JSON has none."""
-    if isinstance(value, tuple):
-        return [_to_json(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _one_hot(indices: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
-    """Return indices (T,) or (T, P) as concatenated one-hot vectors, (T, sum(sizes)) float32."""
-    offsets = np.cumsum((0, *sizes[:-1]))
-    encoded = np.zeros((len(indices), sum(sizes)), np.float32)
-    columns = indices.reshape(len(indices), -1) + offsets
-    np.put_along_axis(encoded, columns, 1.0, axis=1)
-    return encoded

@@ -1,4 +1,4 @@
-"""The `rlt:` store: one memory-mapped array per column, written once and opened without reading it."""
+"""Write and open stores (`rlt:` URIs), which hold one memory-mapped .npy file per column."""
 
 from __future__ import annotations
 
@@ -28,26 +28,37 @@ from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
 
 FORMAT_VERSION = 1
+# Files that every store has. Final observations and statistics depend on the data.
 _REQUIRED = ("store.json", *(f"{name}.npy" for name in (*STEP_COLUMNS, *EPISODE_COLUMNS[:-1])))
 
 
 class _GrowingArray:
-    """Appends rows to a .npy file; the header, which numpy pads for this, is set at the end."""
+    """Appends rows to a .npy file whose number of rows is not known in advance."""
 
     def __init__(self, path: Path, rows: np.ndarray) -> None:
-        self.dtype, self.row_shape, self.num_rows = rows.dtype, rows.shape[1:], 0
+        self.dtype = rows.dtype
+        self.row_shape = rows.shape[1:]
+        self.num_rows = 0
         self.path = path
         self._file: BinaryIO = path.open("wb")
         self._write_header()
 
     def _write_header(self) -> None:
+        # A .npy header contains the shape, and rows follow it directly, so the header cannot grow once rows are
+        # written. NumPy pads it with spaces so that the first dimension can become a number of up to 21 digits: the
+        # header is written with 0 rows first, and again over the same bytes with the true number when the file is
+        # closed.
         shape = (self.num_rows, *self.row_shape)
         npy.write_array_header_1_0(
             self._file, {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
         )
 
     def append(self, rows: np.ndarray) -> None:
-        """Write further rows of the first ones' type and shape."""
+        """Append rows of the same dtype and shape as the first ones.
+
+        Raises:
+            RLTransformerError: Another dtype or shape.
+        """
         if rows.dtype != self.dtype or rows.shape[1:] != self.row_shape:
             raise RLTransformerError(
                 f"rows of {rows.dtype} {rows.shape[1:]} after rows of {self.dtype} {self.row_shape}",
@@ -58,6 +69,7 @@ class _GrowingArray:
         self.num_rows += len(rows)
 
     def close(self) -> None:
+        """Write the final header and close the file."""
         self._file.seek(0)
         self._write_header()
         self._file.close()
@@ -66,10 +78,18 @@ class _GrowingArray:
 def write_store(
     folder: Path, spec: DataSpec, trajectories: Iterable[Trajectory], *, notes: Iterable[Finding] = ()
 ) -> TrajectoryDataset:
-    """Write trajectories as they come, in memory that holds one of them, and open the result.
+    """Write trajectories to a store, with one of them in memory at a time, and return the opened store.
 
-    Returns-to-go, statistics, findings and hashes are computed here, once. Data that would corrupt
-    training is refused and nothing is written.
+    Returns-to-go, statistics, findings and hashes are computed once, while writing.
+
+    Args:
+        folder: Folder to write; it must be empty or absent.
+        spec: Spaces of the data.
+        trajectories: The episodes; read once.
+        notes: Findings of the reader to store with the data.
+
+    Raises:
+        RLTransformerError: The folder is not empty, or the data would corrupt training; then nothing is written.
     """
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -78,10 +98,11 @@ def write_store(
         )
 
     def fill(temporary: Path) -> dict:
-        """Write the columns, and return what the manifest says of them."""
+        """Write the columns, and return the fields of the manifest."""
         arrays: dict[str, _GrowingArray] = {}
 
         def append(name: str, rows: np.ndarray) -> None:
+            # Names of extra columns come from the source's file, hence `below`.
             if name not in arrays:
                 arrays[name] = _GrowingArray(below(temporary, f"{name}.npy"), rows)
             arrays[name].append(rows)
@@ -91,6 +112,7 @@ def write_store(
             array.close()
         for note in notes:
             checker.add_finding(note.level, note.kind, note.field, note.problem, note.fix, count=note.count)
+        # An exception here makes write_folder remove the temporary folder, so bad data leaves nothing behind.
         raise_on_errors(checker.findings, spec.source or folder)
         if not arrays:
             raise RLTransformerError("holds no episode", where=spec.source or folder, fix="give at least one episode")
@@ -101,12 +123,14 @@ def write_store(
         return {"format_version": FORMAT_VERSION}
 
     if folder.exists():
-        folder.rmdir()
+        folder.rmdir()  # fails if something was put into it since the check above
     write_folder(folder, fill)
     return open_store(folder)
 
 
 def _write_summary(folder: Path, summary: Summary) -> None:
+    """Write the arrays with one row per episode, and the statistics."""
+    # allow_pickle=False: an object array would be written in a form that can run code when it is read.
     for name in EPISODE_COLUMNS:
         values = getattr(summary, name)
         if values is not None:
@@ -117,7 +141,15 @@ def _write_summary(folder: Path, summary: Summary) -> None:
 
 
 def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
-    """Map a store's columns; checks the manifest and the file sizes, and every byte with ``verify``."""
+    """Open a store by mapping its columns into memory.
+
+    Args:
+        folder: A folder written by `write_store`.
+        verify: Compare the hash of every file, which reads all bytes; otherwise only existence and sizes are checked.
+
+    Raises:
+        RLTransformerError: The folder is missing, damaged or of a later version, or its columns do not fit each other.
+    """
     again = "write the store again with rlt convert or rlt collect"
     if not folder.is_dir():
         raise RLTransformerError(
@@ -128,6 +160,8 @@ def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
     check_format(info, FORMAT_VERSION, where=folder / "store.json")
     refuse_named_plugins(info, where=folder / "store.json")
     spec = DataSpec.from_dict(info, where=folder / "store.json")
+    # Only files that the manifest lists are opened: their sizes were checked, and a stray file in the folder is
+    # ignored.
     names = [name.removesuffix(".npy") for name in manifest["files"] if name.endswith(".npy")]
     arrays = {name: _map(below(folder, f"{name}.npy"), again) for name in names}
     try:
@@ -146,6 +180,7 @@ def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
         )
         consistent = _is_consistent(spec, steps, summary)
     except (KeyError, TypeError, ValueError, IndexError) as error:
+        # Hashes show damage, not a store that some other program wrote in a wrong way.
         raise RLTransformerError(f"lacks or garbles {error}", where=folder, fix=again) from None
     if not consistent:
         raise RLTransformerError("columns are missing, or their shapes do not fit each other", where=folder, fix=again)
@@ -153,7 +188,10 @@ def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
 
 
 def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summary) -> bool:
-    offsets, shape = summary.offsets, spec.observation_space.flat_shape
+    """Return True if the shapes of all columns fit the spaces and the offsets."""
+    offsets = summary.offsets
+    shape = spec.observation_space.flat_shape
+    # Gathering indexes the columns by offsets without further checks. Wrong offsets would silently mix up episodes.
     if (
         offsets.dtype != np.int64
         or offsets.ndim != 1
@@ -173,9 +211,11 @@ def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summar
 
 
 def _map(path: Path, fix: str) -> np.ndarray:
+    """Return the array in a .npy file without reading it; pages are loaded on first access."""
     try:
-        # Copy-on-write, so that torch may share the pages; nothing writes to them. asarray drops
-        # the memmap class, which costs more than the slice itself on every access.
+        # Mode "c" is copy-on-write: torch.from_numpy warns about read-only arrays, and this one counts as writable
+        # although the file can never change. Nothing writes to it, so all processes share the pages.
+        # asarray drops the memmap subclass, whose overhead on every access exceeds the cost of the slice itself.
         return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
     except (ValueError, OSError) as error:
         raise RLTransformerError(f"cannot be mapped: {error}", where=path, fix=fix) from None

@@ -1,1 +1,1 @@
-"""The interface of the field's tutorials: data sets, batches and a validation loss for a training loop of your own."""
+"""Provide data sets, batches and a validation loss for a training loop of your own, as tutorials of the field use them."""

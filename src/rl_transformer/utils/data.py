@@ -1,4 +1,4 @@
-"""Windows of trajectories for a training loop of your own.
+"""Provide windows of trajectories for a training loop of your own.
 
 Shapes: B windows, T timesteps.
 """
@@ -27,27 +27,27 @@ from rl_transformer.windows.sampling import WindowSampler
 from rl_transformer.windows.selection import split_trajectories
 
 Batch = dict[str, Tensor]
-"""The arguments of a Decision Transformer's `forward` by name, so that ``model(**batch)`` works."""
+"""Arguments of a Decision Transformer's `forward` by name, so that ``model(**batch)`` works."""
 
 
 class Dataset(torch.utils.data.Dataset[Batch]):
-    """Every window of a data set: item i begins at timestep i and holds up to ``context_length`` timesteps.
+    """A map-style data set of all windows: item i begins at timestep i and has up to ``context_length`` timesteps.
 
     An item is a dict of tensors: ``states`` (T, D) normalized or uint8 images, ``actions`` (T, ...) in [-1, 1] or
     indices, ``rewards`` (T, 1), ``returns_to_go`` (T, 1) scaled, ``timesteps`` (T,), and ``attention_mask`` (T,), 1 at
     real timesteps and 0 at padded ones, which come last.
 
     Args:
-        path: A data URI such as ``minari:NAMESPACE/NAME-v0``, the folder of a store, or data that is open already.
-        split: train or validation: only these episodes; None: all.
-        validation_fraction: Share of episodes in the validation split.
+        path: A data URI such as ``minari:NAMESPACE/NAME-v0``, the folder of a store, or a data set that is already open.
+        split: Use only the episodes of this split, train or validation; None: all episodes.
+        validation_fraction: Fraction of episodes in the validation split.
         context_length: T.
-        return_scale: Returns are divided by this; None: the power of ten at or below the largest return.
+        return_scale: Divisor of returns; None: the power of ten at or below the largest return.
         frame_stack: Images per state.
         seed: Seed of the split.
 
     Raises:
-        RLTransformerError: Data that cannot be read or would corrupt training, or a split without episodes.
+        RLTransformerError: The data cannot be read or would corrupt training, or a split has no episodes.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Dataset(torch.utils.data.Dataset[Batch]):
         scale = power_of_ten_scale(self.data.episode_returns) if return_scale is None else return_scale
         self.returns = ReturnToGo(scale=scale)
         self.is_squashed = self._has_finite_bounds()
+        # Statistics of all episodes, not of the split, so that training and validation have the same units.
         self.normalizer = Normalizer.from_data(self.data.spec, self.data.statistics, action_tanh=self.is_squashed)
         episodes = self._episodes(split, validation_fraction, seed)
         self._windows = WindowSampler(self.data.offsets, episodes, seed=seed)
@@ -84,12 +85,12 @@ class Dataset(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         if not -len(self) <= index < len(self):
-            raise IndexError(index)
+            raise IndexError(index)  # iterating over a sequence without __iter__ ends with this exception
         batch = self.gather(np.array([index % len(self)]))
         return {name: tensor[0] for name, tensor in batch.items()}
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """Return the windows ``indices`` (B,) as one batch, by one gather per column."""
+        """Return the windows ``indices`` (B,) as one batch: tensors as in an item, with a leading axis B."""
         batch = self._gatherer.gather(self._windows.locate(indices), extra=("rewards",))
         assert batch.rewards is not None
         return {
@@ -117,11 +118,15 @@ class Dataset(torch.utils.data.Dataset[Batch]):
         }
 
     def _has_finite_bounds(self) -> bool:
-        """Return True if actions are squashed into their bounds; without finite bounds they are left as recorded."""
+        """Return True if the action space is discrete or has finite bounds."""
+        # Vectors are scaled to [-1, 1] by their bounds, which is possible only if these are finite.
         space = self.data.spec.action_space
         return not space.is_continuous or all(np.isfinite(bound).all() for bound in space.bounds)
 
     def _episodes(self, split: str | None, fraction: float, seed: int) -> np.ndarray:
+        """Return the indices of the split's episodes."""
+        # Whole episodes are split: overlapping windows of one episode in both parts would make the validation loss too
+        # low.
         if split is None:
             return np.arange(self.data.num_trajectories)
         if split not in ("train", "validation") or not 0 < fraction < 1:
@@ -135,15 +140,18 @@ class Dataset(torch.utils.data.Dataset[Batch]):
 
 
 class BatchSampler:
-    """Shuffled batches of a `Dataset`; iterating over it once is one epoch.
+    """Yields shuffled batches of a `Dataset`; iterating over it once is one epoch.
 
-    Every batch has ``batch_size`` windows (or all, if there are fewer); windows left over at the end of an epoch are
-    skipped, others in every epoch. A batch is one gather, which is much faster than a `DataLoader`.
+    Every batch has ``batch_size`` windows (or all, if there are fewer). Windows that remain at the end of an epoch are
+    skipped; they are other ones in every epoch. A batch is gathered at once, which is much faster than a `DataLoader`.
 
     Args:
-        dataset: Where the windows come from.
+        dataset: Data set to draw from.
         batch_size: Windows per batch.
         seed: Seed of the order.
+
+    Raises:
+        RLTransformerError: The batch size is not positive.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int = 32, *, seed: int = 0) -> None:
@@ -158,6 +166,7 @@ class BatchSampler:
         return len(self.dataset) // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
+        # A function of (seed, epoch), so that a loop can repeat or resume any epoch by setting `epoch`.
         order = generator(Stream.EPOCH_ORDER, self.seed, self.epoch).permutation(len(self.dataset))
         self.epoch += 1
         for number in range(len(self)):

@@ -1,1 +1,1 @@
-"""Fixed-length model inputs cut from trajectories: which windows, and their tensors."""
+"""Windows: the inputs of a model, cut from trajectories at a fixed length."""

@@ -1,50 +1,53 @@
-"""What one update learns from: windows as tensors, and where batches come from.
+"""A batch of windows as tensors, and the interface of the sources of batches.
 
-Shapes: B windows, T timesteps, C numbers of all conditions together.
+Shapes: B windows, T timesteps, C numbers of all conditions, A length of an action vector, P parts of a discrete action;
+*state are the axes of one observation: one of a vector, three of an image.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
+
+from rl_transformer.runtime.shapes import Bool, Float, Int, UInt8
 
 
 @dataclass(frozen=True)
 class WindowBatch:
     """Windows in the model's units, left-aligned: padding follows the last real step."""
 
-    states: Tensor
-    """(B, T, D) float32 normalized, or (B, T, channels, height, width) uint8."""
-    actions: Tensor
-    """(B, T, A) float32, or (B, T) or (B, T, P) int64."""
-    conditions: Tensor
-    """(B, T, C) float32, scaled; the conditions of the policy one after the other."""
-    timesteps: Tensor
-    """(B, T) int64, counted from the start of the episode."""
-    valid_mask: Tensor
-    """(B, T) bool, True at real steps."""
-    rewards: Tensor | None = None
-    """(B, T) float32, not scaled. This and the following are gathered on request."""
-    terminations: Tensor | None = None
-    """(B, T) bool, True at the step that terminated its episode."""
-    next_states: Tensor | None = None
-    """(B, T, ...) the states one step later; at an episode's last step its final observation."""
+    states: Float[Tensor, "B T *state"] | UInt8[Tensor, "B T *state"]
+    """Normalized vectors, or images."""
+    actions: Float[Tensor, "B T A"] | Int[Tensor, "B T"] | Int[Tensor, "B T P"]
+    """Vectors, or indices, one for each part of a multi-discrete action."""
+    conditions: Float[Tensor, "B T C"]
+    """The conditions of the policy one after the other, scaled."""
+    timesteps: Int[Tensor, "B T"]
+    """Timesteps, counted from the start of the episode."""
+    valid_mask: Bool[Tensor, "B T"]
+    """True at real steps, False at padding."""
+    rewards: Float[Tensor, "B T"] | None = None
+    """Rewards, not scaled. This field and the following ones are gathered on request."""
+    terminations: Bool[Tensor, "B T"] | None = None
+    """True at the step that terminated its episode."""
+    next_states: Float[Tensor, "B T *state"] | UInt8[Tensor, "B T *state"] | None = None
+    """The states one step later; at an episode's last step its final observation."""
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The arguments of a model's `predict_actions`."""
+        """Return the arguments of a model's `predict_actions`."""
         return self.states, self.actions, self.conditions, self.timesteps
 
 
 class Index(Protocol):
-    """Names the items of one batch; processes that train together take slices of it."""
+    """Selects the items of one batch; processes that train together each take a slice of it."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, items: slice, /) -> Any: ...
+    def __getitem__(self, items: slice, /) -> Self: ...
 
 
 IndexT = TypeVar("IndexT", bound=Index)
@@ -52,7 +55,7 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 class BatchSource(Protocol[IndexT, BatchT_co]):
-    """Where the trainer gets its batches: windows of trajectories, text, random sequences.
+    """A source of batches for the trainer: windows of trajectories, text, or random sequences.
 
     Drawing is a pure function of the step, so that a resumed run and a run of several processes see
     the batches of an uninterrupted run of one process.
@@ -60,7 +63,7 @@ class BatchSource(Protocol[IndexT, BatchT_co]):
 
     @property
     def device(self) -> torch.device:
-        """Where batches are put."""
+        """Return the device of the batches."""
         ...
 
     def draw(self, step: int) -> IndexT:
@@ -72,9 +75,9 @@ class BatchSource(Protocol[IndexT, BatchT_co]):
         ...
 
     def count_valid(self, index: IndexT) -> int:
-        """Return how many predictions these items have: what their summed loss is divided by."""
+        """Return the number of predictions in these items, by which their summed loss is divided."""
         ...
 
     def describe(self, index: IndexT) -> str:
-        """Return where these items come from, for the message about a loss that is not finite."""
+        """Return where these items come from, for the error message about a loss that is not finite."""
         ...

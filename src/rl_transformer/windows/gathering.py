@@ -1,6 +1,7 @@
-"""From window indices to a batch on the device, with one gather per column.
+"""Gather the windows of a batch on the device, with one index operation per column of the data.
 
-Shapes: B windows, T timesteps, N steps of data, C numbers of all conditions together.
+Shapes: B windows, T timesteps, N steps of data, W numbers of one condition, C numbers of all conditions; *state are the
+axes of one observation, *item those of one row of a column.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.shapes import Float, Int, Shaped
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.windows.batch import WindowBatch
 from rl_transformer.windows.normalization import Normalizer
@@ -27,16 +29,16 @@ _ON_REQUEST = ("rewards", "terminations", "next_states")
 class ConditionColumn:
     """One condition at every step of the data."""
 
-    values: np.ndarray
-    """(N,) or (N, W) float32, not scaled."""
+    values: Float[np.ndarray, "N"] | Float[np.ndarray, "N W"]
+    """Float32 values, not scaled."""
     scale: float
-    """The model reads values divided by this."""
+    """The model reads the values divided by this."""
 
 
 class WindowGatherer:
     """Cuts windows out of a data set's columns.
 
-    On a CPU the (possibly memory-mapped) columns are read in place; on a GPU they are moved there
+    On a CPU the (possibly memory-mapped) columns are read in place; they are moved to a GPU
     once if they fit.
 
     Args:
@@ -44,9 +46,9 @@ class WindowGatherer:
         conditions: What the model is conditioned on, in its order.
         window_length: T.
         max_timesteps: Rows of the timestep table; later timesteps reuse the last row.
-        normalizer: Units of observations and actions.
+        normalizer: Converts observations and actions to the model's units.
         frame_stack: Images per state, the newest last; an episode's first image is repeated.
-        device: Where batches are put.
+        device: The device of the batches.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class WindowGatherer:
         self.frame_stack = frame_stack
         self._dataset = dataset
         self._normalizer = normalizer.to(self.device)
+        # The data's home is where it is indexed. From the CPU, only what a batch needs is copied to the device.
         arrays = [dataset.observations, dataset.actions, *(condition.values for condition in conditions)]
         self._home = self.device if self._fits_on_device(arrays) else torch.device("cpu")
         self._observations = torch.from_numpy(dataset.observations).to(self._home)
@@ -75,7 +78,8 @@ class WindowGatherer:
         self._set_conditions(conditions)
 
     def with_conditions(self, conditions: Sequence[ConditionColumn]) -> WindowGatherer:
-        """Return a gatherer of the same windows with other conditions; the data is shared."""
+        """Return a gatherer of the same windows with other conditions; both share the data."""
+        # A shallow copy: the columns are the memory, and gatherers never change.
         other = copy.copy(self)
         other._set_conditions(conditions)
         return other
@@ -93,7 +97,7 @@ class WindowGatherer:
 
     @property
     def on_device(self) -> bool:
-        """True if the data is where batches are put, so that a batch needs no copy."""
+        """Return True if the data is on the device of the batches, so that a batch needs no copy."""
         return self._home == self.device
 
     def count_valid(self, index: WindowIndex) -> int:
@@ -106,66 +110,79 @@ class WindowGatherer:
 
         Args:
             index: Where the windows begin.
-            extra: Further fields of the batch: rewards, terminations, next_states.
+            extra: Further fields of the batch: rewards, terminations and next_states.
         """
         rows = torch.from_numpy(index.rows).to(self._home)
         trajectories = torch.from_numpy(index.trajectories).to(self._home)
         batch = self.gather_at(rows, trajectories)
         return replace(batch, **self._gather_extra(rows, trajectories, extra)) if extra else batch
 
-    def gather_at(self, rows: Tensor, trajectories: Tensor) -> WindowBatch:
-        """Return the windows that begin at ``rows`` (B,) of the data, in the episodes ``trajectories`` (B,).
+    def gather_at(self, rows: Int[Tensor, "B"], trajectories: Int[Tensor, "B"]) -> WindowBatch:
+        """Return the windows that begin at ``rows`` of the data, in the episodes ``trajectories``.
 
-        Padding repeats the last real step: causality hides it from every prediction and the loss
-        leaves it out, so its content never matters.
+        Everything here is an operation on the device, so that a CUDA graph can contain it.
         """
         first = self._offsets[trajectories][:, None]
         last = self._offsets[trajectories + 1][:, None] - 1
-        wanted = rows[:, None] + self._steps
-        at = torch.minimum(wanted, last)  # (B, T) rows of the data
+        following = rows[:, None] + self._steps
+        # Padding repeats the last real step: causality hides it from every prediction and the loss leaves it out, so
+        # its content never matters.
+        at = torch.minimum(following, last)  # (B, T) rows of the data
         timesteps = torch.clamp(at - first, max=self.max_timesteps - 1)
         return WindowBatch(
             states=self._normalizer.normalize(self._stack_frames(at, first).to(self.device)),
             actions=self._normalizer.to_model_actions(_take(self._actions, at).to(self.device)),
             conditions=self._gather_conditions(at).to(self.device),
             timesteps=timesteps.to(self.device),
-            valid_mask=(wanted <= last).to(self.device),
+            valid_mask=(following <= last).to(self.device),
         )
 
-    def _gather_conditions(self, at: Tensor) -> Tensor:
-        """Return all conditions at rows (B, T), scaled: (B, T, C)."""
+    def _gather_conditions(self, at: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Return all conditions at some rows, scaled."""
+        # Divided after indexing: the columns may be memory-mapped, and a scaled copy of them would fill the memory.
         taken = [_take(column, at) / scale for column, scale in zip(self._conditions, self._scales, strict=True)]
         if not taken:
             return at.new_zeros(*at.shape, 0, dtype=torch.float32)
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
 
-    def _stack_frames(self, rows: Tensor, first: Tensor) -> Tensor:
-        """Return observations at rows (B, T); images with the frames before them, never from another episode."""
+    def _stack_frames(self, rows: Int[Tensor, "B T"], first: Int[Tensor, "B 1"]) -> Shaped[Tensor, "B T *state"]:
+        """Return the observations at some rows; images come with the frames before them."""
         if self.frame_stack == 1:
             return _take(self._observations, rows)
+        # No frame comes from another episode: before the first one, it is repeated.
         ages = range(self.frame_stack - 1, -1, -1)
         return torch.cat([_take(self._observations, torch.maximum(rows - age, first)) for age in ages], dim=2)
 
-    def _gather_extra(self, rows: Tensor, trajectories: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return fields that policies do not need: critics and offline evaluation do."""
+    def _gather_extra(
+        self, rows: Int[Tensor, "B"], trajectories: Int[Tensor, "B"], names: Sequence[str]
+    ) -> dict[str, Shaped[Tensor, "B T ..."]]:
+        """Return the fields that policies do not need, but critics and offline evaluation do."""
         unknown = sorted(set(names) - set(_ON_REQUEST))
         if unknown:
             raise ValueError(f"{unknown} is not among {_ON_REQUEST}")
         first = self._offsets[trajectories][:, None]
         last = self._offsets[trajectories + 1][:, None] - 1
         at = torch.minimum(rows[:, None] + self._steps, last)
-        found: dict[str, Tensor] = {}
+        columns: dict[str, Tensor] = {}
+        # Read from the data set each time: hardly any run needs them, so they take no place on the device.
         if "rewards" in names:
             rewards = torch.from_numpy(self._dataset.rewards)
-            found["rewards"] = _take(rewards, at.cpu()).float().to(self.device)
+            columns["rewards"] = _take(rewards, at.cpu()).float().to(self.device)
         if "terminations" in names:
             terminated = torch.from_numpy(np.asarray(self._dataset.summary.terminated)).to(self._home)
-            found["terminations"] = ((at == last) & terminated[trajectories][:, None]).to(self.device)
+            columns["terminations"] = ((at == last) & terminated[trajectories][:, None]).to(self.device)
         if "next_states" in names:
-            found["next_states"] = self._next_states(at, first, last, trajectories)
-        return found
+            columns["next_states"] = self._next_states(at, first, last, trajectories)
+        return columns
 
-    def _next_states(self, at: Tensor, first: Tensor, last: Tensor, trajectories: Tensor) -> Tensor:
+    def _next_states(
+        self,
+        at: Int[Tensor, "B T"],
+        first: Int[Tensor, "B 1"],
+        last: Int[Tensor, "B 1"],
+        trajectories: Int[Tensor, "B"],
+    ) -> Shaped[Tensor, "B T *state"]:
+        """Return the states one step after the rows ``at``, whose episodes begin at ``first`` and end at ``last``."""
         finals = self._dataset.summary.final_observations
         if finals is None:
             raise RLTransformerError(
@@ -173,6 +190,7 @@ class WindowGatherer:
                 where=self._dataset.location or "data",
                 fix="record T + 1 observations per episode of T steps",
             )
+        # One step later for every row but an episode's last, whose successor is stored apart from the steps.
         following = self._stack_frames(torch.minimum(at + 1, last), first)
         newest = torch.from_numpy(np.asarray(finals)).to(self._home)[trajectories][:, None]
         final = newest.expand(-1, at.shape[1], *[-1] * (newest.dim() - 2))
@@ -193,7 +211,7 @@ class WindowSource:
 
     @property
     def device(self) -> torch.device:
-        """Where batches are put."""
+        """Return the device of the batches."""
         return self.gatherer.device
 
     def draw(self, step: int) -> WindowIndex:
@@ -215,6 +233,7 @@ class WindowSource:
         return f"episodes {', '.join(map(str, episodes[:20]))}{more}"
 
 
-def _take(column: Tensor, rows: Tensor) -> Tensor:
-    """Return the rows (B, T) of a column (N, ...) as (B, T, ...)."""
+def _take(column: Shaped[Tensor, "N *item"], rows: Int[Tensor, "B T"]) -> Shaped[Tensor, "B T *item"]:
+    """Return some rows of a column."""
+    # Two to five times as fast as column[rows] for vectors and images.
     return column.index_select(0, rows.view(-1)).view(*rows.shape, *column.shape[1:])

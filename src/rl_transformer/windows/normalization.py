@@ -1,4 +1,7 @@
-"""Normalization of observations and actions: one conversion for training windows and for acting."""
+"""Normalize observations and actions, with the same conversion for training windows and for acting.
+
+Shapes: D length of an observation vector, A length of an action vector, *axes any axes, the last of which is D or A.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,31 @@ import torch
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.shapes import Float, Shaped
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.statistics import ObservationStatistics
 
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Normalizes observations, maps actions to the model's units and back, and keeps them in bounds.
+    """Normalizes observations, maps actions to the model's units and back, and clips them to their bounds.
 
-    Every field is a float32 tensor. Observation fields are None for images; action fields are None
-    for discrete actions.
+    Observation fields are None for images, and action fields are None for discrete actions. The bounds may be infinite.
     """
 
-    observation_mean: Tensor | None
-    observation_scale: Tensor | None
-    action_center: Tensor | None
-    action_scale: Tensor | None
-    action_low: Tensor | None
-    action_high: Tensor | None
+    observation_mean: Float[Tensor, "D"] | None
+    observation_scale: Float[Tensor, "D"] | None
+    action_center: Float[Tensor, "A"] | None
+    action_scale: Float[Tensor, "A"] | None
+    action_low: Float[Tensor, "A"] | None
+    action_high: Float[Tensor, "A"] | None
 
     @classmethod
     def from_data(cls, spec: DataSpec, statistics: ObservationStatistics | None, *, action_tanh: bool) -> Normalizer:
-        """Take mean and scale from the data; with ``action_tanh``, the action bounds become [-1, 1].
+        """Take mean and scale from the data; with ``action_tanh`` the action bounds become [-1, 1].
 
         Raises:
-            RLTransformerError: Actions without bounds, for a model that squashes them into bounds.
+            RLTransformerError: The actions have no bounds, and the model squashes them into bounds.
         """
         mean = scale = None
         if statistics is not None:
@@ -52,20 +55,20 @@ class Normalizer:
         half = np.where(high > low, (high - low) / 2, 1)  # a dimension that cannot vary keeps its one value
         return cls(mean, scale, *_tensors((high + low) / 2, half, low, high))
 
-    def normalize(self, recorded: Tensor) -> Tensor:
-        """Normalize observations (..., D); images pass unchanged."""
+    def normalize(self, recorded: Shaped[Tensor, "*axes"]) -> Shaped[Tensor, "*axes"]:
+        """Normalize observation vectors; return images unchanged."""
         if self.observation_mean is None or self.observation_scale is None:
             return recorded
         return (recorded - self.observation_mean) / self.observation_scale
 
-    def to_model_actions(self, recorded: Tensor) -> Tensor:
-        """Map recorded actions to the model's units: [-1, 1] with ``action_tanh``."""
+    def to_model_actions(self, recorded: Shaped[Tensor, "*axes"]) -> Shaped[Tensor, "*axes"]:
+        """Map recorded actions to the model's units, which are [-1, 1] with ``action_tanh``."""
         if self.action_center is None or self.action_scale is None:
             return recorded
         return (recorded - self.action_center) / self.action_scale
 
-    def to_env_actions(self, actions: Tensor) -> Tensor:
-        """Map the model's actions to the environment's units, inside the bounds."""
+    def to_env_actions(self, actions: Shaped[Tensor, "*axes"]) -> Shaped[Tensor, "*axes"]:
+        """Map the model's actions to the environment's units, clipped to the bounds."""
         if self.action_center is None or self.action_scale is None:
             return actions
         return torch.clamp(actions * self.action_scale + self.action_center, self.action_low, self.action_high)
@@ -76,4 +79,5 @@ class Normalizer:
 
 
 def _tensors(*arrays: np.ndarray) -> tuple[Tensor, ...]:
+    # Statistics are float64, so that they are computed exactly; the model's inputs are float32.
     return tuple(torch.tensor(array, dtype=torch.float32) for array in arrays)

@@ -1,4 +1,7 @@
-"""Which windows an update sees: a pure function of (seed, step)."""
+"""Choose the windows of each update, as a pure function of (seed, step).
+
+Shapes: B windows, E episodes, X of them that are drawn from.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.shapes import Float, Int
 
 STARTS = ("any", "first")
 NUM_RETURN_BINS = 10
@@ -15,12 +19,12 @@ NUM_RETURN_BINS = 10
 
 @dataclass(frozen=True)
 class WindowIndex:
-    """Where windows begin."""
+    """The places where windows begin."""
 
-    rows: np.ndarray
-    """(B,) first row of each window."""
-    trajectories: np.ndarray
-    """(B,) the episode it lies in."""
+    rows: Int[np.ndarray, "B"]
+    """First row of each window in the data."""
+    trajectories: Int[np.ndarray, "B"]
+    """The episode of each window."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -30,32 +34,32 @@ class WindowIndex:
 
 
 class WindowSampler:
-    """Draws windows uniformly over timesteps: an episode by its length, then any step of it.
+    """Draws windows uniformly over timesteps: an episode in proportion to its length, then any step of it.
 
     That is the published sampler (kzl `experiment.py`): every step of the data is a window's first
     step equally often, so windows near an episode's end are shorter than the rest.
 
     Args:
-        offsets: (E + 1,) rows at which episodes begin.
+        offsets: (E + 1,) the rows at which episodes begin, and the end of the last one.
         trajectories: Indices of the episodes to draw from.
         seed: Seed of the run.
         start: any; or first: every window begins with its episode, for contexts as long as episodes.
-        return_balance: Share of each batch that is drawn by return instead: a bin of returns
-            first, uniformly among those that are not empty, then a window of its episodes. It
-            raises rare returns, and biases which actions follow a history wherever the window does
-            not hold the rewards already earned.
-        episode_returns: (E,), needed for ``return_balance``.
+        return_balance: Fraction of each batch that is drawn by return instead: first a bin of returns,
+            uniformly among those that are not empty, then a window of its episodes. Rare returns are drawn more
+            often, which biases the actions that follow a history wherever the window does not show the rewards
+            that were received before it.
+        episode_returns: The return of each episode, needed for ``return_balance``.
     """
 
     def __init__(
         self,
-        offsets: np.ndarray,
-        trajectories: np.ndarray,
+        offsets: Int[np.ndarray, "_"],
+        trajectories: Int[np.ndarray, "X"],
         *,
         seed: int,
         start: str = "any",
         return_balance: float = 0.0,
-        episode_returns: np.ndarray | None = None,
+        episode_returns: Float[np.ndarray, "E"] | None = None,
     ) -> None:
         if start not in STARTS or not 0 <= return_balance <= 1:
             raise RLTransformerError(
@@ -70,6 +74,7 @@ class WindowSampler:
         bins = np.zeros(len(trajectories), dtype=np.int64)
         if return_balance and episode_returns is not None:
             bins = _bins(episode_returns[trajectories])
+        # Sorted by bin, so that the steps of a bin are consecutive and a uniform draw from it is one range of numbers.
         order = np.argsort(bins, kind="stable")
         self.trajectories = np.asarray(trajectories)[order]
         lengths = offsets[self.trajectories + 1] - offsets[self.trajectories]
@@ -80,12 +85,12 @@ class WindowSampler:
         self._bin_ends = np.append(self._begins[edges[1:]], self._ends[-1])
 
     def without_balance(self) -> WindowSampler:
-        """Return the same sampler without ``return_balance``: uniform over timesteps."""
+        """Return the same sampler without ``return_balance``, which is uniform over timesteps."""
         return WindowSampler(self._offsets, np.sort(self.trajectories), seed=self.seed, start=self.start)
 
     @property
     def num_steps(self) -> int:
-        """Number of windows that can be drawn."""
+        """Return the number of windows that can be drawn."""
         return int(self._ends[-1])
 
     def draw(self, step: int, batch_size: int) -> WindowIndex:
@@ -93,13 +98,14 @@ class WindowSampler:
         random = generator(Stream.WINDOWS, self.seed, step)
         balanced = round(self.return_balance * batch_size)
         steps = random.integers(0, self.num_steps, batch_size)
+        # Windows are drawn uniformly first and then replaced, so the others are those of a run without balance.
         if balanced:
             chosen = random.integers(0, len(self._bin_begins), balanced)
             steps[:balanced] = random.integers(self._bin_begins[chosen], self._bin_ends[chosen])
         return self.locate(steps)
 
-    def locate(self, steps: np.ndarray) -> WindowIndex:
-        """Return the windows that begin at the given steps of the chosen episodes."""
+    def locate(self, steps: Int[np.ndarray, "B"]) -> WindowIndex:
+        """Return the windows that begin at the given steps, counted through all episodes to draw from."""
         position = np.searchsorted(self._ends, steps, side="right")
         trajectories = self.trajectories[position]
         rows = self._offsets[trajectories]
@@ -108,8 +114,8 @@ class WindowSampler:
         return WindowIndex(rows, trajectories)
 
 
-def _bins(returns: np.ndarray) -> np.ndarray:
-    """Return the bin of each return, in equal widths from the smallest to the largest."""
+def _bins(returns: Float[np.ndarray, "X"]) -> Int[np.ndarray, "X"]:
+    """Return the bin of each return; bins of equal width reach from the smallest to the largest."""
     low = returns.min()
     high = returns.max()
     if low == high:

@@ -1,4 +1,7 @@
-"""Which episodes to learn from, and which to hold out."""
+"""Choose the episodes to train on and the episodes to hold out.
+
+Shapes: E episodes, X of them to train on, V of them held out.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.shapes import Float, Int
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 
 
@@ -16,18 +20,18 @@ from rl_transformer.trajectories.dataset import TrajectoryDataset
 class EpisodeSplit:
     """Indices of episodes."""
 
-    train: np.ndarray
-    """Episodes to learn from."""
-    held_out: np.ndarray
+    train: Int[np.ndarray, "X"]
+    """Episodes to train on."""
+    held_out: Int[np.ndarray, "V"]
     """Episodes on which the action error is measured; empty without a validation fraction."""
 
 
-def split_episodes(dataset: TrajectoryDataset, returns: np.ndarray, config: RunConfig) -> EpisodeSplit:
-    """Filter the episodes by ``dataset.*`` and split off those held out.
+def split_episodes(dataset: TrajectoryDataset, returns: Float[np.ndarray, "E"], config: RunConfig) -> EpisodeSplit:
+    """Filter the episodes according to ``dataset.*`` and split off those to hold out.
 
     Args:
         dataset: The data.
-        returns: (E,) each episode's return.
+        returns: The return of each episode.
         config: The run's options.
 
     Raises:
@@ -61,19 +65,24 @@ def _check_windows_reach_the_end(longest: int, config: RunConfig) -> None:
         )
 
 
-def top_trajectories(episode_returns: np.ndarray, lengths: np.ndarray, fraction: float) -> np.ndarray:
-    """Return the best episodes that hold at most ``fraction`` of all *timesteps*, at least one.
+def top_trajectories(
+    episode_returns: Float[np.ndarray, "E"], lengths: Int[np.ndarray, "E"], fraction: float
+) -> Int[np.ndarray, "X"]:
+    """Return the best episodes that hold at most ``fraction`` of all *timesteps*, but at least one episode.
 
     This is the %BC filter of the paper's code (kzl `experiment.py`, with ``<=``).
     """
     order = np.argsort(-episode_returns, kind="stable")
     steps = np.cumsum(lengths[order])
-    kept = max(1, int(np.searchsorted(steps, fraction * steps[-1] * (1 + 1e-12), side="right")))
-    return np.sort(order[:kept])
+    # The factor absorbs rounding: as a float, 0.29 * 100 is a little less than 29.
+    count = max(1, int(np.searchsorted(steps, fraction * steps[-1] * (1 + 1e-12), side="right")))
+    return np.sort(order[:count])
 
 
-def split_trajectories(num_trajectories: int, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split episodes into those to train on and a share to hold out, by a draw that is fixed by the seed."""
+def split_trajectories(
+    num_trajectories: int, fraction: float, *, seed: int
+) -> tuple[Int[np.ndarray, "X"], Int[np.ndarray, "V"]]:
+    """Split episodes into those to train on and a fraction to hold out, by a draw that depends on the seed alone."""
     if not fraction:
         return np.arange(num_trajectories), np.arange(0)
     held_out = max(1, round(fraction * num_trajectories))

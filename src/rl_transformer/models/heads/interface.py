@@ -100,7 +100,8 @@ def make_action_head(config: DecisionTransformerConfig) -> ActionHead:
     head = call_plugin(HEADS, name, "the constructor", lambda: kind(config))
     if HEADS.is_from_plugin(name):
         check_module(HEADS, name, head)
-        call_plugin(HEADS, name, "a call", lambda: check_head_contract(head, config))
+        what = "a call with model.tie_action_head" if config.tie_action_head else "a call"
+        call_plugin(HEADS, name, what, lambda: check_head_contract(head, config))
     return head
 
 

@@ -1,7 +1,9 @@
-"""Measures what a Hugging Face trunk promises, on a few random tokens, when it is built.
+"""Try out a Hugging Face trunk on a few random tokens when it is built.
 
-An architecture's name does not say whether it is causal. So a token is changed and the outputs before it
-are compared; and the gradient shows which weights a token's output depends on at all.
+The name of an architecture does not say whether it is causal. So one token is changed, and the outputs before it
+are compared; and gradients show which weights the outputs depend on at all.
+
+Shapes: B windows, L tokens, Q query tokens, E width of a token.
 """
 
 from __future__ import annotations
@@ -13,26 +15,27 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.huggingface.position_tables import is_switchable
+from rl_transformer.runtime.shapes import Float
 
 MAX_TOKENS = 8
 
 
 class ProbedTrunk(Protocol):
-    """What the probe needs of a trunk."""
+    """The part of a trunk that the probe uses."""
 
     training: bool
     width: int
 
     @property
     def stack(self) -> nn.Module:
-        """The transformer's blocks."""
+        """Return the transformer's blocks."""
         ...
 
     def train(self, mode: bool = True) -> object:
         """Switch training mode."""
         ...
 
-    def hidden_at(self, tokens: Tensor, positions: slice) -> Tensor:
+    def hidden_at(self, tokens: Float[Tensor, "B L E"], positions: slice) -> Float[Tensor, "B Q E"]:
         """Return the last hidden state at some positions."""
         ...
 
@@ -44,11 +47,9 @@ class ProbedTrunk(Protocol):
 def probe(trunk: ProbedTrunk, length: int) -> None:
     """Check that a trunk is causal and deterministic, and drop the weights that no token uses.
 
-    Unused weights (word table, cross-attention) would fill policy files and optimizers for nothing.
-
     Args:
         trunk: The trunk; its unused parameters are emptied in place.
-        length: Tokens to try, at most `MAX_TOKENS`.
+        length: Number of tokens, at most `MAX_TOKENS`.
 
     Raises:
         RLTransformerError: It is not causal, not deterministic, or does not take embedded tokens alone.
@@ -71,6 +72,7 @@ def probe(trunk: ProbedTrunk, length: int) -> None:
         raise
     except Exception as error:  # an unknown architecture may fail in any way
         raise trunk.error(f"does not take embedded tokens alone ({type(error).__name__}: {error})") from None
+    # Written so that NaN fails too. The tolerance is relative: architectures differ in the size of their outputs.
     if hidden.shape[2] != trunk.width or not difference[: length // 2].max() <= 1e-4 * hidden.abs().max():
         raise trunk.error("is not causal: a token changes what comes before it")
     if not torch.allclose(repeated, hidden, atol=1e-5):
@@ -80,6 +82,8 @@ def probe(trunk: ProbedTrunk, length: int) -> None:
 
 
 def _drop_unused(stack: nn.Module, used: dict[str, bool]) -> None:
+    """Empty and freeze the parameters that are not used, such as the token table and cross-attention."""
+    # They would only fill policy files and the optimizer.
     tables = {id(table.weight) for table in stack.modules() if isinstance(table, nn.Embedding) and is_switchable(table)}
     for name, parameter in stack.named_parameters():
         # Tokens other than these may be routed to other experts of a mixture.

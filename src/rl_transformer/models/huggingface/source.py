@@ -1,4 +1,4 @@
-"""Where a pretrained trunk comes from: a folder or a Hub id; safetensors only, and no code but transformers' own."""
+"""Load a pretrained trunk from a folder or the Hugging Face Hub: safetensors only, and no code but transformers' own."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PretrainedConfig
 
-# Names under which architectures keep the rates of our three dropout sites.
+# Architectures have different names for the dropout rates of the same three sites.
 _DROPOUT = {
     "resid_pdrop": ("resid_pdrop", "resid_dropout", "dropout_rate", "dropout", "hidden_dropout", "hidden_dropout_prob"),
     "embd_pdrop": ("embd_pdrop", "embed_dropout"),
     "attn_pdrop": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
 }
+# A downloaded file must not choose which code runs: these name Python files, or kernels that are fetched from the Hub.
 _UNTRUSTED = ("auto_map", "attn_implementation", "experts_implementation", "use_kernels")
 OWN_BLOCKS = "gpt2"
-"""The architecture whose weights our own blocks take: the same numbers, faster, and deployed without transformers."""
+"""The architecture whose weights fit our own blocks, which compute the same numbers faster, and without transformers."""
 _SAME_IN_GPT2 = (
     "activation_function", "layer_norm_epsilon", "initializer_range", "scale_attn_weights", "n_positions",
     "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "n_layer", "n_head", "n_inner",
@@ -37,7 +38,7 @@ _SAME_IN_GPT2 = (
 
 @dataclass(frozen=True)
 class TrunkSource:
-    """A transformer by name; only its configuration has been read so far."""
+    """A transformer that is given by its name; only its configuration has been read so far."""
 
     name: str
     """Hub id, ID@REVISION, or folder."""
@@ -49,7 +50,7 @@ class TrunkSource:
         """Read the configuration of a folder or a Hub id.
 
         Raises:
-            RLTransformerError: Nothing there, or an architecture that transformers does not have itself.
+            RLTransformerError: There is nothing to read, or transformers itself lacks the architecture.
         """
         require("transformers", extra="lm", purpose="model.trunk")
         from transformers import CONFIG_MAPPING, PreTrainedConfig
@@ -64,6 +65,7 @@ class TrunkSource:
                 raise RLTransformerError(
                     f"{problem}; transformers has no such architecture", where=name, fix="choose another transformer"
                 )
+            # transformers could read these, but not as plain float32 weights that a policy can store.
             unread = "quantized weights" if "quantization_config" in values else None
             if (Path(name) / "adapter_config.json").is_file():
                 unread = "an adapter's weights"
@@ -77,18 +79,18 @@ class TrunkSource:
 
     @property
     def is_own(self) -> bool:
-        """True if our own blocks can hold its weights."""
+        """Return True if its weights fit our own blocks."""
         return self.config.model_type == OWN_BLOCKS and self.config.activation_function in ACTIVATIONS
 
     def model_fields(self) -> JsonObject:
-        """Return the fields of a `DecisionTransformerConfig` that the trunk decides."""
+        """Return the fields of a `DecisionTransformerConfig` that the trunk determines."""
         if self.is_own:
             fields = {name: getattr(self.config, name) for name in _SAME_IN_GPT2}
             return {**fields, "hidden_size": self.config.n_embd}
         return hf_model_fields(self.config)
 
     def set_dropout(self, rates: dict[str, float]) -> list[str]:
-        """Set the architecture's dropout rates; return the sites with a positive rate that it does not have."""
+        """Set the architecture's dropout rates; return the sites with a positive rate that the architecture lacks."""
         absent = []
         for site, rate in rates.items():
             names = [name for name in _DROPOUT[site] if hasattr(self.config, name)]
@@ -103,17 +105,18 @@ class TrunkSource:
 
         Args:
             weights: pretrained; random: as the architecture initializes itself; shuffled: the pretrained
-                values of each matrix in random order, the control that keeps their distribution.
+                values of each matrix in random order, a control that has the same distribution of values.
             seed: Seed of the random weights and of the shuffling.
             head: Load the language modeling head too.
         """
         kind = model_class(self.config, head=head, where=self.name)
+        # transformers draws from the global generator, whose state must not depend on whether a trunk was loaded.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if weights == "random":
                 return kind(self.config).float()
             with _translate_load_errors(self.name):
-                model, found = kind.from_pretrained(
+                model, report = kind.from_pretrained(
                     _local_or_hub_name(self.name),
                     config=self.config,
                     use_safetensors=True,
@@ -121,7 +124,9 @@ class TrunkSource:
                     output_loading_info=True,
                     **_revision(self.name),
                 )
-            model.absent_weights = set(found["missing_keys"])
+            # transformers gives random values to weights that the file lacks. Whoever copies such a weight refuses it;
+            # that it is absent does not matter where only a part of the model is used.
+            model.absent_weights = set(report["missing_keys"])
             if weights == "shuffled":
                 shuffle_matrices(model)
         return model
@@ -137,8 +142,9 @@ def model_class(config: PretrainedConfig, *, head: bool, where: object) -> Any:
         raise RLTransformerError(
             f"{config.model_type} {problem}", where=where, fix="choose a causal language model such as gpt2"
         )
-    found = mapping[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    # Some configurations belong to several classes, of which the first is the usual one.
+    kind = mapping[type(config)]
+    return kind[0] if isinstance(kind, tuple) else kind
 
 
 @torch.no_grad()
@@ -157,12 +163,13 @@ def make_causal(config: PretrainedConfig) -> None:
 
 
 def hf_model_fields(config: PretrainedConfig) -> JsonObject:
-    """Return the fields of a `DecisionTransformerConfig` that a transformer other than our blocks decides."""
+    """Return the fields of a `DecisionTransformerConfig` that a transformer other than our own blocks determines."""
+    # Its heads and layers are counted in its own configuration; n_head=1 divides any width.
     return {"trunk": plain_config(config), "hidden_size": width_of(config), "n_head": 1}
 
 
 def strip_untrusted_keys(values: JsonObject) -> JsonObject:
-    """Return a configuration from an untrusted file without the keys that would choose kernels or code."""
+    """Return a configuration from an untrusted file without the keys that choose kernels or code."""
     return {name: value for name, value in values.items() if not name.startswith("_") and name not in _UNTRUSTED}
 
 
@@ -174,11 +181,12 @@ def plain_config(config: PretrainedConfig) -> JsonObject:
 
 
 def from_plain(values: JsonObject) -> PretrainedConfig:
-    """Rebuild transformers' configuration from what `plain_config` returned; it may come from a hostile file."""
+    """Rebuild transformers' configuration from the values of `plain_config`, which may come from a hostile file."""
     from transformers import CONFIG_MAPPING
 
     kind = str(values.get("model_type"))
     fix = "restore the policy from a copy, or use a newer transformers"
+    # Models of timm are built by another library, by names that are in the file.
     if kind not in CONFIG_MAPPING or "timm" in kind:
         raise RLTransformerError(f"this transformers has no {kind!r} to build", where="model.trunk", fix=fix)
     return CONFIG_MAPPING[kind].from_dict(
@@ -195,13 +203,15 @@ def _replace_values(value: Any, pairs: dict[Any, Any]) -> Any:
 
 
 def width_of(config: PretrainedConfig) -> int:
-    """Return the width of the tokens a transformer takes."""
+    """Return the width of the tokens that a transformer takes."""
+    # In multimodal models the text part has a configuration of its own. In OPT a projection may follow the tokens, which
+    # are then not as wide as the blocks.
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     return int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size)
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
-    """Return a SHA-256 over names, shapes and values."""
+    """Return the SHA-256 of the names, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -209,7 +219,7 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
 
 
 def _local_or_hub_name(name: str) -> str:
-    """Return the folder (of a run of `rlt pretrain`: its model folder), or the Hub id without its revision."""
+    """Return the folder (the model folder, if it is a run of `rlt pretrain`), or the Hub id without its revision."""
     folder = Path(name)
     if (folder / "model" / "config.json").is_file():
         return str(folder / "model")
@@ -222,20 +232,21 @@ def _revision(name: str) -> dict[str, str]:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Return the tokenizer (of the tokenizers library) of a folder or Hub id: tokenizer.json alone, which holds no code."""
+    """Return the tokenizer of a folder or Hub id, read by the tokenizers library from tokenizer.json, which holds no code."""
     from tokenizers import Tokenizer
     from transformers.utils.hub import cached_file
 
     with _translate_load_errors(name):
         tokenizer = Tokenizer.from_file(str(cached_file(_local_or_hub_name(name), "tokenizer.json", **_revision(name))))
-    tokenizer.no_truncation()  # a tokenizer is saved with the settings of whoever used it last
+    # A tokenizer is saved with the settings of whoever used it last.
+    tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 @contextmanager
 def _translate_load_errors(name: str) -> Iterator[None]:
-    """Turn any error of transformers while loading into one message with a fix."""
+    """Turn any error that transformers raises while loading into one message with a fix."""
     try:
         yield
     except RLTransformerError:

@@ -1,6 +1,6 @@
-"""Any causal Hugging Face transformer as the trunk: one adapter over `inputs_embeds`.
+"""Use any causal Hugging Face transformer as the trunk, through the argument `inputs_embeds` that they share.
 
-Shapes: B windows, L tokens, Q query tokens, E width.
+Shapes: B windows, L tokens, Q query tokens, E width of a token.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from rl_transformer.models.trunk.dropout import seed_foreign_dropout
 from rl_transformer.models.trunk.interface import TrunkOutput
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.models.trunk.masks import causal_mask
+from rl_transformer.runtime.shapes import Bool, Float
 from rl_transformer.runtime.types import JsonObject
 
 if TYPE_CHECKING:
@@ -38,17 +39,16 @@ _LAST_NORMS = ("final_layer_norm", "post_layernorm", "layernorm")
 
 
 class HFTrunk(nn.Module):
-    """A transformer behind the `Trunk` interface; it is probed when it is built (`probe`).
+    """A transformer behind the `Trunk` interface, which is tried out when it is built (see `probe`).
 
     Args:
         config: The transformer's configuration as plain values, see `plain_config`.
-        module: The transformer itself, of which a copy of the causal part is taken; built with random
-            weights if not given.
-        token_positions: Add its own position table, by index among real tokens. Relative positions (rotary,
-            T5's, ALiBi) always count real tokens.
+        module: The transformer itself, whose causal part is copied; None builds one with random weights.
+        token_positions: Add the transformer's own position table, indexed by the number of real tokens before a
+            token. Relative positions (rotary, T5's, ALiBi) always count real tokens.
 
     Raises:
-        RLTransformerError: An architecture that cannot be causal, or takes no embedded tokens.
+        RLTransformerError: The architecture cannot be causal, or takes no embedded tokens.
     """
 
     supports_kv_cache = False
@@ -61,6 +61,7 @@ class HFTrunk(nn.Module):
         self.stack = cast("PreTrainedModel", copy.deepcopy(causal_part(module)).float())
         if hasattr(self.stack, "pooler"):
             setattr(self.stack, "pooler", None)  # noqa: B010  the pooled first token is never used
+        # (its encoder, the layer norm behind it) if only an inner module takes embedded tokens.
         self._encoder = None if "inputs_embeds" in _arguments(self.stack) else self._inner_encoder()
         self._table_name = position_table_name(self.stack)
         self._first = 0 if self._table is None else first_position(self.stack, self._table)
@@ -74,26 +75,31 @@ class HFTrunk(nn.Module):
 
     @property
     def _table(self) -> nn.Embedding | None:
+        # Only the name is stored: a module as an attribute would appear a second time among the parameters.
         if self._table_name is None:
             return None
         return cast(nn.Embedding, self.stack.get_submodule(self._table_name))
 
     def run(
-        self, tokens: Tensor, valid: Tensor | None, *, keep_hidden: bool = False, keep_weights: bool = False
+        self,
+        tokens: Float[Tensor, "B L E"],
+        valid: Bool[Tensor, "B L"] | None,
+        *,
+        keep_hidden: bool = False,
+        keep_weights: bool = False,
     ) -> TrunkOutput:
-        """Run every token (B, L, E); ``valid`` (B, L) is True at real tokens, wherever they stand.
-
-        Real tokens are moved to the front, in order, and back again: behind them, causality alone keeps
-        padding out of sight in every architecture, also in those without a mask.
-        """
+        """Run every token; ``valid`` is True at real tokens, and padding may be on either side of them."""
+        # Real tokens are moved to the front, in order, and back afterwards: behind them, causality alone keeps padding
+        # out of sight in every architecture, also in those without a mask.
         order = None if valid is None else torch.argsort(~valid, dim=1, stable=True)
         if order is not None:
             tokens = tokens.take_along_dim(order[:, :, None], dim=1)
         with self._eager_attention() if keep_weights else nullcontext():
-            found = self._call(tokens, output_hidden_states=keep_hidden, output_attentions=keep_weights)
-        last = found["last_hidden_state"]
-        hidden_states = list(found.get("hidden_states") or () if keep_hidden else ())
-        weights = list(found.get("attentions") or () if keep_weights else ())
+            output = self._call(tokens, output_hidden_states=keep_hidden, output_attentions=keep_weights)
+        last = output["last_hidden_state"]
+        hidden_states = list(output.get("hidden_states") or () if keep_hidden else ())
+        weights = list(output.get("attentions") or () if keep_weights else ())
+        # An architecture may ignore a flag and return nothing, instead of refusing it.
         if keep_hidden and not hidden_states:
             raise self.error("does not return its hidden states", "leave output_hidden_states False")
         if keep_weights and not weights:
@@ -102,6 +108,7 @@ class HFTrunk(nn.Module):
             back = torch.argsort(order, dim=1)
             last = last.take_along_dim(back[:, :, None], dim=1)
             hidden_states = [hidden.take_along_dim(back[:, :, None], dim=1) for hidden in hidden_states]
+            # Attention weights have two axes of tokens: the queries, and the tokens that they see.
             rows = back[:, None, :, None]
             columns = back[:, None, None, :]
             weights = [w.take_along_dim(rows, 2).take_along_dim(columns, 3) for w in weights]
@@ -111,12 +118,12 @@ class HFTrunk(nn.Module):
             attentions=tuple(weights) if keep_weights else None,
         )
 
-    def hidden_at(self, tokens: Tensor, positions: slice) -> Tensor:
-        """Return the last hidden state at ``positions`` only: (B, L, E) -> (B, Q, E)."""
+    def hidden_at(self, tokens: Float[Tensor, "B L E"], positions: slice) -> Float[Tensor, "B Q E"]:
+        """Return the last hidden state at ``positions`` only."""
         return self._call(tokens)["last_hidden_state"][:, positions]
 
-    def decode_step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Raise: sliding-window attention needs our own blocks."""
+    def decode_step(self, tokens: Float[Tensor, "B Q E"], cache: KVCache) -> Float[Tensor, "B Q E"]:
+        """Raise an error: sliding-window attention works with our own blocks only."""
         raise self.error("has no sliding-window attention", "use model.attention full")
 
     @contextmanager
@@ -135,11 +142,15 @@ class HFTrunk(nn.Module):
         """Return an error that names this transformer."""
         return RLTransformerError(f"{self.kind} {problem}"[:600], where="model.trunk", fix=fix)
 
-    def _call(self, tokens: Tensor, **flags: bool) -> JsonObject:
+    def _call(self, tokens: Float[Tensor, "B L E"], **flags: bool) -> JsonObject:
+        """Return the outputs of the transformer by name."""
+        # Some architectures lack some flags, so only those that are set are passed.
         given = {name: value for name, value in flags.items() if value}
         table = self._table
         if table is not None:
             set_active(table, self._token_positions)
+            # A plain table that is switched off accepts any index (see position_tables). The others compute the row
+            # themselves, and would fail beyond the last one.
             if self._token_positions or self._first or type(table) is not nn.Embedding:
                 self._check_length(tokens.shape[1], table.num_embeddings - self._first)
         with seed_foreign_dropout(tokens.device) if self.training else nullcontext():
@@ -155,20 +166,22 @@ class HFTrunk(nn.Module):
                 fix="shorten windows.context_length" + (", or set it to off" if self._token_positions else ""),
             )
 
-    def _call_encoder(self, tokens: Tensor, given: JsonObject) -> JsonObject:
+    def _call_encoder(self, tokens: Float[Tensor, "B L E"], given: JsonObject) -> JsonObject:
         """Run blocks that are bidirectional without a mask, such as CLIP's towers, under a causal mask."""
         assert self._encoder is not None
         encoder_name, norm_name = self._encoder
+        # The module around the blocks takes no embedded tokens, so its part is done here: positions before the blocks,
+        # a layer norm after them.
         table = self._table
         if table is not None and self._token_positions:
             tokens = tokens + table(torch.arange(tokens.shape[1], device=tokens.device))
         mask = causal_mask(tokens.shape[1], None, 1, tokens.device).to(tokens.dtype)
         encoder = self.stack.get_submodule(encoder_name)
-        found = encoder(inputs_embeds=tokens, attention_mask=mask.expand(len(tokens), -1, -1, -1), **given)
-        last = found["last_hidden_state"]
+        output = encoder(inputs_embeds=tokens, attention_mask=mask.expand(len(tokens), -1, -1, -1), **given)
+        last = output["last_hidden_state"]
         if norm_name is not None:
             last = self.stack.get_submodule(norm_name)(last)
-        return {**found, "last_hidden_state": last}
+        return {**output, "last_hidden_state": last}
 
     def _inner_encoder(self) -> tuple[str, str | None]:
         """Return the names of the inner encoder and of the layer norm after it."""
@@ -180,7 +193,7 @@ class HFTrunk(nn.Module):
 
     @contextmanager
     def _eager_attention(self) -> Iterator[None]:
-        """Compute attention in the implementation that returns its weights; the same numbers to rounding."""
+        """Compute attention with the implementation that returns its weights; results agree up to rounding."""
         before = self.stack.config._attn_implementation
         self.stack.set_attn_implementation("eager")
         try:
@@ -212,7 +225,7 @@ def build_transformer(config: JsonObject) -> nn.Module:
 
 
 def causal_part(module: nn.Module) -> nn.Module:
-    """Return the stack of blocks that can be causal: the decoder of an encoder-decoder, the text tower of a pair."""
+    """Return the stack of blocks that can be causal: the decoder of an encoder-decoder, or the text tower of a pair."""
     if not hasattr(module, "config") or not hasattr(module.config, "to_dict"):
         raise RLTransformerError(
             f"{type(module).__name__} is not a Hugging Face transformer",
@@ -237,6 +250,7 @@ def copy_weights(trunk: HFTrunk, module: nn.Module) -> None:
     Raises:
         RLTransformerError: A weight that was missing in the file ``module`` was loaded from.
     """
+    # The file names the weights of the whole module, and the trunk those of its causal part.
     names = {id(p): name for name, p in module.named_parameters(remove_duplicate=False)}
     source = dict(causal_part(module).named_parameters())
     absent = getattr(module, "absent_weights", set())
@@ -251,13 +265,14 @@ def copy_weights(trunk: HFTrunk, module: nn.Module) -> None:
                     fix="name a folder with all weights",
                 )
             parameter.copy_(source[name])
+    # Buffers are not trained by gradients, but a file may hold other values than a new model has.
     for name, buffer in causal_part(module).named_buffers():
         trunk.stack.get_buffer(name).copy_(buffer)
 
 
 def fields_of(module: nn.Module) -> JsonObject:
-    """Return what a transformer that was passed as a module decides in a `DecisionTransformerConfig`."""
-    causal_part(module)  # refuses what is no transformer
+    """Return the fields of a `DecisionTransformerConfig` that a transformer passed as a module determines."""
+    causal_part(module)  # raises an error for anything that is no transformer
     return hf_model_fields(copy.deepcopy(cast("PretrainedConfig", module.config)))
 
 

@@ -1,7 +1,7 @@
-"""Readers of logged data, by URI scheme. A reader is one file plus one registration.
+"""Provide readers of logged data by URI scheme; a reader is one file and one registration.
 
-A reader's module is imported when a URI asks for it, and imports its own file format library when it
-opens something: neither is needed to train from a store, or to deploy a policy.
+A reader's module is imported when a URI has its scheme, and it imports the library of its file format only when it
+opens something. Training from a store and running a policy need none of these libraries.
 """
 
 from rl_transformer.trajectories.readers.interface import READERS as READERS

@@ -1,4 +1,4 @@
-"""D4RL's HDF5 files, read without the d4rl package and without a simulator."""
+"""Read D4RL's HDF5 files without the d4rl package and without a simulator."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _REQUIRED = ("observations", "actions", "rewards", "terminals", "timeouts")
 class D4RLReader:
     """Reads a D4RL file in its recorded order.
 
-    D4RL's ``terminals`` become ``terminated``, its ``timeouts`` become ``truncated``. Rows after
-    the last flag belong to an episode that the recording cut short; the paper's code drops them, so
-    they are dropped here, counted and reported, unless ``keep_unfinished``.
+    D4RL's ``terminals`` become ``terminated``, and its ``timeouts`` become ``truncated``. Rows after the last flag
+    belong to an episode that was cut off when the recording ended. The code of Chen et al. (2021) drops them; they are
+    dropped and reported here, too, unless ``keep_unfinished`` is true.
     """
 
     usage: ClassVar[str] = "d4rl:FILE.hdf5"
@@ -32,7 +32,11 @@ class D4RLReader:
     }
 
     def open(self, path: str, *, keep_unfinished: bool = False) -> Source:
-        """Read the file ``path`` whole and cut it into episodes."""
+        """Open the file ``path``, which is read into memory as a whole, and split it into episodes.
+
+        Raises:
+            RLTransformerError: The file cannot be read, lacks an array, or has no episode end.
+        """
         require("h5py", extra=None, purpose="reading a d4rl: URI")
         file = Path(path)
         rows = _read_arrays(file)
@@ -41,12 +45,14 @@ class D4RLReader:
         truncated = rows["timeouts"].astype(bool).reshape(-1)
         ends, notes = _episode_ends(terminated | truncated, file, keep_unfinished=keep_unfinished)
         observation_space = Space.box(rows["observations"].shape[1:])
+        # The file does not contain the spaces. All tasks of D4RL with vectors have actions in [-1, 1].
         action_space = Space.box(rows["actions"].shape[1:], -1, 1)
         spec = DataSpec(observation_space, action_space, file.name)
         return Source(spec, _episodes(rows, terminated, truncated, ends), notes)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of the file that are needed."""
     import h5py
 
     from rl_transformer.trajectories.readers.hdf5 import open_hdf5
@@ -63,10 +69,13 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         scalars = [name for name in _REQUIRED if not arrays[name].shape]
         if scalars:
             raise RLTransformerError(f"{', '.join(scalars)} is one number", where=path, fix="download the file again")
+        # Read before the file is closed; episodes are slices of these arrays.
         return {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
 
 
 def _check_arrays(rows: dict[str, np.ndarray], path: Path) -> None:
+    """Raise an `RLTransformerError` if lengths, shapes or dtypes are not those of a D4RL file."""
+    # `trajectories.checks` works per episode, and the borders of episodes follow from these arrays.
     lengths = {name: len(values) for name, values in rows.items()}
     if len(set(lengths.values())) > 1:
         raise RLTransformerError(f"arrays have unequal lengths: {lengths}", where=path, fix="download the file again")
@@ -77,6 +86,7 @@ def _check_arrays(rows: dict[str, np.ndarray], path: Path) -> None:
             where=path,
             fix="use TrajectoryDataset.from_episodes, which takes an action space",
         )
+    # Some files store (N, 1) instead of (N,), and flags as floats. Both are unambiguous and therefore allowed.
     for name in ("rewards", "terminals", "timeouts"):
         column = rows[name]
         is_flag = name != "rewards"
@@ -87,9 +97,10 @@ def _check_arrays(rows: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _episode_ends(is_end: np.ndarray, path: Path, *, keep_unfinished: bool) -> tuple[np.ndarray, list[Finding]]:
-    """Return the row after each episode's last one, and a note on steps that were left out."""
+    """Return the row after each episode's last one, and a finding if steps were left out."""
     ends = np.flatnonzero(is_end) + 1
     tail = len(is_end) - (int(ends[-1]) if ends.size else 0)
+    # Treating all rows as one episode would give returns-to-go over a million steps, so the user has to decide.
     if not ends.size:
         raise RLTransformerError(
             f"no episode of the {tail} steps ends: terminals and timeouts are never set",
@@ -108,7 +119,7 @@ def _episode_ends(is_end: np.ndarray, path: Path, *, keep_unfinished: bool) -> t
 def _episodes(
     rows: dict[str, np.ndarray], terminated: np.ndarray, truncated: np.ndarray, ends: np.ndarray
 ) -> Iterator[Trajectory]:
-    following = rows.get("next_observations")
+    following = rows.get("next_observations")  # only some files have it
     for start, end in zip(np.append(0, ends[:-1]), ends, strict=True):
         yield Trajectory(
             observations=rows["observations"][start:end],

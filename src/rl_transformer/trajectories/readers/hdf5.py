@@ -1,4 +1,4 @@
-"""HDF5 as data only: no link out of the file, no array larger than what is stored."""
+"""Open HDF5 files of unknown origin safely: without links out of the file and without oversized arrays."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import h5py
 
 from rl_transformer.errors import RLTransformerError
 
+# Largest ratio of declared to stored bytes. Gzip reaches it with nothing but constant data.
 _MAX_EXPANSION = 1000
+# Arrays of up to 64 MiB are harmless whatever their ratio, for example small ones that were never written.
 _FREE_BYTES = 1 << 26
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """Open a file read-only, after refusing links, external storage and declared sizes like bombs.
+    """Open a file for reading, after checking that it only contains data of its own.
 
     Raises:
-        RLTransformerError: The file is missing, not HDF5, cut off, or holds one of these.
+        RLTransformerError: The file is missing, damaged or not HDF5, contains a link or external storage, or declares
+            an array far larger than its stored data.
     """
     if not path.is_file():
         raise RLTransformerError("no such file", where=path, fix="check the path")
@@ -31,6 +34,10 @@ def open_hdf5(path: Path) -> h5py.File:
 
 
 def _check(group: h5py.Group, path: Path) -> None:
+    """Raise an `RLTransformerError` if a group, or a group inside it, contains something unsafe."""
+    # HDF5 has three ways to read another file: external links, external storage and virtual data sets. A downloaded
+    # file could use them to copy a private file of the user into a data set, and from there into a published store.
+    # Nothing that records episodes needs any of them, nor soft links.
     for name in group:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
@@ -44,6 +51,7 @@ def _check(group: h5py.Group, path: Path) -> None:
                 raise RLTransformerError(
                     f"{name} keeps its data in another file", where=path, fix="use a file that holds its data itself"
                 )
+            # A few bytes can declare terabytes of zeros, and reading them would exhaust the memory.
             if item.nbytes > max(_FREE_BYTES, stored * _MAX_EXPANSION):
                 raise RLTransformerError(
                     f"{name} declares {item.nbytes} bytes and stores {stored}",

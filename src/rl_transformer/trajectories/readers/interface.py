@@ -1,4 +1,4 @@
-"""What a reader is, and the registry of them."""
+"""Define the interface of readers, and register them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,20 @@ _FIELD_TYPES = {
 
 @dataclass(frozen=True)
 class ReaderOption:
-    """An option of a reader, set in the URI: ``SCHEME:PATH?name=value``."""
+    """Declares an option of a reader, which is set in the URI: ``SCHEME:PATH?name=value``."""
 
     default: Value | None
     help: str
     type: type[Value] = str
 
     def parse(self, text: str, *, where: object) -> Value:
-        """Return the value that a URI gives as text."""
+        """Return the value of the option from its text in a URI.
+
+        Raises:
+            RLTransformerError: The text is not of the option's type.
+        """
         try:
+            # bool("false") is True, hence the table.
             if self.type is bool:
                 return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
             return self.type(text)
@@ -50,35 +55,35 @@ class ReaderOption:
 
 @dataclass(frozen=True)
 class Source:
-    """Opened data that has not been read yet."""
+    """Holds opened data whose episodes have not been read yet."""
 
     spec: DataSpec
     trajectories: Iterator[Trajectory]
     """The episodes, read one at a time."""
     notes: list[Finding] = field(default_factory=list)
-    """What the reader left out or changed, for `rlt inspect`."""
+    """Findings about data that the reader left out or changed."""
 
 
 class Reader(Protocol):
     """Reads one format. Implementations are classes without constructor arguments."""
 
     usage: ClassVar[str]
-    """How to name data of this format, for example ``d4rl:FILE.hdf5``."""
+    """Form of the URIs of this format, for example ``d4rl:FILE.hdf5``."""
     options: ClassVar[Mapping[str, ReaderOption]]
-    """Options of this reader by name."""
+    """Options of this reader by name; may be empty."""
 
     def open(self, path: str, **options: Value) -> Source | TrajectoryDataset:
-        """Open the data at ``path``: what follows the scheme in the URI.
+        """Open the data at ``path``.
 
         Args:
-            path: A file, folder or id.
-            options: Every option of this reader, defaults filled in.
+            path: The part of the URI after the scheme and before the options: a file, folder or id.
+            options: A value for every option of this reader.
 
         Returns:
             A `Source`; or a `TrajectoryDataset`, from a format whose columns can be used in place.
 
         Raises:
-            RLTransformerError: Nothing there, or a file that cannot be read.
+            RLTransformerError: There is no such data, or it cannot be read.
         """
         ...
 
@@ -88,12 +93,12 @@ READERS: Registry[type[Reader]] = Registry("reader", required=("usage", "options
 
 
 def usages() -> list[str]:
-    """Return how to name data of every registered format."""
+    """Return the form of the URIs of every registered format."""
     return [str(READERS.get(name, where="readers").usage) for name in READERS.names()]
 
 
 def reader_options(reader: type[Reader], scheme: str) -> Mapping[str, ReaderOption]:
-    """Return a reader's options by name, after checking that they are some."""
+    """Return a reader's options by name, after checking their types."""
     options = reader.options
     if not isinstance(options, Mapping) or not all(isinstance(o, ReaderOption) for o in options.values()):
         raise broken_contract(READERS, scheme, "options is not a mapping from names to ReaderOption")
@@ -101,7 +106,13 @@ def reader_options(reader: type[Reader], scheme: str) -> Mapping[str, ReaderOpti
 
 
 def checked(source: object, scheme: str) -> Source | TrajectoryDataset:
-    """Return what a reader opened, after checking that it keeps the contract."""
+    """Return a reader's result, after checking that it fulfills the contract.
+
+    Raises:
+        RLTransformerError: It does not; the message names the plugin of the reader.
+    """
+    # Readers of plugins are written by users. A wrong type is reported here, with the plugin's name, instead of as a
+    # crash somewhere in this library.
     if isinstance(source, TrajectoryDataset):
         return source
     if not isinstance(source, Source):
@@ -115,6 +126,9 @@ def checked(source: object, scheme: str) -> Source | TrajectoryDataset:
 
 
 def _checked_trajectories(trajectories: Iterable[object], scheme: str) -> Iterator[Trajectory]:
+    """Yield the episodes of a reader, and check each of them when it is read."""
+    # A generator's code runs at next(), long after open() has returned. Calling next() here, instead of a for loop
+    # around the checks, tells an exception of the reader from one of the code that consumes the episodes.
     number = 0
     iterator = iter(trajectories)
     while True:

@@ -1,4 +1,4 @@
-"""Minari data sets that are on this machine already."""
+"""Read Minari data sets from the local disk."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*-v\d+")
 
 
 class MinariReader:
-    """Reads a local Minari data set, HDF5 or Arrow.
+    """Reads a local Minari data set, HDF5 or Arrow; nothing is downloaded.
 
-    The environment that the data set names is shown as text and never built. Every episode holds T + 1
-    observations: T that were acted on, and the final one.
+    The environment that the data set names is shown as text and never made. Every episode has T + 1 observations, of
+    which the last is the final one.
     """
 
     usage: ClassVar[str] = "minari:NAMESPACE/NAME-v0"
@@ -37,8 +37,8 @@ class MinariReader:
         """Open the data set with the id ``path``.
 
         Raises:
-            RLTransformerError: A malformed id, a data set that is not here, or spaces that are missing
-                or not supported.
+            RLTransformerError: The id is malformed, the data set is not on this machine, or its spaces are missing or
+                not supported.
         """
         require("minari", extra=None, purpose="reading a minari: URI")
         folder = _folder(path)
@@ -49,7 +49,13 @@ class MinariReader:
 
 
 def _read_metadata(file: Path, dataset_id: str) -> JsonObject:
-    """Read metadata.json and require both spaces: Minari itself would build the environment to find them."""
+    """Return the content of metadata.json, after checking that it has both spaces.
+
+    Raises:
+        RLTransformerError: The file cannot be read, or a space is missing.
+    """
+    # If a space is missing, Minari makes the environment that the file names to get it. Making one can import and run
+    # any module, so a downloaded data set must not be able to cause it.
     metadata = read_json(file, fix=f"download it: minari download {dataset_id}, or set MINARI_DATASETS_PATH")
     missing = [name for name in ("observation_space", "action_space") if not metadata.get(name)]
     if missing:
@@ -62,16 +68,19 @@ def _read_metadata(file: Path, dataset_id: str) -> JsonObject:
 
 
 def _open(folder: Path, dataset_id: str) -> tuple[Any, Space, Space]:
+    """Return Minari's data set object, and the spaces of observations and actions."""
     from minari import MinariDataset
 
     from rl_transformer.trajectories.readers.hdf5 import open_hdf5
 
+    # Minari opens the files itself and would follow links out of them, so they are checked first.
     for file in sorted((folder / "data").glob("*.hdf5")):
-        open_hdf5(file).close()  # refuses links out of the file before Minari follows them
+        open_hdf5(file).close()
     try:
         dataset = MinariDataset(folder / "data")
         spaces = (dataset.observation_space, dataset.action_space)
     except Exception as error:
+        # Minari does not document what it raises for a damaged or newer data set.
         raise RLTransformerError(
             f"Minari cannot open it: {error}", where=folder, fix=f"download it again: minari download {dataset_id}"
         ) from error
@@ -80,11 +89,17 @@ def _open(folder: Path, dataset_id: str) -> tuple[Any, Space, Space]:
 
 
 def _folder(dataset_id: str) -> Path:
+    """Return the folder of a data set.
+
+    Raises:
+        RLTransformerError: The id is malformed, or there is no such data set.
+    """
     where = f"minari:{dataset_id}"
     if not _ID.fullmatch(dataset_id):
         raise RLTransformerError("is not a Minari id", where=where, fix="write it as minari:NAMESPACE/NAME-v0")
     root = Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets").expanduser()
     folder = root.joinpath(*dataset_id.split("/"))
+    # The pattern excludes "..", but a symbolic link below the root may still point anywhere.
     if not folder.resolve().is_relative_to(root.resolve()):
         raise RLTransformerError(
             "leads out of the folder of data sets",
@@ -92,13 +107,13 @@ def _folder(dataset_id: str) -> Path:
             fix="keep data sets, not links, below MINARI_DATASETS_PATH",
         )
     if not (folder / "data").is_dir():
-        found = (
+        present = (
             sorted(p.parent.parent.relative_to(root).as_posix() for p in root.glob("**/data/metadata.json"))
             if root.is_dir()
             else []
         )
         raise RLTransformerError(
-            f"no such data set below {root}; there: {', '.join(found[:8]) or 'none'}",
+            f"no such data set below {root}; there: {', '.join(present[:8]) or 'none'}",
             where=where,
             fix=f"minari download {dataset_id}, or set MINARI_DATASETS_PATH to the folder that holds it",
         )
@@ -106,6 +121,8 @@ def _folder(dataset_id: str) -> Path:
 
 
 def _env_id(metadata: JsonObject) -> str | None:
+    """Return the gymnasium id of the data set's environment, if the metadata has one."""
+    # env_spec is JSON inside JSON and also holds an entry point. Only the id is used, and only as text.
     try:
         return str(json.loads(metadata["env_spec"])["id"])
     except (KeyError, TypeError, ValueError):
@@ -113,6 +130,11 @@ def _env_id(metadata: JsonObject) -> str | None:
 
 
 def _episodes(dataset: Any, folder: Path) -> Iterator[Trajectory]:
+    """Yield the episodes one at a time.
+
+    Raises:
+        RLTransformerError: An episode cannot be read, or has a flag before its last step.
+    """
     done = 0
     try:
         for episode in dataset.iterate_episodes():
@@ -132,6 +154,7 @@ def _episodes(dataset: Any, folder: Path) -> Iterator[Trajectory]:
             )
             done += 1
     except (OSError, KeyError, ValueError, IndexError, AssertionError, TypeError) as error:
+        # Minari and its file formats raise all of these for damaged files. An error of ours passes through unchanged.
         raise RLTransformerError(
             f"episode {done} cannot be read: {error}", where=folder, fix="download the data set again"
         ) from error

@@ -1,4 +1,4 @@
-"""Our own store: a folder of memory-mapped columns."""
+"""Read this package's own stores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rl_transformer.trajectories.store import open_store
 
 
 class StoreReader:
-    """Opens a store in place: nothing is copied."""
+    """Opens a store in place: columns are memory-mapped, and nothing is copied."""
 
     usage: ClassVar[str] = "rlt:FOLDER"
     options: ClassVar[Mapping[str, ReaderOption]] = {
@@ -20,5 +20,9 @@ class StoreReader:
     }
 
     def open(self, path: str, *, verify: bool = False) -> TrajectoryDataset:
-        """Map the columns of the store in the folder ``path``."""
+        """Open the store in the folder ``path``.
+
+        Raises:
+            RLTransformerError: There is no store, or it is damaged.
+        """
         return open_store(Path(path), verify=verify)
