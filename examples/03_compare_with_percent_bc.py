@@ -46,8 +46,8 @@ def main(folder, num_walks=1_000, train_steps=300, num_episodes=100):
     }
     for name, values in scores.items():
         print(f"{name:<40} {np.mean(values):5.1f} % success, seeds {SEEDS}: {np.round(values, 1)}")
-    print("Caveat: two seeds on one data set establish nothing; other seeds may reverse the order.")
-    print("rlt reproduce key-to-door runs more seeds and data sets, and gives an interval.")
+    print("Caveat: two seeds on one dataset establish nothing; other seeds may reverse the order.")
+    print("rlt reproduce key-to-door runs more seeds and datasets, and gives an interval.")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_the_comparison_prints_both_policies_for_both_seeds_and_the_caveat(tmp_p
     printed = capsys.readouterr().out
     assert re.search(r"Decision Transformer, target return 1 +\d+\.\d % success, seeds \[0, 1\]", printed)
     assert re.search(r"%BC, the successful walks +\d+\.\d % success, seeds \[0, 1\]", printed)
-    assert "two seeds on one data set establish nothing" in printed
+    assert "two seeds on one dataset establish nothing" in printed
 
 
 def test_the_navigation_example_prints_both_losses_of_every_epoch_and_learns(capsys):

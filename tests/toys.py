@@ -1,4 +1,4 @@
-"""Small data sets, environments and policies that the tests make for themselves."""
+"""Small datasets, environments and policies that the tests make for themselves."""
 
 import gymnasium as gym
 import numpy as np

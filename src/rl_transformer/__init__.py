@@ -1,8 +1,9 @@
-"""Offline reinforcement learning by sequence modelling."""
+"""Offline reinforcement learning as sequence modeling: train, load and evaluate Decision Transformers."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Type checkers and editors need real imports; `__getattr__` below provides the same names at run time.
 if TYPE_CHECKING:
     from rl_transformer.config import RunConfig as RunConfig
     from rl_transformer.config import preset as preset
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from rl_transformer.trajectories import TrajectoryDataset as TrajectoryDataset
     from rl_transformer.trajectories import open_trajectories as open_trajectories
 
-# The module of each public name. They are imported on first use, so that the command line answers before
-# torch is loaded.
+# Module of each public name. Modules are imported on first use, so that `rlt --help` answers before torch is loaded.
 _MODULES = {
     "RunConfig": "config",
     "RLTransformerError": "errors",

@@ -1,4 +1,4 @@
-"""The main path: logged data in, a policy out.
+"""Train a policy from logged data: the main path of this library.
 
     data -> conditions -> windows -> model -> training -> policy
 
@@ -29,18 +29,19 @@ def train(
     dataset: TrajectoryDataset | None = None,
     transformer: nn.Module | None = None,
 ) -> Path:
-    """Train a policy and return its run folder; `load_policy` reads the policy from it.
+    """Train a policy and return its run folder, from which `load_policy` loads the policy.
 
     Args:
         config: Everything that determines the run.
-        resume: Continue the run in the folder, or start it if there is none. A finished run is left as it is.
-        dataset: The data, if it is open already; ``config.dataset.uri`` then only names it.
+        resume: Continue the run in the folder, or start it if there is none. A finished run is left unchanged.
+        dataset: The data, if it is already open; ``config.dataset.uri`` then is only a name for it.
         transformer: A model of the transformers library to start the trunk from, instead of ``config.model.trunk``.
 
     Raises:
-        RLTransformerError: Anything about the data, the options or the folder that the user can fix.
+        RLTransformerError: A problem with the data, the options or the folder that the user can fix.
+        Interrupted: SIGTERM or SIGINT, after a checkpoint was saved; the same call with ``resume`` continues.
     """
-    # 1. Options: refuse what cannot work before anything is read or written.
+    # 1. Options: wrong or contradictory ones are rejected before anything is read or written.
     config.check()
     folder = Path(config.output)
 
@@ -51,15 +52,15 @@ def train(
         if prepare_run_folder(folder, config, resume=resume):
             log.info(f"{folder} is finished at step {config.training.train_steps}: nothing to do")
             return folder
-        group.barrier()  # no process writes before every process has looked
+        group.barrier()  # no process writes to the folder before every process has checked it
 
-        # 4. Data: columns over all timesteps, and which episodes to learn from.
+        # 4. Data: columns over all timesteps, and the episodes to learn from.
         data = select_data(dataset or open_trajectories(config.dataset.uri), config)
 
-        # 5. Policy: sizes, units and rules follow from data and options; the seed decides the initial weights.
+        # 5. Policy: its sizes and units follow from data and options, its initial weights from the seed.
         built = build_policy(data, config, device, group, transformer)
 
-        # 6. Windows, loss, optimizer and evaluations, put together; continue from a checkpoint if there is one.
+        # 6. Trainer: windows, loss, optimizer and evaluations; the state of a checkpoint is restored if there is one.
         run = build_trainer(data, built, config, device, group)
         run.start()
 
@@ -67,7 +68,7 @@ def train(
         run.fit_return_model()
         fit([run.trainer], make_updates(run.trainer))
 
-        # 8. Policy folder: weights, statistics, units and rules, and the report of the last evaluation.
+        # 8. Policy folder: weights, statistics and units, and the report of the last evaluation.
         run.finish()
-        group.barrier()
+        group.barrier()  # the folder is complete when any process returns
     return folder

@@ -1,4 +1,4 @@
-"""The parts of a training run, put together: what `run.train` calls stage by stage."""
+"""Assemble the parts of a training run, stage by stage, for `run.train`."""
 
 from __future__ import annotations
 
@@ -40,28 +40,34 @@ from rl_transformer.windows.selection import EpisodeSplit, split_episodes
 
 @dataclass(frozen=True)
 class SelectedData:
-    """The data of a run."""
+    """Holds the data of a run, with its definition of the return and its split into episodes."""
 
     dataset: TrajectoryDataset
     returns: ReturnToGo
-    """What a return is in this run."""
+    """The run's definition of the return."""
     episode_returns: np.ndarray
-    """(E,) each episode's return."""
+    """(E,) return of each episode by that definition, in the data's units."""
     split: EpisodeSplit
+    """Episodes to learn from, and episodes that are held out."""
 
 
 @dataclass(frozen=True)
 class BuiltPolicy:
-    """A policy with its initial weights."""
+    """Holds a policy with its initial weights, and the loss that its options select."""
 
     policy: Policy
     language_loss: LanguageLoss | None
-    """What is minimized instead of the loss of the actions, if language is kept beside the policy."""
+    """Loss with language objectives; None: the loss of the actions alone."""
     has_pretrained_trunk: bool
 
 
 def select_data(dataset: TrajectoryDataset, config: RunConfig) -> SelectedData:
-    """Define the return and choose the episodes to learn from."""
+    """Define the return and select the episodes to learn from.
+
+    Raises:
+        RLTransformerError: No episode remains, or the data lacks a column that a condition needs.
+    """
+    # The return comes first, because episodes are selected by it (top_fraction, min_return).
     returns = ReturnToGo.from_data(dataset, config)
     episode_returns = returns.totals(dataset)
     return SelectedData(dataset, returns, episode_returns, split_episodes(dataset, episode_returns, config))
@@ -70,12 +76,26 @@ def select_data(dataset: TrajectoryDataset, config: RunConfig) -> SelectedData:
 def build_policy(
     data: SelectedData, config: RunConfig, device: torch.device, group: ProcessGroup, transformer: nn.Module | None
 ) -> BuiltPolicy:
-    """Build the policy's networks with their initial weights, on the device."""
+    """Build the policy's networks with their initial weights, on the device.
+
+    Args:
+        data: The run's data, from which sizes and units follow.
+        config: The run's options.
+        device: Device to train on.
+        group: The processes that train together.
+        transformer: A module to start the trunk from; None: ``model.trunk`` or random weights.
+
+    Raises:
+        RLTransformerError: The transformer is missing or does not suit the options.
+    """
     trunk = TrunkInitialization.from_config(config, transformer)
     spec = make_policy_spec(data.dataset, data.returns, data.split, config, trunk.model_fields)
+    # Seeded directly before the model: initial weights then depend on the seed alone, not on random numbers that
+    # loading data or a transformer may have used.
     torch.manual_seed(config.training.seed)
     model = build_model(spec.arch, spec.model, spec.context_length)
     language_loss = trunk.apply(model, device, group)
+    # Pretrained weights are loaded first, because low-rank updates rename the weights that they wrap.
     apply_trunk_mode(model, config.training.trunk, config.training.lora_rank)
     if config.training.trunk == "lora" and not any(
         p.requires_grad for p in model.get_submodule("encoder").parameters()
@@ -101,7 +121,11 @@ def build_policy(
 def build_trainer(
     data: SelectedData, built: BuiltPolicy, config: RunConfig, device: torch.device, group: ProcessGroup
 ) -> TrainingRun:
-    """Put windows, loss, optimizer and evaluations together; nothing is written, and no update is made."""
+    """Assemble windows, loss, optimizer and evaluations; no checkpoint is read, and no update is made.
+
+    Raises:
+        RLTransformerError: An environment or target of the evaluation is wrong, or an experiment tracker is missing.
+    """
     policy = built.policy
     gatherer = make_gatherer(policy.spec, policy.normalizer, data.dataset, config.window_length, device)
     sampler = WindowSampler(
@@ -115,11 +139,13 @@ def build_trainer(
     windows = WindowSource(sampler, gatherer, config.training.batch_size)
     folder = Path(config.output)
     evaluations: list[Evaluation] = []
+    # Held-out windows come from the same gatherer, so they have the same normalization and conditions.
     if len(data.split.held_out):
         held_out = WindowSampler(
             data.dataset.offsets, data.split.held_out, seed=config.training.seed, start=config.windows.start
         )
         evaluations.append(HeldOutError(policy.model, held_out, gatherer, config.training.batch_size))
+    # Only the main process evaluates; environments in the others would do the same work again.
     evaluator = PolicyEvaluator(policy, config.evaluation) if config.evaluation.env_id and group.is_main else None
     if evaluator is not None:
         evaluations.append(evaluator)
@@ -135,6 +161,7 @@ def build_trainer(
         data_fingerprint=_data_fingerprint(data.dataset, policy)
         + ("" if language_loss is None else language_loss.data_fingerprint),
         loss=language_loss,
+        # Text batches are drawn on the CPU by step, and transformers' models may decide on the CPU what they compute.
         eager_only=language_loss is not None or policy.spec.model.trunk is not None,
         group=group,
     )
@@ -142,7 +169,8 @@ def build_trainer(
 
 
 def _data_fingerprint(dataset: TrajectoryDataset, policy: Policy) -> str:
-    """Return what identifies the data of a run: observations, actions and rewards, and what else is conditioned on."""
+    """Return a hash of everything in the data that affects the run: the fingerprint, and columns of conditions."""
+    # The fingerprint covers observations, actions and rewards. Costs, for example, are an extra column.
     further = [condition for condition in policy.spec.conditions if condition.name != "return_to_go"]
     columns = (checked_column(condition, dataset) for condition in further)
     return dataset.fingerprint + "".join(hashlib.sha256(column.tobytes()).hexdigest() for column in columns)
@@ -150,7 +178,7 @@ def _data_fingerprint(dataset: TrajectoryDataset, policy: Policy) -> str:
 
 @dataclass
 class TrainingRun:
-    """One run from its first update to its policy folder."""
+    """Runs the stages of one run, from its first update to its policy folder."""
 
     config: RunConfig
     data: SelectedData
@@ -161,16 +189,21 @@ class TrainingRun:
 
     @property
     def policy(self) -> Policy:
-        """The policy that is trained."""
+        """Policy that is trained."""
         return self.built.policy
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
+        """Run folder."""
         return self.trainer.folder
 
     def start(self) -> None:
-        """Continue from the newest checkpoint, if there is one, and write what the run is."""
+        """Continue from the newest checkpoint, if there is one, and write config.json and run.json.
+
+        Raises:
+            RLTransformerError: The data has changed since the checkpoint was written.
+        """
+        # The files are written after a successful resume, so that a failed one leaves the folder as it is.
         self.trainer.resume()
         if not self.trainer.group.is_main:
             return
@@ -180,11 +213,17 @@ class TrainingRun:
         warning = self.policy.target_warning(evaluation.target_returns, evaluation.targets)
         if warning:
             log.info(warning)
+        # Which parameters are trained, and how fast, is the first question about a pretrained trunk.
         if self.built.has_pretrained_trunk:
             log.info("\n".join(describe_parameter_groups(self.trainer.optimizer, self.config.training)))
 
     def fit_return_model(self) -> None:
-        """Train the return model, if the run has one, and label the data with expected returns if asked to."""
+        """Train the return model, if the run has one; with ``returns.label`` expected, relabel the data with it.
+
+        Raises:
+            Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
+            RLTransformerError: A loss or gradient is not finite.
+        """
         policy = self.policy
         dataset = self.data.dataset
         if policy.return_model is None:
@@ -200,6 +239,8 @@ class TrainingRun:
         )
         if self.config.returns.label != "expected":
             return
+        # Predictions are in the model's units; labels are stored in the data's units with their scale, like any
+        # condition.
         scale = self.data.returns.scale
         expected = predicted_returns(policy.return_model, self.windows.gatherer, dataset.offsets) * scale
         labels = ConditionColumn(expected.astype(np.float32), scale)
@@ -210,6 +251,8 @@ class TrainingRun:
         gatherer = self.windows.gatherer.with_conditions(columns)
         self.windows = WindowSource(self.windows.sampler, gatherer, self.windows.batch_size)
         self.trainer.batches = self.windows
+        # Expected returns vary less than realized ones. Suggested targets must come from what the policy was trained
+        # on.
         first_steps = dataset.offsets[np.sort(self.windows.sampler.trajectories)]
         policy.spec = with_suggested_targets(policy.spec, self.config, expected[first_steps])
 
@@ -218,11 +261,14 @@ class TrainingRun:
         if not self.trainer.group.is_main:
             return
         with self.trainer.policy_weights():
+            # The trainer's model changes as well, which does no harm: its run is over.
             merge_lora(self.policy.model)
             self.policy.save(self.folder / "policy")
             if self.evaluator is not None:
-                self.trainer.metrics.flush()
-                report = self.evaluator.report or self.evaluator.run()  # none if resumed after the last evaluation
+                self.trainer.metrics.flush()  # `last_and_best` reads the file
+                # There is no report if the run was interrupted between its last evaluation and this point.
+                report = self.evaluator.report or self.evaluator.run()
                 content = {**report.to_dict(), "while_training": last_and_best(self.folder)}
                 write_text(self.folder / "report.json", to_json(content))
+        # Last, so that a process killed before this point finishes the run again when it is resumed.
         mark_finished(self.folder, self.config)

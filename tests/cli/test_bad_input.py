@@ -66,8 +66,11 @@ def bad_inputs(ready, tmp):
         "no such store": (with_data("rlt:/nowhere"), "/nowhere: no such folder"),
         "an empty folder as store": (with_data(f"rlt:{tmp / 'empty'}"), "manifest.json: no such file"),
         "malformed Minari id": (with_data("minari:../x-v0"), "not a Minari id"),
-        "no such Minari set": (with_data("minari:no/such-v0"), "no such data set"),
-        "output holds something": (["train", "gym", "--data", store, "--output", run, *QUICK], "already and not empty"),
+        "no such Minari set": (with_data("minari:no/such-v0"), "no such dataset"),
+        "output holds something": (
+            ["train", "gym", "--data", store, "--output", run, *QUICK],
+            "exists already and is not empty",
+        ),
         "output is a file": (
             ["train", "gym", "--data", store, "--output", str(tmp / "text.hdf5"), *QUICK],
             "text.hdf5",
@@ -133,7 +136,7 @@ def bad_inputs(ready, tmp):
             ["collect", POINT, "--output", out, "--num-episodes", "1", "--target", "cost_to_go=3"],
             "pass --policy",
         ),
-        "converting onto something": (["convert", store, "--output", run], "already and not empty"),
+        "converting onto something": (["convert", store, "--output", run], "exists already and is not empty"),
     }
 
 

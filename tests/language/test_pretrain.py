@@ -72,7 +72,7 @@ def test_bad_text_and_bad_numbers_are_refused_by_name(tmp_path):
     (tmp_path / "short.txt").write_text("t")
     for option, value, message in (
         ("dataset.uri", str(tmp_path / "empty.txt"), "white space"),
-        ("dataset.held_out", str(tmp_path / "short.txt"), "single token"),
+        ("dataset.held_out", str(tmp_path / "short.txt"), "only one token"),
         ("training.learning_rate", -1.0, "training.learning_rate: -1.0 is out of bounds"),
         ("training.betas", (1.0, 0.9), "training.betas: 1.0 is out of bounds"),
         ("training.ema_decay", 1.5, "training.ema_decay: 1.5 is out of bounds"),

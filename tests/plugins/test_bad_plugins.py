@@ -84,7 +84,10 @@ def test_a_missing_dependency_of_a_module_is_named_with_how_to_get_it(here, refu
 # Parts that break their contract once they are used: a change of the good module, and the message.
 READER = {
     "open raises": (("        spec = ", "        raise KeyError(path)\n        spec = "), "open() raised KeyError"),
-    "open returns an iterator": (("Source(spec, self._episodes(path, skip))", "self._episodes(path, skip)"), "not a Source"),
+    "open returns an iterator": (
+        ("Source(spec, self._episodes(path, skip))", "self._episodes(path, skip)"),
+        "not a Source",
+    ),
     "open returns nothing": (("return Source(spec, ", "(spec, "), "open() returned NoneType, not a Source"),
     "no spec": (("Source(spec, ", "Source({}, "), "Source.spec is dict, not a DataSpec"),
     "no iterator": (("self._episodes(path, skip))", "7)"), "Source.trajectories is int, not an iterator"),
@@ -146,14 +149,23 @@ CONDITION = {
     "after raises": (("outcome[:, None]", "outcome[:, :, None]"), "after() raised IndexError"),
 }
 TRUNK = {
-    "not causal": (("batch_first=True)", "batch_first=True, bidirectional=True)"), "tokens (7, 6, 8) became (7, 6, 16) in run()"),
-    "looks ahead": (("self.layers(tokens)[0]", "self.layers(tokens.flip(1))[0].flip(1)"), "it is not causal: the output"),
+    "not causal": (
+        ("batch_first=True)", "batch_first=True, bidirectional=True)"),
+        "tokens (7, 6, 8) became (7, 6, 16) in run()",
+    ),
+    "looks ahead": (
+        ("self.layers(tokens)[0]", "self.layers(tokens.flip(1))[0].flip(1)"),
+        "it is not causal: the output",
+    ),
     "averages": (("self.layers(tokens)[0]", "tokens - tokens.mean(1, keepdim=True)"), "it is not causal: the output"),
     "two sets of numbers": (
         ("last_hidden_state[:, positions]", "last_hidden_state[:, positions] + 1"),
         "run() and hidden_at() compute different numbers",
     ),
-    "all tokens": (("last_hidden_state[:, positions]", "last_hidden_state"), "became (7, 6, 8) in run() and (7, 6, 8) in hidden_at()"),
+    "all tokens": (
+        ("last_hidden_state[:, positions]", "last_hidden_state"),
+        "became (7, 6, 8) in run() and (7, 6, 8) in hidden_at()",
+    ),
     "no TrunkOutput": (("TrunkOutput(self.layers(tokens)[0])", "self.layers(tokens)"), "a call raised Attribute"),
     "no hidden_at": (("def hidden_at", "def hidden"), "has no attribute 'hidden_at'"),
     "no module": (('"my_trunk", MyTrunk', '"my_trunk", dict'), "the constructor raised TypeError"),
@@ -161,7 +173,13 @@ TRUNK = {
 }
 USED = [
     (kind, case)
-    for kind, cases in {"reader": READER, "encoder": ENCODER, "head": HEAD, "condition": CONDITION, "trunk": TRUNK}.items()
+    for kind, cases in {
+        "reader": READER,
+        "encoder": ENCODER,
+        "head": HEAD,
+        "condition": CONDITION,
+        "trunk": TRUNK,
+    }.items()
     for case in cases
 ]
 CASES = {"reader": READER, "encoder": ENCODER, "head": HEAD, "condition": CONDITION, "trunk": TRUNK}
@@ -234,4 +252,6 @@ def test_a_condition_that_fails_while_acting_is_named_and_the_environment_is_not
     assert main(train_words("run", PARTS, plugin="bad")) == 0
     evaluate = ["evaluate", "run", "--plugin", "bad", "--env-id", "my_plugin/Drive-v0", "--num-episodes", "1"]
     message = refused(*evaluate, "--target-return", "3", "--target", "my_condition=-5")
-    assert "the condition 'my_condition' breaks its contract: after() made NaN or infinite values of [[-5.0]]" in message
+    assert (
+        "the condition 'my_condition' breaks its contract: after() made NaN or infinite values of [[-5.0]]" in message
+    )

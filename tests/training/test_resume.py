@@ -136,7 +136,7 @@ def test_resuming_with_another_option_is_refused_by_name(tmp_path):
     ):
         with pytest.raises(RLTransformerError, match=rf"{section}\.{name} is {value}"):
             train(tiny_config(folder, **{section: {name: value}}), resume=True, dataset=point_data())
-    with pytest.raises(RLTransformerError, match="already and not empty"):
+    with pytest.raises(RLTransformerError, match="exists already and is not empty"):
         train(tiny_config(folder), dataset=point_data())
 
 

@@ -2,13 +2,14 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from rl_transformer import RLTransformerError, load_policy, train
-from rl_transformer.training.metrics import read_metrics
+from rl_transformer.training.metrics import Progress, read_metrics
 from rl_transformer.windows.sampling import WindowSampler
 from rl_transformer.windows.selection import split_episodes
 from tests.toys import point_data, telling_data, tiny_config
@@ -112,3 +113,12 @@ def test_longer_episodes_than_the_timestep_table_are_reported_and_the_last_row_i
     folder = train(tiny_config(tmp_path / "run", model={"max_ep_len": 8}), dataset=point_data())
     assert "timesteps from 8 on share the last timestep embedding" in capsys.readouterr().out
     assert load_policy(folder).spec.model.max_ep_len == 8
+
+
+def test_the_progress_bar_counts_updates_not_blocks_of_updates(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress = Progress(100, start=10)
+    for step in (11, 60, 100):
+        progress.update(step, 0.5)
+    assert progress._bar.n == 100
+    progress.close()

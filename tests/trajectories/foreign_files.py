@@ -1,4 +1,4 @@
-"""Writes a data set in every format that a reader reads."""
+"""Writes a dataset in every format that a reader reads."""
 
 import warnings
 
@@ -21,7 +21,7 @@ def write_minari(dataset_id, buffers, observation_space, action_space, data_form
 
 
 def buffers_of(dataset):
-    """Return the episodes of a data set of vectors as Minari's buffers."""
+    """Return the episodes of a dataset of vectors as Minari's buffers."""
     return [_buffer(dataset.trajectory(i)) for i in range(len(dataset))]
 
 

@@ -83,7 +83,7 @@ def test_minari_metadata_names_no_code_and_no_path(minari_root):
     write_minari_vectors("toy/telling-v0", data)
     for uri, message in (
         ("minari:../../etc/passwd-v0", "not a Minari id"),
-        ("minari:toy/other-v0", r"no such data set .*there: toy/telling-v0"),
+        ("minari:toy/other-v0", r"no such dataset .*there: toy/telling-v0"),
         ("minari:toy", "not a Minari id"),
     ):
         with pytest.raises(RLTransformerError, match=message):

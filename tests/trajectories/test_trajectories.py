@@ -235,8 +235,8 @@ def test_flattened_observations_can_be_written_again(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"returns_to_go": np.ones(5)}, "returns_to_go is computed here"),
-        ({"offsets": np.ones(5)}, "offsets is computed here"),
+        ({"returns_to_go": np.ones(5)}, "returns_to_go is a reserved name"),
+        ({"offsets": np.ones(5)}, "offsets is a reserved name"),
         ({"terminated": np.array([0, 1, 0, 0, 1])}, "is set at step 1 of 5: the episode goes on after its end"),
         ({"truncated": np.array([0, 0, 1])}, "has 3 flags for 5 steps"),
         ({"terminated": "False"}, "is 'False'"),

@@ -96,7 +96,7 @@ def test_sizes_follow_from_the_data_and_the_batch_fits_the_forward_pass(t5):
     predicted = model(**batch).action_preds
     squared = ((predicted - batch["actions"]) ** 2).mean(-1)[batch["attention_mask"].bool()]
     torch.testing.assert_close(batch_loss(model, batch), squared.mean(), rtol=1e-5, atol=1e-6)
-    with pytest.raises(RLTransformerError, match="follow from the data set"):
+    with pytest.raises(RLTransformerError, match="follow from the dataset"):
         DecisionTransformer(transformer=t5, dataset=windows, act_dim=3)
     with pytest.raises(RLTransformerError, match="missing"):
         DecisionTransformer(transformer=t5, state_dim=3)

@@ -22,7 +22,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     )
     parser.add_argument("--target-return", type=float | None, default=None, help="The policy's target return.")
     add_targets_argument(parser)
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the first episode; later episodes count up.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the first episode; episode i uses SEED + i.")
     return parser
 
 
@@ -34,6 +34,7 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.trajectories.inspection import describe
     from rl_transformer.trajectories.store import write_store
 
+    # gymnasium rejects a negative seed only when the first episode begins, with an error of its own.
     if args.num_episodes < 1 or args.seed < 0:
         raise RLTransformerError(
             f"{args.num_episodes} episodes from seed {args.seed}",

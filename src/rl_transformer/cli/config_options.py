@@ -23,7 +23,7 @@ C = TypeVar("C", bound=ConfigBase)
 _WIDTH = 110  # columns of the help text
 # Arguments that are not options of the configuration, with their help.
 _ARGUMENTS = (
-    ("--output DIR", "Folder to write; it must be empty or new, unless a run in it is continued."),
+    ("--output DIR", "Folder to write; it must be empty or new, unless --resume is given."),
     ("--config FILE", "Options from a YAML or JSON file, such as a run's config.json."),
     ("--json FILE", "Write the result as JSON to this file."),
     ("--plugin MODULE ...", "Your own modules to import first; see docs/extending.md."),
@@ -78,6 +78,7 @@ def config_parser(
         flags: Short names of options.
         arguments: (argument, help) for each further argument of the command, which the caller declares.
     """
+    # Two helps with texts of our own: the common options, and all of them.
     parser = new_parser(prog, description, add_help=False)
     head = [f"usage: {usage}", "", description, ""]
     head += [line for spelled, text in (*_ARGUMENTS, *arguments) for line in _entry(spelled, text)]
@@ -86,6 +87,7 @@ def config_parser(
         parser.add_argument(*names, action=_ShowHelp, text=text, help="Show the options.")
     parser.add_argument("--output", type=str, required=True, help="Folder to write.")
     parser.add_argument("--config", type=str | None, default=None, help="Options from a YAML or JSON file.")
+    # Flags have no default, so that None means "not given" and a flag never overrides its option by accident.
     for flag in flags:
         parser.add_argument(flag.name, type=_hint(config, flag.option) | None, default=None)
     _add_options(parser, config)
@@ -103,8 +105,8 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
     Raises:
         RLTransformerError: The file cannot be read or contains an unknown option, or a flag contradicts its option.
     """
-    # The command line overrides the file, as everywhere. But a flag and the option that it stands for must agree: one
-    # of the two is a mistake, and choosing either would ignore what the user typed.
+    # Options on the command line override the file. A flag must agree with its option wherever that is set: if the two
+    # differ, one of them is a mistake, and choosing either would ignore what the user wrote.
     in_file = {} if args.config is None else dict(_flatten(_read_file(args.config, config)))
     given = {name: value for name, value in _flatten(args.as_dict()) if name in _names(config)}
     if "evaluation.env_id" not in given:

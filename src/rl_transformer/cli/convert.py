@@ -1,4 +1,4 @@
-"""`rlt convert` writes any data set as a memory-mapped store."""
+"""`rlt convert` writes any dataset as a memory-mapped store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rl_transformer.cli.inspect import uri_help
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
-    parser = new_parser(prog, "Write any data set as a memory-mapped store, one episode in memory at a time.")
+    parser = new_parser(prog, "Write any dataset as a memory-mapped store, one episode in memory at a time.")
     parser.add_argument("uri", type=str, help=uri_help())
     parser.add_argument("--output", type=str, required=True, help="Folder of the store; must be empty or new.")
     return parser
@@ -24,6 +24,7 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.trajectories.open import stream_trajectories
     from rl_transformer.trajectories.store import write_store
 
+    # Episodes stream from reader to store, so data larger than memory can be converted.
     source = stream_trajectories(args.uri)
     dataset = write_store(Path(args.output), source.spec, source.trajectories, notes=source.notes)
     print(f"wrote {dataset}")

@@ -24,7 +24,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     add_targets_argument(parser)
     parser.add_argument("--num-episodes", type=int, default=20, help="Episodes per target return.")
     parser.add_argument(
-        "--seed", type=int, default=1_000_000, help="Seed of each target's first episode; later ones count up."
+        "--seed", type=int, default=1_000_000, help="Seed of each target's first episode; episode i uses SEED + i."
     )
     parser.add_argument(
         "--reference",
@@ -36,7 +36,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--figure",
         type=str | None,
         default=None,
-        help="Draw achieved against target return into this PNG file; needs --data.",
+        help="Plot achieved against target return to this PNG file; needs --data.",
     )
     parser.add_argument(
         "--data", type=str | None, default=None, help="URI of the training data, whose returns the figure shows."
@@ -85,6 +85,7 @@ def run(args: Namespace) -> Outcome:
         record=1 if args.video else 0,
     )
     print(report)
+    # The table is printed first: a figure or video that fails must not cost the result.
     figure = optional_path(args.figure)
     if figure is not None and data is not None:
         plot_target_vs_achieved({"policy": report}, data.episode_returns.tolist(), figure)

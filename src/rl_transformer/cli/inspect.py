@@ -1,4 +1,4 @@
-"""`rlt inspect` shows the content of a data set and its defects."""
+"""`rlt inspect` shows the content of a dataset and its defects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rl_transformer.cli.command import Outcome, new_parser, optional_path
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
     parser = new_parser(
-        prog, "Show the content of a data set and its defects; exit with 2 if training would refuse the data."
+        prog, "Show the content of a dataset and its defects; exit with 2 if training would refuse the data."
     )
     parser.add_argument("uri", type=str, help=uri_help())
     parser.add_argument(
@@ -24,6 +24,7 @@ def uri_help() -> str:
     """Return the forms of all data URIs, with the readers' options and their defaults."""
     from rl_transformer.trajectories.readers import READERS
 
+    # Taken from the readers themselves, so that formats of plugins are listed as well.
     kinds = []
     for name in READERS.names():
         reader = READERS.get(name, where="readers")
@@ -33,12 +34,13 @@ def uri_help() -> str:
 
 
 def run(args: Namespace) -> Outcome:
-    """Print a description of the data set with all findings."""
+    """Print a description of the dataset with all findings."""
     from rl_transformer.runtime.files import check_writable
     from rl_transformer.trajectories.inspection import as_text, describe
     from rl_transformer.trajectories.open import read_trajectories
 
     check_writable(args.figure, ".png")
+    # Only given if set: other readers than that of stores have no such option and would raise an error.
     options = {"verify": True} if args.verify else {}
     dataset = read_trajectories(args.uri, **options)
     description = describe(dataset)
@@ -48,4 +50,5 @@ def run(args: Namespace) -> Outcome:
         from rl_transformer.evaluation.plots import plot_data
 
         plot_data(dataset.episode_returns.tolist(), dataset.lengths.tolist(), figure)
+    # The description is a success of this command; the exit code tells scripts that training would fail.
     return Outcome(description, exit_code=2 if description["refused"] else 0)

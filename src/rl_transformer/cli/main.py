@@ -19,17 +19,17 @@ from rl_transformer.runtime.signals import Interrupted
 # Each command is the module of this name in `rl_transformer.cli`, imported when the user calls it: importing all of
 # them would make every call as slow as the slowest one.
 COMMANDS = {
-    "demo": "Key-to-Door from random walks to a chart; nothing to download.",
-    "inspect": "Show the content of a data set and its defects.",
+    "demo": "Train and evaluate on Key-to-Door, and plot the result; nothing to download.",
+    "inspect": "Summarize a dataset and report its problems.",
     "train": "Train a policy from logged data.",
-    "evaluate": "Score a policy in a live environment.",
+    "evaluate": "Evaluate a policy in an environment.",
     "collect": "Record episodes of random actions, or of a policy, as a store.",
-    "convert": "Write any data set as a memory-mapped store.",
-    "sweep": "Search for good options; several processes may share a search.",
+    "convert": "Write any dataset as a memory-mapped store.",
+    "sweep": "Search for hyperparameters; several processes can share one search.",
     "pretrain": "Train a small language model to start policies from.",
     "attention": "Show which tokens a policy attends to, on logged data.",
-    "reproduce": "Repeat an experiment of the papers and judge it by a rule written before the run.",
-    "bench": "Time this library against the published loop in the same process.",
+    "reproduce": "Reproduce an experiment of the papers and check it against criteria fixed before the run.",
+    "bench": "Time this library against the original authors' training loop in the same process.",
     "options": "List every option of a training run with its type, default and bounds.",
 }
 
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
-        repeat = "the same command: finished cells are kept" if words[:1] == ["reproduce"] else "--resume"
+        # `rlt reproduce` has no --resume: it always continues with the runs that are missing.
+        repeat = "the same command; finished runs are not repeated" if words[:1] == ["reproduce"] else "--resume"
         print(f"{error}; continue with {repeat}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:  # Ctrl-C in a command that does not handle signals, so there is nothing to continue
@@ -105,7 +106,7 @@ def _overview() -> str:
         [
             "usage: rlt COMMAND [arguments]",
             "",
-            "Offline reinforcement learning by sequence modelling.",
+            "Offline reinforcement learning by sequence modeling.",
             "",
             *lines,
             "",
@@ -120,12 +121,14 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     Raises:
         RLTransformerError: The parser rejects the arguments; similar options are suggested.
     """
-    # jsonargparse would otherwise accept options as positional arguments, so that a forgotten "--" goes unnoticed.
+    # Surplus words are errors. In its other mode jsonargparse takes them as values of options, in the order of the
+    # help.
     set_parsing_settings(parse_optionals_as_positionals=False)
     add_shared_arguments(parser)
     try:
         return parser.parse_args(words)
     except ArgumentError as error:
+        # Messages of the parser can contain line breaks and the text of whole types.
         problem = " ".join(str(error).split())[:600]
         fix = f"see {parser.prog} --help"
         given = [word.partition("=")[0] for word in words if word.startswith("--")]

@@ -35,6 +35,7 @@ def run(args: Namespace) -> Outcome:
 
 def _presets(row: dict) -> dict:
     """Return the values of presets that differ from the option's default, by preset."""
+    # Sections and fields are plain data, so comparing dictionaries of values is enough.
     section, _, key = row["option"].partition(".")
     values = {name: preset(name).to_dict()[section][key] for name in PRESETS}
     return {name: value for name, value in values.items() if value != row["default"]}

@@ -52,6 +52,7 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.language.pretrain import pretrain, read_report
 
     folder = pretrain(config, resume=args.resume)
+    # Read from the folder, because a run that was finished before is not measured again.
     report = read_report(folder)
     print(f"language model: {folder / 'model'}")
     for name, value in report.items():

@@ -23,7 +23,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 def run(args: Namespace) -> Outcome:
     """Run trials until there are ``--trials``, and print the best one."""
-    config = resolve_run_config(args)
+    config = resolve_run_config(args)  # before torch is imported, so that a wrong option is reported at once
     from rl_transformer.launch.sweep import read_space, sweep
 
     if args.trials < 1:

@@ -1,4 +1,4 @@
-"""Targets of conditions other than the return, for the commands that let a policy act."""
+"""Parse targets of conditions other than the return, for the commands in which a policy acts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from rl_transformer.errors import RLTransformerError
 
 def add_targets_argument(parser: ArgumentParser) -> None:
     """Declare ``--target NAME=VALUE ...``."""
+    # One flag with names instead of one flag per condition: conditions may come from plugins, which are loaded after
+    # the arguments were parsed.
     parser.add_argument(
         "--target",
         nargs="+",
         type=str,
         default=[],
         metavar="NAME=VALUE",
-        help="Targets of further conditions, such as cost_to_go=25.",
+        help="Targets of conditions other than the return, such as cost_to_go=25.",
     )
 
 
 def parse_targets(words: Sequence[str]) -> dict[str, float]:
-    """Return the values by name.
+    """Return targets by condition from arguments of the form NAME=VALUE.
 
     Raises:
-        RLTransformerError: A word is not NAME=VALUE.
+        RLTransformerError: An argument has another form.
     """
     targets = {}
     for word in words:

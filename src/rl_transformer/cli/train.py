@@ -53,6 +53,7 @@ def recipe_parser(
         )
     usage = f"{prog} PRESET --data URI --output DIR [options]"
     about = f"{description} PRESET is a recipe, one of {names}."
+    # `rlt train --help` without a preset shows one, so that there are defaults to show.
     config = preset(str(first)) if first in PRESETS else preset("gym")
     shown = f"{about} Defaults of {first if first in PRESETS else 'gym'} in brackets."
     parser = config_parser(prog, usage, shown, config, FLAGS, arguments)
@@ -86,6 +87,8 @@ def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:
     from rl_transformer.policy import load_policy
 
     seeds = _parse_range(args.seeds)
+    # --seeds replaces the seed in every run, so a single seed would have no effect. A seed in --config is allowed:
+    # every config.json has one.
     if args.seed is not None or "seed" in args.as_dict().get("training", {}):
         raise RLTransformerError("a seed is given too", where="--seeds", fix="give only one of them")
     folders = train_seeds(config, seeds, resume=args.resume)

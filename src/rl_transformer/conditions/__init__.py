@@ -1,4 +1,4 @@
-"""What a policy is conditioned on: how it is counted in logged data, and how it changes while acting."""
+"""Conditions: the quantities that a policy is conditioned on, in logged data and while it acts."""
 
 from rl_transformer.conditions.interface import CONDITIONS as CONDITIONS
 from rl_transformer.conditions.interface import Condition as Condition

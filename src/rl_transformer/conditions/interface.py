@@ -1,4 +1,7 @@
-"""What a condition is, and the registry of them."""
+"""The interface of conditions, their registry, and the checks that a plugin's condition must pass.
+
+Shapes: N steps of data, E episodes, S sessions, W numbers of one condition.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,17 @@ import numpy as np
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
+from rl_transformer.runtime.shapes import Float, Float32, Float64, Int
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 
-# Steps on which a plugin's `after` is compared with its column, and by how much they may differ, as a fraction of the
-# largest value: columns are float32, and sums over long episodes are rounded at every step.
+# The number of steps on which a plugin's `after` is compared with its column, and the difference that is allowed, as a
+# fraction of the largest value: columns are float32, and sums over long episodes are rounded at every step.
 _MAX_CHECKED = 10_000
 _TOLERANCE = 1e-4
 
 Target: TypeAlias = float | Sequence[float]
-"""What a caller asks of a condition: a number, or as many as the condition is wide."""
+"""The value that a caller sets for a condition: a number, or as many numbers as the condition is wide."""
 
 
 class Condition(Protocol):
@@ -29,95 +33,94 @@ class Condition(Protocol):
 
     One object serves training, sessions, evaluation and the policy folder, so that the quantity cannot
     mean one thing in the data and another while acting.
-
-    Shapes: N steps of data, E episodes, S sessions, W the width of the condition.
     """
 
     name: ClassVar[str]
     """Name in ``model.conditions``, in sessions and in reports."""
     outcome: ClassVar[str]
-    """What it changes by after an action: an argument of ``session.observe``, such as reward or cost."""
+    """Name of the outcome by which it changes after an action: an argument of ``session.observe``, such as cost."""
 
     @property
     def width(self) -> int:
-        """W: numbers per timestep."""
+        """Return W, the numbers per timestep."""
         ...
 
     @property
     def scale(self) -> float:
-        """The model reads values divided by this; everything else uses the unscaled ones."""
+        """Return the number by which values are divided for the model; everything else uses unscaled values."""
         ...
 
     @classmethod
     def from_data(cls, dataset: TrajectoryDataset, config: RunConfig) -> Self:
-        """Make the condition for a run: what the options leave open follows from the data."""
+        """Make the condition for a run; what the options leave open follows from the data."""
         ...
 
-    def column(self, dataset: TrajectoryDataset) -> np.ndarray:
-        """Return the value at every step of the data, not scaled: (N,) or (N, W) float32."""
+    def column(self, dataset: TrajectoryDataset) -> Float32[np.ndarray, "N"] | Float32[np.ndarray, "N W"]:
+        """Return the unscaled value at every step of the data."""
         ...
 
-    def initial(self, target: Target) -> np.ndarray:
-        """Return the value at an episode's first step, for a target of the caller: (W,) float64."""
+    def initial(self, target: Target) -> Float64[np.ndarray, "W"]:
+        """Return the value at an episode's first step, for a target of the caller."""
         ...
 
-    def after(self, value: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-        """Return the value after an action: (S, W) and the outcome (S,) -> (S, W) float64.
+    def after(self, value: Float64[np.ndarray, "S W"], outcome: Float[np.ndarray, "S"]) -> Float64[np.ndarray, "S W"]:
+        """Return the value after an action, from the value before it and the action's outcome.
 
-        Contract: starting from `column` at an episode's first step and fed the logged outcomes, it gives
-        `column` at every later step.
+        Contract: applied from an episode's first step on to the values of `column` and the logged outcomes, it
+        results in `column` at every later step.
         """
         ...
 
     def to_dict(self) -> JsonObject:
-        """Return JSON-ready values, with ``name``."""
+        """Return values that JSON can hold, with ``name``."""
         ...
 
     @classmethod
     def from_dict(cls, values: JsonMapping) -> Self:
-        """Read what `to_dict` returned."""
+        """Rebuild a condition from the values of `to_dict`."""
         ...
 
 
 CONDITIONS: Registry[type[Condition]] = Registry(
     "condition", required=("name", "outcome", "from_data", "column", "initial", "after", "to_dict", "from_dict")
 )
-"""All conditions by name."""
+"""All conditions, by name."""
 
 
 def conditions_from_data(dataset: TrajectoryDataset, config: RunConfig) -> tuple[Condition, ...]:
-    """Return the conditions of ``model.conditions`` for a data set, in that order.
+    """Return the conditions of ``model.conditions`` for a dataset, in that order.
 
     Raises:
-        RLTransformerError: An unknown name, or data without the column that a condition needs.
+        RLTransformerError: There is no such condition, or the data lacks the column that it needs.
     """
-    found: list[Condition] = []
+    conditions: list[Condition] = []
     for name in config.model.conditions:
         kind = CONDITIONS.get(name, where="model.conditions")
         made = call_plugin(CONDITIONS, name, "from_data()", lambda kind=kind: kind.from_data(dataset, config))
         if getattr(made, "name", None) != name:
             problem = f"from_data() returned {type(made).__name__}, whose name is not {name!r}"
             raise broken_contract(CONDITIONS, name, problem)
-        found.append(made)
-    return tuple(found)
+        conditions.append(made)
+    return tuple(conditions)
 
 
 def conditions_from_dicts(dicts: Sequence[JsonMapping], *, where: object) -> tuple[Condition, ...]:
     """Read conditions from a policy folder.
 
     Raises:
-        RLTransformerError: A condition that is not registered: a policy never says where its code is.
+        RLTransformerError: A condition is not registered; a policy never names the place of its code.
     """
-    found: list[Condition] = []
+    conditions: list[Condition] = []
     for values in dicts:
         name = str(values.get("name"))
         kind = CONDITIONS.get(name, where=where)
-        found.append(call_plugin(CONDITIONS, name, f"from_dict() of {where}", lambda k=kind, v=values: k.from_dict(v)))
-    return tuple(found)
+        what = f"from_dict() of {where}"
+        conditions.append(call_plugin(CONDITIONS, name, what, lambda k=kind, v=values: k.from_dict(v)))
+    return tuple(conditions)
 
 
-def checked_column(condition: Condition, dataset: TrajectoryDataset) -> np.ndarray:
-    """Return a condition's column as (N, W) float32 after checking its shape, and a plugin's values."""
+def checked_column(condition: Condition, dataset: TrajectoryDataset) -> Float32[np.ndarray, "N W"]:
+    """Return a condition's column after checking its shape, and the values if a plugin computed them."""
     name = condition.name
     column = call_plugin(CONDITIONS, name, "column()", lambda: condition.column(dataset))
     if not isinstance(column, np.ndarray) or column.dtype.kind not in "biuf":
@@ -132,8 +135,10 @@ def checked_column(condition: Condition, dataset: TrajectoryDataset) -> np.ndarr
     return column.astype(np.float32, copy=False).reshape(expected)
 
 
-def value_after(condition: Condition, value: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-    """Return a condition's value after an action, (S, W), after checking what a plugin computed."""
+def value_after(
+    condition: Condition, value: Float64[np.ndarray, "S W"], outcome: Float[np.ndarray, "S"]
+) -> Float64[np.ndarray, "S W"]:
+    """Return a condition's value after an action, and check it if a plugin computed it."""
     name = condition.name
     following = call_plugin(CONDITIONS, name, "after()", lambda: condition.after(value, outcome))
     if CONDITIONS.is_from_plugin(name):
@@ -146,7 +151,7 @@ def value_after(condition: Condition, value: np.ndarray, outcome: np.ndarray) ->
 
 
 def check_condition_contract(condition: Condition, dataset: TrajectoryDataset) -> None:
-    """Check what training, sessions and the policy folder rely on, before anything is trained.
+    """Check what training, sessions and the policy folder depend on, before anything is trained.
 
     Raises:
         RLTransformerError: The condition breaks its contract; the message names the plugin.
@@ -157,6 +162,7 @@ def check_condition_contract(condition: Condition, dataset: TrajectoryDataset) -
         if not (type(condition.width) is int and condition.width >= 1 and 0 < float(condition.scale) < math.inf):
             problem = f"width {condition.width!r} and scale {condition.scale!r} are not a positive int and float"
             raise broken_contract(CONDITIONS, name, problem)
+        # Through text, as in a policy folder: a tuple, for example, comes back as a list.
         stored = json.dumps(condition.to_dict(), sort_keys=True, allow_nan=False)
         values = json.loads(stored)
         restored = type(condition).from_dict(values).to_dict()
@@ -168,47 +174,47 @@ def check_condition_contract(condition: Condition, dataset: TrajectoryDataset) -
 
 
 def _check_after(condition: Condition, dataset: TrajectoryDataset) -> None:
-    """Check that `after` leads from the column at each step to the column at the next one, if outcomes are logged."""
+    """Check that `after` leads from the column at each step to the column at the next one, if the outcome is logged."""
     column = checked_column(condition, dataset)
     name = "rewards" if condition.outcome == "reward" else condition.outcome
     outcomes = dataset.columns.get(name)
     if outcomes is None or outcomes.size != dataset.num_steps:
-        return  # reported by the environment only
+        return  # only the environment reports it
     last_rows = dataset.offsets[1:] - 1
     rows = np.setdiff1d(np.arange(dataset.num_steps), last_rows)[:_MAX_CHECKED]
     if not rows.size:
         return
-    found = value_after(condition, column[rows].astype(np.float64), outcomes.reshape(-1)[rows].astype(np.float64))
-    wrong = np.abs(found - column[rows + 1]) > _TOLERANCE * np.abs(column).max()
+    # All steps in one call, as if each were a session of its own.
+    computed = value_after(condition, column[rows].astype(np.float64), outcomes.reshape(-1)[rows].astype(np.float64))
+    wrong = np.abs(computed - column[rows + 1]) > _TOLERANCE * np.abs(column).max()
     if wrong.any():
         place = int(np.flatnonzero(wrong.any(axis=1))[0])
         row = int(rows[place])
         episode = int(np.searchsorted(dataset.offsets, row, side="right")) - 1
         problem = (
             f"column() is {column[row].tolist()} at episode {episode}, step {row - int(dataset.offsets[episode])}, and "
-            f"{column[row + 1].tolist()} one step later, where after() gives {found[place].tolist()}"
+            f"{column[row + 1].tolist()} one step later, where after() gives {computed[place].tolist()}"
         )
         raise broken_contract(CONDITIONS, condition.name, problem)
 
 
-def power_of_ten_scale(values: np.ndarray) -> float:
-    """Return the power of ten at or below the largest absolute value; 1 if all are zero."""
+def power_of_ten_scale(values: Float[np.ndarray, "..."]) -> float:
+    """Return the power of ten at or below the largest absolute value, or 1 if all values are zero."""
+    # The scaled values are then at most ten. A round number is easy to recognize in a policy's spec.
     largest = float(np.abs(values).max())
     return 10.0 ** math.floor(math.log10(largest)) if largest > 0 else 1.0
 
 
-def sum_to_go(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return at every step the sum over the rest of its episode, the step included: (N,) -> (N,) float64.
-
-    One reversed cumulative sum over all the data, minus what follows each episode's end.
-    """
+def sum_to_go(values: Float64[np.ndarray, "N"], offsets: Int[np.ndarray, "_"]) -> Float64[np.ndarray, "N"]:
+    """Return at every step the sum over the rest of its episode, the step included; ``offsets`` are (E + 1,)."""
+    # One reversed cumulative sum over all the data, minus what follows each episode's end, instead of a loop.
     backwards = np.cumsum(values[::-1])[::-1]
     after_episode = np.append(backwards, 0.0)[offsets[1:]]
     return backwards - np.repeat(after_episode, np.diff(offsets))
 
 
-def initial_value(condition: Condition, target: Target) -> np.ndarray:
-    """Return a condition's value at an episode's first step, (W,) float64, after checking its shape and numbers."""
+def initial_value(condition: Condition, target: Target) -> Float64[np.ndarray, "W"]:
+    """Return a condition's value at an episode's first step, after checking its shape and numbers."""
     value = call_plugin(CONDITIONS, condition.name, "initial()", lambda: condition.initial(target))
     array = np.asarray(value, np.float64)
     if array.shape != (condition.width,) or not (np.abs(array) <= np.finfo(np.float32).max).all():
@@ -226,8 +232,13 @@ def target_text(target: Target) -> str:
     return f"{target:g}"
 
 
-def finite_target(name: str, target: Target) -> np.ndarray:
-    """Return a target of width 1 as an array, or refuse one that is not a finite float32 number."""
+def finite_target(name: str, target: Target) -> Float64[np.ndarray, "1"]:
+    """Return a target of width 1 as an array.
+
+    Raises:
+        RLTransformerError: It is not a finite float32 number.
+    """
+    # Targets come from command lines and from code that no type checker has seen. float() would accept text and True.
     if isinstance(target, str | bool | Sequence) or not abs(target) <= float(np.finfo(np.float32).max):
         raise RLTransformerError(f"{target} is not a finite number", where=name, fix="pass a finite target")
     return np.array([float(target)])

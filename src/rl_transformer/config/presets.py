@@ -1,4 +1,4 @@
-"""Provide named recipes. No value depends on the name of a data set or an environment."""
+"""Provide named recipes. No value depends on the name of a dataset or an environment."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def contradictions(c: RunOptions) -> Iterator[Problem]:
     yield from _behavior_cloning(c)
     yield from _language(c)
     yield from _windows(c)
-    # Other heads may come from a plugin; they say themselves whether they have an entropy, once they are built.
+    # Heads of plugins declare by themselves if they have an entropy; they are checked once they are built.
     if c.training.entropy_weight and c.model.action_head in ("auto", "continuous", "discrete", "multi_discrete"):
         problem = f"the {c.model.action_head} head has no entropy bonus"
         yield "training.entropy_weight", problem, "set model.action_head to gaussian, or leave it 0"

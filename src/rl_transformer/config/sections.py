@@ -22,7 +22,7 @@ class DataConfig(Section):
     # best episodes are often the longest.
     top_fraction: float = option(
         1.0,
-        "%BC: learn only from the best episodes that contain this fraction of all timesteps.",
+        "%BC: keep the highest-return episodes until they make up this fraction of all timesteps.",
         above=0,
         at_most=1,
         common=True,
@@ -45,7 +45,7 @@ class ModelConfig(Section):
     )
     conditions: list[str] = option(
         ["return_to_go"],
-        "Quantities that the policy is conditioned on; with [] the transformer is a behavior cloner.",
+        "Quantities that the policy is conditioned on; [] gives behavior cloning with a transformer.",
         common=True,
     )
     condition_entry: Literal["token", "added"] = option(
@@ -128,7 +128,10 @@ class WindowConfig(Section):
 
     # K = 20 is the published value for Hopper, HalfCheetah and Walker2d.
     context_length: int = option(
-        20, "Timesteps that a prediction can see; with sliding-window attention, in each layer.", above=0, common=True
+        20,
+        "Context length K: timesteps that a prediction can see; with sliding-window attention, in each layer.",
+        above=0,
+        common=True,
     )
     window_length: int | None = option(
         None,
@@ -180,7 +183,9 @@ class TrainingConfig(Section):
     """Define the optimization."""
 
     train_steps: int = option(100_000, "Gradient updates.", above=0, common=True)
-    batch_size: int = option(64, "Windows per update, over all processes.", above=0, common=True)
+    batch_size: int = option(
+        64, "Windows per update, summed over all processes (the global batch size).", above=0, common=True
+    )
     learning_rate: float = option(1e-4, "Learning rate after the warm-up.", above=0, common=True)
     warmup_steps: int = option(10_000, "Updates over which the learning rate rises linearly.", at_least=0)
     schedule: Literal["constant", "cosine"] = option(

@@ -1,4 +1,4 @@
-"""Live environments, named by the user and checked against the policy."""
+"""Make live environments that the user names, and compare their spaces with those of a policy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 
 def make_environment(env_id: str, *, render: bool = False) -> gymnasium.Env:
-    """Make a gymnasium environment by its id.
+    """Return a new gymnasium environment.
+
+    Args:
+        env_id: Gymnasium id.
+        render: Make ``render()`` return images.
 
     Raises:
-        RLTransformerError: No such id, or what it needs is not installed.
+        RLTransformerError: There is no such id, or a package that the environment needs is not installed.
     """
-    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported; renders without a screen
+    # MuJoCo reads this variable when it is imported. EGL renders without a screen; a choice of the user takes
+    # precedence.
+    os.environ.setdefault("MUJOCO_GL", "egl")
     import gymnasium
 
     import rl_transformer.environments  # noqa: F401  registers this package's environments
@@ -35,40 +41,57 @@ def make_environment(env_id: str, *, render: bool = False) -> gymnasium.Env:
             str(error), where=env_id, fix="pip install 'rl-transformer[mujoco]', or what the message names"
         ) from None
     except (gymnasium.error.Error, ImportError, ValueError, TypeError, AttributeError) as error:
+        # Ids may name modules to import ("module:Name-v0"), and constructors of third parties raise all of these.
         near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "name an id that gymnasium knows, such as Hopper-v5"
         raise RLTransformerError(f"cannot be made: {error}", where=env_id, fix=hint) from None
 
 
 def environment_spec(environment: gymnasium.Env, env_id: str) -> DataSpec:
-    """Return the spaces of an environment."""
+    """Return the spaces of an environment.
+
+    Raises:
+        RLTransformerError: A space is of a kind that is not supported.
+    """
     observation = space_from_gymnasium(environment.observation_space, where=env_id)
     return DataSpec(observation, space_from_gymnasium(environment.action_space, where=env_id), env_id, env_id)
 
 
 def check_spaces(environment: gymnasium.Env, trained: DataSpec, env_id: str) -> None:
-    """Refuse an environment whose observations or actions are not those of the training data."""
-    found = environment_spec(environment, env_id)
+    """Check that an environment has the observations and actions of the training data.
+
+    Args:
+        environment: The environment.
+        trained: Spaces of the training data.
+        env_id: Gymnasium id, for the message.
+
+    Raises:
+        RLTransformerError: A space differs in kind, size, or, for actions, bounds.
+    """
+    spec = environment_spec(environment, env_id)
+    # Bounds matter for actions, which the policy scales by them. Bounds of observations are often infinite in one
+    # version of an environment and finite in another, and nothing depends on them.
     pairs = (
-        ("observations", _form(found.observation_space), _form(trained.observation_space)),
-        ("actions", _form(found.action_space, bounds=True), _form(trained.action_space, bounds=True)),
+        ("observations", _describe(spec.observation_space), _describe(trained.observation_space)),
+        ("actions", _describe(spec.action_space, bounds=True), _describe(trained.action_space, bounds=True)),
     )
-    for name, here, there in pairs:
-        if here != there:
+    for name, actual, expected in pairs:
+        if actual != expected:
             raise RLTransformerError(
-                f"its {name} are {here}, and the policy was trained on {there}",
+                f"its {name} are {actual}, and the policy was trained on {expected}",
                 where=env_id,
                 fix="use the environment, and its version, that the data came from, or declare the data's spaces",
             )
 
 
-def _form(space: Space, *, bounds: bool = False) -> str:
+def _describe(space: Space, *, bounds: bool = False) -> str:
+    """Return a text that is equal for spaces that a policy can exchange; with ``bounds`` those of a box count, too."""
     if space.kind == "discrete":
         return f"{space.n} integers from {space.start}"
     if space.kind == "multi_discrete":
         return f"{list(space.nvec)} integers from {list(space.starts)}"
     if space.parts:
-        return f"{space.kind} of " + ", ".join(f"{name}: {_form(part)}" for name, part in space.parts)
+        return f"{space.kind} of " + ", ".join(f"{name}: {_describe(part)}" for name, part in space.parts)
     if space.is_image:
         return f"images of {space.image_shape}"
     if not bounds:

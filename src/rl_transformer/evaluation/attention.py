@@ -47,17 +47,11 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     spec = policy.spec
     if not isinstance(model, DecisionTransformerModel):
         raise RLTransformerError(
-            "this policy has no attention: it is an MLP", where="attention", fix="name another run"
+            "this policy has no attention: it is an MLP",
+            where="attention",
+            fix="use a run with arch decision_transformer",
         )
-    data_spaces = dataset.spec.to_dict()
-    trained_spaces = spec.data.to_dict()
-    other = [space for space in ("observation_space", "action_space") if data_spaces[space] != trained_spaces[space]]
-    if other:
-        raise RLTransformerError(
-            f"has another {other[0]} than the policy was trained on",
-            where=dataset.spec.source,
-            fix="pass the data that the policy was trained on, or data with the same spaces",
-        )
+    _check_spaces(dataset, policy)
     length = spec.context_length
     per_step = model.config.tokens_per_timestep
     gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)  # windows as in training
@@ -83,13 +77,27 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     }
 
 
+def _check_spaces(dataset: TrajectoryDataset, policy: Policy) -> None:
+    data_spaces = dataset.spec.to_dict()
+    trained_spaces = policy.spec.data.to_dict()
+    other = [space for space in ("observation_space", "action_space") if data_spaces[space] != trained_spaces[space]]
+    if other:
+        raise RLTransformerError(
+            f"has a different {other[0]} than the policy was trained on",
+            where=dataset.spec.source,
+            fix="pass the data that the policy was trained on, or data with the same spaces",
+        )
+
+
 @torch.inference_mode()
 def _weights(model: DecisionTransformerModel, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """Return the weights of each layer, averaged over heads and summed over windows: (L, L) float64."""
     attentions = model.trunk.run(model.embed(*inputs).tokens, None, keep_weights=True).attentions
     if attentions is None:
         raise RLTransformerError(
-            f"the trunk {model.config.blocks!r} returns no attention weights", where="attention", fix="name another run"
+            f"the trunk {model.config.blocks!r} returns no attention weights",
+            where="attention",
+            fix="use a run with arch decision_transformer",
         )
     return [layer.double().mean(1).sum(0) for layer in attentions]
 

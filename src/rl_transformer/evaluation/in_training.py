@@ -51,7 +51,7 @@ class PolicyEvaluator:
         return self.report
 
     def __call__(self, step: int, check: Callable[[], None]) -> dict[str, float]:
-        """Return the mean return per target, named for metrics.jsonl, such as return_at_3600; costs likewise."""
+        """Return mean returns per target, named for metrics.jsonl as return_at_3600, and mean costs as cost_at_3600."""
         row = {}
         for target in self.run(check).targets:
             # Targets are part of the name: a run's targets never change, so every name is one curve over the run.

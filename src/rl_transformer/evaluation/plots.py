@@ -94,7 +94,7 @@ def bars(axes: Axes, rows: Sequence[tuple[str, JsonObject]], label: str) -> None
 
 
 def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Path) -> None:
-    """Draw histograms of the returns and lengths of a data set's episodes."""
+    """Draw histograms of the returns and lengths of a dataset's episodes."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(8, 3), layout="constrained")

@@ -136,7 +136,7 @@ def _check_module_options(config: RunConfig) -> None:
     named = config.model.trunk or config.language.alignment_weight or config.language.text_weight
     if named or config.model.trunk_weights != "pretrained" or config.model.positions == "timesteps":
         raise RLTransformerError(
-            "options of model.trunk together with a module",
+            "options of model.trunk cannot be combined with a module",
             where="transformer",
             fix="leave these options out; or save the module to a folder, and name that folder as model.trunk instead",
         )

@@ -159,7 +159,7 @@ def _text_task(config: TextPretrainConfig, device: torch.device) -> PretrainingT
         held_out = read_text(options.held_out)
         held_out_tokens = tokenized(held_out, tokenizer.backend_tokenizer)
         if len(held_out_tokens) < 2:
-            raise RLTransformerError("is a single token", where=options.held_out, fix="hold out more text")
+            raise RLTransformerError("contains only one token", where=options.held_out, fix="hold out more text")
         measure = _held_out_measure(held_out_tokens, len(held_out.encode()), options.length)
     return PretrainingTask(sequences, tokenizer, len(tokenizer), measure, _hash(sequences.tokens))
 

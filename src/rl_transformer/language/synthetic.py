@@ -70,9 +70,9 @@ class RandomSequences:
         states = np.empty(uniforms.shape, np.int64)
         states[:, 0] = np.searchsorted(self._first, uniforms[:, 0])
         last = self.config.states - 1
-        for place in range(1, self.length):
+        for t in range(1, self.length):
             # By rounding, a cumulative distribution may end just below 1, and a uniform number may be above it.
-            states[:, place] = (self._next[states[:, place - 1]] < uniforms[:, place, None]).sum(1).clip(max=last)
+            states[:, t] = (self._next[states[:, t - 1]] < uniforms[:, t, None]).sum(1).clip(max=last)
         states[:, 0] = states[:, 0].clip(max=last)
         return torch.from_numpy(states).to(self.device)
 

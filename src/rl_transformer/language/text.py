@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # Characters per part. The tokenizers library processes the parts of a batch in parallel. A part may end inside a word,
-# which costs one odd token per million characters.
+# which costs one unusual token per million characters.
 _PART = 1 << 20
 
 

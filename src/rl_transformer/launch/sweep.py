@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SEARCH_SEED = 3_000_000
 """Seed of the first evaluation episode in a search.
 
-It differs from the default of ``evaluation.seed``: options that were selected on some episodes must be scored on others.
+It differs from the default of ``evaluation.seed``, because options selected on some episodes must be scored on others.
 """
 
 
@@ -38,8 +38,8 @@ def read_space(path: Path, config: RunConfig) -> JsonObject:
     """Return the options to search from a YAML file.
 
     Args:
-        path: A file that maps options to a list of choices, or to a range: a mapping with low, high, and perhaps log and
-            step.
+        path: A file that maps options to a list of choices, or to a range: a mapping with low, high, and perhaps log
+            and step.
         config: Configuration that has the options.
 
     Raises:
@@ -52,6 +52,7 @@ def read_space(path: Path, config: RunConfig) -> JsonObject:
         raise RLTransformerError(f"cannot be read: {error}", where=path, fix=fix) from None
     if not isinstance(space, dict) or not space:
         raise RLTransformerError("names no option to search", where=path, fix=fix)
+    # Checked before the first trial: Optuna would only notice a wrong range when it proposes a value.
     known = [name for name, _, _ in config.options()]
     for option, values in space.items():
         if option not in known:
@@ -68,8 +69,8 @@ def read_space(path: Path, config: RunConfig) -> JsonObject:
 def _is_range(values: JsonMapping) -> bool:
     """Return True if ``values`` are arguments of Optuna's suggest functions."""
     ends = [values.get(end) for end in ("low", "high")]
-    numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
-    return len(numbers) == 2 and numbers[0] < numbers[1] and set(values) <= {"low", "high", "log", "step"}
+    low_high = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
+    return len(low_high) == 2 and low_high[0] < low_high[1] and set(values) <= {"low", "high", "log", "step"}
 
 
 def sweep(
@@ -99,6 +100,7 @@ def sweep(
             where="sweep",
             fix="hold out episodes (--dataset.validation_fraction 0.1), or name --evaluation.env_id",
         )
+    # A seed that the user set takes precedence.
     if config.evaluation.seed == EvaluationConfig().seed:
         config.evaluation.seed = SEARCH_SEED
     config.check()

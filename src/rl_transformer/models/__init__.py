@@ -1,4 +1,4 @@
-"""The networks: they map tensors to tensors, and know nothing of data sets, episodes or environments."""
+"""The networks: they map tensors to tensors, and know nothing of datasets, episodes or environments."""
 
 from rl_transformer.models.behavior_cloning import BehaviorCloningModel as BehaviorCloningModel
 from rl_transformer.models.config import DecisionTransformerConfig as DecisionTransformerConfig

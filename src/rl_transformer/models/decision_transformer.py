@@ -249,7 +249,7 @@ class DecisionTransformer(DecisionTransformerModel):
             the decoder is used. A copy of that part, with its weights, becomes the trunk.
         state_dim: Length of an observation vector, or (channels, height, width) of uint8 images.
         act_dim: Length of an action vector; the number of actions with ``action_head="discrete"``.
-        dataset: The data set whose sizes and kind of action the model fits, instead of ``state_dim`` and ``act_dim``.
+        dataset: The dataset whose sizes and kind of action the model fits, instead of ``state_dim`` and ``act_dim``.
         options: Further fields of `DecisionTransformerConfig`.
 
     Raises:

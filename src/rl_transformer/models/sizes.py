@@ -1,4 +1,4 @@
-"""The sizes of a model around an existing transformer, which are given as numbers or follow from a data set."""
+"""The sizes of a model around an existing transformer, which are given as numbers or follow from a dataset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rl_transformer.runtime.types import JsonObject
 
 
 class SizesFromData(Protocol):
-    """A data set that knows the sizes of its model, such as `rl_transformer.utils.data.Dataset`."""
+    """A dataset that knows the sizes of its model, such as `rl_transformer.utils.data.Dataset`."""
 
     def model_options(self) -> JsonObject:
         """Return fields of `DecisionTransformerConfig`."""
@@ -28,7 +28,7 @@ def model_sizes(
     if dataset is not None:
         if state_dim is not None or act_dim is not None:
             raise RLTransformerError(
-                "state_dim and act_dim follow from the data set",
+                "state_dim and act_dim follow from the dataset",
                 where="DecisionTransformer",
                 fix="pass either dataset, or state_dim and act_dim",
             )

@@ -1,4 +1,4 @@
-"""A model that can act: weights, units and rules in one folder without code, and live sessions."""
+"""Policies: a trained model with its units and rules, in a folder without code, and the live sessions in which it acts."""
 
 from rl_transformer.policy.loading import load_policy as load_policy
 from rl_transformer.policy.policy import Policy as Policy

@@ -1,4 +1,4 @@
-"""Windows of logged data in a policy's units."""
+"""Make windows of logged data in the units of a policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rl_transformer.windows.normalization import Normalizer
 def make_gatherer(
     spec: PolicySpec, normalizer: Normalizer, dataset: TrajectoryDataset, window_length: int, device: torch.device
 ) -> WindowGatherer:
-    """Return a gatherer that cuts windows of ``window_length`` timesteps out of the data, as the policy reads them."""
+    """Return a gatherer of windows of ``window_length`` timesteps, in the form in which the policy reads them."""
     return WindowGatherer(
         dataset,
         conditions=[condition_column(condition, dataset) for condition in spec.conditions],
@@ -27,5 +27,5 @@ def make_gatherer(
 
 
 def condition_column(condition: Condition, dataset: TrajectoryDataset) -> ConditionColumn:
-    """Return a condition at every step of the data."""
+    """Return the values of a condition at every step of the data, together with its scale."""
     return ConditionColumn(checked_column(condition, dataset), condition.scale)

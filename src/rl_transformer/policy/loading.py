@@ -1,4 +1,4 @@
-"""`load_policy`: from a run folder, a policy folder or the Hugging Face Hub."""
+"""Load policies from run folders, policy folders and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _RESTORE = "restore the folder from a copy"
 def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
     """Load a policy from a run folder or a policy folder.
 
-    Needs torch, numpy and safetensors. ``hub:ORG/NAME@REVISION`` loads from the Hugging Face Hub, and only
-    when spelled so.
+    Torch, numpy and safetensors are enough for it. ``hub:ORG/NAME@REVISION`` loads from the Hugging Face Hub.
 
     Raises:
-        RLTransformerError: Nothing there, another format, or content that has changed.
+        RLTransformerError: There is no policy, its format is a later one, or its content has changed.
     """
+    # The network is used only for a path that names the Hub; transformers' loaders also try it for a folder that is
+    # misspelled.
     folder = _policy_folder(_download(str(path)) if str(path).startswith("hub:") else Path(path))
     spec, tensors = read_policy_folder(folder, device=device)
     model = build_model(spec.arch, spec.model, spec.context_length).to(device)
@@ -37,6 +38,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
     except RuntimeError as error:
         problem = f"does not fit policy.json: {error}"
         raise RLTransformerError(problem, where=folder / TENSOR_FILE, fix=_RESTORE) from None
+    # Which statistics are absent follows from the spaces, so a missing one would act without normalization, silently.
     statistics = {item.name: tensors.get(NORMALIZER + item.name) for item in fields(Normalizer)}
     missing = [name for name, tensor in statistics.items() if tensor is None and _is_needed(name, spec.data)]
     if missing:
@@ -59,10 +61,11 @@ def _policy_folder(folder: Path) -> Path:
             where=folder,
             fix="finish it with rlt train ... --resume",
         )
-    raise RLTransformerError("holds no policy.json", where=folder, fix=FIX)
+    raise RLTransformerError("contains no policy.json", where=folder, fix=FIX)
 
 
 def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
@@ -74,6 +77,8 @@ def _is_needed(name: str, data: DataSpec) -> bool:
 
 
 def _download(uri: str) -> Path:
+    """Return the local folder of a policy on the Hub, after downloading what is not yet in the cache."""
+    # A branch can move; a policy that acts should not change between two starts of a program.
     repository, at, revision = uri.removeprefix("hub:").partition("@")
     if not at or repository.count("/") != 1:
         raise RLTransformerError(

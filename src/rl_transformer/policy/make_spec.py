@@ -1,4 +1,4 @@
-"""From data and options to a policy's spec: what the options leave open follows from the data and the trunk."""
+"""Make a policy's spec from options and data; what the options leave open follows from the data and the trunk."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rl_transformer.models.return_model import return_bins
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.runtime import log
 from rl_transformer.runtime.machine import versions
+from rl_transformer.runtime.shapes import Float
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.selection import EpisodeSplit
@@ -44,16 +45,17 @@ def make_policy_spec(
 
     Args:
         dataset: The data.
-        returns: What a return is.
-        split: The episodes that are learned from.
+        returns: The definition of a return.
+        split: The episodes to train on and to hold out.
         config: The run's options.
-        trunk_fields: Fields of `DecisionTransformerConfig` that a pretrained trunk decides.
+        trunk_fields: Fields of `DecisionTransformerConfig` that a pretrained trunk determines.
 
     Raises:
-        RLTransformerError: Options that do not fit the data.
+        RLTransformerError: The options do not fit the data.
     """
     is_transformer = config.model.arch == "decision_transformer"
     conditions = conditions_from_data(dataset, config) if is_transformer else ()
+    # Before training rather than in the first session, hours later.
     for condition in conditions:
         if CONDITIONS.is_from_plugin(condition.name):
             check_condition_contract(condition, dataset)
@@ -85,8 +87,12 @@ def make_policy_spec(
     return with_suggested_targets(spec, config, returns.totals(dataset)[split.train])
 
 
-def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: np.ndarray) -> PolicySpec:
-    """Return the spec with suggested targets: those of the options, or quartiles and maximum of ``returns``."""
+def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: Float[np.ndarray, "X"]) -> PolicySpec:
+    """Return the spec with suggested targets: those of the options, or the quartiles and the maximum of ``returns``.
+
+    Shapes: X episodes.
+    """
+    # A set, because episodes often share a few returns, and a target is worth suggesting once.
     quartiles = sorted({float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))})
     ranges = {**spec.target_ranges, "return_to_go": (float(returns.min()), float(returns.max()))}
     return replace(spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles), target_ranges=ranges)
@@ -95,11 +101,13 @@ def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: np.ndar
 def _model_config(
     dataset: TrajectoryDataset, conditions: Sequence[Condition], config: RunConfig, trunk_fields: JsonMapping
 ) -> DecisionTransformerConfig:
+    """Return the model's configuration: options, the spaces of the data, and whatever the trunk determines."""
     options = config.model
     space = dataset.spec.observation_space
     action_space = dataset.spec.action_space
     head = default_head(action_space.kind) if options.action_head == "auto" else options.action_head
     _check_options_fit_the_data(config, head, dataset)
+    # All episodes count, also those that are not trained on: the validation error is computed on them.
     longest = int(dataset.lengths.max())
     if options.max_ep_len is not None and longest > options.max_ep_len:
         log.info(
@@ -116,6 +124,7 @@ def _model_config(
         "max_ep_len": options.max_ep_len or longest,
         "action_tanh": options.action_tanh,
         "conditions": tuple(condition.name for condition in conditions),
+        # None for the usual case, so that policies of conditions without widths remain the same files.
         "condition_widths": None if set(widths) <= {1} else widths,
         "action_head": head,
         "image_shape": (image[0] * options.frame_stack, *image[1:]) if image else None,
@@ -138,7 +147,7 @@ def _initial_ranges(
 
 
 def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: TrajectoryDataset) -> None:
-    """Refuse options that do not fit the spaces of the data."""
+    """Raise an error if options do not fit the spaces of the data."""
     options = config.model
     is_image = dataset.spec.observation_space.is_image
     kind = dataset.spec.action_space.kind

@@ -1,4 +1,7 @@
-"""A trained model with its units and rules."""
+"""A policy: a trained model together with its units and rules.
+
+Shapes: W width of a condition.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from rl_transformer.policy.session import PolicySession
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.storage import write_policy_folder
+from rl_transformer.runtime.shapes import Float
 from rl_transformer.windows.normalization import Normalizer
 
 # Prefixes of the tensors in policy.safetensors.
@@ -29,7 +33,7 @@ NORMALIZER = "normalizer."
 
 
 class Policy:
-    """A trained model with its units and rules. Make sessions of it to act."""
+    """A trained model together with its units and rules. It acts in sessions, see `session` and `sessions`."""
 
     def __init__(
         self, spec: PolicySpec, model: PolicyModel, normalizer: Normalizer, return_model: ReturnModel | None = None
@@ -41,7 +45,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Return the device of the model."""
         return next(self.model.parameters()).device
 
     def session(
@@ -50,9 +54,9 @@ class Policy:
         """Start one live episode.
 
         Args:
-            target_return: The return to aim for, in the environment's units; the largest of
-                `suggested_targets` if not given.
-            seed: Seed of the episode's own draws, if the policy samples its actions.
+            target_return: The return to aim for, in the environment's units; None stands for the largest of
+                the spec's `suggested_targets`.
+            seed: Seed of the episode's own random numbers, if the policy samples its actions.
             targets: Targets of further conditions, for example ``{"cost_to_go": 25.0}``; a list for a condition of
                 several numbers.
         """
@@ -65,16 +69,16 @@ class Policy:
         *,
         targets: Mapping[str, Target] | None = None,
     ) -> SessionBatch:
-        """Start several live episodes that act together; ``targets`` hold for all of them."""
+        """Start several live episodes that act together; ``targets`` are the same for all of them."""
         return SessionBatch(self, target_returns, seeds, targets=targets)
 
     def initial_conditions(
         self, target_return: float | None, targets: Mapping[str, Target] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Return the value of every condition at the first step of an episode: (W,) each.
+    ) -> dict[str, Float[np.ndarray, "_"]]:
+        """Return the value of every condition at the first step of an episode, (W,) each.
 
         Raises:
-            RLTransformerError: A target that is missing, not finite, or that this policy does not take.
+            RLTransformerError: A target is missing, not finite, or not one that this policy takes.
         """
         given = dict(targets or {})
         names = [condition.name for condition in self.spec.conditions]
@@ -87,6 +91,7 @@ class Policy:
         }
 
     def _check_target_names(self, target_return: float | None, given: dict[str, Target], names: list[str]) -> None:
+        """Raise an error for a target that this policy would ignore."""
         if target_return is not None and not self.spec.takes_target:
             generates = self.spec.target == "generated"
             fix = "this policy generates its own" if generates else "behavior cloning has none"
@@ -98,9 +103,12 @@ class Policy:
         for name in given:
             if name not in names or name == "return_to_go":
                 fix = "pass it as target_return" if name == "return_to_go" else f"choose among {names}"
-                raise RLTransformerError(f"{name!r} is not a further condition", where="targets", fix=fix)
+                raise RLTransformerError(
+                    f"{name!r} is not a condition of this policy beside the return", where="targets", fix=fix
+                )
 
     def _target(self, condition: Condition, given: dict[str, Target]) -> Target:
+        """Return the target that is given for a condition, or else the default for a return."""
         if condition.name in given:
             return given[condition.name]
         if condition.name != "return_to_go":
@@ -151,19 +159,19 @@ class Policy:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the policy by its name in policy.safetensors."""
-        found = {MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
-        found |= {NORMALIZER + name: tensor for name, tensor in vars(self.normalizer).items() if tensor is not None}
+        tensors = {MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {NORMALIZER + name: tensor for name, tensor in vars(self.normalizer).items() if tensor is not None}
         if self.return_model is not None:
-            found |= {RETURN_MODEL + name: tensor for name, tensor in self.return_model.state_dict().items()}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+            tensors |= {RETURN_MODEL + name: tensor for name, tensor in self.return_model.state_dict().items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def save(self, folder: str | Path) -> None:
-        """Write the policy folder, whole or not at all."""
+        """Write the policy folder completely, or leave the disk unchanged if that fails."""
         write_policy_folder(Path(folder), self.spec, self.tensors())
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over spec and tensors: the same for the same policy wherever it is stored."""
+        """Return the SHA-256 of spec and tensors, which is the same for the same policy wherever it is stored."""
         digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
         for name, tensor in sorted(self.tensors().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())

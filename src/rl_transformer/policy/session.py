@@ -22,12 +22,12 @@ class PolicySession:
 
     @property
     def return_to_go(self) -> float:
-        """The return the session still aims for, in the environment's units."""
+        """Return the return that the session still aims for, in the environment's units."""
         return float(self._batch.return_to_go[0])
 
     @property
     def conditions(self) -> dict[str, float | list[float]]:
-        """Every condition's value now, in the data's units."""
+        """Return the present value of every condition, in the data's units."""
         values = {name: value[0].tolist() for name, value in self._batch.conditions.items()}
         return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
@@ -36,12 +36,14 @@ class PolicySession:
 
         Args:
             observation: What the environment returned, not normalized.
-            allowed: (M,) bool: the legal discrete actions; for multi-discrete actions also a tuple with one
+            allowed: (M,) booleans, True at legal discrete actions; for multi-discrete actions also a tuple with one
                 mask per part.
 
         Raises:
-            RLTransformerError: A wrong shape, a number that is not finite, or no `observe` since the last action.
+            RLTransformerError: A shape is wrong, a number is not finite, or `observe` was not called since the last
+                action.
         """
+        # A batch of one session. A mask may have parts of different lengths, which only a tuple can hold.
         if isinstance(allowed, tuple) and self._batch.policy.spec.model.action_parts:
             mask: Any = tuple([part] for part in allowed)
         else:

@@ -1,4 +1,4 @@
-"""Everything about a policy but its weights and statistics, as plain data: policy.json."""
+"""The spec of a policy: everything but its weights and statistics, as the plain data of policy.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIX = "the file was edited by hand or is damaged: restore it from a copy"
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySpec:
-    """Spaces, units and rules of a policy."""
+    """The spaces, units and rules of a policy."""
 
     arch: str
     """decision_transformer or behavior_cloning."""
@@ -33,29 +33,29 @@ class PolicySpec:
     data: DataSpec
     """Spaces of the training data, and its source."""
     context_length: int
-    """Timesteps a prediction may see."""
+    """Number of timesteps that a prediction may see."""
     frame_stack: int = 1
     """Images per state."""
     conditions: tuple[Condition, ...] = ()
-    """What the model reads at every timestep, in its order; empty for behavior cloning."""
+    """The conditions that the model reads at every timestep, in its order; empty for behavior cloning."""
     returns: ReturnToGo = field(default_factory=ReturnToGo)
-    """What a return is, for return conditions and the return model alike."""
+    """The definition of a return, for conditions and the return model alike."""
     action_selection: str = "greedy"
-    """greedy, or sample from the action head's distribution."""
+    """greedy: the best action; sample: a draw from the action head's distribution."""
     target: str = "given"
-    """given: the caller sets the target return; generated: the return model chooses one at every step."""
+    """given: the caller sets the target return; generated: the return model chooses one at every timestep."""
     prior_exponent: float = 10.0
-    """How strongly generated targets lean towards good returns."""
+    """Weight of good returns in generated targets: the exponent of the prior."""
     prior_floor: float = 0.001
     """Returns less likely than this are never generated."""
     return_bins: tuple[float, float, int] | None = None
-    """Smallest and largest value (scaled) and number of values of the return model; None without one."""
+    """The smallest value (scaled), the largest one, and the number of values of the return model, if there is one."""
     timestep_rule: str = "hold"
     """hold: timesteps beyond the timestep table reuse its last row, as in training windows."""
     suggested_targets: tuple[float, ...] = ()
-    """Target returns to try: quartiles and maximum of the training data."""
+    """Target returns to try: the quartiles and the maximum of the training data."""
     target_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """For each condition, its smallest and largest value at the start of a training episode."""
+    """The smallest and largest value of each condition at the first step of a training episode."""
     dataset: JsonMapping = field(default_factory=dict)
     """Fingerprint and size of the training data."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -63,23 +63,23 @@ class PolicySpec:
 
     @property
     def reads_return(self) -> bool:
-        """True if the return-to-go is among the conditions."""
+        """Return True if the return-to-go is one of the conditions."""
         return any(condition.name == "return_to_go" for condition in self.conditions)
 
     @property
     def takes_target(self) -> bool:
-        """True if the caller sets a target return."""
+        """Return True if the caller sets a target return."""
         return self.reads_return and self.target == "given"
 
     def build_return_model(self) -> ReturnModel | None:
-        """Return a new return model, if this policy has one."""
+        """Return a return model with new weights, or None if this policy has none."""
         if self.return_bins is None:
             return None
         low, high, count = self.return_bins
         return ReturnModel(self.model, low=low, high=high, num_bins=count)
 
     def to_dict(self) -> JsonObject:
-        """Return JSON-ready values."""
+        """Return values that JSON can hold."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         for name in ("model", "data", "returns"):
             values[name] = values[name].to_dict()
@@ -90,12 +90,13 @@ class PolicySpec:
 
     @classmethod
     def from_dict(cls, values: JsonMapping, *, where: object) -> PolicySpec:
-        """Read what `to_dict` returned, now or in an earlier version.
+        """Rebuild a spec from the values of `to_dict`, of this or an earlier version.
 
         Raises:
-            RLTransformerError: A later format, a field that is missing, unknown or malformed, or a part (action
-                head, encoder, condition) that is not registered here.
+            RLTransformerError: The format is a later one, a field is missing, unknown or malformed, or a part (action
+                head, encoder, trunk, condition) is not registered here.
         """
+        # A policy may come from anywhere, so nothing in it is imported, and nothing in it is believed unchecked.
         check_format(values, FORMAT_VERSION, where=where)
         refuse_named_plugins(values, where=where)
         try:
@@ -111,7 +112,7 @@ class PolicySpec:
 
 
 def _parse(name: str, value: Any, where: object) -> Any:
-    """Return a field of policy.json as the type that `PolicySpec` holds."""
+    """Return a value of policy.json as the type of its field in `PolicySpec`."""
     parsers: dict[str, Callable[[Any], Any]] = {
         "model": lambda v: DecisionTransformerConfig.from_dict(v, where=where),
         "data": lambda v: DataSpec.from_dict(v, where=where),
@@ -131,6 +132,7 @@ def _parse(name: str, value: Any, where: object) -> Any:
 
 
 def _check_names(values: JsonMapping, where: object) -> None:
+    """Raise an error for unknown and missing fields: a default in place of a lost field could change the actions."""
     names = {item.name for item in fields(PolicySpec)}
     unknown = sorted(set(values) - names)
     missing = sorted(names - set(values))
@@ -140,7 +142,7 @@ def _check_names(values: JsonMapping, where: object) -> None:
 
 
 def _check_registered(model: DecisionTransformerConfig, where: object) -> None:
-    """Refuse a policy whose head, encoder or trunk comes from a plugin that is not loaded."""
+    """Raise an error if the head, encoder or trunk comes from a plugin that is not loaded."""
     HEADS.get(model.action_head, where=where)
     if model.state_encoder != "auto":
         ENCODERS.get(model.state_encoder, where=where)
@@ -149,6 +151,7 @@ def _check_registered(model: DecisionTransformerConfig, where: object) -> None:
 
 
 def _check_values(spec: PolicySpec, where: object) -> None:
+    """Raise an error for values that nothing else checks; the limits keep a hostile file from filling the memory."""
     valid = (
         spec.arch in ARCHS
         and spec.timestep_rule == "hold"
@@ -168,7 +171,7 @@ def _check_values(spec: PolicySpec, where: object) -> None:
 
 
 def _parse_pair(value: Any) -> tuple[float, float]:
-    low, high = value
+    low, high = value  # a wrong number of values is an error here
     return float(low), float(high)
 
 

@@ -1,4 +1,7 @@
-"""The policy folder: policy.json (the spec), policy.safetensors (weights and statistics), manifest.json (SHA-256 of both)."""
+"""Read and write the policy folder.
+
+It holds policy.json (the spec), policy.safetensors (weights and statistics) and manifest.json (the SHA-256 of both).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ TENSOR_FILE = "policy.safetensors"
 
 
 def write_policy_folder(folder: Path, spec: PolicySpec, tensors: dict[str, Tensor]) -> None:
-    """Write a policy folder, whole or not at all."""
+    """Write a policy folder completely, or leave the disk unchanged if that fails."""
 
     def fill(temporary: Path) -> None:
         write_text(temporary / SPEC_FILE, to_json(spec.to_dict()))
@@ -32,7 +35,7 @@ def read_policy_folder(folder: Path, *, device: str) -> tuple[PolicySpec, dict[s
     """Read a policy folder of this or an earlier format; every byte is checked against the manifest.
 
     Raises:
-        RLTransformerError: Nothing there, a later format, or content that has changed.
+        RLTransformerError: There is no policy, its format is a later one, or its content has changed.
     """
     verify_folder(folder, required=(SPEC_FILE, TENSOR_FILE))
     values = read_json(folder / SPEC_FILE, fix=FIX)
@@ -41,6 +44,7 @@ def read_policy_folder(folder: Path, *, device: str) -> tuple[PolicySpec, dict[s
         tensors = load_file(folder / TENSOR_FILE, device=device)
     except (OSError, SafetensorError) as error:
         raise RLTransformerError(f"cannot be read: {error}", where=folder / TENSOR_FILE, fix=FIX) from None
+    # Earlier versions had other names for some tensors; their content is the same.
     if values["format_version"] < FORMAT_VERSION:
         tensors = {migrate_policy_tensor(name): tensor for name, tensor in tensors.items()}
     return spec, tensors

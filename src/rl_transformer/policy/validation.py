@@ -1,6 +1,6 @@
-"""Checks of what is passed to a session; each refusal says what to pass instead.
+"""Check the arguments of a session; each error message says what to pass instead.
 
-Shapes: R sessions that act now, M legal-action mask.
+Shapes: R sessions that act now, F parameters of the action head, M length of a legal-action mask, W width of a condition.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.heads import ActionHead
 from rl_transformer.policy.spec import PolicySpec
+from rl_transformer.runtime.shapes import Bool, Float, Float64, Int64
 
 
-def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
-    """Return session indices as int64, or refuse repeated ones and those out of range."""
+def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> Int64[np.ndarray, "R"]:
+    """Return session indices as an array.
+
+    Raises:
+        RLTransformerError: An index is repeated or out of range.
+    """
+    # NumPy would count negative indices from the end, and write to a repeated one twice.
     array = np.asarray(rows, dtype=np.int64)
     listed = array.tolist()
     if array.ndim != 1 or len(set(listed)) < len(listed) or (listed and not 0 <= min(listed) <= max(listed) < count):
@@ -31,13 +37,13 @@ def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
 
 
 def check_outcomes(
-    rows: np.ndarray, rewards: ArrayLike, outcomes: Mapping[str, ArrayLike], needed: set[str]
-) -> dict[str, np.ndarray]:
-    """Return rewards and further outcomes as float64 (R,) each, by name.
+    rows: Int64[np.ndarray, "R"], rewards: ArrayLike, outcomes: Mapping[str, ArrayLike], needed: set[str]
+) -> dict[str, Float64[np.ndarray, "R"]]:
+    """Return rewards and further outcomes as arrays, by name.
 
     Raises:
-        RLTransformerError: An outcome that a condition needs is missing, one that no condition uses, a wrong
-            number of values, or one that is not finite.
+        RLTransformerError: An outcome that a condition needs is missing, no condition uses one that is given, their
+            number is wrong, or one is not finite.
     """
     for name in sorted(needed - set(outcomes)):
         raise RLTransformerError(
@@ -74,14 +80,15 @@ def legal_action_mask(
     spec: PolicySpec,
     head: ActionHead,
     device: torch.device,
-) -> Tensor | None:
-    """Return the legal actions as (R, M) bool on the device; None if every action is legal.
+) -> Bool[Tensor, "R M"] | None:
+    """Return the mask of legal actions on the device, or None if every action is legal.
 
     Raises:
-        RLTransformerError: Actions without a mask, a wrong shape, or a mask that forbids every action.
+        RLTransformerError: The actions take no mask, or the mask has a wrong shape or forbids every action.
     """
     if allowed is None:
         return None
+    # A plain discrete action is a single part. Every part needs a legal value, or its distribution would be empty.
     parts = spec.model.action_parts or (head.num_allowed,)
     mask = _join_parts(allowed, spec.model.action_parts)
     expected = (count, head.num_allowed)
@@ -99,8 +106,8 @@ def legal_action_mask(
     return torch.from_numpy(mask).to(device)
 
 
-def _join_parts(allowed: ArrayLike | tuple[ArrayLike, ...], parts: Sequence[int]) -> np.ndarray:
-    """Return a mask as one array; a tuple is taken for one mask per part if the actions have ``parts``."""
+def _join_parts(allowed: ArrayLike | tuple[ArrayLike, ...], parts: Sequence[int]) -> Bool[np.ndarray, "..."]:
+    """Return a mask as one array; if the actions have ``parts``, a tuple holds one mask for each of them."""
     try:
         if not (isinstance(allowed, tuple) and parts):
             return np.asarray(allowed, dtype=bool)
@@ -115,8 +122,11 @@ def _join_parts(allowed: ArrayLike | tuple[ArrayLike, ...], parts: Sequence[int]
         ) from None
 
 
-def check_finite_actions(parameters: Tensor, conditions: Mapping[str, np.ndarray]) -> None:
-    """Refuse to act on model output that is not finite."""
+def check_finite_actions(
+    parameters: Float[Tensor, "R F"], conditions: Mapping[str, Float64[np.ndarray, "R _"]]
+) -> None:
+    """Raise an error if the model's output is not finite; the message shows the conditions of a few sessions."""
+    # A model that extrapolates far beyond its data may overflow, and an environment would take NaN for an action.
     if not torch.isfinite(parameters).all():
         targets = {name: value[:5, 0].tolist() for name, value in conditions.items()}
         raise RLTransformerError(

@@ -86,7 +86,7 @@ def translate_write_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         problem = f"cannot be written: {error.strerror or error}"
-        fix = "free space there, or name a place that you may write to"
+        fix = "free disk space there, or name a folder that you may write to"
         raise RLTransformerError(problem, where=path, fix=fix) from None
 
 

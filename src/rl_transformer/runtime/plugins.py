@@ -1,7 +1,7 @@
 """Load plugins: modules of the user that register readers, conditions, encoders, action heads or trunks.
 
 A plugin is named by the user (``rlt train --plugin MODULE``, or an import in Python), or is an installed package with
-an entry point in the group ``rl_transformer.plugins``. Data sets, policies and configuration files can never name one:
+an entry point in the group ``rl_transformer.plugins``. Datasets, policies and configuration files can never name one:
 loading a file that a stranger wrote must not run code.
 """
 
@@ -69,8 +69,8 @@ def _import(
         with loading_plugin(module):
             import_module(module)
     except RLTransformerError as error:
-        # A registration names the plugin already. An error from elsewhere, such as a data set that the plugin opens,
-        # would look as if the user had named that data set.
+        # A registration names the plugin already. An error from elsewhere, such as a dataset that the plugin opens,
+        # would look as if the user had named that dataset.
         if f"plugin {module}" in error.where:
             raise
         raise RLTransformerError(error.problem, where=f"{where}: {error.where}", fix=error.fix) from error

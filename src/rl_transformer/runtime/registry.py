@@ -98,8 +98,8 @@ class Registry(Generic[T]):
             raise RLTransformerError(
                 f"there is no {self.kind} {name!r}",
                 where=where,
-                fix=f"{hint}Registered: {', '.join(self._entries)}. One of your own is registered by a plugin: "
-                "pass --plugin MODULE, or import the module first",
+                fix=f"{hint}Registered: {', '.join(self._entries)}. To use your own, "
+                "pass --plugin MODULE, or import the module that registers it",
             )
         entry = self._entries[name]
         if isinstance(entry, str):

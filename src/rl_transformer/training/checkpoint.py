@@ -138,7 +138,7 @@ def newest_verified(folder: Path, *, report: bool) -> Path | None:
             verify_folder(path, required=_FILES)
             # A folder that someone renamed passes its hashes, but resuming from it would repeat or skip updates.
             if read_json(path / "state.json", fix="").get("step") != int(path.name.removeprefix("step-")):
-                raise RLTransformerError("holds another step than its name says", where=path, fix="")
+                raise RLTransformerError("contains a different step than its file name says", where=path, fix="")
         except RLTransformerError as error:
             if report:
                 log.info(f"checkpoint {path.name} is damaged and is not used: {error.where}: {error.problem}")

@@ -163,7 +163,7 @@ def make_updates(trainer: Trainer) -> Updates:
     """Return the fastest update strategy: a CUDA graph for one GPU that holds the data, otherwise eager updates."""
     source = trainer.batches
     # A graph replays fixed kernels on fixed memory. It therefore needs the data on the GPU (gathering from host memory
-    # is CPU work), one process (all-reduce and its signal handling run on the CPU) and no random numbers from NumPy.
+    # is CPU work), one process (all-reduce and signal handling need the CPU) and no random numbers from NumPy.
     can_capture = (
         isinstance(source, WindowSource)
         and source.device.type == "cuda"

@@ -40,8 +40,8 @@ class ProcessGroup:
 
     def slice_of(self, batch_size: int) -> slice:
         """Return the slice of a global batch that is this process's shard."""
-        share = batch_size // self.world_size
-        return slice(self.rank * share, (self.rank + 1) * share)
+        size = batch_size // self.world_size
+        return slice(self.rank * size, (self.rank + 1) * size)
 
     def shard(self, index: IndexT) -> IndexT:
         """Return this process's shard of a global batch."""
@@ -68,7 +68,7 @@ class ProcessGroup:
 
     def barrier(self) -> None:
         """Wait until every process has reached this call."""
-        # torch's own barrier() would have to be told the GPU with NCCL; an all-reduce synchronizes on any backend.
+        # torch's own barrier() needs the GPU's index with NCCL; an all-reduce synchronizes on any backend.
         self.all_reduce_sum(0.0)
 
 

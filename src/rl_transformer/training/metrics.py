@@ -168,7 +168,7 @@ class Progress:
         """Show that update ``step`` is done, with its loss."""
         if self._terminal:
             self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            self._bar.update(1)
+            self._bar.update(step - self._bar.n)  # a block of updates is reported once, by its last step
         elif self._shown and (time.monotonic() - self._last_line > _LINES_EVERY_SECONDS or step == self._total):
             self._last_line = time.monotonic()
             rate = (step - self._start) / max(1e-9, time.monotonic() - self._began)

@@ -89,7 +89,7 @@ def _parts(names: set[str], config: TrainingConfig) -> list[tuple[str, set[str],
     in_trunk = {name for name in names if name.startswith("encoder.")}
     if not in_trunk:
         raise RLTransformerError(
-            "nothing of the trunk is trained",
+            "no parameter of the trunk is trained",
             where=f"training.{given[0]}",
             fix="leave it out, or set training.trunk to full",
         )

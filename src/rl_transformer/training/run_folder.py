@@ -50,7 +50,7 @@ def prepare_run_folder(folder: Path, config: TrainedConfig, *, resume: bool, pro
     # Without --resume a folder with content is never used: an overwritten run cannot be recovered.
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
         raise RLTransformerError(
-            "is there already and not empty",
+            "exists already and is not empty",
             where=folder,
             fix="name another folder, or pass --resume to continue the run in it",
         )
@@ -59,7 +59,7 @@ def prepare_run_folder(folder: Path, config: TrainedConfig, *, resume: bool, pro
         # checkpoints belong to these options.
         if any((folder / "checkpoints").glob("step-*")):
             raise RLTransformerError(
-                "has checkpoints and no config.json",
+                "has checkpoints but no config.json",
                 where=folder,
                 fix="restore config.json from a copy, or train into another folder",
             )

@@ -194,7 +194,7 @@ class Trainer:
             raise RLTransformerError(
                 "the data has changed since the checkpoint was written",
                 where=path,
-                fix="restore the data set (or the text), or train into another folder",
+                fix="restore the dataset (or the text), or train into another folder",
             )
         state = load_checkpoint(path, self.objective, self.optimizer, self.ema)
         self.step = int(state["step"])

@@ -48,13 +48,13 @@ class Finding:
         return cls(**{**values, "level": level})
 
     def __str__(self) -> str:
-        place = (
+        position = (
             ", ".join(f"{key} {value}" for key, value in self.positions[0].items())
             if self.positions
-            else "whole data set"
+            else "whole dataset"
         )
         more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        return f"{place}, {self.field}: {self.problem}{more}"
+        return f"{position}, {self.field}: {self.problem}{more}"
 
 
 class Checker:
@@ -184,7 +184,7 @@ class Checker:
             )
 
     def check_features(self, std: np.ndarray) -> None:
-        """Check the observations' standard deviations over the whole data set: (D,)."""
+        """Check the observations' standard deviations over the whole dataset: (D,)."""
         # Often the sign of a wrong index while logging. Normalization handles constant features, so it is no error.
         constant = np.flatnonzero(std == 0)
         if constant.size:
@@ -235,8 +235,8 @@ def raise_on_errors(findings: Iterable[Finding], where: object) -> None:
     """Raise one `RLTransformerError` that lists the findings of level error, if there are any.
 
     Args:
-        findings: All findings of a data set.
-        where: The data set, for the message.
+        findings: All findings of a dataset.
+        where: The dataset, for the message.
 
     Raises:
         RLTransformerError: The data would corrupt training.

@@ -27,14 +27,14 @@ _HASHED = ("observations", "actions", "rewards")
 
 @dataclass(frozen=True)
 class Summary:
-    """Holds the values per episode and of the whole data set that belong to the columns."""
+    """Holds the values per episode and of the whole dataset that belong to the columns."""
 
     offsets: np.ndarray
     """(E + 1,) int64: episode e has the rows from offsets[e] up to, not including, offsets[e + 1]."""
     terminated: np.ndarray
-    """(E,) bool."""
+    """(E,) bool: True where the task ended the episode."""
     truncated: np.ndarray
-    """(E,) bool."""
+    """(E,) bool: True where a limit outside of the task ended the episode."""
     episode_returns: np.ndarray
     """(E,) float64: the sum of each episode's rewards."""
     final_observations: np.ndarray | None
@@ -118,7 +118,7 @@ class ColumnBuilder:
         extras = {name: np.asarray(values) for name, values in trajectory.extras.items()}
         if reserved := sorted(set(extras) & RESERVED):
             raise RLTransformerError(
-                f"{', '.join(reserved)} is computed here, from rewards and episode ends",
+                f"{', '.join(reserved)} is a reserved name: the library computes it, from rewards and episode ends",
                 where=self._spec.source,
                 fix="leave it out, or give it another name",
             )

@@ -1,4 +1,4 @@
-"""Describe a data set: its spaces, its source and its environment."""
+"""Describe a dataset: its spaces, its source and its environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ACTION_KINDS = ("box", "discrete", "multi_discrete")
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Holds the spaces of a data set, and the source's description of it, which is text and never code.
+    """Holds the spaces of a dataset, and the source's description of it, which is text and never code.
 
     Raises:
         RLTransformerError: Actions or observations of a kind that policies do not support.

@@ -100,7 +100,7 @@ class TrajectoryDataset:
 
     def trajectory(self, index: int) -> Trajectory:
         """Return episode ``index``, with actions in the values of the action space."""
-        # Slices are views, so a memory-mapped data set reads only this episode's pages.
+        # Slices are views, so a memory-mapped dataset reads only this episode's pages.
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         final = self.summary.final_observations
         extras = set(self.columns) - set(STEP_COLUMNS)
@@ -130,7 +130,7 @@ class TrajectoryDataset:
         action_space: Space | gymnasium.Space | None = None,
         source: str = "episodes",
     ) -> TrajectoryDataset:
-        """Return a data set made from arrays in memory.
+        """Return a dataset made from arrays in memory.
 
         Args:
             episodes: One dict per episode: ``observations`` (T or T + 1 rows), ``actions`` (T rows),
@@ -161,7 +161,7 @@ class TrajectoryDataset:
     def in_memory(
         cls, spec: DataSpec, trajectories: Iterable[Trajectory], *, location: str = "", guesses: Iterable[Finding] = ()
     ) -> TrajectoryDataset:
-        """Return a data set of trajectories, without raising an error for its findings.
+        """Return a dataset of trajectories, without raising an error for its findings.
 
         Args:
             spec: Spaces of the data.

@@ -1,4 +1,4 @@
-"""Describe a data set for `rlt inspect`."""
+"""Describe a dataset for `rlt inspect`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open data sets by URI."""
+"""Open datasets by URI."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_trajectories(uri: str | Path, **options: Value) -> TrajectoryDataset:
 def stream_trajectories(uri: str | Path, **options: Value) -> Source:
     """Return the spaces, an iterator over the episodes, and the reader's notes, without holding the data in memory."""
     source = open_source(uri, **options)
-    # A memory-mapped data set is read episode by episode, too. Its findings are those of the time it was written.
+    # A memory-mapped dataset is read episode by episode, too. Its findings are those of the time it was written.
     if isinstance(source, TrajectoryDataset):
         episodes = (source.trajectory(index) for index in range(len(source)))
         return Source(source.spec, episodes, source.findings)

@@ -1,4 +1,4 @@
-"""Describe observation and action spaces as plain data, which is stored with data sets and policies."""
+"""Describe observation and action spaces as plain data, which is stored with datasets and policies."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ObservationStatistics:
-    """Holds mean and standard deviation of all observations of a data set; data and policy store them."""
+    """Holds mean and standard deviation of all observations of a dataset; data and policy store them."""
 
     mean: np.ndarray
     """(D,) float64."""

@@ -94,7 +94,7 @@ def write_store(
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RLTransformerError(
-            "is there already and not empty", where=folder, fix="name another folder, or remove this one"
+            "exists already and is not empty", where=folder, fix="name another folder, or remove this one"
         )
 
     def fill(temporary: Path) -> dict:

@@ -31,14 +31,14 @@ Batch = dict[str, Tensor]
 
 
 class Dataset(torch.utils.data.Dataset[Batch]):
-    """A map-style data set of all windows: item i begins at timestep i and has up to ``context_length`` timesteps.
+    """A map-style dataset of all windows: item i begins at timestep i and has up to ``context_length`` timesteps.
 
     An item is a dict of tensors: ``states`` (T, D) normalized or uint8 images, ``actions`` (T, ...) in [-1, 1] or
     indices, ``rewards`` (T, 1), ``returns_to_go`` (T, 1) scaled, ``timesteps`` (T,), and ``attention_mask`` (T,), 1 at
     real timesteps and 0 at padded ones, which come last.
 
     Args:
-        path: A data URI such as ``minari:NAMESPACE/NAME-v0``, the folder of a store, or a data set that is already open.
+        path: A data URI such as ``minari:NAMESPACE/NAME-v0``, the folder of a store, or an open dataset.
         split: Use only the episodes of this split, train or validation; None: all episodes.
         validation_fraction: Fraction of episodes in the validation split.
         context_length: T.
@@ -91,6 +91,7 @@ class Dataset(torch.utils.data.Dataset[Batch]):
 
     def gather(self, indices: np.ndarray) -> Batch:
         """Return the windows ``indices`` (B,) as one batch: tensors as in an item, with a leading axis B."""
+        # One indexing operation per column for the whole batch, instead of one per window and column.
         batch = self._gatherer.gather(self._windows.locate(indices), extra=("rewards",))
         assert batch.rewards is not None
         return {
@@ -104,6 +105,7 @@ class Dataset(torch.utils.data.Dataset[Batch]):
 
     def model_options(self) -> JsonObject:
         """Return the fields of a `DecisionTransformerConfig` that follow from the data."""
+        # Sizes that a user would otherwise have to look up. They are the ones that `rl_transformer.train` uses.
         observation = self.data.spec.observation_space
         action = self.data.spec.action_space
         image = observation.image_shape
@@ -146,7 +148,7 @@ class BatchSampler:
     skipped; they are other ones in every epoch. A batch is gathered at once, which is much faster than a `DataLoader`.
 
     Args:
-        dataset: Data set to draw from.
+        dataset: Dataset to draw from.
         batch_size: Windows per batch.
         seed: Seed of the order.
 

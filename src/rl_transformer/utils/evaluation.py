@@ -1,4 +1,4 @@
-"""Compute the loss of a batch and the mean loss of a data set."""
+"""Compute the loss of a batch and the mean loss of a dataset."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ConditionColumn:
 
 
 class WindowGatherer:
-    """Cuts windows out of a data set's columns.
+    """Cuts windows out of a dataset's columns.
 
     On a CPU the (possibly memory-mapped) columns are read in place; they are moved to a GPU
     once if they fit.
@@ -164,7 +164,7 @@ class WindowGatherer:
         last = self._offsets[trajectories + 1][:, None] - 1
         at = torch.minimum(rows[:, None] + self._steps, last)
         columns: dict[str, Tensor] = {}
-        # Read from the data set each time: hardly any run needs them, so they take no place on the device.
+        # Read from the dataset each time: hardly any run needs them, so they take no place on the device.
         if "rewards" in names:
             rewards = torch.from_numpy(self._dataset.rewards)
             columns["rewards"] = _take(rewards, at.cpu()).float().to(self.device)

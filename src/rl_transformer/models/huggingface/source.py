@@ -188,7 +188,7 @@ def from_plain(values: JsonObject) -> PretrainedConfig:
     fix = "restore the policy from a copy, or use a newer transformers"
     # Models of timm are built by another library, by names that are in the file.
     if kind not in CONFIG_MAPPING or "timm" in kind:
-        raise RLTransformerError(f"this transformers has no {kind!r} to build", where="model.trunk", fix=fix)
+        raise RLTransformerError(f"the installed transformers has no model type {kind!r}", where="model.trunk", fix=fix)
     return CONFIG_MAPPING[kind].from_dict(
         strip_untrusted_keys(_replace_values(values, {"+inf": float("inf"), "-inf": float("-inf")}))
     )

@@ -68,7 +68,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             )
         scalars = [name for name in _REQUIRED if not arrays[name].shape]
         if scalars:
-            raise RLTransformerError(f"{', '.join(scalars)} is one number", where=path, fix="download the file again")
+            raise RLTransformerError(
+                f"{', '.join(scalars)} is a scalar, not an array", where=path, fix="download the file again"
+            )
         # Read before the file is closed; episodes are slices of these arrays.
         return {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
 

@@ -35,8 +35,8 @@ def open_hdf5(path: Path) -> h5py.File:
 
 def _check(group: h5py.Group, path: Path) -> None:
     """Raise an `RLTransformerError` if a group, or a group inside it, contains something unsafe."""
-    # HDF5 has three ways to read another file: external links, external storage and virtual data sets. A downloaded
-    # file could use them to copy a private file of the user into a data set, and from there into a published store.
+    # HDF5 has three ways to read another file: external links, external storage and virtual datasets. A downloaded
+    # file could use them to copy a private file of the user into a dataset, and from there into a published store.
     # Nothing that records episodes needs any of them, nor soft links.
     for name in group:
         link = group.get(name, getlink=True)

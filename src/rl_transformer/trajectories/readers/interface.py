@@ -18,7 +18,7 @@ from rl_transformer.trajectories.trajectory import Trajectory
 Value = bool | int | float | str
 """The value of a reader's option."""
 
-# Shapes, number types and values are checked with those of every other data set, in `trajectories.checks`.
+# Shapes, number types and values are checked with those of every other dataset, in `trajectories.checks`.
 _FIELD_TYPES = {
     "actions": (np.ndarray,),
     "rewards": (np.ndarray,),

@@ -1,4 +1,4 @@
-"""Read Minari data sets from the local disk."""
+"""Read Minari datasets from the local disk."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*-v\d+")
 
 
 class MinariReader:
-    """Reads a local Minari data set, HDF5 or Arrow; nothing is downloaded.
+    """Reads a local Minari dataset, HDF5 or Arrow; nothing is downloaded.
 
-    The environment that the data set names is shown as text and never made. Every episode has T + 1 observations, of
+    The environment that the dataset names is shown as text and never made. Every episode has T + 1 observations, of
     which the last is the final one.
     """
 
@@ -34,10 +34,10 @@ class MinariReader:
     options: ClassVar[Mapping[str, ReaderOption]] = {}
 
     def open(self, path: str) -> Source:
-        """Open the data set with the id ``path``.
+        """Open the dataset with the id ``path``.
 
         Raises:
-            RLTransformerError: The id is malformed, the data set is not on this machine, or its spaces are missing or
+            RLTransformerError: The id is malformed, the dataset is not on this machine, or its spaces are missing or
                 not supported.
         """
         require("minari", extra=None, purpose="reading a minari: URI")
@@ -55,20 +55,20 @@ def _read_metadata(file: Path, dataset_id: str) -> JsonObject:
         RLTransformerError: The file cannot be read, or a space is missing.
     """
     # If a space is missing, Minari makes the environment that the file names to get it. Making one can import and run
-    # any module, so a downloaded data set must not be able to cause it.
+    # any module, so a downloaded dataset must not be able to cause it.
     metadata = read_json(file, fix=f"download it: minari download {dataset_id}, or set MINARI_DATASETS_PATH")
     missing = [name for name in ("observation_space", "action_space") if not metadata.get(name)]
     if missing:
         raise RLTransformerError(
             f"the metadata has no {' and no '.join(missing)}",
             where=file,
-            fix="write the data set again with both spaces, or use TrajectoryDataset.from_episodes",
+            fix="write the dataset again with both spaces, or use TrajectoryDataset.from_episodes",
         )
     return metadata
 
 
 def _open(folder: Path, dataset_id: str) -> tuple[Any, Space, Space]:
-    """Return Minari's data set object, and the spaces of observations and actions."""
+    """Return Minari's dataset object, and the spaces of observations and actions."""
     from minari import MinariDataset
 
     from rl_transformer.trajectories.readers.hdf5 import open_hdf5
@@ -80,7 +80,7 @@ def _open(folder: Path, dataset_id: str) -> tuple[Any, Space, Space]:
         dataset = MinariDataset(folder / "data")
         spaces = (dataset.observation_space, dataset.action_space)
     except Exception as error:
-        # Minari does not document what it raises for a damaged or newer data set.
+        # Minari does not document what it raises for a damaged or newer dataset.
         raise RLTransformerError(
             f"Minari cannot open it: {error}", where=folder, fix=f"download it again: minari download {dataset_id}"
         ) from error
@@ -89,10 +89,10 @@ def _open(folder: Path, dataset_id: str) -> tuple[Any, Space, Space]:
 
 
 def _folder(dataset_id: str) -> Path:
-    """Return the folder of a data set.
+    """Return the folder of a dataset.
 
     Raises:
-        RLTransformerError: The id is malformed, or there is no such data set.
+        RLTransformerError: The id is malformed, or there is no such dataset.
     """
     where = f"minari:{dataset_id}"
     if not _ID.fullmatch(dataset_id):
@@ -102,9 +102,9 @@ def _folder(dataset_id: str) -> Path:
     # The pattern excludes "..", but a symbolic link below the root may still point anywhere.
     if not folder.resolve().is_relative_to(root.resolve()):
         raise RLTransformerError(
-            "leads out of the folder of data sets",
+            "resolves to a path outside the folder of datasets",
             where=where,
-            fix="keep data sets, not links, below MINARI_DATASETS_PATH",
+            fix="keep datasets, not links, below MINARI_DATASETS_PATH",
         )
     if not (folder / "data").is_dir():
         present = (
@@ -113,7 +113,7 @@ def _folder(dataset_id: str) -> Path:
             else []
         )
         raise RLTransformerError(
-            f"no such data set below {root}; there: {', '.join(present[:8]) or 'none'}",
+            f"no such dataset below {root}; there: {', '.join(present[:8]) or 'none'}",
             where=where,
             fix=f"minari download {dataset_id}, or set MINARI_DATASETS_PATH to the folder that holds it",
         )
@@ -121,7 +121,7 @@ def _folder(dataset_id: str) -> Path:
 
 
 def _env_id(metadata: JsonObject) -> str | None:
-    """Return the gymnasium id of the data set's environment, if the metadata has one."""
+    """Return the gymnasium id of the dataset's environment, if the metadata has one."""
     # env_spec is JSON inside JSON and also holds an entry point. Only the id is used, and only as text.
     try:
         return str(json.loads(metadata["env_spec"])["id"])
@@ -156,5 +156,5 @@ def _episodes(dataset: Any, folder: Path) -> Iterator[Trajectory]:
     except (OSError, KeyError, ValueError, IndexError, AssertionError, TypeError) as error:
         # Minari and its file formats raise all of these for damaged files. An error of ours passes through unchanged.
         raise RLTransformerError(
-            f"episode {done} cannot be read: {error}", where=folder, fix="download the data set again"
+            f"episode {done} cannot be read: {error}", where=folder, fix="download the dataset again"
         ) from error
