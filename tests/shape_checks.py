@@ -75,11 +75,11 @@ class _Finder:
     def find_spec(self, name, path, target=None):
         spec = PathFinder.find_spec(name, path, target) if name.startswith(PACKAGES) else None
         if spec is not None:
-            spec.loader = _Loader(name, spec.origin)
+            spec.loader = Loader(name, spec.origin)
         return spec
 
 
-class _Loader(SourceFileLoader):
+class Loader(SourceFileLoader):
     def get_code(self, fullname):
         """Compile the module with `check` as the innermost decorator of its functions, never from a cache."""
         tree = _Decorate().visit(ast.parse(self.get_data(self.path), self.path))

@@ -160,6 +160,7 @@ def test_help_and_import_do_not_load_torch():
 def test_training_on_a_store_needs_no_reader_and_no_transformers(ready, tmp_path):
     """A bare machine: torch, numpy and safetensors are enough for the whole path from a store to a policy."""
     blocked = ["h5py", "minari", "pyarrow", "transformers", "tensorboard", "wandb", "matplotlib", "scipy", "gymnasium"]
+    blocked += ["jaxtyping", "beartype"]
     code = f"""
 import sys
 class Block:

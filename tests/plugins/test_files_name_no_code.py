@@ -140,7 +140,7 @@ def test_a_policy_without_its_plugin_says_what_is_missing_and_the_fix_works(read
     alone = rlt(ready, *evaluate)
     assert alone.returncode == 2
     assert alone.stderr.startswith(f"error: {output}/policy/policy.json: there is no {kind} '{value.strip('[]')}'")
-    assert "pass --plugin MODULE, or import the module first" in alone.stderr
+    assert "pass --plugin MODULE" in alone.stderr
     assert "Traceback" not in alone.stderr
     fixed = rlt(ready, *evaluate, "--plugin", "my_plugin")
     assert fixed.returncode == 0, fixed.stderr

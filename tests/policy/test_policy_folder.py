@@ -108,7 +108,7 @@ def test_a_policy_of_another_format_or_shape_is_refused(change, tmp_path):
 def test_a_place_that_holds_no_policy_is_refused_by_name(tmp_path):
     for path, message in (
         (tmp_path / "nowhere", "no such folder"),
-        (tmp_path, "holds no policy.json"),
+        (tmp_path, "contains no policy.json"),
         ("hub:name", "is not the name of a policy on the Hub"),
     ):
         with pytest.raises(RLTransformerError, match=message):
