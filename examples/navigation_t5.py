@@ -13,12 +13,11 @@ MOVES = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 
 def walk(random):
-    """Return one episode: observations are vectors to the goal, a third of the moves are random, each costs 1."""
+    """Return one episode: observations are vectors to the goal, half of the moves are random, each costs 1."""
     observations = [random.integers(1, 6, size=2)]
     actions = []
     while observations[-1].any() and len(actions) < 30:
-        best = np.abs(observations[-1] - MOVES).sum(axis=1).argmin()
-        actions.append(random.choice([best, best, random.integers(4)]))
+        actions.append(random.choice([np.abs(observations[-1] - MOVES).sum(axis=1).argmin(), random.integers(4)]))
         observations.append(observations[-1] - MOVES[actions[-1]])
     return {"observations": observations, "actions": actions, "rewards": -np.ones(len(actions)), "terminated": True}
 
@@ -31,13 +30,10 @@ def main(t5, epochs=5, episodes=300):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for epoch in range(epochs):
         for batch in BatchSampler(train, batch_size=32, seed=epoch):
-            loss = batch_loss(model, batch)
             optimizer.zero_grad()
-            loss.backward()
+            batch_loss(model, batch).backward()
             optimizer.step()
-        print(
-            f"epoch {epoch}: training loss {evaluate(model, train):.3f}, validation {evaluate(model, validation):.3f}"
-        )
+        print(f"epoch {epoch}: loss {evaluate(model, train):.3f}, validation {evaluate(model, validation):.3f}")
 
 
 if __name__ == "__main__":  # or T5ForConditionalGeneration.from_pretrained("t5-small")

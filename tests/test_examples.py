@@ -61,7 +61,7 @@ def test_the_navigation_example_prints_both_losses_of_every_epoch_and_learns(cap
     sizes = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "vocab_size": 40}
     t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
     load("navigation_t5").main(t5, epochs=3, episodes=100)
-    printed = re.findall(r"epoch \d: training loss (\d\.\d+), validation (\d\.\d+)", capsys.readouterr().out)
+    printed = re.findall(r"epoch \d: loss (\d\.\d+), validation (\d\.\d+)", capsys.readouterr().out)
     assert len(printed) == 3
     training = [float(loss) for loss, _ in printed]
     validation = [float(loss) for _, loss in printed]
