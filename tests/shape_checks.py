@@ -61,14 +61,19 @@ def check(target):
 
 
 def _form(value):
-    """Return what the shapes of a call may depend on: dtype and shape of an array, the value of a number, which object."""
-    if isinstance(value, Tensor | np.ndarray):
-        return value.dtype, value.shape
-    if isinstance(value, tuple | list):
-        return tuple(map(_form, value))
-    if isinstance(value, slice):
-        return value.start, value.stop, value.step
-    return value if value is None or isinstance(value, int | float | str) else id(value)
+    """Return what shapes may depend on: dtype and shape of an array, the value of a number, or which object it is."""
+    return _reader(type(value))(value)
+
+
+@functools.cache
+def _reader(kind):
+    if issubclass(kind, Tensor | np.ndarray):
+        return lambda array: (array.dtype, array.shape)
+    if issubclass(kind, tuple | list):
+        return lambda values: tuple(map(_form, values))
+    if kind is slice:
+        return lambda part: (part.start, part.stop, part.step)
+    return (lambda value: value) if issubclass(kind, int | float | str | None) else id
 
 
 class _Finder:

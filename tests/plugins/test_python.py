@@ -89,3 +89,28 @@ def test_a_policy_of_a_users_trunk_without_attention_says_so(imported, capsys):
     assert main(train_words("run", {"model.blocks": "my_trunk"})) == 0
     assert main(["attention", "run", "--data", "xyz:drives.jsonl"]) == 2
     assert "the trunk 'my_trunk' returns no attention weights" in capsys.readouterr().err
+
+
+CACHE = """
+from rl_transformer.models.trunk.gpt2 import DecisionTransformerGPT2Model
+from rl_transformer.models.trunk.interface import TRUNKS
+
+class Doubling(DecisionTransformerGPT2Model):
+    def decode_step(self, tokens, cache):
+        return super().decode_step(2 * tokens, cache)
+
+TRUNKS.register("doubling", lambda config: Doubling(config, with_tables=False))
+"""
+
+
+def test_a_trunk_whose_cache_computes_other_numbers_is_refused_before_it_is_trained(here):
+    (here / "cache.py").write_text(CACHE)
+    sys.path.insert(0, str(here))
+    importlib.import_module("cache")
+    config = tiny_config("run", model={"blocks": "doubling", "attention": "sliding_window"})
+    with pytest.raises(
+        rlt.RLTransformerError, match=r"run\(\) and decode_step\(\) compute different numbers"
+    ) as caught:
+        rlt.train(config, dataset=point_data())
+    assert caught.value.where == "plugin cache"
+    assert not Path("run").exists()
