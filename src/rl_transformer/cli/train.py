@@ -21,7 +21,7 @@ FLAGS = (
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command; its options have the values of the preset ``first`` as defaults."""
-    seeds = ("--seeds FIRST..LAST", "One run per seed, in seed-N below --output; on a GPU as one stacked batch.")
+    seeds = ("--seeds FIRST..LAST", "One run per seed, in OUTPUT/seed-N; on a GPU all seeds are trained together.")
     parser = recipe_parser(prog, first, "Train a policy from logged data.", [RESUME, seeds])
     parser.add_argument("--resume", action="store_true", help=RESUME[1])
     parser.add_argument("--seeds", type=str | None, default=None, help=seeds[1])

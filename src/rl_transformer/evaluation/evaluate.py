@@ -45,7 +45,7 @@ def evaluate(
         RLTransformerError: The environment does not fit the policy or cannot be made, or a target does not fit it.
     """
     if num_episodes < 1:
-        raise RLTransformerError(f"{num_episodes} episodes", where="num_episodes", fix="give 1 or more")
+        raise RLTransformerError(f"is {num_episodes}", where="num_episodes", fix="set it to 1 or more")
     if seed < 0:
         raise RLTransformerError(f"{seed} is negative", where="seed", fix="use 0 or more")
     if reference is not None and reference not in D4RL_REFERENCES:

@@ -252,7 +252,7 @@ def check_format(values: JsonMapping, version: int, *, where: object) -> None:
     # bool is a subclass of int, so isinstance() would accept true as version 1.
     if type(format_version) is not int or not 1 <= format_version <= version:
         raise RLTransformerError(
-            f"has format_version {format_version!r}, and this rl_transformer reads 1 to {version}",
+            f"has format_version {format_version!r}, but this rl_transformer reads 1 to {version}",
             where=where,
             fix="use the rl_transformer that wrote it, or a newer one",
         )

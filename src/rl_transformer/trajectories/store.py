@@ -181,7 +181,7 @@ def open_store(folder: Path, *, verify: bool = False) -> TrajectoryDataset:
         consistent = _is_consistent(spec, steps, summary)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         # Hashes show damage, not a store that some other program wrote in a wrong way.
-        raise RLTransformerError(f"lacks or garbles {error}", where=folder, fix=again) from None
+        raise RLTransformerError(f"a field is missing or malformed: {error}", where=folder, fix=again) from None
     if not consistent:
         raise RLTransformerError("columns are missing, or their shapes do not fit each other", where=folder, fix=again)
     return TrajectoryDataset(spec, steps, summary, f"rlt:{folder}")

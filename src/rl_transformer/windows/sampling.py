@@ -63,7 +63,7 @@ class WindowSampler:
     ) -> None:
         if start not in STARTS or not 0 <= return_balance <= 1:
             raise RLTransformerError(
-                f"start {start!r} and return_balance {return_balance} do not describe a sampler",
+                f"start {start!r} and return_balance {return_balance} are invalid options of a sampler",
                 where="sampling",
                 fix=f"use start {' or '.join(STARTS)}, and a return_balance between 0 and 1",
             )

@@ -1,4 +1,4 @@
-"""The interface of action heads, and their registry.
+"""The interface of action heads, and their registry; built-in heads are registered in `__init__.py` beside it.
 
 Shapes: *B any leading axes (windows, timesteps, sessions), E hidden_size, F parameters of the head, M length of the
 legal-action mask, U uniform numbers per action, A length of an action vector. Actions have the leading axes *B, and then

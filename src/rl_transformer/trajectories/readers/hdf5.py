@@ -54,7 +54,7 @@ def _check(group: h5py.Group, path: Path) -> None:
             # A few bytes can declare terabytes of zeros, and reading them would exhaust the memory.
             if item.nbytes > max(_FREE_BYTES, stored * _MAX_EXPANSION):
                 raise RLTransformerError(
-                    f"{name} declares {item.nbytes} bytes and stores {stored}",
+                    f"{name} claims {item.nbytes} bytes but stores only {stored}",
                     where=path,
                     fix="use a file that holds its data itself",
                 )

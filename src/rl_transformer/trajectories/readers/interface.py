@@ -1,4 +1,4 @@
-"""Define the interface of readers, and register them."""
+"""The interface of readers, and their registry; built-in readers are registered in `__init__.py` beside it."""
 
 from __future__ import annotations
 
