@@ -133,8 +133,16 @@ def test_a_cost_that_is_no_finite_number_is_refused_and_nothing_is_counted(name,
 
 
 BAD_TARGETS = {
-    "an unknown condition": ({**TARGETS, "fuel_to_go": 1.0}, "'fuel_to_go' is not a condition of this policy beside the return", "choose among"),
-    "the return": ({**TARGETS, "return_to_go": 5.0}, "is not a condition of this policy beside the return", "pass it as target_return"),
+    "an unknown condition": (
+        {**TARGETS, "fuel_to_go": 1.0},
+        "'fuel_to_go' is not a condition of this policy beside the return",
+        "choose among",
+    ),
+    "the return": (
+        {**TARGETS, "return_to_go": 5.0},
+        "is not a condition of this policy beside the return",
+        "pass it as target_return",
+    ),
     "NaN": ({"cost_to_go": float("nan")}, "nan is not a finite number", "pass a finite target"),
     "too large": ({"cost_to_go": 1e39}, "is not a finite number", "pass a finite target"),
 }
@@ -151,7 +159,10 @@ def test_a_target_that_means_nothing_is_refused_with_the_fix(name, policy):
 
 def test_a_policy_without_a_cost_refuses_a_target_for_it():
     policy = untrained_policy(point_data(3))
-    with pytest.raises(RLTransformerError, match=r"'cost_to_go' is not a condition of this policy beside the return\n  fix: choose among"):
+    with pytest.raises(
+        RLTransformerError,
+        match=r"'cost_to_go' is not a condition of this policy beside the return\n  fix: choose among",
+    ):
         evaluate(policy, env_id=POINT, targets=TARGETS, num_episodes=1)
 
 
