@@ -168,7 +168,7 @@ def test_hdf5_links_out_of_the_file_and_declared_bombs_are_refused(tmp_path):
         with h5py.File(path, "w") as file:
             file["rewards"] = np.zeros(3)
             plant(file)
-        with pytest.raises(RLTransformerError, match=r"observations (is a link|declares|keeps its data)"):
+        with pytest.raises(RLTransformerError, match=r"observations (is a link|claims|keeps its data)"):
             open_trajectories(f"d4rl:{path}")
 
 
