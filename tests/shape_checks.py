@@ -10,6 +10,7 @@ it the tests of training took a third longer. Here a function is checked once pe
 import ast
 import dataclasses
 import functools
+import operator
 import re
 import sys
 from importlib.machinery import PathFinder, SourceFileLoader
@@ -49,7 +50,9 @@ def check(target):
 
     @functools.wraps(target)
     def check_once(*args, **kwargs):
-        form = (*map(_form, args), *kwargs, *map(_form, kwargs.values()))
+        form = tuple([_READERS[type(value)](value) for value in args])
+        if kwargs:
+            form = (form, *kwargs, *[_READERS[type(value)](value) for value in kwargs.values()])
         if form in passed:
             return target(*args, **kwargs)
         with jaxtyped("context"):  # in which a letter stands for one size
@@ -60,20 +63,24 @@ def check(target):
     return check_once
 
 
-def _form(value):
-    """Return what shapes may depend on: dtype and shape of an array, the value of a number, or which object it is."""
-    return _reader(type(value))(value)
+class _Readers(dict):
+    """For each type, a function that returns what shapes may depend on: an array's, a number, or which object it is."""
+
+    def __missing__(self, kind):
+        self[kind] = reader = self._make(kind)
+        return reader
+
+    def _make(self, kind):
+        if issubclass(kind, Tensor | np.ndarray):
+            return operator.attrgetter("dtype", "shape")
+        if issubclass(kind, tuple | list):
+            return lambda values: tuple([self[type(value)](value) for value in values])
+        if kind is slice:
+            return operator.attrgetter("start", "stop", "step")
+        return next((number for number in (int, float) if issubclass(kind, number)), id)
 
 
-@functools.cache
-def _reader(kind):
-    if issubclass(kind, Tensor | np.ndarray):
-        return lambda array: (array.dtype, array.shape)
-    if issubclass(kind, tuple | list):
-        return lambda values: tuple(map(_form, values))
-    if kind is slice:
-        return lambda part: (part.start, part.stop, part.step)
-    return (lambda value: value) if issubclass(kind, int | float | str | None) else id
+_READERS = _Readers()
 
 
 class _Finder:
