@@ -109,21 +109,31 @@ def test_a_session_acts_alike_alone_and_among_others(kind):
     np.testing.assert_array_equal(again[0], alone[0][0])
 
 
-@pytest.mark.parametrize("attention", ["full", "sliding_window"])
-def test_actions_are_the_same_to_the_bit_at_the_published_size_with_several_threads(attention):
-    """Matrix products of few rows are summed in another order; sessions never compute so few (`MIN_ROWS`)."""
-    sizes = {"hidden_size": 128, "n_layer": 3, "n_head": 1, "max_ep_len": 50, "attention": attention}
-    policy = untrained_policy(point_data(), model=sizes, windows={"context_length": 20})
+@pytest.mark.parametrize("action_size", [1, 3])
+@pytest.mark.parametrize("model", [{}, {"attention": "sliding_window"}, {"arch": "behavior_cloning"}], ids=str)
+def test_actions_are_the_same_to_the_bit_at_the_published_size_with_several_threads(model, action_size):
+    """Products of few rows, or of one output, are summed in another order; sessions never compute them (`MIN_ROWS`)."""
     random = np.random.default_rng(0)
-    observations = random.normal(size=(7, 26, 2)).astype(np.float32)
-    rewards = random.normal(size=(7, 26))
+    episode = {
+        "observations": random.normal(size=(31, 11)),
+        "actions": random.uniform(-1, 1, (30, action_size)),
+        "rewards": random.normal(size=30),
+        "terminated": True,
+    }
+    sizes = {"hidden_size": 128, "n_layer": 3, "n_head": 1, "max_ep_len": 50}
+    data = TrajectoryDataset.from_episodes([episode])
+    policy = untrained_policy(data, model={**sizes, **model}, windows={"context_length": 20})
+    target = 5.0 if policy.spec.takes_target else None
+    count = 26  # a multiple of neither four nor sixteen
+    observations = random.normal(size=(count, 24, 11)).astype(np.float32)
+    rewards = random.normal(size=(count, 24))
     for threads in (1, 2):
         with cpu_threads(threads):
-            together = policy.sessions([5.0] * 7, range(7))
-            alone = [policy.session(5.0, seed=i) for i in range(2)]
-            for t in range(26):
-                actions = together.act(range(7), observations[:, t])
-                together.observe(range(7), rewards[:, t])
+            together = policy.sessions([target] * count, range(count))
+            alone = [policy.session(target, seed=i) for i in range(2)]
+            for t in range(24):
+                actions = together.act(range(count), observations[:, t])
+                together.observe(range(count), rewards[:, t])
                 for i, session in enumerate(alone):
                     assert np.array_equal(session.act(observations[i, t]), actions[i]), (threads, t)
                     session.observe(rewards[i, t])

@@ -13,7 +13,7 @@ from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.heads import make_action_head
 from rl_transformer.models.interface import PolicyModel
 from rl_transformer.models.trunk.dropout import Dropout
-from rl_transformer.models.trunk.reproducible_sums import neighborhood
+from rl_transformer.models.trunk.reproducible_sums import neighborhood, read_rows
 from rl_transformer.runtime.shapes import Float, Int, Shaped
 
 
@@ -53,4 +53,4 @@ class BehaviorCloningModel(PolicyModel):
             return self.predict_action(self.layers(stacked))
         # One timestep would be enough, but its sums would depend on the batch size: see reproducible_sums.
         around, place = neighborhood(at, stacked.shape[1])
-        return self.predict_action(self.layers(stacked[:, around]))[:, place]
+        return read_rows(self.predict_action, self.layers(stacked[:, around])[:, place])

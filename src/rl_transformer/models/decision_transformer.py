@@ -24,7 +24,7 @@ from rl_transformer.models.output import DecisionTransformerOutput, check_forwar
 from rl_transformer.models.sizes import SizesFromData, model_sizes
 from rl_transformer.models.trunk.interface import Trunk, make_trunk
 from rl_transformer.models.trunk.kv_cache import KVCache
-from rl_transformer.models.trunk.reproducible_sums import neighborhood
+from rl_transformer.models.trunk.reproducible_sums import neighborhood, read_rows
 from rl_transformer.runtime.shapes import Float, Int, Shaped
 
 
@@ -136,7 +136,7 @@ class DecisionTransformerModel(PolicyModel):
         position = at * self.config.tokens_per_timestep + self.config.observation_token
         # One position would be enough, but its sums would depend on the batch size: see reproducible_sums.
         around, place = neighborhood(position, tokens.shape[1])
-        return self._read_actions(self.trunk.hidden_at(tokens, around))[:, place]
+        return read_rows(self._read_actions, self.trunk.hidden_at(tokens, around)[:, place])
 
     def actions_from(self, tokens: Float[Tensor, "B L E"]) -> Float[Tensor, "B T F"]:
         """Return the action head's parameters at every observation token."""
@@ -172,8 +172,7 @@ class DecisionTransformerModel(PolicyModel):
         per_step = self.config.tokens_per_timestep
         tokens = self.embed(states, actions, conditions, timesteps).tokens
         new = tokens[:, per_step - 1 : -1]  # the last action, then conditions and observation of this timestep
-        # Every new token is read rather than the last one alone: see reproducible_sums.
-        return self._read_actions(self.trunk.decode_step(new, cache))[:, -1]
+        return read_rows(self._read_actions, self.trunk.decode_step(new, cache)[:, -1])
 
     def forward(
         self,

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.decision_transformer import DecisionTransformerModel
-from rl_transformer.models.trunk.reproducible_sums import neighborhood
+from rl_transformer.models.trunk.reproducible_sums import neighborhood, read_rows
 from rl_transformer.runtime.shapes import Float, Int, Shaped
 
 BEFORE_ACTION = 0
@@ -74,7 +74,7 @@ class ReturnModel(nn.Module):
         tokens = self._tokens(states, actions, timesteps)[:, :-1]
         # One position would be enough, but its sums would depend on the batch size: see reproducible_sums.
         around, place = neighborhood(2 * at, tokens.shape[1])
-        return self._log_probabilities(self.history.trunk.hidden_at(tokens, around))[:, place]
+        return read_rows(self._log_probabilities, self.history.trunk.hidden_at(tokens, around)[:, place])
 
     def attentions(
         self,
@@ -96,7 +96,7 @@ class ReturnModel(nn.Module):
         no_conditions = states.new_zeros(*timesteps.shape, 0, dtype=torch.float32)
         return self.history.embed(states, actions, no_conditions, timesteps).tokens
 
-    def _log_probabilities(self, hidden: Float[Tensor, "B Q E"]) -> Float[Tensor, "B Q N"]:
+    def _log_probabilities(self, hidden: Float[Tensor, "*B E"]) -> Float[Tensor, "*B N"]:
         # In float32 also under autocast: the sum of exponentials would lose small probabilities in bfloat16.
         return self.return_logits(hidden).float().log_softmax(-1)
 
