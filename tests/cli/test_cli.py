@@ -127,7 +127,7 @@ def test_a_bug_keeps_its_traceback_and_ends_with_1(bug, name, ready, tmp_path):
     assert "Traceback" in done.stderr
 
 
-def test_flags_set_their_fields_and_a_file_gives_the_rest(ready, tmp_path):
+def test_flags_set_their_fields_and_a_file_gives_the_rest(ready, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("training: {learning_rate: 0.25, warmup_steps: 1}\nmodel: {n_head: 2}\n")
     store = f"rlt:{ready / 'store'}"
     for place in ("before", "after"):
@@ -144,7 +144,14 @@ def test_flags_set_their_fields_and_a_file_gives_the_rest(ready, tmp_path):
         assert (stored["training"]["warmup_steps"], stored["model"]["n_head"]) == (1, 2)
         assert stored["training"]["learning_rate"] == 0.125  # the command line, wherever the file stands
     again = tmp_path / "again"
-    assert main(["train", "gym", "--config", str(tmp_path / "before/config.json"), "--output", str(again)]) == 0
+    repeat = ["train", "gym", "--config", str(tmp_path / "before/config.json"), "--output", str(again)]
+    # The file sets every option, so the fix of the message has to work beside it.
+    assert main([*repeat, "--train-steps", "5"]) == 2
+    assert "pass --training.train_steps 5 instead, which overrides the file" in capsys.readouterr().err
+    other = [*repeat[:-1], str(tmp_path / "other"), "--training.train_steps", "5"]
+    assert main(other) == 0
+    assert json.loads((tmp_path / "other/config.json").read_text())["training"]["train_steps"] == 5
+    assert main(repeat) == 0
     assert load_policy(again).content_hash == load_policy(tmp_path / "before").content_hash
 
 

@@ -206,3 +206,8 @@ def test_a_policy_is_built_around_the_trunk_that_its_options_name():
         TRUNKS.unregister("doubling")
     with pytest.raises(RLTransformerError, match="there is no trunk 'doubling'"):
         DecisionTransformerModel(DecisionTransformerConfig(**SIZES, blocks="doubling"))
+
+
+def test_the_adapter_for_transformers_cannot_be_named_without_a_transformer():
+    with pytest.raises(RLTransformerError, match=r"set model\.trunk"):
+        DecisionTransformerModel(DecisionTransformerConfig(**SIZES, blocks="huggingface"))

@@ -91,7 +91,7 @@ READER = {
     "open returns nothing": (("return Source(spec, ", "(spec, "), "open() returned NoneType, not a Source"),
     "no spec": (("Source(spec, ", "Source({}, "), "Source.spec is dict, not a DataSpec"),
     "no iterator": (("self._episodes(path, skip))", "7)"), "Source.trajectories is int, not an iterator"),
-    "no findings": (("(path, skip))", "(path, skip), 7)"), "the Source raised TypeError"),
+    "no findings": (("(path, skip))", "(path, skip), 7)"), "Source.notes is int, not a list of Finding"),
     "no Trajectory": (("yield Trajectory", "yield line or Trajectory"), "episode 0 is str, not a Trajectory"),
     "raises later": (("yield Trajectory", "yield 1 / 0 or Trajectory"), "episode 0 raised ZeroDivisionError"),
     "lists": (

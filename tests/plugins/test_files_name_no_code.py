@@ -28,7 +28,7 @@ def trap(here):
 def test_the_trap_springs_if_it_is_imported(here):
     """The tests below prove something only if importing the module would leave the file."""
     (here / "trap.py").write_text("import pathlib\npathlib.Path('trap was imported').touch()\n")
-    assert main(["inspect", DATA, "--plugin", "my_plugin", "trap"]) == 0
+    assert main(["inspect", DATA, "--plugin", "my_plugin", "--plugin", "trap"]) == 0
     assert (here / "trap was imported").exists()
 
 

@@ -70,7 +70,7 @@ CHANGED_JSON = {
         lambda v: v | {"format_version": 99},
         "format_version 99, but this rl_transformer reads 1 to 3",
     ),
-    "an unknown architecture": (lambda v: v | {"arch": "mystery"}, "unknown arch"),
+    "an unknown architecture": (lambda v: v | {"arch": "mystery"}, "invalid values: arch"),
     "an unknown field of the model": (with_model(auto_map="x.py"), "unknown model fields: auto_map"),
     "an unknown field": (lambda v: v | {"mystery": 1}, "unknown fields: mystery"),
     "a missing field": (lambda v: {k: x for k, x in v.items() if k != "returns"}, "missing fields: returns"),
@@ -81,7 +81,7 @@ CHANGED_JSON = {
     ),
     "conditions that the model does not read": (
         lambda v: v | {"conditions": []},
-        "conditions that are not the model's",
+        "invalid values: conditions",
     ),
     "an unregistered action head": (with_model(action_head="mystery"), "there is no action head 'mystery'"),
 }

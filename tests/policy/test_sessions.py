@@ -270,7 +270,7 @@ def test_a_refused_act_leaves_the_session_as_it_was():
 
 def test_a_batch_of_sessions_refuses_rows_that_do_not_fit():
     sessions = untrained_policy(point_data()).sessions([1.0, 2.0], [0, 1])
-    for rows in ([0, 0], [-1], [2]):
+    for rows in ([0, 0], [-1], [2], []):
         with pytest.raises(RLTransformerError, match="are not distinct sessions out of 2"):
             sessions.act(rows, np.zeros((len(rows), 2)))
     with pytest.raises(RLTransformerError, match="1 observations for 2 sessions"):

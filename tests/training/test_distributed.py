@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from rl_transformer import load_policy
+from rl_transformer.runtime.signals import STOP_SIGNALS, StopSignals
 from rl_transformer.training.distributed import ProcessGroup
+from rl_transformer.training.updates import EagerUpdates
 from rl_transformer.trajectories.store import write_store
 from rl_transformer.windows.sampling import WindowIndex
 from tests.toys import point_data
@@ -154,3 +157,19 @@ def test_shares_are_the_batch_in_order():
     assert np.array_equal(np.concatenate([part.trajectories for part in parts]), index.trajectories)
     assert ProcessGroup().shard(index).rows is not None
     assert ProcessGroup().all_reduce_sum(1.5, torch.tensor(2.0)).tolist() == [1.5, 2.0]
+
+
+@pytest.mark.parametrize("received", [(None, signal.SIGINT), (signal.SIGTERM, None), (signal.SIGTERM, signal.SIGINT)])
+def test_all_processes_stop_for_one_signal_that_one_of_them_received(received):
+    """A mean of 2 and 15 would be a signal that nobody sent."""
+    flags = [[float(own == number) for number in STOP_SIGNALS] for own in received]
+    summed = torch.tensor([1.0, *np.sum(flags, axis=0)], dtype=torch.float64)
+    stopped = set()
+    for own in received:
+        signals = StopSignals()
+        signals.received = own
+        group = SimpleNamespace(world_size=2, all_reduce_sum=lambda *values: summed)
+        EagerUpdates(SimpleNamespace(group=group, signals=signals))._global_loss(torch.tensor(0.5))
+        stopped.add(signals.received)
+    assert len(stopped) == 1
+    assert stopped <= set(received)

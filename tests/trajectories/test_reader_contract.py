@@ -1,10 +1,13 @@
 """Claims about every registered reader: the same data from every format, valid episodes, and options that are its own."""
 
+from typing import ClassVar
+
 import pytest
 
 from rl_transformer import RLTransformerError, TrajectoryDataset, open_trajectories
 from rl_transformer.runtime.registry import loading_plugin
 from rl_transformer.trajectories import DataSpec, Space, Trajectory
+from rl_transformer.trajectories.checks import Finding
 from rl_transformer.trajectories.open import parse_uri, stream_trajectories
 from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
 from tests.toys import telling_data
@@ -205,3 +208,27 @@ def test_a_reader_that_lacks_a_part_is_refused_when_it_is_registered():
         READERS.register("incomplete", _Broken)
     assert caught.value.where == "plugin my_plugin"
     assert "incomplete" not in READERS.names()
+
+
+def test_notes_that_a_reader_adds_while_its_episodes_are_read_reach_the_dataset(monkeypatch, tmp_path):
+    """A reader that streams knows what it left out only at the end."""
+    data = telling_data()
+
+    class LateReader:
+        usage = "late:FILE"
+        options: ClassVar = {}
+
+        def open(self, path):
+            notes = []
+
+            def episodes():
+                yield data.trajectory(0)
+                notes.append(Finding("warning", "left_out", "rewards", "two episodes were left out", "repair them"))
+
+            return Source(data.spec, episodes(), notes)
+
+    monkeypatch.setitem(READERS._entries, "late", LateReader)
+    read = open_trajectories("late:anything")
+    assert [finding.problem for finding in read.findings if finding.kind == "left_out"] == [
+        "two episodes were left out"
+    ]

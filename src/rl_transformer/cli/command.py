@@ -52,11 +52,10 @@ def add_shared_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--plugin",
         type=str,
-        nargs="+",
-        action="extend",
+        action="append",  # one module each: with several values it would swallow an argument that follows it
         default=[],
         metavar="MODULE",
-        help="Your own modules to import first; they register readers, conditions, encoders, heads or trunks.",
+        help="Your own module to import first, which registers readers, heads and so on; may be repeated.",
     )
 
 

@@ -26,7 +26,7 @@ _ARGUMENTS = (
     ("--output DIR", "Folder to write; it must be empty or new, unless --resume is given."),
     ("--config FILE", "Options from a YAML or JSON file, such as a run's config.json."),
     ("--json FILE", "Write the result as JSON to this file."),
-    ("--plugin MODULE ...", "Your own modules to import first; see docs/extending.md."),
+    ("--plugin MODULE", "Your own module to import first; may be repeated. See docs/extending.md."),
 )
 RESUME = ("--resume", "Continue the run in the folder, or start it if there is none.")
 
@@ -116,12 +116,14 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
         value = args[flag.key]
         if value is None:
             continue
-        for source in (given, in_file):
-            if flag.option in source and source[flag.option] != value:
+        # A file is often the config.json of a run, which sets every option: the fix must work without editing it.
+        for source, fix in (
+            (given, "pass only one of them"),
+            (in_file, f"pass --{flag.option} {value} instead, which overrides the file"),
+        ):
+            if source.get(flag.option, value) != value:
                 raise RLTransformerError(
-                    f"is {value!r}, and {flag.option} is {source[flag.option]!r}",
-                    where=flag.name,
-                    fix="give only one of them",
+                    f"is {value!r}, but {flag.option} is {source[flag.option]!r}", where=flag.name, fix=fix
                 )
         values[flag.option] = value
     for name, value in values.items():

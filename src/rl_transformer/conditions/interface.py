@@ -159,6 +159,7 @@ def check_condition_contract(condition: Condition, dataset: TrajectoryDataset) -
     name = condition.name
 
     def check() -> None:
+        """Raise an error at the first part of the contract that does not hold."""
         if not (type(condition.width) is int and condition.width >= 1 and 0 < float(condition.scale) < math.inf):
             problem = f"width {condition.width!r} and scale {condition.scale!r} are not a positive int and float"
             raise broken_contract(CONDITIONS, name, problem)

@@ -41,6 +41,7 @@ def word_centroids(words: Tensor, count: int) -> Tensor:
     require("sklearn", extra="lm", purpose="language.alignment_weight")
 
     def compute() -> np.ndarray:
+        """Return the cluster centers: (count, width) float32."""
         from sklearn.cluster import MiniBatchKMeans
 
         # The loss compares directions only, by cosine. Among unit vectors the Euclidean distance that k-means minimizes

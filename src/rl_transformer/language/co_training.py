@@ -56,6 +56,7 @@ class LanguageLoss(nn.Module):
     def forward(
         self, model: DecisionTransformerModel, batch: WindowBatch, *, step: int, num_valid: float | None = None
     ) -> Tensor:
+        """Return the loss of the actions plus the weighted losses of alignment and text; arguments as in `Loss`."""
         # Embedded once: actions and alignment use the same tokens, so both losses share the forward pass and its
         # dropout masks.
         embedded = model.embed(*batch.inputs)

@@ -125,7 +125,7 @@ class Policy:
             raise RLTransformerError(
                 "no target return is given and the policy suggests none",
                 where="target_return",
-                fix="pass a target return",
+                fix="pass target_return=NUMBER, or --target-return NUMBER",
             )
         return max(self.spec.suggested_targets)
 

@@ -152,22 +152,18 @@ def _check_registered(model: DecisionTransformerConfig, where: object) -> None:
 
 def _check_values(spec: PolicySpec, where: object) -> None:
     """Raise an error for values that nothing else checks; the limits keep a hostile file from filling the memory."""
-    valid = (
-        spec.arch in ARCHS
-        and spec.timestep_rule == "hold"
-        and spec.action_selection in ("greedy", "sample")
-        and (spec.target == "given" or (spec.target == "generated" and spec.return_bins is not None))
-        and 1 <= spec.context_length <= 100_000
-        and 1 <= spec.frame_stack <= 1_000
-        and tuple(condition.name for condition in spec.conditions) == tuple(spec.model.conditions)
-    )
-    if not valid:
-        raise RLTransformerError(
-            "has an unknown arch, target, timestep_rule or action_selection, lengths out of range, or conditions "
-            "that are not the model's",
-            where=where,
-            fix=_FIX,
-        )
+    is_valid = {
+        "arch": spec.arch in ARCHS,
+        "timestep_rule": spec.timestep_rule == "hold",
+        "action_selection": spec.action_selection in ("greedy", "sample"),
+        "target": spec.target == "given" or (spec.target == "generated" and spec.return_bins is not None),
+        "context_length": 1 <= spec.context_length <= 100_000,
+        "frame_stack": 1 <= spec.frame_stack <= 1_000,
+        "conditions": tuple(condition.name for condition in spec.conditions) == tuple(spec.model.conditions),
+    }
+    invalid = [name for name, valid in is_valid.items() if not valid]
+    if invalid:
+        raise RLTransformerError(f"invalid values: {', '.join(invalid)}", where=where, fix=_FIX)
 
 
 def _parse_pair(value: Any) -> tuple[float, float]:

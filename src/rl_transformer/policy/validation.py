@@ -22,12 +22,12 @@ def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> Int64[np.ndarray
     """Return session indices as an array.
 
     Raises:
-        RLTransformerError: An index is repeated or out of range.
+        RLTransformerError: There is no index, or one is repeated or out of range.
     """
     # NumPy would count negative indices from the end, and write to a repeated one twice.
     array = np.asarray(rows, dtype=np.int64)
     listed = array.tolist()
-    if array.ndim != 1 or len(set(listed)) < len(listed) or (listed and not 0 <= min(listed) <= max(listed) < count):
+    if array.ndim != 1 or not listed or len(set(listed)) < len(listed) or not 0 <= min(listed) <= max(listed) < count:
         raise RLTransformerError(
             f"{listed} are not distinct sessions out of {count}",
             where="sessions",

@@ -7,6 +7,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class Interrupted(BaseException):
     """Raised when a stop signal was received; ``exit_code`` is 128 plus its number, as shells report it.
@@ -44,7 +46,7 @@ class StopSignals:
         self._previous: dict[int, Any] = {}  # signal number -> handler before the block
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             try:
                 self._previous[number] = signal.signal(number, self._receive)
             except ValueError:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.models.trunk.dropout import dropout_masks
-from rl_transformer.runtime.signals import StopSignals
+from rl_transformer.runtime.signals import STOP_SIGNALS, StopSignals
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.ema import EMA
 from rl_transformer.training.optimizer import learning_rate, set_learning_rates
@@ -112,9 +112,8 @@ class EagerUpdates:
             return loss.item()
         # Processes get signals at different times. If each looked at its own flag, one would stop after an update and
         # the others would wait for it in the next all-reduce. Sharing the flag with the loss costs no extra exchange.
-        # A mean over those that received a signal recovers its number, as a launcher sends all of them the same one.
-        received = float(signals.received or 0)
-        total, num_stopped, signal_sum = group.all_reduce_sum(loss, float(received > 0), received).tolist()
-        if num_stopped:
-            signals.received = round(signal_sum / num_stopped)
+        flags = [float(signals.received == number) for number in STOP_SIGNALS]
+        total, *counts = group.all_reduce_sum(loss, *flags).tolist()
+        if any(counts):
+            signals.received = next(number for number, count in zip(STOP_SIGNALS, counts, strict=True) if count)
         return total / group.world_size

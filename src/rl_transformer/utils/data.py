@@ -33,8 +33,8 @@ Batch = dict[str, Tensor]
 class Dataset(torch.utils.data.Dataset[Batch]):
     """A map-style dataset of all windows: item i begins at timestep i and has up to ``context_length`` timesteps.
 
-    An item is a dict of tensors: ``states`` (T, D) normalized or uint8 images, ``actions`` (T, ...) in [-1, 1] or
-    indices, ``rewards`` (T, 1), ``returns_to_go`` (T, 1) scaled, ``timesteps`` (T,), and ``attention_mask`` (T,), 1 at
+    An item is a dict of tensors: ``states`` (T, D) normalized or uint8 images, ``actions`` (T, ...) as
+    indices, or vectors that are scaled to [-1, 1] if the action space has finite bounds, ``rewards`` (T, 1), ``returns_to_go`` (T, 1) scaled, ``timesteps`` (T,), and ``attention_mask`` (T,), 1 at
     real timesteps and 0 at padded ones, which come last.
 
     Args:

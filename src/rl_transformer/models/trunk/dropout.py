@@ -39,6 +39,7 @@ class _MaskStream(ABC):
 
     @abstractmethod
     def above(self, threshold: int, count: int) -> Shaped[Tensor, "count"]:
+        """Return for each of ``count`` elements whether its random number, in [-2^15, 2^15), is at least ``threshold``."""
         """Draw ``count`` uniform int16; return 1 (or True) where they are ``threshold`` or more, and 0 elsewhere."""
 
 
@@ -77,6 +78,7 @@ class _HashedMasks(_MaskStream):
         return int(_hash(self._key + 2 * self._site))
 
     def above(self, threshold: int, count: int) -> Shaped[Tensor, "count"]:
+        """Return for each of ``count`` elements whether its random number, in [-2^15, 2^15), is at least ``threshold``."""
         # The site is a Python number, which a CUDA graph bakes in: the layers come in the same order in every update.
         self._site += 1
         offset = _hash(self._key + 2 * self._site)

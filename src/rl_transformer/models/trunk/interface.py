@@ -77,6 +77,10 @@ def make_trunk(config: DecisionTransformerConfig) -> nn.Module:
     Raises:
         RLTransformerError: There is no such trunk, or it comes from a plugin and breaks the contract.
     """
+    if config.trunk is None and config.blocks == "huggingface":
+        raise RLTransformerError(
+            "names no transformer", where="model.blocks", fix="set model.trunk to the transformer's folder or Hub id"
+        )
     name = config.blocks if config.trunk is None else "huggingface"
     build = TRUNKS.get(name, where="model.blocks")
     trunk = call_plugin(TRUNKS, name, "the constructor", lambda: build(config))

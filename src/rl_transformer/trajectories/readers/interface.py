@@ -61,7 +61,7 @@ class Source:
     trajectories: Iterator[Trajectory]
     """The episodes, read one at a time."""
     notes: list[Finding] = field(default_factory=list)
-    """Findings about data that the reader left out or changed."""
+    """Findings about data that the reader left out or changed; it may add to them until its last episode is read."""
 
 
 class Reader(Protocol):
@@ -122,7 +122,10 @@ def checked(source: object, scheme: str) -> Source | TrajectoryDataset:
     if not isinstance(source.trajectories, Iterable):
         kind = type(source.trajectories).__name__
         raise broken_contract(READERS, scheme, f"Source.trajectories is {kind}, not an iterator of Trajectory")
-    return Source(source.spec, _checked_trajectories(source.trajectories, scheme), list(source.notes))
+    if not isinstance(source.notes, list):
+        raise broken_contract(READERS, scheme, f"Source.notes is {type(source.notes).__name__}, not a list of Finding")
+    # The list itself, not a copy: a reader may add notes to it while its episodes are read.
+    return Source(source.spec, _checked_trajectories(source.trajectories, scheme), source.notes)
 
 
 def _checked_trajectories(trajectories: Iterable[object], scheme: str) -> Iterator[Trajectory]:
