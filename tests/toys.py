@@ -145,6 +145,25 @@ def _hovering_data(environment, num_episodes, seed, source, info_names=()) -> Tr
     )
 
 
+def camera_data(num_episodes=12, seed=0) -> TrajectoryDataset:
+    """Episodes of small pictures with three discrete actions; the brightness of a picture tells the next action."""
+    random = np.random.default_rng(seed)
+    episodes = []
+    for _ in range(num_episodes):
+        length = int(random.integers(4, 9))
+        actions = random.integers(0, 3, length)
+        pictures = random.integers(0, 40, (length + 1, 1, 36, 36))
+        pictures[:-1] += 80 * actions[:, None, None, None]
+        columns = {"observations": pictures.astype(np.uint8), "actions": actions}
+        episodes.append({**columns, "rewards": (actions == 1).astype(float), "terminated": True})
+    return TrajectoryDataset.from_episodes(
+        episodes,
+        observation_space=gym.spaces.Box(0, 255, (1, 36, 36), np.uint8),
+        action_space=gym.spaces.Discrete(3),
+        source="camera",
+    )
+
+
 def dials_data(num_episodes=300, seed=0) -> TrajectoryDataset:
     """Episodes of the dials whose actions are random."""
     environment = DialsEnv()

@@ -13,6 +13,7 @@ from torch import nn
 
 from rl_transformer.config import RunConfig
 from rl_transformer.runtime import log
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.machine import cpu_threads, find_device
 from rl_transformer.training.cuda_graph import make_updates
 from rl_transformer.training.distributed import init_distributed
@@ -43,13 +44,20 @@ def train(
     """
     # 1. Options: wrong or contradictory ones are rejected before anything is read or written.
     config.check()
-    folder = Path(config.output)
+    folder = user_path(config.output)
 
     # 2. Machine: the device, its CPU threads, and the processes that torchrun started, if any.
     device = find_device(config.training.device)
     with cpu_threads(config.training.threads), init_distributed(device, config.training.batch_size) as group:
         # 3. Run folder: new, or with a run to continue, or with a finished one.
-        if prepare_run_folder(folder, config, resume=resume):
+        uri = config.dataset.uri if dataset is None else None
+        if prepare_run_folder(
+            folder,
+            config,
+            resume=resume,
+            data=uri,
+            fingerprint=lambda: (dataset or open_trajectories(config.dataset.uri)).fingerprint,
+        ):
             log.info(f"{folder} is finished at step {config.training.train_steps}: nothing to do")
             return folder
         group.barrier()  # no process writes to the folder before every process has checked it

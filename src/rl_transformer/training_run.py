@@ -22,7 +22,7 @@ from rl_transformer.policy import Policy
 from rl_transformer.policy.gatherer import condition_column, make_gatherer
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.files import to_json, user_path, write_text
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.lora import apply_trunk_mode, merge_lora
 from rl_transformer.training.losses import HeldOutError
@@ -137,7 +137,7 @@ def build_trainer(
         episode_returns=data.episode_returns,
     )
     windows = WindowSource(sampler, gatherer, config.training.batch_size)
-    folder = Path(config.output)
+    folder = user_path(config.output)
     evaluations: list[Evaluation] = []
     # Held-out windows come from the same gatherer, so they have the same normalization and conditions.
     if len(data.split.held_out):
@@ -208,7 +208,13 @@ class TrainingRun:
         if not self.trainer.group.is_main:
             return
         dataset = self.data.dataset
-        write_run_files(self.folder, self.config, data=self.config.dataset.uri, dataset_fingerprint=dataset.fingerprint)
+        write_run_files(
+            self.folder,
+            self.config,
+            data=self.config.dataset.uri,
+            dataset_fingerprint=dataset.fingerprint,
+            step=self.trainer.step,
+        )
         evaluation = self.config.evaluation
         warning = self.policy.target_warning(evaluation.target_returns, evaluation.targets)
         if warning:

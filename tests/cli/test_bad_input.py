@@ -1,5 +1,6 @@
 """Claims about bad input on the command line: one message that says where, what and how to fix it, and nothing written."""
 
+import json
 from pathlib import Path
 
 import h5py
@@ -26,11 +27,13 @@ def bad_inputs(ready, tmp):
     (tmp / "empty").mkdir()
     (tmp / "options.yaml").write_text("training: {train_stepz: 5}")
     (tmp / "broken.yaml").write_text("training: [")
-    (tmp / "default.yaml").write_text("training: {train_steps: 100000}")
+    (tmp / "some.yaml").write_text("training: {batch_size: 4}")
+    stored = json.loads((ready / "run/config.json").read_text())
+    del stored["preset"]  # as an earlier version wrote it
+    (tmp / "complete.json").write_text(json.dumps(stored))
     (tmp / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp / "foreign").mkdir()
     (tmp / "foreign/config.json").write_text("{}")
-    (tmp / "steps.yaml").write_text("training: {train_steps: 77}")
     with h5py.File(tmp / "nan.hdf5", "w") as file:
         columns = {"observations": np.full((4, 2), np.nan), "actions": np.zeros((4, 1)), "rewards": np.zeros(4)}
         file.update({**columns, "terminals": np.arange(4) == 3, "timeouts": np.zeros(4)})
@@ -51,7 +54,6 @@ def bad_inputs(ready, tmp):
         "no output": (["train", "gym", "--data", store], "output"),
         "no data": (["train", "gym", "--output", out], "dataset.uri"),
         "flag and field differ": ([*train, "--training.train_steps", "9"], "--train-steps"),
-        "flag and file differ": ([*train, "--config", str(tmp / "steps.yaml")], "--train-steps"),
         "unknown field in a file": ([*train, "--config", str(tmp / "options.yaml")], "train_stepz"),
         "broken file": ([*train, "--config", str(tmp / "broken.yaml")], "broken.yaml"),
         "no such file": ([*train, "--config", str(tmp / "nowhere.yaml")], "nowhere.yaml"),
@@ -83,12 +85,20 @@ def bad_inputs(ready, tmp):
             ["train", "gym", "--data", store, "--output", run, *QUICK, "--resume", "--seed", "9"],
             "training.seed",
         ),
-        "flag and file differ, and the file has the default": (
-            [*train, "--config", str(tmp / "default.yaml")],
-            "--train-steps",
-        ),
         "a file that is not text": ([*train, "--config", str(tmp / "bytes.yaml")], "not text"),
-        "the preset after the options": (["train", "--data", store, "--output", out, "fast"], "rlt train fast"),
+        "no preset": (["train", "--data", store, "--output", out], "no preset is named"),
+        "another preset than the file's": (
+            ["train", "fast", "--config", f"{run}/config.json", "--output", out],
+            "made from the preset 'gym'",
+        ),
+        "a preset beside a file that sets everything": (
+            ["train", "fast", "--config", str(tmp / "complete.json"), "--output", out],
+            "leave fast out",
+        ),
+        "a file of some options, and no preset": (
+            ["train", "--config", str(tmp / "some.yaml"), "--output", out],
+            "no preset is named",
+        ),
         "a clip that turns rewards around": ([*train, "--returns.reward_clip", "-1"], "returns.reward_clip"),
         "an evaluation that cannot be": ([*train, "--evaluation.env_id", "Nowhere-v0"], "Nowhere-v0"),
         "a store onto a file": (

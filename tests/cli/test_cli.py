@@ -1,6 +1,7 @@
 """Claims about the command line: what works, what is refused in one message, and what is a bug."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -145,14 +146,49 @@ def test_flags_set_their_fields_and_a_file_gives_the_rest(ready, tmp_path, capsy
         assert stored["training"]["learning_rate"] == 0.125  # the command line, wherever the file stands
     again = tmp_path / "again"
     repeat = ["train", "gym", "--config", str(tmp_path / "before/config.json"), "--output", str(again)]
-    # The file sets every option, so the fix of the message has to work beside it.
-    assert main([*repeat, "--train-steps", "5"]) == 2
-    assert "pass --training.train_steps 5 instead, which overrides the file" in capsys.readouterr().err
-    other = [*repeat[:-1], str(tmp_path / "other"), "--training.train_steps", "5"]
-    assert main(other) == 0
-    assert json.loads((tmp_path / "other/config.json").read_text())["training"]["train_steps"] == 5
     assert main(repeat) == 0
     assert load_policy(again).content_hash == load_policy(tmp_path / "before").content_hash
+
+
+def test_a_runs_file_is_repeated_without_a_preset_and_flags_beside_it_are_named(ready, tmp_path, capsys):
+    """A preset word beside the file of another run used to be ignored."""
+    out = str(tmp_path / "out")
+    assert main(["train", "--config", str(ready / "run/config.json"), "--output", out, "--train-steps", "2"]) == 0
+    assert "note: --train-steps 2 overrides training.train_steps 4 of" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "out/config.json").read_text())
+    assert (stored["preset"], stored["training"]["train_steps"], stored["model"]["hidden_size"]) == ("gym", 2, 8)
+    assert main(["train", "--output", f"{out}2", "--data", f"rlt:{ready / 'store'}", *QUICK, "gym"]) == 0
+    assert load_policy(f"{out}2").content_hash == load_policy(ready / "run").content_hash
+
+
+@pytest.mark.parametrize("written", ["4", "4e0", "0.4e1", "4.0"])
+def test_numbers_are_read_as_people_write_them(ready, tmp_path, written):
+    """Reported as: --train-steps 1e3 and --target-return -1e3 are refused."""
+    out = str(tmp_path / "out")
+    words = ["train", "gym", "--data", f"rlt:{ready / 'store'}", "--output", out, *QUICK[2:]]
+    assert main([*words, "--train-steps", written, "--dataset.min_return", "-1e3"]) == 0
+    stored = json.loads((tmp_path / "out/config.json").read_text())
+    assert (stored["training"]["train_steps"], stored["dataset"]["min_return"]) == (4, -1000.0)
+
+
+@pytest.mark.parametrize("written", ["-1e3", "-1000.", "-.1e4", "-1E+3"])
+def test_a_negative_target_may_have_an_exponent(ready, tmp_path, written):
+    score = ["evaluate", str(ready / "run"), "--env-id", POINT, "--num-episodes", "1", "--target-return", written, "2"]
+    assert main([*score, "--json", str(tmp_path / "r.json")]) == 0
+    targets = json.loads((tmp_path / "r.json").read_text())["targets"]
+    assert [target["target_return"] for target in targets] == [-1000.0, 2.0]
+
+
+def test_a_home_folder_is_understood_wherever_a_shell_does_not_expand_it(ready, tmp_path, monkeypatch):
+    """Reported for streamlit: --output=~/walks made a folder called ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ready / "store", tmp_path / "store")
+    words = ["train", "gym", "--data=rlt:~/store", "--output=~/run", *QUICK, "--json=~/result.json"]
+    assert main(words) == 0
+    assert (tmp_path / "run/policy").is_dir()
+    assert (tmp_path / "result.json").is_file()
+    assert not (tmp_path / "~").exists()
 
 
 def test_help_and_import_do_not_load_torch():

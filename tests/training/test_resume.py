@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from rl_transformer import RLTransformerError, train
+from rl_transformer.config import PRESETS, preset
+from rl_transformer.runtime.files import read_json
 from rl_transformer.training.metrics import read_metrics
-from tests.toys import point_data, tiny_config
+from tests.toys import camera_data, point_data, tiny_config
 from tests.training.runs import assert_equal_runs, stored_tensors
 
 OPTIONS = {
     "published": {},
     "EMA and cosine": {"training": {"ema_decay": 0.9, "schedule": "cosine"}},
+    "cosine longer than the run": {"training": {"schedule": "cosine", "schedule_steps": 30}},
     "bfloat16": {"training": {"precision": "bfloat16"}},
     "entropy": {"model": {"action_head": "gaussian"}, "training": {"entropy_weight": 0.1}},
     "held out": {"dataset": {"validation_fraction": 0.2}, "evaluation": {"every": 4}},
@@ -144,3 +147,131 @@ def test_resuming_on_other_data_is_refused(tmp_path):
     folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
     with pytest.raises(RLTransformerError, match="the data has changed"):
         train(tiny_config(folder, **LONGER), resume=True, dataset=point_data(seed=1))
+
+
+EXTENDED = {
+    "constant": {"schedule": "constant"},
+    "cosine, its length set from the start": {"schedule": "cosine", "schedule_steps": 20},
+}
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+def test_an_extended_run_is_the_uninterrupted_run_to_the_bit(name, tmp_path):
+    data = point_data()
+    longer = {"training": EXTENDED[name] | LONGER["training"]}
+    whole = train(tiny_config(tmp_path / "whole", **longer), dataset=data)
+    for steps in (1, 3, 12, 19):
+        folder = tmp_path / f"cut-{steps}"
+        train(tiny_config(folder, training=EXTENDED[name] | {"train_steps": steps}), dataset=data)
+        train(tiny_config(folder, **longer), resume=True, dataset=data)
+        assert_equal_runs(whole, folder)
+    # The schedule may also be left to its default, once the run is as long as it.
+    train(tiny_config(folder, training={**longer["training"], "schedule_steps": None}), resume=True, dataset=data)
+
+
+def test_a_cosine_that_ended_is_extended_only_with_a_schedule_that_the_user_names(tmp_path, capsys):
+    """A cosine ends at train_steps, so a longer run had other learning rates than one of that length from the start."""
+    cosine = {"schedule": "cosine"}
+    data = point_data()
+    folder = train(tiny_config(tmp_path / "run", training=cosine), dataset=data)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(RLTransformerError, match="falls to zero along a cosine of 12 updates") as refused:
+        train(tiny_config(folder, training=cosine | LONGER["training"]), resume=True, dataset=data)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    for cure in ("train into another folder with --train-steps 20", "--training.schedule_steps 20"):
+        assert cure in refused.value.fix
+    named = cosine | LONGER["training"] | {"schedule_steps": 20}
+    train(tiny_config(folder, training=named), resume=True, dataset=data)
+    assert (
+        "note: the schedule now spans 20 updates instead of 12: learning rate 0 at update 12" in capsys.readouterr().out
+    )
+    assert read_json(folder / "run.json", fix="")["schedule_changes"] == [{"after_update": 12, "before": 12, "now": 20}]
+    whole = train(tiny_config(tmp_path / "whole", training=named), dataset=data)
+    rows, others = read_metrics(folder), read_metrics(whole)
+    assert [row["learning_rate"] for row in rows[12:]] == [row["learning_rate"] for row in others[12:]]
+    assert rows[5] != others[5]
+    # Repeated, the command finds the run finished, and the record remains.
+    train(tiny_config(folder, training=named), resume=True, dataset=data)
+    assert read_json(folder / "run.json", fix="")["schedule_changes"]
+
+
+def test_a_run_whose_labels_come_from_a_model_of_the_same_length_is_not_extended(tmp_path):
+    expected = {"returns": {"label": "expected", "bins": 5}}
+    folder = train(tiny_config(tmp_path / "run", **expected), dataset=point_data())
+    with pytest.raises(RLTransformerError, match="the return model that labels its data"):
+        train(tiny_config(folder, **expected, **LONGER), resume=True, dataset=point_data())
+
+
+# Sizes of a run of seconds; everything else is the preset's.
+SMALL = {
+    "model.hidden_size": 16,
+    "model.n_layer": 1,
+    "windows.context_length": 12,
+    "training.train_steps": 8,
+    "training.batch_size": 4,
+    "training.threads": 1,
+    "training.checkpoint_every": 1,
+    "training.keep_checkpoints": 99,
+}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_resumes_at_every_step_to_the_bit_under_both_schedules(name, schedule, tmp_path):
+    data = camera_data() if name in ("image", "atari") else point_data()
+
+    def config(folder):
+        config = preset(name)
+        config.output = str(folder)
+        config.dataset.uri = "memory"
+        for option, value in {**SMALL, "training.schedule": schedule}.items():
+            config.set(option, value)
+        config.training.warmup_steps = min(config.training.warmup_steps, 3)
+        return config
+
+    whole = train(config(tmp_path / "whole"), dataset=data)
+    for step in (1, 2, 5, 7):
+        cut = tmp_path / f"cut-{step}"
+        shutil.copytree(whole, cut, ignore=shutil.ignore_patterns(*_RESULTS))
+        for later in range(step + 1, 9):
+            shutil.rmtree(cut / "checkpoints" / f"step-{later}")
+        train(config(cut), resume=True, dataset=data)
+        assert_equal_runs(whole, cut)
+    longer = config(cut)
+    longer.training.train_steps = 10
+    if schedule == "cosine":
+        with pytest.raises(RLTransformerError, match="schedule_steps"):
+            train(longer, resume=True, dataset=data)
+    else:
+        straight = config(tmp_path / "straight")
+        straight.training.train_steps = 10
+        assert_equal_runs(train(longer, resume=True, dataset=data), train(straight, dataset=data))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"training": {"checkpoint_every": 3}},
+        {"training": {"keep_checkpoints": 9, "tensorboard": True}},
+        {"evaluation": {"every": 7, "num_episodes": 2}},
+        {"dataset": {"uri": "moved"}},
+    ],
+    ids=str,
+)
+def test_what_does_not_change_learning_may_differ_when_a_run_is_resumed(options, tmp_path, monkeypatch):
+    """Reported as ray#28082: a run could not be resumed after its data had moved."""
+    whole = train(tiny_config(tmp_path / "whole"), dataset=point_data())
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut, ignore=shutil.ignore_patterns(*_RESULTS, "step-12"))
+    train(tiny_config(cut, **options), resume=True, dataset=point_data())
+    assert_equal_runs(whole, cut)
+
+
+def test_a_finished_run_names_options_that_come_too_late_and_data_that_is_not_its_own(tmp_path, capsys):
+    folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
+    train(
+        tiny_config(folder, evaluation={"num_episodes": 3}, dataset={"uri": "moved"}), resume=True, dataset=point_data()
+    )
+    assert "is finished, so evaluation.num_episodes has no effect" in capsys.readouterr().out
+    with pytest.raises(RLTransformerError, match="is a finished run on other data"):
+        train(tiny_config(folder), resume=True, dataset=point_data(seed=1))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, Protocol
+from types import UnionType
+from typing import Any, Protocol, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import register_type
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,53 @@ class Command(Protocol):
         ...
 
 
+class _WholeNumber(int):
+    """Stands for ``int`` in a parser: numbers are also accepted as people write large ones, such as 1e5."""
+
+
+_WholeNumber.__name__ = "int"  # as help and messages show it
+
+
+def _whole_number(value: str | float) -> int:
+    """Return a whole number from its text, also in exponent form."""
+    number = float(value)  # raises ValueError for other text, which the parser reports
+    if isinstance(value, bool) or number != int(number):
+        raise ValueError(f"{value} is not a whole number")
+    return int(value) if str(value).lstrip("+-").isdigit() else int(number)
+
+
+register_type(
+    _WholeNumber,
+    serializer=int,
+    deserializer=_whole_number,
+    deserializer_exceptions=(ValueError, TypeError, OverflowError),
+    type_check=lambda value, _: type(value) is int,
+)
+
+
+def _accept_exponents(hint: Any) -> Any:
+    """Return a type hint in which `_WholeNumber` stands for ``int``, also inside of unions."""
+    if hint is int:
+        return _WholeNumber
+    if int in get_args(hint) and get_origin(hint) in (Union, UnionType):
+        return reduce(or_, map(_accept_exponents, get_args(hint)))
+    return hint
+
+
+class _Parser(ArgumentParser):
+    """Accepts 1e5 wherever a whole number is expected."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action | None:
+        """Declare an argument; see `argparse`."""
+        if "type" in kwargs:
+            kwargs["type"] = _accept_exponents(kwargs["type"])
+        return super().add_argument(*args, **kwargs)
+
+
 def new_parser(prog: str, description: str, *, add_help: bool = True) -> ArgumentParser:
     """Return a parser without arguments that raises errors instead of exiting, and accepts no abbreviated options."""
     # An abbreviation that is unique today can become ambiguous when an option is added, and break someone's script.
-    return ArgumentParser(
-        prog=prog, description=description, exit_on_error=False, allow_abbrev=False, add_help=add_help
-    )
+    return _Parser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False, add_help=add_help)
 
 
 def add_shared_arguments(parser: ArgumentParser) -> None:

@@ -6,7 +6,6 @@ import argparse
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
@@ -16,6 +15,7 @@ from rl_transformer.cli.command import new_parser
 from rl_transformer.config import ConfigBase
 from rl_transformer.config.base import type_text
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.plugins import refuse_named_module
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
@@ -28,6 +28,7 @@ _ARGUMENTS = (
     ("--json FILE", "Write the result as JSON to this file."),
     ("--plugin MODULE", "Your own module to import first; may be repeated. See docs/extending.md."),
 )
+_FILE_FIX = "write it as YAML or JSON sections, such as a run's config.json"
 RESUME = ("--resume", "Continue the run in the folder, or start it if there is none.")
 
 
@@ -105,9 +106,9 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
     Raises:
         RLTransformerError: The file cannot be read or contains an unknown option, or a flag contradicts its option.
     """
-    # Options on the command line override the file. A flag must agree with its option wherever that is set: if the two
-    # differ, one of them is a mistake, and choosing either would ignore what the user wrote.
-    in_file = {} if args.config is None else dict(_flatten(_read_file(args.config, config)))
+    # The command line overrides the file. A flag and its option on the same command line must agree: if the two differ,
+    # one of them is a mistake, and choosing either would ignore what the user wrote.
+    in_file = {} if args.config is None else dict(_flatten(_typed_values(args.config, config)))
     given = {name: value for name, value in _flatten(args.as_dict()) if name in _names(config)}
     if "evaluation.env_id" not in given:
         refuse_named_module(in_file.get("evaluation.env_id"), where=args.config)
@@ -116,15 +117,16 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
         value = args[flag.key]
         if value is None:
             continue
-        # A file is often the config.json of a run, which sets every option: the fix must work without editing it.
-        for source, fix in (
-            (given, "pass only one of them"),
-            (in_file, f"pass --{flag.option} {value} instead, which overrides the file"),
-        ):
-            if source.get(flag.option, value) != value:
-                raise RLTransformerError(
-                    f"is {value!r}, but {flag.option} is {source[flag.option]!r}", where=flag.name, fix=fix
-                )
+        if given.get(flag.option, value) != value:
+            raise RLTransformerError(
+                f"is {value!r}, but {flag.option} is {given[flag.option]!r}",
+                where=flag.name,
+                fix="pass only one of them",
+            )
+        # Said aloud, because the file is often the config.json of a run, which sets every option.
+        before = in_file.get(flag.option, value)
+        if before != value:
+            print(f"note: {flag.name} {value} overrides {flag.option} {before} of {args.config}", flush=True)
         values[flag.option] = value
     for name, value in values.items():
         config.set(name, value)
@@ -159,23 +161,36 @@ def _flatten(values: JsonMapping) -> Iterator[tuple[str, Any]]:
                 yield f"{section}.{key}", value
 
 
-def _read_file(path: str, config: ConfigBase) -> JsonObject:
+def read_options_file(path: str) -> JsonObject:
+    """Return the sections of a YAML or JSON file as they are written.
+
+    Raises:
+        RLTransformerError: The file cannot be read or does not hold sections.
+    """
+    # safe_load builds plain values only; load() would construct any Python object that the file names. JSON is a subset
+    # of YAML, so one reader serves both.
+    try:
+        values = yaml.safe_load(user_path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        kind = "is not text" if isinstance(error, UnicodeDecodeError) else "cannot be read"
+        problem = f"{kind}: {' '.join(str(error).split())[:300]}"
+        raise RLTransformerError(problem, where=path, fix=_FILE_FIX) from None
+    if not isinstance(values, dict):
+        raise RLTransformerError("does not hold sections of options", where=path, fix=_FILE_FIX)
+    return values
+
+
+def _typed_values(path: str, config: ConfigBase) -> JsonObject:
     """Return the options in a file, with the types that the same values on the command line would have.
 
     Raises:
         RLTransformerError: The file cannot be read, or contains an unknown option or a value of the wrong type.
     """
-    fix = "write it as YAML or JSON sections, such as a run's config.json"
-    # safe_load builds plain values only; load() would construct any Python object that the file names. JSON is a subset
-    # of YAML, so one reader serves both.
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        kind = "is not text" if isinstance(error, UnicodeDecodeError) else "cannot be read"
-        raise RLTransformerError(f"{kind}: {' '.join(str(error).split())[:300]}", where=path, fix=fix) from None
-    if not isinstance(values, dict):
-        raise RLTransformerError("does not hold sections of options", where=path, fix=fix)
-    values.pop("output", None)  # a run's config.json contains the folder of that run
+    values = read_options_file(path)
+    # A run's config.json contains the folder of that run, and its preset, which the caller has looked at.
+    for name in ("output", "preset"):
+        if not isinstance(values.get(name), dict):
+            values.pop(name, None)
     values = type(config).migrate(values)
     type(config).from_dict(values, where=path)  # raises an error for unknown options, with similar names
     # YAML reads 1e-4 as a string, because its numbers need a dot. The parser converts values as on the command line.
@@ -184,7 +199,7 @@ def _read_file(path: str, config: ConfigBase) -> JsonObject:
     try:
         return parser.parse_object(values, defaults=False).as_dict()
     except ArgumentError as error:
-        raise RLTransformerError(" ".join(str(error).split())[:300], where=path, fix=fix) from None
+        raise RLTransformerError(" ".join(str(error).split())[:300], where=path, fix=_FILE_FIX) from None
 
 
 def _help_lines(config: ConfigBase, flags: Sequence[Flag], *, everything: bool) -> Iterator[str]:

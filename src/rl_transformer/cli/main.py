@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from typing import cast
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from rl_transformer.cli.command import Command, add_shared_arguments
+from rl_transformer.config.base import did_you_mean
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.signals import Interrupted
 
@@ -32,6 +34,10 @@ COMMANDS = {
     "bench": "Time this library against the original authors' training loop in the same process.",
     "options": "List every option of a training run with its type, default and bounds.",
 }
+
+
+_NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_HOME = re.compile(r"(--[\w.-]+=)?([a-z0-9-]{2,}:)?(?=~(/|\\|$))")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,9 +80,8 @@ def _run(words: list[str]) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=2)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise RLTransformerError(f"there is no command {name!r}", where="rlt", fix=f"{hint}rlt --help lists them")
+        fix = f"{did_you_mean(name, COMMANDS)}rlt --help lists them"
+        raise RLTransformerError(f"there is no command {name!r}", where="rlt", fix=fix)
     command = cast(Command, import_module(f"rl_transformer.cli.{name}"))
     parser = command.make_parser(f"rlt {name}", words[1] if len(words) > 1 else None)
     args = _parse(parser, words[1:])
@@ -126,7 +131,7 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     set_parsing_settings(parse_optionals_as_positionals=False)
     add_shared_arguments(parser)
     try:
-        return parser.parse_args(words)
+        return parser.parse_args([_readable(word) for word in words])
     except ArgumentError as error:
         # Messages of the parser can contain line breaks and the text of whole types.
         problem = " ".join(str(error).split())[:600]
@@ -134,10 +139,19 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
         given = [word.partition("=")[0] for word in words if word.startswith("--")]
         known = list(parser._option_string_actions)
         for word in given:
-            close = difflib.get_close_matches(word, known, n=2)
-            if word not in known and close:
-                fix = f"did you mean {' or '.join(close)}? {fix}"
+            if word not in known:
+                fix = f"{did_you_mean(word, known)}{fix}"
         raise RLTransformerError(problem, where=parser.prog, fix=fix) from None
+
+
+def _readable(word: str) -> str:
+    """Return a word of the command line in a form that the parser reads as the user means it."""
+    # The parser takes words that begin with a dash for options, except plain decimals: -1e3 becomes -1000.
+    if _NEGATIVE_NUMBER.fullmatch(word):
+        return format(Decimal(word), "f")
+    # The shell expands ~ only where a word begins with it, so not in --output=~/walks or rlt:~/walks.
+    match = _HOME.match(word)
+    return word if match is None else word[: match.end()] + str(Path.home()) + word[match.end() + 1 :]
 
 
 def entry() -> None:

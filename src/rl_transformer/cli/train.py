@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome
-from rl_transformer.cli.config_options import RESUME, Flag, config_parser, resolve_config
+from rl_transformer.cli.config_options import RESUME, Flag, config_parser, read_options_file, resolve_config
 from rl_transformer.config import PRESETS, RunConfig, preset
+from rl_transformer.config.base import did_you_mean
 from rl_transformer.errors import RLTransformerError
 
 FLAGS = (
@@ -43,27 +44,67 @@ def recipe_parser(
         RLTransformerError: The first argument is not a preset.
     """
     # The preset decides the defaults of the options, so it has to be known before the options are declared.
-    names = ", ".join(PRESETS)
-    shows_help = first in (None, "-h", "--help", "--help-all")
-    if not shows_help and first not in PRESETS:
+    is_option = first is None or first.startswith("-")
+    if not is_option and first not in PRESETS:
+        names = ", ".join(PRESETS)
         raise RLTransformerError(
-            f"{first!r} is not a preset" if not str(first).startswith("-") else "the preset is not the first argument",
+            f"{first!r} is not a preset",
             where=prog,
-            fix=f"write one of {names} first, for example {prog} fast --data URI --output DIR",
+            fix=f"{did_you_mean(str(first), PRESETS)}write one of {names} first, for example "
+            f"{prog} fast --data URI --output DIR",
         )
     usage = f"{prog} PRESET --data URI --output DIR [options]"
-    about = f"{description} PRESET is a recipe, one of {names}."
+    about = (
+        f"{description} PRESET is a recipe, one of {', '.join(PRESETS)}; with --config RUN/config.json it is left out."
+    )
     # `rlt train --help` without a preset shows one, so that there are defaults to show.
-    config = preset(str(first)) if first in PRESETS else preset("gym")
-    shown = f"{about} Defaults of {first if first in PRESETS else 'gym'} in brackets."
-    parser = config_parser(prog, usage, shown, config, FLAGS, arguments)
-    parser.add_argument("preset", choices=list(PRESETS), help="The recipe.")
+    name = "gym" if is_option else str(first)
+    shown = f"{about} Defaults of {name} in brackets."
+    parser = config_parser(prog, usage, shown, preset(name), FLAGS, arguments)
+    # It may also follow the options, because only the help depends on it.
+    parser.add_argument("preset", nargs="?", choices=list(PRESETS), help="The recipe.")
     return parser
 
 
 def resolve_run_config(args: Namespace) -> RunConfig:
-    """Return the preset's configuration with the values of the file and the options."""
-    return resolve_config(args, preset(args.preset), FLAGS)
+    """Return the preset's configuration with the values of the file and the options.
+
+    Raises:
+        RLTransformerError: No preset is named, or the file was made from another one.
+    """
+    return resolve_config(args, _starting_point(args.preset, args.config), FLAGS)
+
+
+def _starting_point(name: str | None, file: str | None) -> RunConfig:
+    """Return the configuration that the options of the file and the command line change."""
+    values = {} if file is None else read_options_file(file)
+    recorded = values.get("preset")
+    # A file without sections is not looked at here: reading its options reports it.
+    is_run = recorded is not None or "output" in values
+    if name is None:
+        if file is None or not is_run:
+            fix = f"write one of {', '.join(PRESETS)}; only with --config RUN/config.json it is left out"
+            raise RLTransformerError("no preset is named", where="rlt train", fix=fix)
+        return preset(str(recorded)) if recorded else RunConfig()
+    # A run's file sets every option. A preset beside it would have no effect, so it must be the one of that run.
+    if recorded and recorded != name:
+        raise RLTransformerError(
+            f"was made from the preset {recorded!r} and sets every option, and {name!r} is given",
+            where=str(file),
+            fix=f"leave {name} out to repeat that run, or leave --config out",
+        )
+    start = preset(name)
+    if is_run and not recorded:  # a run of a version that did not record it
+        run = RunConfig.from_dict(values, where=str(file))
+        set_by_preset = [option for option, _, _ in start.options() if start.get(option) != RunConfig().get(option)]
+        other = [option for option in set_by_preset if run.get(option) != start.get(option)]
+        if other:
+            raise RLTransformerError(
+                f"sets every option, and {other[0]} otherwise than the preset {name!r} that is given",
+                where=str(file),
+                fix=f"leave {name} out to repeat that run, or leave --config out",
+            )
+    return start
 
 
 def run(args: Namespace) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from types import UnionType
 from typing import ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -104,7 +104,8 @@ class ConfigBase(Section):
 
     def sections(self) -> dict[str, Section]:
         """Return the sections by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "output"}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Section)}
 
     def options(self) -> Iterator[tuple[str, Section, Field]]:
         """Yield (name, section object, dataclass field) for every option; the name is section.field."""
@@ -148,10 +149,15 @@ class ConfigBase(Section):
                 raise RLTransformerError(problem, where=f"{section_name}.{name}", fix=fix)
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that suggests names similar to ``name``, with a space at the end; empty if there are none."""
+    close = difflib.get_close_matches(name, list(known), n=2)
+    return f"did you mean {' or '.join(close)}? " if close else ""
+
+
 def unknown_option(name: str, known: list[str], *, where: object) -> RLTransformerError:
     """Return the error for an option that does not exist; its fix suggests similar names."""
-    close = difflib.get_close_matches(name, known, n=2)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = did_you_mean(name, known)
     return RLTransformerError(
         f"there is no option {name!r}", where=where, fix=f"{hint}rlt options lists all options; remove or correct it"
     )

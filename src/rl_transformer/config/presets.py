@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from rl_transformer.config.run import RunConfig
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.config.run import PRESETS, RunConfig
+from rl_transformer.config.run import preset as preset
 
 
 def gym() -> RunConfig:
@@ -17,7 +15,7 @@ def gym() -> RunConfig:
     """
     # The defaults of the options are this recipe, except for two values that fit Gym's tasks only: their returns are in
     # the thousands, and their episodes have at most 1000 steps.
-    config = RunConfig()
+    config = RunConfig(preset="gym")
     config.returns.scale = 1000.0
     config.model.max_ep_len = 1000
     return config
@@ -33,6 +31,7 @@ def fast() -> RunConfig:
     """
     # docs/results/hopper-medium-expert.md compares the two.
     config = gym()
+    config.preset = "fast"
     config.returns.scale = None
     config.model.max_ep_len = None
     config.model.condition_entry = "added"
@@ -56,7 +55,7 @@ def key_to_door() -> RunConfig:
 
     The paper gives no sizes for this experiment.
     """
-    config = RunConfig()
+    config = RunConfig(preset="key-to-door")
     # The key is picked up in the first room and used in the last one, so a shorter context would not contain it.
     config.windows.context_length = 45
     config.windows.start = "first"
@@ -79,7 +78,7 @@ def key_to_door() -> RunConfig:
 
 def image() -> RunConfig:
     """Return our recipe for images with discrete actions: a convolutional encoder and a small transformer."""
-    config = RunConfig()
+    config = RunConfig(preset="image")
     # Four frames show velocities, as in DQN (Mnih et al. 2015); the optimizer follows kzl `run_dt_atari.py` and minGPT.
     config.model.frame_stack = 4
     config.model.n_head = 4
@@ -103,6 +102,7 @@ def atari() -> RunConfig:
     cosine decay to zero instead of to 10 %, and rewards that are clipped both in the data and while acting.
     """
     config = image()
+    config.preset = "atari"
     config.model.n_layer = 6
     config.model.n_head = 8
     config.windows.context_length = 30
@@ -116,21 +116,4 @@ def atari() -> RunConfig:
     return config
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {
-    "gym": gym,
-    "fast": fast,
-    "key-to-door": key_to_door,
-    "image": image,
-    "atari": atari,
-}
-
-
-def preset(name: str) -> RunConfig:
-    """Return a new configuration with the values of the named recipe.
-
-    Raises:
-        RLTransformerError: There is no such preset.
-    """
-    if name not in PRESETS:
-        raise RLTransformerError(f"no preset {name!r}", where="preset", fix=f"choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]()
+PRESETS.update({"gym": gym, "fast": fast, "key-to-door": key_to_door, "image": image, "atari": atari})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, Self
+from typing import Protocol
 
 from rl_transformer.config import sections
 from rl_transformer.config.base import Problem
@@ -36,8 +36,8 @@ class RunOptions(Protocol):
         """Return the value of an option."""
         ...
 
-    def defaults(self) -> Self:
-        """Return a configuration in which every option has its default."""
+    def defaults(self) -> RunOptions:
+        """Return the configuration that the options started from: the preset's, or the defaults of all options."""
         ...
 
 

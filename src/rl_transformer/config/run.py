@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rl_transformer.config import sections
-from rl_transformer.config.base import ConfigBase
+from rl_transformer.config.base import ConfigBase, did_you_mean, option
 from rl_transformer.config.migrations import migrate_run_config
 from rl_transformer.config.rules import contradictions
 from rl_transformer.errors import RLTransformerError
@@ -20,6 +21,7 @@ _SLIDING_WINDOW_FACTOR = 3
 class RunConfig(ConfigBase):
     """Holds everything that determines a training run, in sections of options."""
 
+    preset: str = option("", "Recipe that the options started from.")
     dataset: sections.DataConfig = field(default_factory=sections.DataConfig)
     model: sections.ModelConfig = field(default_factory=sections.ModelConfig)
     windows: sections.WindowConfig = field(default_factory=sections.WindowConfig)
@@ -28,6 +30,10 @@ class RunConfig(ConfigBase):
     language: sections.LanguageConfig = field(default_factory=sections.LanguageConfig)
     policy: sections.PolicyConfig = field(default_factory=sections.PolicyConfig)
     evaluation: sections.EvaluationConfig = field(default_factory=sections.EvaluationConfig)
+
+    def defaults(self) -> RunConfig:
+        """Return the configuration that the options started from: the preset's, or the defaults of all options."""
+        return preset(self.preset) if self.preset else RunConfig()
 
     @classmethod
     def migrate(cls, values: JsonMapping) -> JsonObject:
@@ -51,8 +57,32 @@ class RunConfig(ConfigBase):
         """True if a return model is trained with the policy."""
         return self.returns.predict or self.returns.label == "expected" or self.policy.target == "generated"
 
+    @property
+    def why_not_longer(self) -> str | None:
+        """Reason why more updates would make another run than one of that length from the start, or None."""
+        if self.returns.label == "expected":
+            return "the return model that labels its data was trained for as many updates"
+        return None
+
     def check(self) -> None:
         """Raise an `RLTransformerError` for the first value that is wrong or contradicts another one."""
         self.check_values()
+        self.defaults()  # raises an error for a preset that does not exist
         for name, problem, fix in contradictions(self):
             raise RLTransformerError(problem, where=name, fix=fix)
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {}
+"""Functions that return a recipe's configuration, by the recipe's name; `config.presets` fills it."""
+
+
+def preset(name: str) -> RunConfig:
+    """Return a new configuration with the values of the named recipe.
+
+    Raises:
+        RLTransformerError: There is no such preset.
+    """
+    if name not in PRESETS:
+        hint = did_you_mean(name, PRESETS)
+        raise RLTransformerError(f"no preset {name!r}", where="preset", fix=f"{hint}choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()

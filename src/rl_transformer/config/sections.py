@@ -189,7 +189,12 @@ class TrainingConfig(Section):
     learning_rate: float = option(1e-4, "Learning rate after the warm-up.", above=0, common=True)
     warmup_steps: int = option(10_000, "Updates over which the learning rate rises linearly.", at_least=0)
     schedule: Literal["constant", "cosine"] = option(
-        "constant", "After the warm-up: constant, or a cosine to zero at train_steps."
+        "constant", "After the warm-up: constant, or a cosine to zero at schedule_steps."
+    )
+    # An option of its own: if the cosine always ended at train_steps, a run that is continued with more of them would
+    # have had other learning rates than the same run without the interruption.
+    schedule_steps: int | None = option(
+        None, "Update at which the cosine reaches zero; null: train_steps. Set it if you may extend the run.", above=0
     )
     weight_decay: float = option(1e-4, "Decoupled weight decay.", at_least=0)
     # kzl `experiment.py` passes all parameters to one AdamW group, layer norms and biases included; the Atari code
@@ -233,6 +238,16 @@ class TrainingConfig(Section):
     keep_checkpoints: int = option(2, "Number of verified checkpoints to keep, the newest ones.", above=0)
     tensorboard: bool = option(False, "Also write TensorBoard event files.")
     wandb: bool = option(False, "Also report to Weights & Biases.")
+
+    @property
+    def schedule_length(self) -> int:
+        """Number of updates that the learning rate schedule spans."""
+        return self.train_steps if self.schedule_steps is None else self.schedule_steps
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield (option, problem, fix) for an option of a schedule that is not used."""
+        if self.schedule == "constant" and self.schedule_steps is not None:
+            yield "schedule_steps", "has no effect: training.schedule is constant", "leave it out, or use cosine"
 
 
 @dataclass(kw_only=True)

@@ -92,6 +92,11 @@ class PretrainConfig(ConfigBase):
         """Return values that an earlier version wrote, with the current names of options."""
         return migrate_run_config(values)
 
+    @property
+    def why_not_longer(self) -> str | None:
+        """Reason why more updates would make another run than one of that length from the start: there is none."""
+        return None
+
     def check(self) -> None:
         """Raise an `RLTransformerError` that names the first option whose value cannot work."""
         self.check_values()

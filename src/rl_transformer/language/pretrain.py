@@ -19,7 +19,7 @@ from rl_transformer.language.text import TextSequences, read_text, tokenized
 from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.models.huggingface.source import fingerprint
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import read_json, to_json, write_folder, write_text
+from rl_transformer.runtime.files import read_json, to_json, user_path, write_folder, write_text
 from rl_transformer.runtime.machine import cpu_threads, find_device, versions
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.distributed import init_distributed
@@ -65,9 +65,16 @@ def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bo
     config.check()
     training = config.training
     device = find_device(training.device)
-    folder = Path(config.output)
+    folder = user_path(config.output)
     with cpu_threads(training.threads), init_distributed(device, training.batch_size) as group:
-        if prepare_run_folder(folder, config, resume=resume, product=_PRODUCT):
+        if prepare_run_folder(
+            folder,
+            config,
+            resume=resume,
+            data=config.dataset.uri,
+            fingerprint=lambda: _make_task(config, device).data_fingerprint,
+            product=_PRODUCT,
+        ):
             log.info(f"{folder} is finished at step {training.train_steps}: nothing to do")
             return folder
         group.barrier()  # no process writes to the folder before every process has checked it
@@ -91,7 +98,13 @@ def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bo
         # config.json is written after a successful resume, so that a failed one leaves the folder as it is.
         trainer.resume()
         if group.is_main:
-            write_run_files(folder, config, data=config.dataset.uri, dataset_fingerprint=task.data_fingerprint)
+            write_run_files(
+                folder,
+                config,
+                data=config.dataset.uri,
+                dataset_fingerprint=task.data_fingerprint,
+                step=trainer.step,
+            )
         fit([trainer], EagerUpdates(trainer))
         if group.is_main:
             _save(folder, config, trainer, model, task)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import translate_write_errors
+from rl_transformer.runtime.files import translate_write_errors, user_path
 from rl_transformer.runtime.random_streams import Stream, generator
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def read_text(place: str | Path) -> str:
     Raises:
         RLTransformerError: There is no such file, no text in it, or it is not UTF-8.
     """
-    path = Path(place)
+    path = user_path(place)
     # Sorted, because the order of a directory listing differs between file systems, and the tokens depend on it.
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rl_transformer.config import RunConfig
 from rl_transformer.run import train
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.machine import cpu_threads, find_device
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.run_folder import prepare_run_folder
@@ -39,17 +40,23 @@ def train_seeds(
     for seed in seeds:
         one = RunConfig.from_dict(config.to_dict())
         one.training.seed = seed
-        one.output = str(Path(config.output) / f"seed-{seed}")
+        one.output = str(user_path(config.output) / f"seed-{seed}")
         one.check()
         configs.append(one)
-    dataset = dataset or open_trajectories(config.dataset.uri)  # opened once, and shared by all seeds
+    data = dataset or open_trajectories(config.dataset.uri)  # opened once, and shared by all seeds
     if not can_stack_seeds(config):
-        return [train(one, resume=resume, dataset=dataset) for one in configs]
+        return [train(one, resume=resume, dataset=data) for one in configs]
     # Runs that were finished by an earlier call are left out; the stack then has fewer rows.
-    unfinished = [one for one in configs if not prepare_run_folder(Path(one.output), one, resume=resume)]
+    unfinished = [
+        one
+        for one in configs
+        if not prepare_run_folder(
+            user_path(one.output), one, resume=resume, data=None, fingerprint=lambda: data.fingerprint
+        )
+    ]
     if unfinished:
-        _train_stacked(unfinished, dataset)
-    return [Path(one.output) for one in configs]
+        _train_stacked(unfinished, data)
+    return [user_path(one.output) for one in configs]
 
 
 def can_stack_seeds(config: RunConfig) -> bool:

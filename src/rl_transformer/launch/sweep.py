@@ -17,7 +17,7 @@ from rl_transformer.config.base import unknown_option
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.run import train
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.files import to_json, user_path, write_text
 from rl_transformer.runtime.plugins import refuse_named_module
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.training.metrics import last_and_best, read_metrics
@@ -104,7 +104,7 @@ def sweep(
     if config.evaluation.seed == EvaluationConfig().seed:
         config.evaluation.seed = SEARCH_SEED
     config.check()
-    folder = Path(config.output)
+    folder = user_path(config.output)
     data = dataset or open_trajectories(config.dataset.uri)
     study = _open_study(folder)
     while len(done := _finished_trials(study)) < num_trials:
@@ -157,7 +157,7 @@ def _score(trial: Trial, config: RunConfig, space: JsonMapping, data: Trajectory
     import optuna
 
     proposed = copy.deepcopy(config)
-    proposed.output = str(Path(config.output) / f"trial-{trial.number:04d}")
+    proposed.output = str(user_path(config.output) / f"trial-{trial.number:04d}")
     for option, values in space.items():
         proposed.set(option, _suggest(trial, option, values))
     try:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from rl_transformer.config import RunConfig
-from rl_transformer.config.presets import preset
+from rl_transformer.config import RunConfig, preset
 from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.collection import record_episodes

@@ -19,6 +19,13 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+def user_path(text: str | Path) -> Path:
+    """Return a path that a user wrote; a ``~`` at its start is the home folder."""
+    # A shell expands ~ only at the start of a word, so --output=~/walks and strings in Python and YAML keep it. They
+    # would otherwise create a folder of that name.
+    return Path(text).expanduser()
+
+
 def below(root: Path, name: str) -> Path:
     """Return ``root / name`` for a name that comes from a file or another untrusted source.
 

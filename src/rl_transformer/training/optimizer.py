@@ -144,12 +144,13 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     """Return the learning rate of update ``step``, counted from 1.
 
     It rises linearly from learning_rate / warmup_steps at the first update to learning_rate at update warmup_steps, as
-    in kzl `experiment.py`. After that it is constant, or falls to zero at train_steps by half a cosine.
+    in kzl `experiment.py`. After that it is constant, or falls to zero at schedule_steps by half a cosine
+    and stays there.
     """
     if step <= config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
     # A run whose warm-up is as long as the run itself must not divide by zero.
-    progress = (step - config.warmup_steps) / max(1, config.train_steps - config.warmup_steps)
+    progress = (step - config.warmup_steps) / max(1, config.schedule_length - config.warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, Self
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime import log
 from rl_transformer.runtime.files import check_format, read_json, to_json, write_text
 from rl_transformer.runtime.machine import describe_machine
-from rl_transformer.runtime.types import JsonMapping, JsonObject
+from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
+from rl_transformer.training.optimizer import learning_rate
 
 FORMAT_VERSION = 2  # format 2 renamed options; config.migrations translates format 1
 POLICY_MANIFEST = "policy/manifest.json"
 _FINISHED = "finished.json"
+_RUN = "run.json"
+_SCHEDULE_CHANGES = "schedule_changes"
+# Options that do not change what is learned, so a resumed run may have other values. That the data is the same follows
+# from its fingerprint and not from its path, which may have moved.
+_FREE_SECTIONS = ("evaluation",)
+_FREE_OPTIONS = (
+    "dataset.uri",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.tensorboard",
+    "training.wandb",
+)
 
 
 class TrainedConfig(Protocol):
-    """Describes the methods that a configuration needs to be trained into a run folder."""
+    """Describes the members that a configuration needs to be trained into a run folder."""
 
     training: TrainingConfig
+
+    @property
+    def why_not_longer(self) -> str | None:
+        """Reason why more updates would make another run than one of that length from the start, or None."""
+        ...
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
@@ -35,24 +55,35 @@ class TrainedConfig(Protocol):
         ...
 
 
-def prepare_run_folder(folder: Path, config: TrainedConfig, *, resume: bool, product: str = POLICY_MANIFEST) -> bool:
+def prepare_run_folder(
+    folder: Path,
+    config: TrainedConfig,
+    *,
+    resume: bool,
+    data: str | None,
+    fingerprint: Callable[[], str],
+    product: str = POLICY_MANIFEST,
+) -> bool:
     """Check that a run may use ``folder``; return True if the run in it is finished and there is nothing to do.
 
     Args:
         folder: The run folder.
         config: The run's configuration.
         resume: Allow a folder that holds a run of the same configuration.
+        data: URI of the data; None: it is open already, so that comparing its content costs little.
+        fingerprint: Returns the hash of the data's content. It is called only for a finished run whose data may be
+            another one; an unfinished run compares the data when it loads its checkpoint.
         product: A file that every finished run has, relative to the folder.
 
     Raises:
-        RLTransformerError: The folder has other content, or holds a run with other options.
+        RLTransformerError: The folder has other content, or holds a run with other options or data.
     """
     # Without --resume a folder with content is never used: an overwritten run cannot be recovered.
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
         raise RLTransformerError(
             "exists already and is not empty",
             where=folder,
-            fix="name another folder, or pass --resume to continue the run in it",
+            fix="name another folder, or pass --resume (resume=True in Python) to continue the run in it",
         )
     if not (folder / "config.json").exists():
         # config.json is written before the first checkpoint, so it was deleted. Without it nothing shows whether the
@@ -65,20 +96,29 @@ def prepare_run_folder(folder: Path, config: TrainedConfig, *, resume: bool, pro
             )
         return False
     fix = "name the folder of a run, or another folder to start a new one in"
-    check_format(read_json(folder / "run.json", fix=fix), FORMAT_VERSION, where=folder / "run.json")
+    run = read_json(folder / _RUN, fix=fix)
+    check_format(run, FORMAT_VERSION, where=folder / _RUN)
     # The file is read through the configuration's class, which translates renamed options and gives options that are
     # newer than the run their defaults, which keep the old behavior. Comparing the files would reject such runs.
     stored = type(config).from_dict(read_json(folder / "config.json", fix=fix), where=folder / "config.json")
     stored.check_values()
     _check_same_options(stored, config, folder)
+    _check_longer_run(stored, config, folder)
     if not (folder / _FINISHED).exists() or not (folder / product).exists():
         return False
     # A finished run may be continued with more train_steps; it then counts as unfinished.
     steps = read_json(folder / _FINISHED, fix="remove this file and resume").get("train_steps")
-    return steps == config.training.train_steps
+    if steps != config.training.train_steps:
+        return False
+    if run["data"] != data and run["dataset_fingerprint"] != fingerprint():
+        raise RLTransformerError(
+            f"is a finished run on other data ({run['data']})", where=folder, fix="train into another folder"
+        )
+    _report_options_that_come_too_late(stored, config, folder)
+    return True
 
 
-def write_run_files(folder: Path, config: TrainedConfig, *, data: str, dataset_fingerprint: str) -> None:
+def write_run_files(folder: Path, config: TrainedConfig, *, data: str, dataset_fingerprint: str, step: int) -> None:
     """Write config.json, with every option, and run.json, which describes the machine and the data.
 
     Args:
@@ -86,6 +126,7 @@ def write_run_files(folder: Path, config: TrainedConfig, *, data: str, dataset_f
         config: The run's configuration.
         data: URI of the data, as the user wrote it.
         dataset_fingerprint: Hash of the data's content.
+        step: Updates that were already made.
     """
     machine = {
         "format_version": FORMAT_VERSION,
@@ -93,8 +134,11 @@ def write_run_files(folder: Path, config: TrainedConfig, *, data: str, dataset_f
         "dataset_fingerprint": dataset_fingerprint,
         **describe_machine(config.training.device, config.training.threads),
     }
+    changes = _schedule_changes(folder, config, step)
+    if changes:
+        machine[_SCHEDULE_CHANGES] = changes
     # config.json comes second: `prepare_run_folder` takes its presence as a sign that run.json is there, too.
-    write_text(folder / "run.json", to_json(machine))
+    write_text(folder / _RUN, to_json(machine))
     write_text(folder / "config.json", to_json(config.to_dict()))
 
 
@@ -103,17 +147,91 @@ def mark_finished(folder: Path, config: TrainedConfig) -> None:
     write_text(folder / _FINISHED, to_json({"train_steps": config.training.train_steps}))
 
 
-def _check_same_options(stored: TrainedConfig, current: TrainedConfig, folder: Path) -> None:
-    """Raise an `RLTransformerError` if an option differs from the stored run's; the output folder may."""
+def _differences(stored: TrainedConfig, current: TrainedConfig) -> Iterator[tuple[str, OptionValue, OptionValue]]:
+    """Yield (option, stored value, current value) for every option that differs; the output folder is not one."""
     before = stored.to_dict()
     for section, values in current.to_dict().items():
         for name, value in values.items() if isinstance(values, dict) else ():
-            old = before[section][name]
-            # More updates only extend a run. Fewer could not be honored, because the checkpoint is past them already.
-            if old != value and not (name == "train_steps" and value > old):
-                raise RLTransformerError(
-                    f"{section}.{name} is {value!r}, and the run was started with {old!r}",
-                    where=folder,
-                    fix="resume with the same options (only a larger --train-steps may differ), "
-                    "or train into another folder",
-                )
+            if before[section][name] != value:
+                yield f"{section}.{name}", before[section][name], value
+
+
+def _is_free(option: str) -> bool:
+    """Return True if a resumed run may have another value of the option."""
+    return option in _FREE_OPTIONS or option.partition(".")[0] in _FREE_SECTIONS
+
+
+def _check_same_options(stored: TrainedConfig, current: TrainedConfig, folder: Path) -> None:
+    """Raise an `RLTransformerError` if an option that changes what is learned differs from the stored run's."""
+    is_longer = current.training.train_steps > stored.training.train_steps
+    for option, before, value in _differences(stored, current):
+        # More updates only extend a run. Fewer could not be honored, because the checkpoint is past them already.
+        if _is_free(option) or (is_longer and option in ("training.train_steps", "training.schedule_steps")):
+            continue
+        if option == "training.schedule_steps" and (
+            current.training.schedule_length == stored.training.schedule_length
+        ):
+            continue  # spelled out or left to its default, the schedule is the same
+        raise RLTransformerError(
+            f"{option} is {value!r}, and the run was started with {before!r}",
+            where=folder,
+            fix="resume with the same options (a larger --train-steps, evaluation, trackers, checkpoints and the "
+            "data's path may differ), or train into another folder",
+        )
+
+
+def _check_longer_run(stored: TrainedConfig, current: TrainedConfig, folder: Path) -> None:
+    """Raise an `RLTransformerError` if more updates would not be the uninterrupted run of that length.
+
+    The user may choose another schedule for the further updates by naming its length; the change of the learning rate
+    is then printed, and recorded in run.json.
+    """
+    before = stored.training
+    now = current.training
+    if now.train_steps == before.train_steps:
+        return
+    if current.why_not_longer is not None:
+        raise RLTransformerError(
+            f"the run was started with {before.train_steps} updates and cannot be extended: {current.why_not_longer}",
+            where=folder,
+            fix=f"train into another folder with --train-steps {now.train_steps}",
+        )
+    if now.schedule == "constant" or now.schedule_length == before.schedule_length:
+        return
+    last = before.train_steps
+    rates = f"{learning_rate(last, before):.3g} at update {last}, {learning_rate(last + 1, now):.3g} at {last + 1}"
+    if now.schedule_steps is None:
+        raise RLTransformerError(
+            f"its learning rate falls to zero along a cosine of {before.schedule_length} updates, so "
+            f"{now.train_steps} updates would not be the same run as {now.train_steps} without an interruption",
+            where=folder,
+            fix=f"train into another folder with --train-steps {now.train_steps}, or continue with a new schedule by "
+            f"--training.schedule_steps {now.train_steps} (learning rate {rates}); set training.schedule_steps from "
+            "the start of a run that you may extend",
+        )
+    log.info(
+        f"note: the schedule now spans {now.schedule_length} updates instead of {before.schedule_length}: learning "
+        f"rate {rates}; the run is not the uninterrupted one, and run.json says so"
+    )
+
+
+def _schedule_changes(folder: Path, config: TrainedConfig, step: int) -> list[JsonObject]:
+    """Return the changes of the schedule so far, for run.json: the last update before each, and both lengths."""
+    if step == 0 or not (folder / "config.json").exists():
+        return []
+    fix = "restore it from a copy"
+    changes = list(read_json(folder / _RUN, fix=fix).get(_SCHEDULE_CHANGES, []))
+    stored = type(config).from_dict(read_json(folder / "config.json", fix=fix), where=folder / "config.json")
+    lengths = [options.schedule_length for options in (stored.training, config.training)]
+    if config.training.schedule != "constant" and lengths[0] != lengths[1]:
+        changes.append({"after_update": step, "before": lengths[0], "now": lengths[1]})
+    return changes
+
+
+def _report_options_that_come_too_late(stored: TrainedConfig, current: TrainedConfig, folder: Path) -> None:
+    """Print the options of a finished run that differ and have no effect any more."""
+    late = [option for option, _, _ in _differences(stored, current) if option != "dataset.uri"]
+    if late:
+        log.info(
+            f"note: {folder} is finished, so {', '.join(late)} has no effect; rlt evaluate evaluates a finished policy"
+        )

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models.config import ACTIVATIONS
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.types import JsonObject
 
 if TYPE_CHECKING:
@@ -57,6 +57,13 @@ class TrunkSource:
 
         with _translate_load_errors(name):
             values, _ = PreTrainedConfig.get_config_dict(_local_or_hub_name(name), **_revision(name))
+            if "model_type" not in values and ("training" in values or (user_path(name) / "policy.json").is_file()):
+                raise RLTransformerError(
+                    "is a policy of rlt train; a trunk is a language model, and a policy cannot be the start of another",
+                    where=name,
+                    fix="to train it further, repeat its command with --resume and a larger --train-steps; for a trunk, "
+                    "name a transformer, or a run of rlt pretrain",
+                )
             kind = str(values.get("model_type"))
             if kind not in CONFIG_MAPPING:
                 problem = (
@@ -67,7 +74,7 @@ class TrunkSource:
                 )
             # transformers could read these, but not as plain float32 weights that a policy can store.
             unread = "quantized weights" if "quantization_config" in values else None
-            if (Path(name) / "adapter_config.json").is_file():
+            if (user_path(name) / "adapter_config.json").is_file():
                 unread = "an adapter's weights"
             if unread:
                 raise RLTransformerError(
@@ -220,14 +227,14 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
 
 def _local_or_hub_name(name: str) -> str:
     """Return the folder (the model folder, if it is a run of `rlt pretrain`), or the Hub id without its revision."""
-    folder = Path(name)
+    folder = user_path(name)
     if (folder / "model" / "config.json").is_file():
         return str(folder / "model")
-    return name if folder.is_dir() else name.partition("@")[0]
+    return str(folder) if folder.is_dir() else name.partition("@")[0]
 
 
 def _revision(name: str) -> dict[str, str]:
-    revision = "" if Path(name).is_dir() else name.partition("@")[2]
+    revision = "" if user_path(name).is_dir() else name.partition("@")[2]
     return {"revision": revision} if revision else {}
 
 
