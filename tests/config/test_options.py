@@ -263,3 +263,11 @@ def test_a_shared_option_reaches_the_network(name):
     assert getattr(changed, name) == value
     differing = [item.name for item in fields(changed) if getattr(changed, item.name) != getattr(plain, item.name)]
     assert differing == [name]
+
+
+def test_a_misspelled_attribute_of_the_models_configuration_is_refused_too():
+    """transformers' configurations take any attribute, and the model then has the default."""
+    config = DecisionTransformerConfig()
+    with pytest.raises(RLTransformerError, match="there is no option 'n_layers'") as error:
+        config.n_layers = 12
+    assert error.value.fix.startswith("did you mean n_layer")

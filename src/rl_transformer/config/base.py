@@ -159,7 +159,9 @@ def unknown_option(name: str, known: list[str], *, where: object) -> RLTransform
     """Return the error for an option that does not exist; its fix suggests similar names."""
     hint = did_you_mean(name, known)
     return RLTransformerError(
-        f"there is no option {name!r}", where=where, fix=f"{hint}rlt options lists all options; remove or correct it"
+        f"there is no option {name!r}",
+        where=where,
+        fix=f"{hint}remove or correct it; rlt options lists the options of a run",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Protocol
 
 from rl_transformer.config import sections
@@ -80,32 +81,54 @@ def _conditions(c: RunOptions) -> Iterator[Problem]:
     if c.policy.target == "generated" and (targets or c.policy.suggested_targets):
         option = "evaluation.target_returns" if targets else "policy.suggested_targets"
         yield option, "the policy generates its own targets", "leave them out, or set policy.target to given"
-    for option, default in {"returns.label": "realized", "policy.target": "given"}.items():
-        if "return_to_go" not in conditions and c.get(option) != default:
-            yield option, "this policy is not conditioned on a return", f"leave it {default}"
+    yield from _returns_that_nothing_reads(c, "return_to_go" in conditions)
+
+
+def _returns_that_nothing_reads(c: RunOptions, is_conditioned: bool) -> Iterator[Problem]:
+    """Yield options of the return if neither the policy nor anything else depends on them."""
+    if is_conditioned:
+        return
+    unused = ["returns.label", "policy.target", "policy.suggested_targets"]
+    if not c.needs_return_model:
+        unused += ["returns.scale", "returns.update"]
+        # Clipped rewards also decide which episodes are the best ones, and how often their windows are drawn.
+        selects = c.dataset.top_fraction < 1 or c.dataset.min_return is not None or c.windows.return_balance
+        unused += [] if selects else ["returns.reward_clip"]
+    for option in unused:
+        default = c.defaults().get(option)
+        if c.get(option) != default:
+            yield option, "this policy is not conditioned on a return", f"leave it {_as_text(default)}"
+
+
+# The options of the network and its training that the MLP of behavior cloning has.
+_OF_THE_MLP = {
+    "model.arch",
+    "model.action_head",
+    "model.action_tanh",
+    "model.hidden_size",
+    "model.n_layer",
+    "model.resid_pdrop",
+    "model.frame_stack",  # refused with the observations, which are vectors
+}
+_OF_THE_TRUNK = {
+    "returns.predict",
+    "training.trunk",
+    "training.trunk_learning_rate",
+    "training.trunk_weight_decay",
+}
 
 
 def _behavior_cloning(c: RunOptions) -> Iterator[Problem]:
     """Yield options of the transformer that the MLP of behavior cloning does not have."""
     if c.model.arch != "behavior_cloning":
         return
-    # Compared with the defaults: an option that has its default may have been set or not, and does no harm either way.
-    for option in (
-        "returns.predict",
-        "training.trunk",
-        "training.trunk_learning_rate",
-        "training.trunk_weight_decay",
-        "model.embedding",
-        "model.attention",
-        "model.blocks",
-        "model.state_encoder",
-        "model.trunk",
-        "model.timestep_embedding",
-        "model.tie_action_head",
-    ):
-        default = c.defaults().get(option)
-        if c.get(option) != default:
-            yield option, "the MLP of behavior_cloning has no such part", f"leave it {default}"
+    of_the_model = {f"model.{item.name}" for item in fields(c.model)}
+    defaults = c.defaults()
+    # Compared with the preset: an option that has its value may have been set or not, and does no harm either way.
+    for option in sorted((of_the_model - _OF_THE_MLP) | _OF_THE_TRUNK):
+        value = c.get(option)
+        if value != defaults.get(option) and not (option == "model.conditions" and value == []):
+            yield option, "the MLP of behavior_cloning has no such part", f"leave it {_as_text(defaults.get(option))}"
 
 
 def _language(c: RunOptions) -> Iterator[Problem]:
@@ -141,7 +164,13 @@ def _windows(c: RunOptions) -> Iterator[Problem]:
 
 def _without_effect(c: RunOptions) -> Iterator[Problem]:
     """Yield options of features that are off, because values that the user set would be ignored."""
+    not_evaluated = not c.evaluation.env_id and "evaluation.env_id is not set"
+    never_evaluated = not c.dataset.validation_fraction and not_evaluated
     reasons = {
+        "evaluation.num_episodes": not_evaluated,
+        "evaluation.seed": not_evaluated,
+        "evaluation.every": never_evaluated and f"{never_evaluated}, and no episodes are held out",
+        "model.condition_entry": not c.model.conditions and "there are no conditions",
         "training.lora_rank": c.training.trunk != "lora" and "training.trunk is not lora",
         "returns.bins": not c.needs_return_model and "there is no return model",
         "policy.prior_exponent": c.policy.target == "given" and "policy.target is given",
@@ -162,3 +191,8 @@ def _without_effect(c: RunOptions) -> Iterator[Problem]:
     for option, reason in reasons.items():
         if reason and c.get(option) != defaults.get(option):
             yield option, f"has no effect: {reason}", "leave it out, or switch on what it belongs to"
+
+
+def _as_text(value: OptionValue) -> str:
+    """Return a value as the user would type it."""
+    return "null" if value is None else str(value)

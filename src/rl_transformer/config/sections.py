@@ -58,7 +58,9 @@ class ModelConfig(Section):
     )
     # The published models for vectors end in a tanh as well, because D4RL's actions are in [-1, 1].
     action_tanh: bool = option(True, "Squash continuous actions into the bounds of the action space.")
-    state_encoder: str = option("auto", "auto: linear for vectors, nature_cnn for images; or a registered encoder.")
+    state_encoder: str = option(
+        "auto", "auto: vector or nature_cnn, whichever fits the observations; or a registered encoder."
+    )
     # Names from here to attn_pdrop are those of transformers' DecisionTransformerConfig.
     hidden_size: int = option(128, "Width of a token.", above=0, common=True)
     n_layer: int = option(3, "Transformer blocks, or hidden layers of the MLP.", above=0, common=True)

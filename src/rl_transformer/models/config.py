@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
+from rl_transformer.config.base import Section
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
@@ -19,7 +20,7 @@ _SIZES = ("state_dim", "act_dim", "hidden_size", "max_ep_len", "vocab_size", "n_
 
 
 @dataclass(kw_only=True)
-class DecisionTransformerConfig:
+class DecisionTransformerConfig(Section):
     """The sizes and options of a Decision Transformer.
 
     The first group has the names and defaults of `transformers.DecisionTransformerConfig`, whose `config.json` holds

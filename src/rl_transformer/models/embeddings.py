@@ -89,6 +89,10 @@ def vector_readout(config: DecisionTransformerConfig, outputs: int) -> nn.Module
 
 
 def _vector_encoder(config: DecisionTransformerConfig) -> nn.Module:
+    if config.image_shape is not None:
+        raise RLTransformerError(
+            "vector takes vectors, and the observations are images", where="model.state_encoder", fix="use auto"
+        )
     return vector_embedding(config, config.state_dim)
 
 

@@ -158,6 +158,8 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
         )
     if options.frame_stack > 1 and not is_image:
         raise RLTransformerError("frames are stacked for images only", where="model.frame_stack", fix="set it to 1")
+    if not dataset.spec.action_space.is_continuous and options.action_tanh != config.defaults().model.action_tanh:
+        raise RLTransformerError(f"{kind} actions are not squashed", where="model.action_tanh", fix="leave it out")
     if options.arch == "behavior_cloning" and is_image:
         raise RLTransformerError(
             "the MLP takes vectors, not images",
