@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from rl_transformer.runtime.machine import describe_hardware, versions
+from rl_transformer.runtime.system import peak_memory_mib
 from rl_transformer.runtime.types import JsonObject
 
 Times = dict[str, float]
@@ -126,8 +126,3 @@ def make_row(times: Mapping[str, Mapping[str, float]], **settings: object) -> Js
 def describe_conditions() -> JsonObject:
     """Return what durations depend on: threads, versions and hardware."""
     return {"threads": torch.get_num_threads(), "versions": versions("transformers"), "hardware": describe_hardware()}
-
-
-def peak_memory_mib() -> int:
-    """Return the largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -14,7 +14,7 @@ from rl_transformer.bench.published import PublishedSampler, PublishedTrainer, p
 from rl_transformer.bench.workloads import SIZES, make_config, make_run, synthetic_data
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.trunk.cpu_linear import linear
-from rl_transformer.runtime.machine import keep_freed_memory
+from rl_transformer.runtime.system import keep_freed_memory
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.updates import EagerUpdates
 

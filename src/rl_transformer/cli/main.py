@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ from rl_transformer.cli.command import Command, add_shared_arguments
 from rl_transformer.config.base import did_you_mean
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.signals import Interrupted
+from rl_transformer.runtime.system import quiet_broken_pipe
 
 # Each command is the module of this name in `rl_transformer.cli`, imported when the user calls it: importing all of
 # them would make every call as slow as the slowest one.
@@ -156,12 +157,15 @@ def _readable(word: str) -> str:
 
 def entry() -> None:
     """Run `rlt` as a program: the entry point in pyproject.toml."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or log file whose encoding lacks a character shows an escape instead of ending the program.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()  # a closed pipe raises an error here, and not when the interpreter exits
     except BrokenPipeError:
-        # The program that reads the output, such as `head`, has ended. That is normal. Python flushes standard output
-        # once more on exit; redirecting it avoids a second error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The program that reads the output, such as `head`, has ended. That is normal.
+        quiet_broken_pipe()
         code = 0
     sys.exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
@@ -42,12 +41,12 @@ def run(args: Namespace) -> Outcome:
     """Make the measurements that are missing, judge them, and write the page."""
     from rl_transformer.reproductions import find_experiment
     from rl_transformer.reproductions.reproduction import Setup, reproduce
+    from rl_transformer.runtime.system import usable_cores
 
     experiment = find_experiment(args.name)
     default_seeds = experiment.quick_seeds if args.quick else experiment.seeds
     seeds = default_seeds if args.seeds is None else args.seeds
-    # The cores of this process, not of the machine: in a container or under a scheduler they can be far fewer.
-    jobs = len(os.sched_getaffinity(0)) if args.jobs is None else args.jobs
+    jobs = usable_cores() if args.jobs is None else args.jobs
     for option, value in {"--seeds": seeds, "--jobs": jobs}.items():
         if value < 1:
             raise RLTransformerError(f"{value} is not positive", where=option, fix="give 1 or more")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.system import render_without_screen
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
 from rl_transformer.trajectories.spaces import Space
@@ -27,9 +27,7 @@ def make_environment(env_id: str, *, render: bool = False) -> gymnasium.Env:
     Raises:
         RLTransformerError: There is no such id, or a package that the environment needs is not installed.
     """
-    # MuJoCo reads this variable when it is imported. EGL renders without a screen; a choice of the user takes
-    # precedence.
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    render_without_screen()
     import gymnasium
 
     import rl_transformer.environments  # noqa: F401  registers this package's environments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from rl_transformer.conditions.interface import Target
 from rl_transformer.environments.making import check_spaces, make_environment
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy import Policy
+from rl_transformer.runtime.system import can_fork
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.runtime.workers import run_in_processes
 from rl_transformer.trajectories.nested import stack
@@ -93,7 +93,7 @@ def run_episodes(
 def _num_processes(policy: Policy, num_episodes: int, record: int) -> int:
     """Return the number of processes that share the episodes."""
     # Frames would have to be copied between processes, and a process that has used CUDA cannot be forked.
-    can_share = not record and policy.device.type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
+    can_share = not record and policy.device.type == "cpu" and can_fork()
     return max(1, min(torch.get_num_threads(), num_episodes // MIN_EPISODES_PER_PROCESS)) if can_share else 1
 
 

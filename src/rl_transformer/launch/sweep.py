@@ -47,7 +47,7 @@ def read_space(path: Path, config: RunConfig) -> JsonObject:
     """
     fix = "write lines such as training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true} or model.n_layer: [2, 3]"
     try:
-        space = yaml.safe_load(path.read_text())
+        space = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RLTransformerError(f"cannot be read: {error}", where=path, fix=fix) from None
     if not isinstance(space, dict) or not space:

@@ -101,7 +101,7 @@ def _read(folder: str | Path) -> tuple[JsonObject, dict[str, Tensor]]:
                 fix="name a local folder that holds config.json and model.safetensors (other weight formats are not read)",
             )
     try:
-        values = json.loads(config.read_text())
+        values = json.loads(config.read_text(encoding="utf-8"))
         tensors = load_file(weights)
     except (ValueError, SafetensorError) as error:
         raise RLTransformerError(

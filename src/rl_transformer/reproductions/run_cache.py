@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +13,7 @@ from rl_transformer.evaluation.evaluate import evaluate
 from rl_transformer.policy import Policy, load_policy
 from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.run import train
+from rl_transformer.runtime.system import locked
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories import TrajectoryDataset
 
@@ -63,12 +62,3 @@ def returns_at(
     target_returns = list(targets) if policy.spec.takes_target else []
     report = evaluate(policy, env_id=env_id, target_returns=target_returns, num_episodes=num_episodes, seed=seed)
     return [target.episode_returns for target in report.targets]
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, which the system releases even if this process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -36,9 +36,10 @@ from rl_transformer.reproductions.experiment import (
     pick,
     values_of,
 )
-from rl_transformer.reproductions.run_cache import EVALUATION_SEED, cached_run, locked, returns_at, with_options
+from rl_transformer.reproductions.run_cache import EVALUATION_SEED, cached_run, returns_at, with_options
 from rl_transformer.reproductions.task_data import DATA_NOTE, EVIDENCE_NOTE, TaskData, target_of
 from rl_transformer.runtime.files import write_text
+from rl_transformer.runtime.system import locked
 from rl_transformer.training.metrics import read_metrics
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.system import sync_folder
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 MANIFEST = "manifest.json"
@@ -120,17 +121,6 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make creations and renames inside ``folder`` durable."""
-    # Names belong to the folder, not to the file: without syncing the folder, a rename can be undone by a power
-    # failure.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -73,21 +71,6 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for later allocations, for the rest of this process; without glibc do nothing."""
-    # Every update allocates and frees the same tensors. By default glibc returns large blocks to the system, which then
-    # has to zero fresh pages for the next update; that took 3 % of a training step.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        # Parameters of mallopt in malloc.h. Blocks below the mmap threshold come from the heap, and the heap shrinks
-        # only when more than the trim threshold is free at its end.
-        trim_threshold = -1  # M_TRIM_THRESHOLD
-        mmap_threshold = -3  # M_MMAP_THRESHOLD
-        large = 1 << 30
-        mallopt(mmap_threshold, large)
-        mallopt(trim_threshold, large)
-
-
 def describe_machine(device: str, threads: int | None) -> JsonObject:
     """Return versions, device, threads and commit, on which results depend in addition to configuration and data."""
     return {
@@ -106,10 +89,14 @@ def describe_hardware() -> JsonObject:
     meminfo = Path("/proc/meminfo")
     if cpuinfo.exists() and meminfo.exists():
         named = [
-            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+            line.split(":")[1].strip()
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
         ]
         description["processor"] = named[0] if named else platform.processor()
-        description["memory_gib"] = round(int(meminfo.read_text().split()[1]) / 2**20)  # MemTotal, in KiB
+        description["memory_gib"] = round(
+            int(meminfo.read_text(encoding="utf-8").split()[1]) / 2**20
+        )  # MemTotal, in KiB
     return description
 
 

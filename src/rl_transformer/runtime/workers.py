@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 import torch
+
+from rl_transformer.runtime.system import fork_context
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2  # so that a stop signal is noticed although every worker is busy
@@ -30,7 +31,7 @@ def run_in_processes(
     """
     # "spawn" would import everything again and serialize the policy for every process, which takes longer than most
     # evaluations. The price of "fork" is that it must not be used once CUDA is initialized; callers check that.
-    context = multiprocessing.get_context("fork")
+    context = fork_context()
     pipes = []
     processes = []
     for which in range(count):

@@ -106,7 +106,7 @@ class Metrics:
 
 def read_metrics(folder: Path) -> list[JsonObject]:
     """Return the rows of a run's metrics.jsonl, in order."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def last_and_best(folder: Path) -> dict[str, dict[str, float]]:

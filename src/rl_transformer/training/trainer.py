@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
-from rl_transformer.runtime.machine import keep_freed_memory
 from rl_transformer.runtime.signals import Interrupted, StopSignals
+from rl_transformer.runtime.system import keep_freed_memory
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.training.checkpoint import (
     load_checkpoint,

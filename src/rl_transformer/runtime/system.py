@@ -1,0 +1,118 @@
+"""Call what only some operating systems have, with a fallback for the others; no other module makes such calls."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import multiprocessing
+import multiprocessing.context
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+_POLL_SECONDS = 0.1
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    # In a container or under a scheduler they can be far fewer than the machine has. macOS and Windows do not tell.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def sync_folder(folder: Path) -> None:
+    """Make creations and renames inside ``folder`` durable, where the system offers that."""
+    # Names belong to the folder, not to the file: without syncing the folder, a rename can be undone by a power
+    # failure. Windows cannot open a folder; its file systems write names to their journal.
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, which the system releases even if this process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        fcntl = _module("fcntl")
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+            return
+        msvcrt = importlib.import_module("msvcrt")
+        # Windows locks bytes, not files, and its own waiting gives up after ten seconds.
+        while True:
+            file.seek(0)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                break
+            except OSError:
+                time.sleep(_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
+
+def can_fork() -> bool:
+    """Return True if worker processes may be copies of this one."""
+    # macOS has fork, but its own libraries crash in the copy if they had started threads.
+    return sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
+
+
+def fork_context() -> multiprocessing.context.ForkContext:
+    """Return the means to start such copies; only where `can_fork` is True."""
+    return multiprocessing.get_context("fork")
+
+
+def peak_memory_mib() -> int | None:
+    """Return the largest resident memory of this process so far, in MiB; None where the system does not tell."""
+    resource = _module("resource")
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB on Linux
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for later allocations, for the rest of this process; without glibc do nothing."""
+    # Every update allocates and frees the same tensors. By default glibc returns large blocks to the system, which then
+    # has to zero fresh pages for the next update; that took 3 % of a training step.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        # Parameters of mallopt in malloc.h. Blocks below the mmap threshold come from the heap, and the heap shrinks
+        # only when more than the trim threshold is free at its end.
+        trim_threshold = -1  # M_TRIM_THRESHOLD
+        mmap_threshold = -3  # M_MMAP_THRESHOLD
+        large = 1 << 30
+        mallopt(mmap_threshold, large)
+        mallopt(trim_threshold, large)
+
+
+def render_without_screen() -> None:
+    """Let MuJoCo render without a screen, unless the user has chosen otherwise; call this before it is imported."""
+    # EGL exists on Linux only. Elsewhere MuJoCo's own default is right, and naming EGL makes its import fail.
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def quiet_broken_pipe() -> None:
+    """Redirect standard output after its reader has gone, so that Python's last flush at exit does not fail, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _module(name: str) -> ModuleType | None:
+    """Return a module of the standard library that exists on some systems only, or None."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
