@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rl_transformer.policy import Policy as Policy
     from rl_transformer.policy import PolicySession as PolicySession
     from rl_transformer.policy import load_policy as load_policy
+    from rl_transformer.policy.import_huggingface import import_huggingface as import_huggingface
     from rl_transformer.run import train as train
     from rl_transformer.trajectories import Space as Space
     from rl_transformer.trajectories import TrajectoryDataset as TrajectoryDataset
@@ -33,6 +34,7 @@ _MODULES = {
     "Policy": "policy",
     "PolicySession": "policy",
     "load_policy": "policy",
+    "import_huggingface": "policy.import_huggingface",
     "preset": "config",
     "train": "run",
     "Space": "trajectories",

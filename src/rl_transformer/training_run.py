@@ -27,7 +27,7 @@ from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.lora import apply_trunk_mode, merge_lora
 from rl_transformer.training.losses import HeldOutError
 from rl_transformer.training.metrics import Metrics, last_and_best, make_trackers
-from rl_transformer.training.optimizer import describe_parameter_groups
+from rl_transformer.training.optimizer import describe_parameter_groups, learning_rate
 from rl_transformer.training.return_model import fit_return_model, predicted_returns
 from rl_transformer.training.run_folder import mark_finished, write_run_files
 from rl_transformer.training.trainer import Evaluation, Trainer
@@ -219,6 +219,13 @@ class TrainingRun:
         warning = self.policy.target_warning(evaluation.target_returns, evaluation.targets)
         if warning:
             log.info(warning)
+        training = self.config.training
+        if training.warmup_steps >= training.train_steps:
+            reached = learning_rate(training.train_steps, training)
+            log.info(
+                f"note: the warm-up of {training.warmup_steps} updates is as long as the run or longer: the learning "
+                f"rate ends at {reached:g} instead of {training.learning_rate:g}"
+            )
         # Which parameters are trained, and how fast, is the first question about a pretrained trunk.
         if self.built.has_pretrained_trunk:
             log.info("\n".join(describe_parameter_groups(self.trainer.optimizer, self.config.training)))

@@ -13,7 +13,7 @@ from typing import cast
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from rl_transformer.cli.command import Command, add_shared_arguments
+from rl_transformer.cli.command import Command, add_shared_arguments, wrong_value
 from rl_transformer.config.base import did_you_mean
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.signals import Interrupted
@@ -33,6 +33,8 @@ COMMANDS = {
     "attention": "Show which tokens a policy attends to, on logged data.",
     "reproduce": "Reproduce an experiment of the papers and check it against criteria fixed before the run.",
     "bench": "Time this library against the original authors' training loop in the same process.",
+    "import-hf": "Make a policy of a Decision Transformer that transformers saved.",
+    "doctor": "Describe this installation; what a report of a bug should contain.",
     "options": "List every option of a training run with its type, default and bounds.",
 }
 
@@ -78,12 +80,13 @@ def _run(words: list[str]) -> int:
         from rl_transformer import __version__
 
         print(f"rl_transformer {__version__}")
-        return 0
+        # The usual spelling of what `rlt doctor` does.
+        return _run(["doctor"]) if words[1:] == ["--verbose"] else 0
     name = words[0]
     if name not in COMMANDS:
         fix = f"{did_you_mean(name, COMMANDS)}rlt --help lists them"
         raise RLTransformerError(f"there is no command {name!r}", where="rlt", fix=fix)
-    command = cast(Command, import_module(f"rl_transformer.cli.{name}"))
+    command = cast(Command, import_module(f"rl_transformer.cli.{name.replace('-', '_')}"))
     parser = command.make_parser(f"rlt {name}", words[1] if len(words) > 1 else None)
     args = _parse(parser, words[1:])
     return _run_command(command, args)
@@ -134,6 +137,9 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     try:
         return parser.parse_args([_readable(word) for word in words])
     except ArgumentError as error:
+        wrong = wrong_value(parser, str(error), words)
+        if wrong is not None:
+            raise RLTransformerError(wrong[0], where=parser.prog, fix=wrong[1]) from None
         # Messages of the parser can contain line breaks and the text of whole types.
         problem = " ".join(str(error).split())[:600]
         fix = f"see {parser.prog} --help"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rl_transformer.cli.command import Outcome, new_parser
+from rl_transformer.cli.command import Outcome, new_parser, parse_seeds
 from rl_transformer.errors import RLTransformerError
 
 
@@ -19,7 +19,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser.add_argument("name", type=str, help=f"Experiment: {', '.join(EXPERIMENTS)}.")
     parser.add_argument("--quick", action="store_true", help="Run the same code at a smaller size, in minutes.")
     parser.add_argument(
-        "--seeds", type=int | None, default=None, help="Number of training seeds; null: the experiment's default."
+        "--seeds", type=str | None, default=None, help="Training seeds, 5 or 0..4; null: the experiment's default."
     )
     parser.add_argument(
         "--output",
@@ -45,11 +45,10 @@ def run(args: Namespace) -> Outcome:
 
     experiment = find_experiment(args.name)
     default_seeds = experiment.quick_seeds if args.quick else experiment.seeds
-    seeds = default_seeds if args.seeds is None else args.seeds
+    seeds = default_seeds if args.seeds is None else _count(parse_seeds(args.seeds))
     jobs = usable_cores() if args.jobs is None else args.jobs
-    for option, value in {"--seeds": seeds, "--jobs": jobs}.items():
-        if value < 1:
-            raise RLTransformerError(f"{value} is not positive", where=option, fix="give 1 or more")
+    if jobs < 1:
+        raise RLTransformerError(f"{jobs} is not positive", where="--jobs", fix="give 1 or more")
     if bool(args.data) != bool(args.env_id):
         raise RLTransformerError("one of the two is missing", where="--data and --env-id", fix="give both, or neither")
     if args.data and not experiment.takes_data:
@@ -59,6 +58,18 @@ def run(args: Namespace) -> Outcome:
     output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{args.name}")
     setup = Setup(quick=args.quick, seeds=seeds, output=output, data=args.data, env_id=args.env_id, text=args.text)
     return Outcome(reproduce(experiment, setup, jobs=jobs, command=_command(args, seeds)))
+
+
+def _count(seeds: list[int]) -> int:
+    """Return the number of seeds, which must be the first ones.
+
+    Raises:
+        RLTransformerError: They are others. Data sets and graphs of an experiment follow from the seed's number.
+    """
+    if seeds != list(range(len(seeds))):
+        fix = f"write {len(seeds)}, or 0..{len(seeds) - 1}"
+        raise RLTransformerError("an experiment's seeds count up from 0", where="--seeds", fix=fix)
+    return len(seeds)
 
 
 def _command(args: Namespace, seeds: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rl_transformer.cli.command import Outcome
+from rl_transformer.cli.command import Outcome, parse_seeds
 from rl_transformer.cli.config_options import RESUME, Flag, config_parser, read_options_file, resolve_config
 from rl_transformer.config import PRESETS, RunConfig, preset
 from rl_transformer.config.base import did_you_mean
@@ -22,7 +22,10 @@ FLAGS = (
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command; its options have the values of the preset ``first`` as defaults."""
-    seeds = ("--seeds FIRST..LAST", "One run per seed, in OUTPUT/seed-N; on a GPU all seeds are trained together.")
+    seeds = (
+        "--seeds SEEDS",
+        "One run per seed, in OUTPUT/seed-N: 5 (0 to 4), 0..4 or 0,2,7. On a GPU they are trained together.",
+    )
     parser = recipe_parser(prog, first, "Train a policy from logged data.", [RESUME, seeds])
     parser.add_argument("--resume", action="store_true", help=RESUME[1])
     parser.add_argument("--seeds", type=str | None, default=None, help=seeds[1])
@@ -127,7 +130,7 @@ def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:
     from rl_transformer.launch.seeds import train_seeds
     from rl_transformer.policy import load_policy
 
-    seeds = _parse_range(args.seeds)
+    seeds = parse_seeds(args.seeds)
     # --seeds replaces the seed in every run, so a single seed would have no effect. A seed in --config is allowed:
     # every config.json has one.
     if args.seed is not None or "seed" in args.as_dict().get("training", {}):
@@ -139,15 +142,3 @@ def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:
         for seed, folder in zip(seeds, folders, strict=True)
     ]
     return Outcome({"runs": runs, "train_steps": config.training.train_steps})
-
-
-def _parse_range(text: str) -> list[int]:
-    """Return the numbers of a range such as 0..7, which includes both ends.
-
-    Raises:
-        RLTransformerError: The text is not a range.
-    """
-    first, dots, last = text.partition("..")
-    if not (dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-        raise RLTransformerError(f"{text!r} is not a range", where="--seeds", fix="write it as 0..7, both included")
-    return list(range(int(first), int(last) + 1))

@@ -64,11 +64,18 @@ class Section:
         yield from ()
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ConfigBase(Section):
     """Base class of configurations, which consist of sections; each section is a dataclass of plain values."""
 
     output: str = option("", "Folder to write.")
+
+    def __repr__(self) -> str:
+        # All options would fill a page; what was set is what a reader wants to see.
+        before = self.defaults()
+        own = {name: value for name, value in vars(self).items() if isinstance(value, str) and value}
+        changed = {name: self.get(name) for name, _, _ in self.options() if self.get(name) != before.get(name)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in {**own, **changed}.items())})"
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""

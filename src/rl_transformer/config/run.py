@@ -17,7 +17,7 @@ from rl_transformer.runtime.types import JsonMapping, JsonObject
 _SLIDING_WINDOW_FACTOR = 3
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class RunConfig(ConfigBase):
     """Holds everything that determines a training run, in sections of options."""
 

@@ -80,7 +80,7 @@ def _training() -> TrainingConfig:
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class PretrainConfig(ConfigBase):
     """Holds the sections that text and synthetic pretraining share."""
 
@@ -113,7 +113,7 @@ class PretrainConfig(ConfigBase):
                 yield f"training.{name}", "has no effect on a language model", "leave it out"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class TextPretrainConfig(PretrainConfig):
     """Holds the options of pretraining on text."""
 
@@ -126,7 +126,7 @@ class TextPretrainConfig(PretrainConfig):
         yield from super().contradictions()
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SyntheticPretrainConfig(PretrainConfig):
     """Holds the options of pretraining on random sequences."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -42,22 +44,53 @@ def find_device(name: str) -> torch.device:
     Raises:
         RLTransformerError: This machine does not have the device, or this build of torch does not support it.
     """
+    where = f"training.device={name}"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        fix = "did you mean cuda? the default is cpu" if name.startswith("gpu") else "use cpu, cuda or cuda:N"
+        raise RLTransformerError("is not a device that this library supports", where=where, fix=fix)
     try:
         # torchrun numbers the processes on a machine by LOCAL_RANK; process N uses GPU N.
         device = torch.device(
             f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
         )
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("only cpu and cuda are supported")
         # The name alone can be valid without a driver or with fewer GPUs; an allocation shows whether the device works.
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RLTransformerError(
             f"cannot be used: {str(error).splitlines()[0]}",
-            where=f"training.device={name}",
-            fix="use cpu, or a torch build with that device",
+            where=where,
+            fix="use cpu (the default), or install a torch build for this GPU",
         ) from None
     return device
+
+
+class CoreMonitor:
+    """Notices that the thread that computes does not get a core of its own, so that fewer threads could be faster."""
+
+    # Fewer than a few seconds say nothing, because the first updates also compile and allocate.
+    _SECONDS = 10.0
+    _ENOUGH = 0.7
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._wall = time.monotonic()
+        self._cpu = time.thread_time()
+        self._done = threads == 1
+
+    def note(self) -> str | None:
+        """Return advice once, after some seconds, if the thread was kept waiting; otherwise None."""
+        wall = time.monotonic() - self._wall
+        if self._done or wall < self._SECONDS:
+            return None
+        self._done = True
+        # A thread that waits, for others that do not get a core or for the disk, uses no processor time.
+        share = (time.thread_time() - self._cpu) / wall
+        if share >= self._ENOUGH:
+            return None
+        return (
+            f"note: the training thread computed for only {100 * share:.0f} % of the first {wall:.0f} s; if other "
+            f"programs use the cores, --training.threads 1 can be several times faster than {self._threads}"
+        )
 
 
 @contextmanager

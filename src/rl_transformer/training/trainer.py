@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
+from rl_transformer.runtime.machine import CoreMonitor
 from rl_transformer.runtime.signals import Interrupted, StopSignals
 from rl_transformer.runtime.system import keep_freed_memory
 from rl_transformer.runtime.types import JsonMapping
@@ -57,6 +58,8 @@ def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
         trainer.model.train()
     with lead.signals as signals:
         progress = Progress(lead.config.train_steps, lead.step, shown=lead.group.is_main)
+        # On a GPU the CPU's thread waits by design.
+        cores = CoreMonitor(torch.get_num_threads() if lead.batches.device.type == "cpu" else 1)
         try:
             for trainer in trainers:
                 # A signal during an evaluation leaves a checkpoint of its step without the evaluation's row, so the
@@ -70,6 +73,9 @@ def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
                     for trainer, result in zip(trainers, of_each, strict=True):
                         trainer.record(step, result)
                 progress.update(lead.step, results[-1][-1].loss)
+                note = cores.note()
+                if note is not None and lead.group.is_main:
+                    progress.write(note)
                 for trainer in trainers:
                     trainer.evaluate_if_due(signals, progress)
                 # Signals only set a flag, which is read here, between two updates: the checkpoint is of a whole update.
