@@ -18,11 +18,21 @@ from rl_transformer.models.trunk.dropout import Dropout
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.runtime.shapes import Float
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+
+def _relu(x: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
     # In place, because the gradient of relu follows from its output: one tensor of 4 E per token less in memory.
-    "relu": lambda x: F.relu(x, inplace=True),
+    return F.relu(x, inplace=True)
+
+
+def _gelu_new(x: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
+    return F.gelu(x, approximate="tanh")
+
+
+# Named functions, because a model that holds a lambda cannot be copied into another process.
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": _relu,
     "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": _gelu_new,
     "silu": F.silu,
     "tanh": torch.tanh,
 }
