@@ -52,7 +52,8 @@ def check_forward_arguments(
         RLTransformerError: A wrong shape, missing returns, a timestep beyond the table, a mask that is not one of zeros and
             ones, or a sequence that is all padding.
     """
-    leading = tuple(states.shape[:2])
+    batch, length, *_ = (*states.shape, 0, 0)  # states of fewer axes are refused below
+    leading = (batch, length)
     state = (config.state_dim,) if config.image_shape is None else config.image_shape
     _check_shape(
         "states", states, ("B", "T", *state), tuple(states.shape[2:]) == state and states.dim() == 2 + len(state)

@@ -77,7 +77,9 @@ def _bounds_in_dtype(space: Space, dtype: np.dtype) -> tuple[np.ndarray, np.ndar
     return np.array(integers[0], dtype), np.array(integers[1], dtype)
 
 
-def select_executed(actions: object, count: int) -> tuple[Int64[np.ndarray, "X"], list[Nested]]:
+def select_executed(
+    actions: Sequence[Nested] | np.ndarray | None, count: int
+) -> tuple[Int64[np.ndarray, "X"], list[Nested]]:
     """Return the places at which an executed action is given, and these actions; None stands for the chosen one.
 
     Raises:
@@ -85,8 +87,8 @@ def select_executed(actions: object, count: int) -> tuple[Int64[np.ndarray, "X"]
     """
     if actions is None:
         return np.zeros(0, dtype=np.int64), []
-    is_list = isinstance(actions, list | tuple) or (isinstance(actions, np.ndarray) and actions.ndim > 0)
-    listed = list(actions) if is_list else []
+    is_array = isinstance(actions, np.ndarray) and actions.ndim > 0
+    listed = list(actions) if is_array or isinstance(actions, list | tuple) else []
     if len(listed) != count:
         raise _refused(
             f"{len(listed)} actions for {count} sessions", "pass one per session, or None for the chosen one"

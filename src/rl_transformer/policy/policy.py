@@ -142,16 +142,30 @@ class Policy:
             for condition in self.spec.conditions
         }
 
+    def check_return_to_go(self, value: float) -> float:
+        """Return a return-to-go that is set during an episode as a number.
+
+        Raises:
+            RLTransformerError: It is not finite, or this policy takes no target.
+        """
+        if not self.spec.takes_target:
+            raise self._takes_no_target(value)
+        condition = next(condition for condition in self.spec.conditions if condition.name == "return_to_go")
+        return float(initial_value(condition, value)[0])
+
+    def _takes_no_target(self, value: object) -> RLTransformerError:
+        reason = "this policy generates its own" if self.spec.target == "generated" else "behavior cloning has none"
+        shown = f"{value:g}" if isinstance(value, int | float | np.number) else repr(value)
+        return RLTransformerError(
+            f"this policy takes no target return, and {shown} was given",
+            where="target_return",
+            fix=f"leave the target out: {reason}",
+        )
+
     def _check_target_names(self, target_return: float | None, given: dict[str, Target], names: list[str]) -> None:
         """Raise an error for a target that this policy would ignore."""
         if target_return is not None and not self.spec.takes_target:
-            generates = self.spec.target == "generated"
-            fix = "this policy generates its own" if generates else "behavior cloning has none"
-            raise RLTransformerError(
-                f"this policy takes no target return, and {target_return:g} was given",
-                where="target_return",
-                fix=f"leave the target out: {fix}",
-            )
+            raise self._takes_no_target(target_return)
         for name in given:
             if name not in names or name == "return_to_go":
                 fix = "pass it as target_return" if name == "return_to_go" else f"choose among {names}"

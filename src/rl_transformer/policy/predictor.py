@@ -20,6 +20,7 @@ from rl_transformer.models.return_model import ReturnModel, select_return
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.models.trunk.reproducible_sums import repeat_to_min_rows
 from rl_transformer.policy.history import History
+from rl_transformer.policy.session_state import StateFormat
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime.shapes import Float, Float64, Int, Shaped
@@ -49,6 +50,10 @@ class ActingPolicy(Protocol):
         self, target_return: float | None, targets: Mapping[str, Target] | None = None
     ) -> dict[str, Float[np.ndarray, "_"]]:
         """Return every condition's value at an episode's first step."""
+        ...
+
+    def check_return_to_go(self, value: float) -> float:
+        """Return a return-to-go as a number after the checks of a target."""
         ...
 
     def note_target(self, target_return: float | None, targets: Mapping[str, Target] | None = None) -> None:
@@ -195,6 +200,12 @@ class Predictor:
         newest_conditions[:, column] = chosen
         self.history.put(slots, steps, conditions=newest_conditions)
         return chosen.double().cpu().numpy() * spec.returns.scale
+
+    @property
+    def state_format(self) -> StateFormat:
+        """Return what the states of this policy's sessions look like."""
+        shape = None if self.cache is None else self.cache.session_shape
+        return StateFormat(self._policy.spec, self.history.length, self._policy.model.predict_action.num_allowed, shape)
 
     @property
     def nbytes(self) -> int:

@@ -20,7 +20,7 @@ from rl_transformer.policy.action_info import describe_actions
 from rl_transformer.policy.actions import check_executed, select_executed, to_environment, to_model
 from rl_transformer.policy.predictor import ActingPolicy, Predictor
 from rl_transformer.policy.session_rows import SessionRows
-from rl_transformer.policy.session_state import StateFormat, pack, unpack
+from rl_transformer.policy.session_state import pack, unpack
 from rl_transformer.policy.validation import (
     check_finite_actions,
     check_needed,
@@ -34,11 +34,10 @@ from rl_transformer.runtime.types import JsonMapping, JsonObject, Nested
 
 
 class SessionBatch:
-    """Live episodes that act together; each sees only its own history.
+    """Live episodes that act together; each sees only its own history, and acts the same to the bit as it would alone.
 
-    Every session has a row, a number that stays the same until `close`; `add` gives free rows out again. An action is the
-    same to the bit whoever acts beside it. Memory is bounded by the number of live sessions. A batch belongs to one
-    thread at a time.
+    Every session has a row, a number that stays the same until `close`; `add` gives free rows out again. Memory is bounded
+    by the number of live sessions. A batch belongs to one thread at a time.
     """
 
     def __init__(
@@ -103,14 +102,26 @@ class SessionBatch:
             seeds: One per session.
             targets: Targets of further conditions for all of them; None: those that the batch was made with.
         """
-        checked = check_starts(target_returns, seeds)
-        chosen = self._targets if targets is None else targets
-        # Everything is checked before anything is written.
-        initial = [self.policy.initial_conditions(target, chosen) for target in target_returns]
-        rows = self._rows.open(len(checked))
-        for row, seed, conditions in zip(rows, checked, initial, strict=True):
+        starts = self._check_starts(target_returns, seeds, targets, len(target_returns))
+        rows = self._rows.open(len(starts))
+        for row, (seed, conditions) in zip(rows, starts, strict=True):
             self._rows.begin(row, seed, conditions)
         return rows
+
+    def _check_starts(
+        self,
+        target_returns: Sequence[float | None],
+        seeds: Sequence[int],
+        targets: Mapping[str, Target] | None,
+        count: int,
+    ) -> list[tuple[int, dict[str, Float64[np.ndarray, "_"]]]]:
+        """Return seed and conditions of new episodes; everything is checked before anything is written."""
+        checked = check_starts(target_returns, seeds, count)
+        chosen = self._targets if targets is None else targets
+        return [
+            (seed, self.policy.initial_conditions(target, chosen))
+            for seed, target in zip(checked, target_returns, strict=True)
+        ]
 
     def close(self, rows: Sequence[int] | np.ndarray) -> None:
         """End sessions and free their memory; `add` gives their rows out again."""
@@ -125,15 +136,9 @@ class SessionBatch:
         targets: Mapping[str, Target] | None = None,
     ) -> None:
         """Begin new episodes in the sessions ``rows``; arguments as in `add`."""
-        checked_rows = self._rows.check(rows)
-        checked = check_starts(target_returns, seeds)
-        if len(checked) != len(checked_rows):
-            raise RLTransformerError(
-                f"{len(checked)} seeds for {len(checked_rows)} sessions", where="reset", fix="pass one per session"
-            )
-        chosen = self._targets if targets is None else targets
-        initial = [self.policy.initial_conditions(target, chosen) for target in target_returns]
-        for row, seed, conditions in zip(checked_rows.tolist(), checked, initial, strict=True):
+        checked = self._rows.check(rows).tolist()
+        starts = self._check_starts(target_returns, seeds, targets, len(checked))
+        for row, (seed, conditions) in zip(checked, starts, strict=True):
             self._rows.begin(row, seed, conditions)
 
     @property
@@ -162,22 +167,13 @@ class SessionBatch:
             raise RLTransformerError(
                 f"{len(values)} values for {len(checked)} sessions", where="return_to_go", fix="pass one per session"
             )
-        numbers = [self._return_to_go(value) for value in values]
+        numbers = [self.policy.check_return_to_go(value) for value in values]
         # It would not be clear whether the reward of that action is part of the new return.
         self._rows.check_idle(checked, where="return_to_go", fix="call observe() first, then set it")
         for value in values:
             self.policy.note_target(value)
         self.conditions["return_to_go"][checked, 0] = numbers
         self._rows.missing["reward"][checked] = 0
-
-    def _return_to_go(self, value: float) -> float:
-        """Return a target as a number, after the checks of a new session's."""
-        if value is None:  # which initial_conditions would take for the default
-            value = float("nan")
-        # The checks need all targets of a new session; those of other conditions are not used here.
-        others = {name: row[0] for name, row in self.conditions.items() if name != "return_to_go"}
-        single = {name: numbers.tolist() if len(numbers) > 1 else float(numbers[0]) for name, numbers in others.items()}
-        return float(self.policy.initial_conditions(value, single)["return_to_go"][0])
 
     @torch.inference_mode()
     def act(
@@ -249,9 +245,8 @@ class SessionBatch:
             outcomes: Further outcomes of each, by name, such as ``cost``, if a condition needs them.
         """
         rows = self._rows.check(rows)
-        needed = {condition.outcome for condition in self.policy.spec.conditions} - {"reward"}
-        check_needed(outcomes, needed)
-        reported = read_outcomes(rows, rewards, outcomes, needed)
+        check_needed(outcomes, self._rows.further_outcomes)
+        reported = read_outcomes(rows, rewards, outcomes, self._rows.further_outcomes)
         space = self.policy.spec.data.action_space
         places, given = select_executed(actions, len(rows))
         self._rows.check_acted(rows)
@@ -278,8 +273,7 @@ class SessionBatch:
             RLTransformerError: A session has no missing outcome of this kind, because it could be charged twice.
         """
         rows = self._rows.check(rows)
-        known = {condition.outcome for condition in self.policy.spec.conditions} - {"reward"}
-        reported = read_outcomes(rows, rewards, outcomes, known)
+        reported = read_outcomes(rows, rewards, outcomes, self._rows.further_outcomes)
         self._rows.charge_late(rows, reported)
 
     def state(self, rows: Sequence[int] | np.ndarray | None = None) -> JsonObject:
@@ -287,9 +281,9 @@ class SessionBatch:
 
         `Policy.restore_sessions` continues to the bit; see `PolicySession.state`.
         """
-        checked = self._rows.check(self.rows if rows is None else rows) if rows is not None or len(self) else []
+        checked = self.rows if rows is None else self._rows.check(rows).tolist()
         self._hash = self._hash or self.policy.content_hash
-        return pack(self._hash, [self._rows.read(int(row)) for row in checked])
+        return pack(self._hash, [self._rows.read(row) for row in checked])
 
     def restore(self, state: JsonMapping) -> list[int]:
         """Add the sessions of a state, of this policy, and return their rows in its order.
@@ -297,15 +291,8 @@ class SessionBatch:
         Raises:
             RLTransformerError: The state belongs to another policy or a later version, or is damaged.
         """
-        cache = self._predictor.cache
         self._hash = self._hash or self.policy.content_hash
-        form = StateFormat(
-            self.policy.spec,
-            self._history.length,
-            self.policy.model.predict_action.num_allowed,
-            None if cache is None else cache.session_shape,
-        )
-        sessions = unpack(state, self._hash, form)
+        sessions = unpack(state, self._hash, self._predictor.state_format)
         rows = self._rows.open(len(sessions))
         for row, session in zip(rows, sessions, strict=True):
             self._rows.write(row, session)

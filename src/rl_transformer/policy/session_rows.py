@@ -38,8 +38,9 @@ class SessionRows:
         self.conditions: dict[str, Float64[np.ndarray, "S W"]] = {
             condition.name: np.zeros((0, condition.width)) for condition in spec.conditions
         }
+        self.further_outcomes = {condition.outcome for condition in spec.conditions} - {"reward"}
         # Outcomes that were observed as None and may still be reported, by name.
-        names = {"reward", *(condition.outcome for condition in spec.conditions)}
+        names = ["reward", *sorted(self.further_outcomes)]
         self.missing: dict[str, Int[np.ndarray, "S"]] = {name: np.zeros(0, dtype=np.int64) for name in names}
         self.allowed: list[np.ndarray | None] = []
         self._seeds: list[int] = []

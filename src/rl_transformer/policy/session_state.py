@@ -181,7 +181,7 @@ def _read_cache(values: Any, form: StateFormat, acts: int) -> Tensor | None:
     """Return the cached keys and values."""
     if (values is None) != (form.cache_shape is None):
         raise _damaged("has a KV cache where the policy has none, or none where it has one")
-    return None if values is None else _decode(values, form.cache_shape(acts), torch.float32, "cache")
+    return None if form.cache_shape is None else _decode(values, form.cache_shape(acts), torch.float32, "cache")
 
 
 def history_steps(acts: int, length: int) -> np.ndarray:

@@ -48,16 +48,18 @@ def check_rows(rows: Sequence[int] | np.ndarray, is_open: Bool[np.ndarray, "S"])
     return array
 
 
-def check_starts(target_returns: Sequence[float | None], seeds: Sequence[int]) -> list[int]:
-    """Return the seeds of new episodes as plain integers.
+def check_starts(target_returns: Sequence[float | None], seeds: Sequence[int], count: int) -> list[int]:
+    """Return the seeds of ``count`` new episodes as plain integers.
 
     Raises:
-        RLTransformerError: Their number is not that of the targets, or one is no seed.
+        RLTransformerError: There are more or fewer targets or seeds, or one is no seed.
     """
     listed = list(seeds)
-    if len(listed) != len(target_returns):
+    if len(listed) != count or len(target_returns) != count:
         raise RLTransformerError(
-            f"{len(listed)} seeds for {len(target_returns)} target returns", where="seeds", fix="pass one per session"
+            f"{len(target_returns)} target returns and {len(listed)} seeds for {count} sessions",
+            where="sessions",
+            fix="pass one target return (or None) and one seed per session",
         )
     if not all(isinstance(seed, int | np.integer) and 0 <= seed < MAX_SEED for seed in listed):
         raise RLTransformerError(
