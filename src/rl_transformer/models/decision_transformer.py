@@ -177,12 +177,12 @@ class DecisionTransformerModel(PolicyModel):
 
     def forward(
         self,
-        states: Shaped[Tensor, "B T *state"],
-        actions: Shaped[Tensor, "B T *action"],
-        rewards: Float[Tensor, "..."] | None = None,
-        returns_to_go: Float[Tensor, "..."] | None = None,
-        timesteps: Int[Tensor, "B T"] | None = None,
-        attention_mask: Shaped[Tensor, "B T"] | None = None,
+        states: Shaped[Tensor, "..."],
+        actions: Shaped[Tensor, "..."],
+        rewards: Shaped[Tensor, "..."] | None = None,
+        returns_to_go: Shaped[Tensor, "..."] | None = None,
+        timesteps: Shaped[Tensor, "..."] | None = None,
+        attention_mask: Shaped[Tensor, "..."] | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         return_dict: bool = True,
@@ -190,12 +190,12 @@ class DecisionTransformerModel(PolicyModel):
         """Compute every prediction, as transformers' model does (same arguments, same numbers).
 
         Args:
-            states: Normalized.
-            actions: As in `predict_actions`.
+            states: (B, T, *state), normalized.
+            actions: (B, T, *action), as in `predict_actions`.
             rewards: Ignored, as in transformers, because rewards are no tokens.
             returns_to_go: (B, T, 1), scaled; the numbers of all conditions if there are others.
-            timesteps: None stands for 0, 1, 2, ...
-            attention_mask: 1 at real steps and 0 at padding, which may be on either side.
+            timesteps: (B, T) or (1, T); None stands for 0, 1, 2, ...
+            attention_mask: (B, T), 1 at real steps and 0 at padding, which may be on either side.
             output_hidden_states: Return n_layer + 1 hidden states, the last of them after ln_f.
             output_attentions: Return the attention weights of every layer.
             return_dict: Return a `DecisionTransformerOutput` rather than the tuple of the three predictions.

@@ -71,7 +71,10 @@ def _bounds_in_dtype(space: Space, dtype: np.dtype) -> tuple[np.ndarray, np.ndar
     # Python's integers are exact, and the limits of int64 are not float64 numbers.
     limits = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     integers = [
-        [min(max(int(number), limits[0]), limits[1]) if np.isfinite(number) else limits[number > 0] for number in side]
+        [
+            min(max(int(number), limits[0]), limits[1]) if np.isfinite(number) else limits[int(number > 0)]
+            for number in side
+        ]
         for side in (np.ceil(bounds[0]), np.floor(bounds[1]))
     ]
     return np.array(integers[0], dtype), np.array(integers[1], dtype)

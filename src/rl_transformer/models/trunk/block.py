@@ -43,6 +43,9 @@ class Conv1D(nn.Module):
 
     def __init__(self, outputs: int, inputs: int) -> None:
         super().__init__()
+        # The names of nn.Linear, by which other libraries (peft) learn the sizes of a layer.
+        self.in_features = inputs
+        self.out_features = outputs
         self.weight = nn.Parameter(torch.empty(inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
@@ -94,8 +97,8 @@ class Attention(nn.Module):
         else:
             # c_attn holds the weights of queries, keys and values side by side. Where only the observations' tokens are
             # queries, their columns are applied to these tokens alone.
-            (query,) = self._split_heads(self.c_attn(queries, slice(0, self.width)), 1)
-            key, value = self._split_heads(self.c_attn(x, slice(self.width, None)), 2)
+            (query,) = self._split_heads(self._project(queries, slice(0, self.width)), 1)
+            key, value = self._split_heads(self._project(x, slice(self.width, None)), 2)
         mixed, weights = self._attend(query, key, value, mask, need_weights)
         return self.c_proj(mixed), weights
 
@@ -108,6 +111,13 @@ class Attention(nn.Module):
         (query,) = self._split_heads(query, 1)
         key, value = self._split_heads(cache.put(layer, new), 2)
         return self.c_proj(self._attend(query, key, value, mask, need_weights=False)[0])
+
+    def _project(self, x: Float[Tensor, "B L E"], columns: slice) -> Float[Tensor, "B L _"]:
+        """Return some columns of queries, keys and values."""
+        if isinstance(self.c_attn, Conv1D):
+            return self.c_attn(x, columns)
+        # An adapter of another library around the layer, such as peft's, computes all of them.
+        return self.c_attn(x)[..., columns]
 
     def _split_heads(self, x: Float[Tensor, "B L _"], parts: int) -> tuple[Float[Tensor, "BH L W"], ...]:
         """Split the last axis into ``parts``, and each of them into heads, which become rows of the batch."""

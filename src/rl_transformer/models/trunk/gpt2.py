@@ -62,13 +62,18 @@ class DecisionTransformerGPT2Model(nn.Module):
         input_ids: Int[Tensor, "B L"] | None = None,
         *,
         inputs_embeds: Float[Tensor, "B L E"] | None = None,
-        attention_mask: Shaped[Tensor, "B L"] | None = None,
+        attention_mask: Shaped[Tensor, "..."] | None = None,
         position_ids: Int[Tensor, "#B L"] | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         **unsupported: object,
     ) -> TrunkOutput:
-        """Run every block over token indices or embedded tokens."""
+        """Run every block over token indices or embedded tokens.
+
+        Raises:
+            RLTransformerError: An argument of transformers' model that has no effect here, or an ``attention_mask`` that is
+                not (B, L) with 1 at real tokens and 0 at padding.
+        """
         # Code written for transformers may pass any of its arguments; those that change nothing are accepted.
         given = sorted(name for name, value in unsupported.items() if value is not None and value is not False)
         if given:
