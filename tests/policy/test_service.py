@@ -6,12 +6,14 @@ import copy
 import json
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from rl_transformer import RLTransformerError
 from rl_transformer.policy.session_state import history_steps
+from rl_transformer.trajectories import TrajectoryDataset
 from tests.policy.kinds import ALL_KINDS, Episode
 from tests.toys import point_data, toll_data, untrained_policy
 
@@ -477,3 +479,55 @@ def test_closed_sessions_and_wrong_starts_are_refused():
         with pytest.raises(RLTransformerError, match=message):
             batch.add(targets, seeds)
     assert batch.rows == [1]
+
+
+# Observations
+
+
+def observed(space, rows=6):
+    """A policy on observations of a space."""
+    values = [space.sample() for _ in range(rows)]
+    episode = {
+        "observations": values,
+        "actions": np.zeros((rows - 1, 1)),
+        "rewards": np.zeros(rows - 1),
+        "truncated": True,
+    }
+    if isinstance(space, gym.spaces.Dict):
+        episode["observations"] = {name: np.stack([v[name] for v in values]) for name in values[0]}
+    elif isinstance(space, gym.spaces.Tuple):
+        episode["observations"] = tuple(np.stack([v[i] for v in values]) for i in range(len(values[0])))
+    else:
+        episode["observations"] = np.stack(values)
+    return untrained_policy(TrajectoryDataset.from_episodes([episode], observation_space=space))
+
+
+BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
+DICT = gym.spaces.Dict({"a": BOX, "b": gym.spaces.Discrete(3)})
+LIVE = {
+    "another size": (BOX, np.zeros(3), "float32 of shape (2,)"),
+    "text": (BOX, ["left", "right"], "float32 of shape (2,)"),
+    "ragged": (BOX, [[1.0], [1.0, 2.0]], "float32 of shape (2,)"),
+    "nothing": (BOX, None, "float32 of shape (2,)"),
+    "a number of no state": (gym.spaces.Discrete(3), 7, "an integer from 0 to 2"),
+    "a fraction": (gym.spaces.Discrete(3), 1.5, "an integer from 0 to 2"),
+    "parts": (gym.spaces.MultiDiscrete([3, 2]), [3, 0], "integers with [3, 2] values"),
+    "a part is missing": (DICT, {"a": np.zeros(2)}, "a dict of a (float32 of shape (2,)"),
+    "a part is unknown": (DICT, {"a": np.zeros(2), "c": 1}, "a dict of a (float32 of shape (2,)"),
+    "no dict": (DICT, np.zeros(2), "a dict of a (float32 of shape (2,)"),
+    "a tuple of one": (gym.spaces.Tuple((BOX, BOX)), (np.zeros(2),), "a tuple of 0 (float32"),
+    "floats for an image": (gym.spaces.Box(0, 255, (1, 36, 36), np.uint8), np.zeros((1, 36, 36)), "uint8 of shape"),
+}
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_live_observation_out_of_its_space_is_refused_with_what_to_pass(name):
+    """Nothing is recorded while acting, so that the advice for logged data, "record ...", would lead nowhere."""
+    space, observation, expected = LIVE[name]
+    session = observed(space).session(0.0)
+    with pytest.raises(RLTransformerError) as caught:
+        session.act(observation)
+    assert caught.value.where.startswith("act")
+    assert expected in caught.value.fix
+    assert "record" not in caught.value.fix
+    session.act(space.sample())  # nothing has changed
