@@ -7,12 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_transformer.policy.actions import fit_to_box
+from rl_transformer.policy.actions import fit, limits_in_dtype
 from rl_transformer.trajectories import Space, TrajectoryDataset
 from tests.policy.kinds import integer_data
 from tests.toys import untrained_policy
 
 DTYPES = ("float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint64")
+
+
+def fit_to_box(values, space):
+    return fit(values, *limits_in_dtype(space))
 
 
 def policy_on(space, actions):

@@ -22,27 +22,39 @@ from rl_transformer.windows.normalization import Normalizer
 _WHERE = "observe: action"
 
 
-def to_environment(
-    actions: Shaped[Tensor, "R *action"], space: Space, normalizer: Normalizer
-) -> Shaped[np.ndarray, "R *shape"]:
-    """Return the values to execute for actions in the model's units; they always lie in the space."""
-    if not space.is_continuous:
-        return space.decode_actions(actions.cpu().numpy())
-    return space.decode_actions(fit_to_box(normalizer.to_env_actions(actions).cpu().numpy(), space))
+class ActionUnits:
+    """Converts actions between the model's units and the values of the action space.
+
+    Args:
+        space: The action space.
+        normalizer: The policy's.
+        device: Where the model is.
+    """
+
+    def __init__(self, space: Space, normalizer: Normalizer, device: torch.device) -> None:
+        self._space = space
+        self._normalizer = normalizer
+        self._device = device
+        # Computed once for all actions of a batch of sessions.
+        self._limits = limits_in_dtype(space) if space.is_continuous else None
+
+    def to_environment(self, actions: Shaped[Tensor, "R *action"]) -> Shaped[np.ndarray, "R *shape"]:
+        """Return the values to execute for actions in the model's units; they always lie in the space."""
+        if self._limits is None:
+            return self._space.decode_actions(actions.cpu().numpy())
+        return self._space.decode_actions(fit(self._normalizer.to_env_actions(actions).cpu().numpy(), *self._limits))
+
+    def to_model(self, executed: Shaped[np.ndarray, "R *shape"]) -> Shaped[Tensor, "R *action"]:
+        """Return executed values of the action space in the model's units."""
+        stored = torch.from_numpy(np.ascontiguousarray(self._space.encode_actions(executed)))
+        return self._normalizer.to_model_actions(stored.to(self._device))
 
 
-def to_model(
-    executed: Shaped[np.ndarray, "R *shape"], space: Space, normalizer: Normalizer, device: torch.device
-) -> Shaped[Tensor, "R *action"]:
-    """Return executed values of the action space in the model's units."""
-    stored = torch.from_numpy(np.ascontiguousarray(space.encode_actions(executed))).to(device)
-    return normalizer.to_model_actions(stored)
-
-
-def fit_to_box(values: Shaped[np.ndarray, "R A"], space: Space) -> Shaped[np.ndarray, "R A"]:
-    """Return values as the dtype of a box, whole numbers if it has an integer dtype, all of them inside its bounds."""
-    dtype = np.dtype(space.dtype)
-    low, high = _bounds_in_dtype(space, dtype)
+def fit(
+    values: Shaped[np.ndarray, "R A"], low: Shaped[np.ndarray, "A"], high: Shaped[np.ndarray, "A"]
+) -> Shaped[np.ndarray, "R A"]:
+    """Return values in the dtype of two limits and between them, whole numbers if it is an integer one."""
+    dtype = low.dtype
     # Clipped after the conversion, because float32(-0.1) lies below -0.1 in float64, and a conversion may round, too.
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -55,8 +67,9 @@ def fit_to_box(values: Shaped[np.ndarray, "R A"], space: Space) -> Shaped[np.nda
     return np.where(is_high, high, np.where(is_low, low, inside))
 
 
-def _bounds_in_dtype(space: Space, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Return the smallest and the largest number of ``dtype`` inside each dimension's bounds, flattened."""
+def limits_in_dtype(space: Space) -> tuple[Shaped[np.ndarray, "A"], Shaped[np.ndarray, "A"]]:
+    """Return the smallest and the largest number of a box's dtype inside each dimension's bounds, flattened."""
+    dtype = np.dtype(space.dtype)
     size = space.flat_dim
     bounds = [np.broadcast_to(np.asarray(side, np.float64), size) for side in (space.low, space.high)]
     if dtype.kind == "f":
@@ -102,8 +115,8 @@ def select_executed(
 
 def check_executed(
     actions: Sequence[Nested], space: Space, allowed: Sequence[Bool[np.ndarray, "M"] | None]
-) -> Shaped[np.ndarray, "X *shape"]:
-    """Return executed actions as an array, after the checks of logged actions.
+) -> Shaped[np.ndarray, "X *shape"] | None:
+    """Return executed actions as an array, after the checks of logged actions; None if there are none.
 
     Args:
         actions: What was executed, one value of the space each.
@@ -113,6 +126,8 @@ def check_executed(
     Raises:
         RLTransformerError: An action is not one of the space, not finite, or not a legal one.
     """
+    if not actions:
+        return None
     fix = f"pass what was executed, as the environment received it: {describe_space(space)}"
     try:
         array = np.stack([np.asarray(action) for action in actions])

@@ -72,9 +72,10 @@ class Predictor:
     def __init__(self, policy: ActingPolicy, slots: int) -> None:
         spec = policy.spec
         self._policy = policy
+        self._device = policy.device
         self.slots = slots
         uses_cache = spec.model.attention_span is not None
-        self.cache = KVCache(spec.model, slots, policy.device) if uses_cache else None
+        self.cache = KVCache(spec.model, slots, self._device) if uses_cache else None
         # With a cache only the newest timestep and the action before it are read again. Two is also the least that
         # stacked frames need, which are made from the state before.
         self.history = History(spec, slots, 2 if uses_cache else max(2, spec.context_length), policy.device)
@@ -108,7 +109,7 @@ class Predictor:
             conditions: In the data's units.
         """
         spec = self._policy.spec
-        device = self._policy.device
+        device = self._device
         recorded = torch.from_numpy(np.ascontiguousarray(observations)).to(device)
         if spec.data.observation_space.is_image:
             recorded = self.history.stack_frames(slots, steps, recorded, steps == 0)

@@ -17,7 +17,7 @@ from torch import Tensor
 from rl_transformer.conditions.interface import Target
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.action_info import describe_actions
-from rl_transformer.policy.actions import check_executed, select_executed, to_environment, to_model
+from rl_transformer.policy.actions import ActionUnits, check_executed, select_executed
 from rl_transformer.policy.predictor import ActingPolicy, Predictor
 from rl_transformer.policy.session_rows import SessionRows
 from rl_transformer.policy.session_state import pack, unpack
@@ -53,6 +53,8 @@ class SessionBatch:
         self._hash: str | None = None
         self._predictor = Predictor(policy, 0)
         self._history = self._predictor.history
+        self._device = policy.device
+        self._units = ActionUnits(policy.spec.data.action_space, policy.normalizer, self._device)
         self._rows = SessionRows(policy.spec, self._predictor)
         if len(target_returns) or len(seeds):
             self.add(target_returns, seeds)
@@ -149,9 +151,8 @@ class SessionBatch:
             RLTransformerError: The policy is not conditioned on a return.
         """
         if "return_to_go" not in self.conditions:
-            raise RLTransformerError(
-                "this policy is not conditioned on a return", where="return_to_go", fix="read session.conditions"
-            )
+            problem = "this policy is not conditioned on a return"
+            raise RLTransformerError(problem, where="return_to_go", fix="read session.conditions")
         values = self.conditions["return_to_go"][:, 0].copy()
         values.flags.writeable = False  # set_return_to_go checks what is written
         return values
@@ -196,7 +197,7 @@ class SessionBatch:
         rows = self._rows.check(rows)
         self._rows.check_idle(rows, where="act", fix="call observe(reward) after every action")
         spec = self.policy.spec
-        mask = legal_action_mask(allowed, len(rows), spec, self.policy.model.predict_action, self.policy.device)
+        mask = legal_action_mask(allowed, len(rows), spec, self.policy.model.predict_action, self._device)
         flat = flatten_live(spec.data.observation_space, observations, len(rows))
         slots = self._rows.slots[rows]
         steps = self.step[rows]
@@ -206,9 +207,9 @@ class SessionBatch:
             self.conditions["return_to_go"][rows, 0] = generated
         check_finite_actions(parameters, {name: value[rows] for name, value in self.conditions.items()})
         drawn = self._choose(rows, parameters, mask)
-        actions = to_environment(drawn, spec.data.action_space, self.policy.normalizer)
+        actions = self._units.to_environment(drawn)
         # The history holds what is executed, as the logged data does: after clipping and rounding.
-        executed = to_model(actions, spec.data.action_space, self.policy.normalizer, self.policy.device)
+        executed = self._units.to_model(actions)
         self._predictor.write_actions(slots, steps, executed)
         self._rows.mark_acted(rows, mask)
         if not return_info:
@@ -247,16 +248,16 @@ class SessionBatch:
         rows = self._rows.check(rows)
         check_needed(outcomes, self._rows.further_outcomes)
         reported = read_outcomes(rows, rewards, outcomes, self._rows.further_outcomes)
-        space = self.policy.spec.data.action_space
         places, given = select_executed(actions, len(rows))
         self._rows.check_acted(rows)
-        executed = check_executed(given, space, [self._rows.allowed[row] for row in rows[places]]) if given else None
+        changed = rows[places]
+        allowed = [self._rows.allowed[row] for row in changed]
+        executed = check_executed(given, self.policy.spec.data.action_space, allowed)
         # Everything is checked before anything is written, so that a refused outcome leaves the sessions unchanged.
         following = self._rows.conditions_after(rows, reported)
         if executed is not None:
-            changed = rows[places]
-            stored = to_model(executed, space, self.policy.normalizer, self.policy.device)
-            self._predictor.write_actions(self._rows.slots[changed], self.step[changed], stored)
+            slots = self._rows.slots[changed]
+            self._predictor.write_actions(slots, self.step[changed], self._units.to_model(executed))
         self._rows.mark_observed(rows, following, reported)
 
     def observe_late(

@@ -112,21 +112,20 @@ class SessionRows:
         self.allowed[row] = None
         for counts in self.missing.values():
             counts[row] = 0
-        random = generator(Stream.ACTION_SAMPLING, seed)
-        # A generator's state is its seed and the number of its draws, one 64-bit number for each uniform number.
-        if draws:
-            bits = random.bit_generator
-            assert isinstance(bits, np.random.PCG64)
-            bits.advance(draws)
         self._seeds[row] = seed
         self._draws[row] = draws
-        self._random[row] = random
+        self._random[row] = None
         self._predictor.forget(self.slots[row : row + 1])
 
     def draw(self, row: int, count: int) -> Float64[np.ndarray, "_"]:
         """Return the next uniform random numbers of a session."""
         random = self._random[row]
-        assert random is not None
+        if random is None:  # made when it is needed, because most policies draw nothing
+            random = self._random[row] = generator(Stream.ACTION_SAMPLING, self._seeds[row])
+            # Its state is the seed and the number of its draws, a 64-bit number for each uniform number.
+            bits = random.bit_generator
+            assert isinstance(bits, np.random.PCG64)
+            bits.advance(self._draws[row])
         self._draws[row] += count
         return random.random(count)
 

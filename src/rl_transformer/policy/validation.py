@@ -132,8 +132,12 @@ def stack_live(space: Space, observation: Nested) -> Nested:
     try:
         return stack([observation])
     except ValueError as error:  # numpy's, for lists of different lengths
-        fix = f"pass what the policy was trained on: {describe_space(space)}"
-        raise RLTransformerError(f"is not an observation: {error}", where="act: observation", fix=fix) from None
+        raise _foreign_observation(space, f"is not an observation: {error}") from None
+
+
+def _foreign_observation(space: Space, problem: str, part: str = "observation") -> RLTransformerError:
+    fix = f"pass what the policy was trained on: {describe_space(space)}; compare the environment and its wrappers"
+    return RLTransformerError(problem, where=f"act: {part}", fix=fix)
 
 
 def flatten_live(space: Space, observations: Nested, count: int) -> Shaped[np.ndarray, "R ..."]:
@@ -142,13 +146,12 @@ def flatten_live(space: Space, observations: Nested, count: int) -> Shaped[np.nd
     Raises:
         RLTransformerError: They are not observations of the space, not finite, or not one per session.
     """
-    fix = f"pass what the policy was trained on: {describe_space(space)}; compare the environment and its wrappers"
     try:
         flat = space.flatten(observations)
     except RLTransformerError as error:  # its fix is for logged data
-        raise RLTransformerError(error.problem, where=f"act: {error.where}", fix=fix) from None
+        raise _foreign_observation(space, error.problem, error.where) from None
     except (TypeError, ValueError, IndexError) as error:
-        raise RLTransformerError(f"is not an observation: {error}", where="act: observation", fix=fix) from None
+        raise _foreign_observation(space, f"is not an observation: {error}") from None
     if len(flat) != count:
         raise RLTransformerError(
             f"{len(flat)} observations for {count} sessions", where="act", fix="pass one per session"
