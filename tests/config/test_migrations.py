@@ -115,7 +115,7 @@ def test_a_released_policy_file_migrates_to_the_present_format(version):
     before = json.dumps(stored)
     migrated = migrate_policy(stored)
     assert json.dumps(stored) == before
-    assert migrated["format_version"] == 3
+    assert migrated["format_version"] == 4
     assert "return_rule" not in migrated
     spec = PolicySpec.from_dict(stored, where="policy.json")
     assert spec == PolicySpec.from_dict(migrated, where="policy.json")
@@ -158,7 +158,7 @@ def test_a_policy_is_written_in_the_present_format_and_read_again(tmp_path):
     for version in (1, 2, 3):
         policy = load_policy(RELEASED / f"policy-format-{version}")
         policy.save(tmp_path / str(version))
-        assert json.loads((tmp_path / str(version) / "policy.json").read_text())["format_version"] == 3
+        assert json.loads((tmp_path / str(version) / "policy.json").read_text())["format_version"] == 4
         assert load_policy(tmp_path / str(version)).content_hash == policy.content_hash
 
 

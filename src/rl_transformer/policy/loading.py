@@ -9,8 +9,9 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models import build_model
-from rl_transformer.policy.policy import MODEL, NORMALIZER, RETURN_MODEL, Policy
+from rl_transformer.policy.policy import MODEL, NORMALIZER, RETURN_MODEL, SUPPORT, Policy
 from rl_transformer.policy.storage import FIX, SPEC_FILE, TENSOR_FILE, read_policy_folder
+from rl_transformer.policy.support import Support
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.windows.normalization import Normalizer
 
@@ -44,7 +45,10 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
     if missing:
         problem = f"does not fit policy.json: lacks {', '.join(missing)}"
         raise RLTransformerError(problem, where=folder / TENSOR_FILE, fix=_RESTORE)
-    return Policy(spec, model, Normalizer(**statistics), return_model)
+    sample = {name: tensor.cpu() for name, tensor in _with_prefix(SUPPORT, tensors).items()}
+    size = spec.data.observation_space.flat_dim
+    support = Support.from_tensors(sample, size, where=folder / TENSOR_FILE)
+    return Policy(spec, model, Normalizer(**statistics), return_model, support)
 
 
 def _policy_folder(folder: Path) -> Path:

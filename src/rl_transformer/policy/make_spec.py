@@ -17,6 +17,7 @@ from rl_transformer.models.heads import HEADS, default_head
 from rl_transformer.models.heads.interface import no_entropy
 from rl_transformer.models.return_model import return_bins
 from rl_transformer.policy.spec import PolicySpec
+from rl_transformer.policy.support import empirical_quantiles
 from rl_transformer.runtime import log
 from rl_transformer.runtime.machine import versions
 from rl_transformer.runtime.shapes import Float
@@ -95,7 +96,12 @@ def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: Float[n
     # A set, because episodes often share a few returns, and a target is worth suggesting once.
     quartiles = sorted({float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))})
     ranges = {**spec.target_ranges, "return_to_go": (float(returns.min()), float(returns.max()))}
-    return replace(spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles), target_ranges=ranges)
+    return replace(
+        spec,
+        suggested_targets=tuple(config.policy.suggested_targets or quartiles),
+        target_ranges=ranges,
+        return_quantiles=tuple(empirical_quantiles(returns).tolist()),
+    )
 
 
 def _model_config(

@@ -19,7 +19,7 @@ LEVELS = ("error", "warning", "info")
 MAX_POSITIONS = 20
 # Fraction of the bounds' width by which an action may exceed them. Logged float32 actions at the bound may be rounded
 # past it; actions in a wrong unit exceed it by far more.
-_BOUND_SLACK = 1e-5
+BOUND_SLACK = 1e-5
 
 
 @dataclass
@@ -207,7 +207,7 @@ class Checker:
 
     def _check_actions(self, episode: int, actions: np.ndarray) -> None:
         space = self.spec.action_space
-        bad = space.outside(actions, slack=_BOUND_SLACK)
+        bad = space.outside(actions, slack=BOUND_SLACK)
         if space.is_continuous:
             problem = "is outside the bounds of the action space"
             fix = "declare the true bounds, or clip the actions"
