@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from rl_transformer import RLTransformerError, evaluate, load_policy, train
 from rl_transformer.environments.making import make_environment

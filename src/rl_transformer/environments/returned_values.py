@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,9 +72,8 @@ def as_number(value: Any) -> float:
     """
     if isinstance(value, list | tuple):
         value = np.asarray(value)
-    shape = getattr(value, "shape", ())
-    if shape and math.prod(shape) == 1:
-        value = value.reshape(-1)[0]
+    if hasattr(value, "item"):  # of arrays and tensors of any library; raises if there are more numbers
+        value = value.item()
     if isinstance(value, str | bytes):  # float() would read it
         raise TypeError("text")
     return float(value)

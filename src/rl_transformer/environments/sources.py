@@ -125,8 +125,7 @@ class EnvironmentSource:
         try:
             for render in rendering[1:]:
                 # What the constructor warns about was said once, for the first environment.
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with warnings.catch_warnings(record=True):
                     made = self.open(render=render, like=first.spec, already_open=len(opened))
                 # Wrappers may be new although the environment inside of them is not.
                 if any(_innermost(made.environment) is _innermost(other.environment) for other in opened):
