@@ -102,7 +102,6 @@ def run(args: Namespace) -> Outcome:
 
 def _load_policies(args: Namespace) -> Policy | dict[int, Policy]:
     """Return the policy of the folder, or the policies of a folder of training seeds, by seed."""
-    from rl_transformer.environments.making import source_note
     from rl_transformer.evaluation.evaluate import no_environment
     from rl_transformer.launch.seeds import seed_folders
     from rl_transformer.policy import load_policy
@@ -120,10 +119,8 @@ def _load_policies(args: Namespace) -> Policy | dict[int, Policy]:
         raise no_environment(policy.spec.data)
     # A target far outside of the data still runs, but the user should know that the policy extrapolates.
     warning = policy.target_warning(args.target_return, parse_targets(args.target))
-    note = source_note(args.env_id, parse_env_kwargs(args.env_kwargs), policy.spec.data)
-    for line in (warning, note):
-        if line:
-            print(line)
+    if warning:
+        print(warning)
     return single or policies
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import shlex
 from typing import TYPE_CHECKING
@@ -54,20 +53,46 @@ def make_environment(env_id: str, *, render: bool = False, env_kwargs: JsonMappi
     except gymnasium.error.DependencyNotInstalled as error:
         fix = install_command(str(error)) or "install the package that the message names"
         raise RLTransformerError(str(error), where=env_id, fix=fix) from error
-    except gymnasium.error.UnregisteredEnv as error:
-        raise RLTransformerError(f"cannot be made: {error}", where=env_id, fix=_how_to_name(env_id)) from None
     except (Exception, SystemExit) as error:  # constructors of third parties raise anything
-        if isinstance(error, RLTransformerError):
-            raise
-        # The id is known, so another one is no help; what remains are the arguments and the environment's own needs.
-        text = " ".join(str(error).split())[:600]
-        raise RLTransformerError(
-            f"cannot be made: {type(error).__name__}: {text}",
-            where=env_id,
-            fix=install_command(text)
-            or "do what the message says, pass arguments that the environment needs with "
-            "--env-kwargs '{\"NAME\": VALUE}', or repair the environment",
-        ) from error
+        raise _not_made(env_id, error, render=render) from error
+
+
+def _not_made(env_id: str, error: BaseException, *, render: bool) -> RLTransformerError:
+    """Return the error for an environment that cannot be made: its id is unknown, or its constructor failed."""
+    import gymnasium
+
+    if isinstance(error, RLTransformerError):
+        return error
+    text = " ".join(str(error).split())[:600]
+    problem = f"cannot be made: {type(error).__name__}: {text}"
+    name = env_id.rpartition(":")[2]
+    if name not in gymnasium.registry or isinstance(error, gymnasium.error.DeprecatedEnv):
+        return RLTransformerError(problem, where=env_id, fix=_how_to_name(env_id))
+    # The id is known, so another one is no help; what remains are the arguments and the environment's own needs.
+    later = _later_version(name)
+    if render and "render_mode" in text:
+        fix = "leave the recording out, or let the environment take the argument render_mode"
+    elif later is not None:
+        fix = f"use {later}, or do what the message says"
+    else:
+        fix = install_command(text) or (
+            "do what the message says, pass arguments that the environment needs with "
+            "--env-kwargs '{\"NAME\": VALUE}' (env_kwargs={...} in Python), or repair the environment"
+        )
+    return RLTransformerError(problem, where=env_id, fix=fix)
+
+
+def _later_version(name: str) -> str | None:
+    """Return the id of the latest version of an environment, if it is another one."""
+    import gymnasium
+
+    stem, found, version = name.rpartition("-v")
+    if not found or not version.isdecimal():
+        return None
+    versions = [known.rpartition("-v") for known in gymnasium.registry]
+    later = [int(number) for known, _, number in versions if known == stem and number.isdecimal()]
+    latest = max(later, default=0)
+    return f"{stem}-v{latest}" if latest > int(version) else None
 
 
 def _register(env_id: str) -> None:
@@ -98,8 +123,11 @@ def _how_to_name(env_id: str) -> str:
         return f"{hint}let {module} register it: gymnasium.register({name!r}, entry_point=...)"
     package = package_of(env_id)
     if package is not None:
-        return f"{hint}pip install {shlex.quote(package.name)}, which brings this environment"
-    return f"{hint}install the package that registers it, and write MODULE:{env_id}, with the module to import for it"
+        return f"pip install {shlex.quote(package.name)}, which brings this environment"
+    return (
+        f"{hint}for an environment of your own, or of another package, write MODULE:{env_id or 'ID'}, where importing "
+        "MODULE registers it"
+    )
 
 
 def environment_spec(environment: gymnasium.Env, env_id: str) -> DataSpec:
@@ -146,31 +174,31 @@ def compare_spaces(spec: DataSpec, trained: DataSpec, env_id: str) -> None:
             )
 
 
-def source_kwargs(trained: DataSpec) -> dict[str, object]:
-    """Return the arguments of ``gymnasium.make`` with which the data was recorded, as far as the data says."""
-    arguments: dict[str, object] = dict(getattr(trained, "env_kwargs", None) or {})
-    limit = getattr(trained, "max_episode_steps", None)
-    if limit is not None:
-        arguments["max_episode_steps"] = limit
-    return arguments
-
-
 def source_arguments(trained: DataSpec) -> str | None:
     """Return the options of the command line for the environment of the data, or None if the data names none."""
     if not trained.env_id:
         return None
-    arguments = source_kwargs(trained)
-    # Names from a policy file end up in a command that the user may copy, so they are quoted for the shell.
-    text = f"--env-id {shlex.quote(trained.env_id)}"
-    return f"{text} --env-kwargs {shlex.quote(json.dumps(arguments))}" if arguments else text
+    # A name from a policy file ends up in a command that the user may copy, so it is quoted for the shell.
+    return getattr(trained, "environment_options", None) or f"--env-id {shlex.quote(trained.env_id)}"
 
 
-def source_note(env_id: str, env_kwargs: JsonMapping | None, trained: DataSpec) -> str | None:
-    """Return a note if an environment is made with other arguments than the one that the data came from."""
-    if env_id != trained.env_id:
+def source_note(environment: gymnasium.Env, trained: DataSpec, max_steps: int | None = None) -> str | None:
+    """Return a note if an environment has the id of the data's, but other arguments or another time limit.
+
+    Args:
+        environment: The environment.
+        trained: Description of the training data.
+        max_steps: Steps after which the evaluation cuts episodes off.
+    """
+    spec = environment.spec
+    if spec is None or not trained.env_id or spec.id != trained.env_id.rpartition(":")[2]:
         return None
-    given = dict(env_kwargs or {})
-    differing = [name for name, value in source_kwargs(trained).items() if name not in given or given[name] != value]
+    recorded = dict(getattr(trained, "env_kwargs", None) or {})
+    differing = [name for name, value in recorded.items() if name not in spec.kwargs or spec.kwargs[name] != value]
+    limit = getattr(trained, "max_episode_steps", None)
+    limits = [steps for steps in (spec.max_episode_steps, max_steps) if steps is not None]
+    if limit is not None and min(limits, default=None) != limit:
+        differing.append("max_episode_steps")
     if not differing:
         return None
     return f"note: other {', '.join(differing)} than in the data, which came from {source_arguments(trained)}"

@@ -50,7 +50,7 @@ def import_package(package: Package) -> bool:
 
 def install_command(message: str) -> str | None:
     """Return the command ``pip install ...`` that an environment's message about a missing package contains."""
-    if "mujoco" in message.lower():
+    if "mujoco" in message.lower() and "install" in message.lower():
         return "pip install 'rl-transformer[mujoco]'"
     commands = re.findall(r"pip install (?:[\"'][^\"']+[\"']|[\w\[\],.<>=-]+)", message)
     return " && ".join(commands) or None

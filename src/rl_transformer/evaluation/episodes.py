@@ -10,7 +10,7 @@ import torch
 
 from rl_transformer.conditions.interface import Target
 from rl_transformer.environments.live import LiveEnvironment
-from rl_transformer.environments.making import compare_spaces
+from rl_transformer.environments.making import compare_spaces, source_note
 from rl_transformer.environments.sources import Environment, EnvironmentSource
 from rl_transformer.evaluation.episode_loop import Assignment, Episode, EpisodeLoop
 from rl_transformer.evaluation.progress import EpisodeProgress
@@ -33,6 +33,8 @@ class Batch:
     """Gymnasium id of the environment, or the name of its class."""
     step_limit: int | None
     """Steps after which episodes were cut off; None if the environment has a time limit of its own."""
+    note: str | None
+    """How the environment differs from the one that the data came from, see `source_note`."""
 
 
 def run_episodes(
@@ -86,6 +88,7 @@ def run_batch(
     try:
         # One environment is enough to see that it does not fit; making all of them may take long, and warn each time.
         compare_spaces(first.spec, policy.spec.data, first.name)
+        note = source_note(first.environment, policy.spec.data, assignment.max_steps)
         limit = step_limit(first, policy.spec, assignment.max_steps)
         assignment = replace(assignment, max_steps=limit)
         if count == 1:
@@ -93,7 +96,7 @@ def run_batch(
         else:
             first.close()  # before others are opened, so that there are never more than max_live
             episodes = _run_in_processes(policy, source, assignment, count, progress, check)
-        return Batch(episodes, first.name, limit)
+        return Batch(episodes, first.name, limit, note)
     finally:
         progress.close()
         if count == 1:

@@ -103,6 +103,7 @@ def _report(
         max_steps=batch.step_limit,
         env_kwargs=source.env_kwargs,
         wrappers=source.wrappers,
+        environment_note=batch.note,
     )
 
 

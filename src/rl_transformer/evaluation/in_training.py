@@ -33,7 +33,7 @@ class PolicyEvaluator:
         source = EnvironmentSource.of(self._env_id, env_kwargs=config.env_kwargs, wrappers=config.wrappers)
         with opened(source) as environment:
             compare_spaces(environment.spec, policy.spec.data, environment.name)
-        note = source_note(self._env_id, config.env_kwargs, policy.spec.data)
+            note = source_note(environment.environment, policy.spec.data, config.max_steps)
         if note:
             log.info(note)
         # None stands for the policy's suggestions; further targets are checked with it, too.

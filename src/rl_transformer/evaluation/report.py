@@ -124,6 +124,8 @@ class EvaluationReport:
     """Arguments that the environment was made with."""
     wrappers: list[str] = field(default_factory=list)
     """Wrappers around the environment, the innermost one first."""
+    environment_note: str | None = None
+    """How the environment differs from the one that the data came from; None if nothing is known to differ."""
     training_seeds: list[int] = field(default_factory=list)
     """Training seeds of the policies; empty for a single policy."""
 
@@ -166,8 +168,8 @@ class EvaluationReport:
         return f"{self.env_id}, seeds from {self.seed} (interval over {over}{method})"
 
     def _notes(self) -> list[str]:
-        """Return one line about intervals that are missing, and one about episodes that were cut off."""
-        notes = []
+        """Return lines about another environment than the data's, missing intervals, and episodes that were cut off."""
+        notes = [] if self.environment_note is None else [self.environment_note]
         if any(t.interval is None for t in self.targets):
             unit = "training seeds" if self.training_seeds else "episodes"
             notes.append(f"note: no interval (-) for fewer than two {unit}, or for {unit} with equal returns")
