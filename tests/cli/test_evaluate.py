@@ -91,7 +91,7 @@ def test_recording_takes_the_same_options(ready, tmp_path, capsys):
     endless = ["collect", ENDLESS, "--num-episodes", "1", "--policy", str(ready / "run"), "--target-return", "3"]
     assert main([*endless, "--output", str(tmp_path / "endless")]) == 0
     assert open_trajectories(f"rlt:{tmp_path / 'endless'}").lengths.tolist() == [120]
-    assert "the episode of seed 0 was cut off after 120 steps" in capsys.readouterr().out
+    assert "note: 1 of 1 episodes were cut off after 120 steps" in capsys.readouterr().out
     assert "size" in refused(capsys, *collect[:4], "--output", tmp_path / "third")
 
 

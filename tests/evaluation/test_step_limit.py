@@ -82,7 +82,7 @@ def test_recording_is_cut_and_the_episode_says_that_it_was(policy, monkeypatch, 
     data = recorded(EndlessEnv(), policy=policy, target=5.0)
     assert data.lengths.tolist() == [120, 120]
     assert data.trajectory(0).truncated
-    assert "the episode of seed 1 was cut off after 120 steps" in capsys.readouterr().out
+    assert "note: 2 of 2 episodes were cut off after 120 steps" in capsys.readouterr().out
     assert recorded(EndlessEnv(), max_steps=9).lengths.tolist() == [9, 9]
     monkeypatch.setattr(step_limit_module, "RANDOM_STEP_LIMIT", 50)
     assert recorded(EndlessEnv()).lengths.tolist() == [50, 50]

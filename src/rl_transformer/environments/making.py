@@ -190,7 +190,7 @@ def source_note(environment: gymnasium.Env, trained: DataSpec, max_steps: int | 
         trained: Description of the training data.
         max_steps: Steps after which the evaluation cuts episodes off.
     """
-    spec = environment.spec
+    spec = getattr(environment, "spec", None)  # environments of other libraries have none
     if spec is None or not trained.env_id or spec.id != trained.env_id.rpartition(":")[2]:
         return None
     recorded = dict(getattr(trained, "env_kwargs", None) or {})

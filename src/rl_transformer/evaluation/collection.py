@@ -61,13 +61,24 @@ def record_episodes(
     seeds = range(seed, seed + num_episodes)
     spec = environment_spec(environment, env_id)
     live = LiveEnvironment(environment, env_id, spec, is_ours=False)
+    cut_off: list[int] = []
     if policy is None:
-        return spec, _behave_episodes(live, seeds, behavior, step_limit(live, None, max_steps))
-    compare_spaces(spec, policy.spec.data, env_id)
-    # The episodes run only when the iterator is read. Checking the targets here reports a mistake before that.
-    policy.initial_conditions(target, targets)
-    limit = step_limit(live, policy.spec, max_steps)
-    return spec, _policy_episodes(live, seeds, policy, target, targets, limit)
+        limit = step_limit(live, None, max_steps)
+        episodes = _behave_episodes(live, seeds, behavior, limit, cut_off)
+    else:
+        compare_spaces(spec, policy.spec.data, env_id)
+        # The episodes run only when the iterator is read. Checking the targets here reports a mistake before that.
+        policy.initial_conditions(target, targets)
+        limit = step_limit(live, policy.spec, max_steps)
+        episodes = _policy_episodes(live, seeds, policy, target, targets, limit, cut_off)
+    return spec, _with_note(episodes, cut_off, f"of {num_episodes} episodes were cut off after {limit} steps")
+
+
+def _with_note(episodes: Iterator[Trajectory], cut_off: list[int], text: str) -> Iterator[Trajectory]:
+    """Yield the episodes, and say at the end how many of them were cut off."""
+    yield from episodes
+    if cut_off:
+        log.info(f"note: {len(cut_off)} {text}; --max-steps N (max_steps=N) sets another limit")
 
 
 def _policy_episodes(
@@ -77,24 +88,27 @@ def _policy_episodes(
     target: float | None,
     targets: Mapping[str, Target] | None,
     limit: int | None,
+    cut_off: list[int],
 ) -> Iterator[Trajectory]:
     # Rewards are recorded anyway; every other outcome becomes a column, so that a policy with the same conditions can
     # be trained on the new data.
     names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
     for seed in seeds:
         session = policy.session(target, seed=seed, targets=targets)
-        yield _run(environment, seed, session.act, session.observe, limit, names)
+        yield _run(environment, seed, session.act, session.observe, limit, cut_off, names)
 
 
 def _behave_episodes(
-    environment: LiveEnvironment, seeds: range, behavior: Behavior | None, limit: int | None
+    environment: LiveEnvironment, seeds: range, behavior: Behavior | None, limit: int | None, cut_off: list[int]
 ) -> Iterator[Trajectory]:
     for seed in seeds:
         # gymnasium seeds spaces and environments with the same kind of generator. With one seed for both, the first
         # random actions would depend on the initial state of the episode. They come from streams of their own instead.
         random = generator(Stream.DATA_COLLECTION, seed)
         environment.environment.action_space.seed(int(random.integers(2**31)))
-        yield _run(environment, seed, partial(_behave, environment, behavior, random), lambda reward: None, limit)
+        yield _run(
+            environment, seed, partial(_behave, environment, behavior, random), lambda reward: None, limit, cut_off
+        )
 
 
 def _behave(
@@ -116,9 +130,20 @@ def _run(
     act: Callable[[Any, np.ndarray | None], Any],
     observe: Callable[..., None],
     limit: int | None,
+    cut_off: list[int],
     outcome_names: Sequence[str] = (),
 ) -> Trajectory:
-    """Run one episode and return it; ``act`` chooses actions, and ``observe`` is given their rewards and outcomes."""
+    """Run one episode and return it.
+
+    Args:
+        environment: The environment.
+        seed: Seed of the episode.
+        act: Chooses an action for an observation and the mask of legal actions.
+        observe: Is given the reward and the outcomes of each action.
+        limit: Steps after which the episode is cut off.
+        cut_off: Seeds of the episodes that were cut off; this one's is appended.
+        outcome_names: Outcomes to record as columns.
+    """
     observation = environment.reset(seed)
     observations = [observation]
     actions = []
@@ -137,10 +162,7 @@ def _run(
         rewards.append(reward)
         if not terminated and not truncated and len(rewards) == limit:
             truncated = True
-            log.info(
-                f"note: {environment.name}: the episode of seed {seed} was cut off after {limit} steps; "
-                "--max-steps N (max_steps=N) sets another limit"
-            )
+            cut_off.append(seed)
     return Trajectory(
         observations=stack(observations[:-1]),
         actions=np.asarray(actions),
