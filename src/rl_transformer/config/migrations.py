@@ -68,6 +68,7 @@ def migrate_policy(values: JsonMapping) -> JsonObject:
     if migrated["format_version"] < 3:
         migrated = _policy_to_format_3(migrated)
     migrated.setdefault("return_quantiles", None)
+    migrated.setdefault("longest_episode", None)
     migrated["format_version"] = 4
     return migrated
 
@@ -93,7 +94,6 @@ def _policy_to_format_3(migrated: JsonObject) -> JsonObject:
         migrated.setdefault(key, default)
     return_range = migrated.pop("return_range", None)
     migrated["target_ranges"] = {} if return_range is None else {"return_to_go": return_range}
-    migrated["format_version"] = 3
     return migrated
 
 

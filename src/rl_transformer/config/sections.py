@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rl_transformer.config.base import Problem, Section, option
+from rl_transformer.config.evaluation import EvaluationConfig as EvaluationConfig
 
 
 @dataclass(kw_only=True)
@@ -291,22 +292,3 @@ class PolicyConfig(Section):
     prior_floor: float = option(
         0.001, "With generated targets: returns less likely than this are never selected.", at_least=0, below=1
     )
-
-
-@dataclass(kw_only=True)
-class EvaluationConfig(Section):
-    """Evaluate the policy while it is trained, if an environment is given."""
-
-    env_id: str | None = option(None, "Gymnasium id of the environment.", not_empty=True, common=True)
-    target_returns: list[float] = option([], "Target returns; []: the policy's suggestions.", common=True)
-    targets: dict[str, float] = option({}, "Targets of further conditions, for example {cost_to_go: 25}.")
-    num_episodes: int = option(20, "Episodes per target.", above=0)
-    every: int = option(10_000, "Updates between evaluations; another one is made at the end.", above=0)
-    # Far from 0, where seeds of recorded episodes usually begin, so that initial states of the data are not repeated.
-    seed: int = option(1_000_000, "Seed of the first episode; later episodes count up.", at_least=0, below=2**63)
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield (option, problem, fix) for targets that would have no effect."""
-        for name in ("target_returns", "targets"):
-            if getattr(self, name) and not self.env_id:
-                yield name, "targets without an environment", "set evaluation.env_id too"

@@ -59,6 +59,16 @@ def train_seeds(
     return [user_path(one.output) for one in configs]
 
 
+def seed_folders(output: Path) -> dict[int, Path]:
+    """Return the run folders that `train_seeds` wrote below ``output``, by seed; empty if there are none."""
+    found = {}
+    for folder in output.glob("seed-*"):
+        seed = folder.name.removeprefix("seed-")
+        if folder.is_dir() and seed.isdecimal():
+            found[int(seed)] = folder
+    return dict(sorted(found.items()))
+
+
 def can_stack_seeds(config: RunConfig) -> bool:
     """Return True if runs that differ only in their seed can be trained as one stacked batch."""
     # Stacking needs one GPU, and a loss without random numbers from the CPU. A return model would be a second training

@@ -18,7 +18,7 @@ from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.run import train
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, user_path, write_text
-from rl_transformer.runtime.plugins import refuse_named_module
+from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.training.metrics import last_and_best, read_metrics
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
@@ -61,8 +61,8 @@ def read_space(path: Path, config: RunConfig) -> JsonObject:
             raise RLTransformerError(f"{option}: {values} is not a range", where=path, fix=fix)
         if not isinstance(values, dict | list) or not values:
             raise RLTransformerError(f"{option}: {values!r} is neither choices nor a range", where=path, fix=fix)
-        for value in values if option == "evaluation.env_id" else ():
-            refuse_named_module(value, where=path)
+        for value in values if option in MODULE_OPTIONS else ():
+            refuse_named_module(option, value, where=path)
     return space
 
 

@@ -78,6 +78,7 @@ def make_policy_spec(
         prior_floor=config.policy.prior_floor,
         return_bins=bins,
         target_ranges=_initial_ranges(conditions, dataset, split),
+        longest_episode=int(dataset.lengths.max()),
         dataset={
             "fingerprint": dataset.fingerprint,
             "num_trajectories": dataset.num_trajectories,

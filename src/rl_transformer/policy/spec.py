@@ -20,7 +20,7 @@ from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
 
-FORMAT_VERSION = 4  # 2: return models; 3: a list of conditions; 4: return quantiles
+FORMAT_VERSION = 4  # 2: return models; 3: a list of conditions; 4: return quantiles, longest episode
 _FIX = "the file was edited by hand or is damaged: restore it from a copy"
 
 
@@ -59,6 +59,8 @@ class PolicySpec:
     """The smallest and largest value of each condition at the first step of a training episode."""
     return_quantiles: tuple[float, ...] | None = None
     """The 0, 1, ..., 100 % quantiles of the returns of the training episodes; None if they are not known."""
+    longest_episode: int | None = None
+    """Timesteps of the longest training episode; None in policies of formats that did not record it."""
     dataset: JsonMapping = field(default_factory=dict)
     """Fingerprint and size of the training data."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -130,6 +132,7 @@ def _parse(name: str, value: Any, where: object) -> Any:
         "suggested_targets": lambda v: tuple(float(target) for target in v),
         "target_ranges": lambda v: {str(key): _parse_pair(pair) for key, pair in v.items()},
         "return_quantiles": _parse_quantiles,
+        "longest_episode": lambda v: None if v is None else int(v),
         "dataset": dict,
         "versions": dict,
     }
@@ -164,6 +167,7 @@ def _check_values(spec: PolicySpec, where: object) -> None:
         "target": spec.target == "given" or (spec.target == "generated" and spec.return_bins is not None),
         "context_length": 1 <= spec.context_length <= 100_000,
         "frame_stack": 1 <= spec.frame_stack <= 1_000,
+        "longest_episode": spec.longest_episode is None or spec.longest_episode >= 1,
         "conditions": tuple(condition.name for condition in spec.conditions) == tuple(spec.model.conditions),
     }
     invalid = [name for name, valid in is_valid.items() if not valid]
