@@ -11,7 +11,7 @@ import numpy as np
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
-from rl_transformer.trajectories.spaces import Space
+from rl_transformer.trajectories.spaces import KINDS, Space
 
 if TYPE_CHECKING:
     import gymnasium
@@ -47,13 +47,20 @@ def make_environment(env_id: str, *, render: bool = False) -> gymnasium.Env:
         raise RLTransformerError(f"cannot be made: {error}", where=env_id, fix=hint) from None
 
 
-def environment_spec(environment: gymnasium.Env, env_id: str) -> DataSpec:
+def environment_spec(environment: gymnasium.Env, env_id: str, observed_by: DataSpec | None = None) -> DataSpec:
     """Return the spaces of an environment.
+
+    Args:
+        environment: The environment.
+        env_id: Gymnasium id, for messages.
+        observed_by: Spaces of a policy; parts of observations that it ignores are left out.
 
     Raises:
         RLTransformerError: A space is of a kind that is not supported.
     """
     observation = space_from_gymnasium(environment.observation_space, where=env_id)
+    if observed_by is not None:
+        observation = observation.ignoring_like(observed_by.observation_space)
     return DataSpec(observation, space_from_gymnasium(environment.action_space, where=env_id), env_id, env_id)
 
 
@@ -68,7 +75,7 @@ def check_spaces(environment: gymnasium.Env, trained: DataSpec, env_id: str) -> 
     Raises:
         RLTransformerError: A space differs in kind, size, or, for actions, bounds.
     """
-    spec = environment_spec(environment, env_id)
+    spec = environment_spec(environment, env_id, observed_by=trained)
     # Bounds matter for actions, which the policy scales by them. Bounds of observations are often infinite in one
     # version of an environment and finite in another, and nothing depends on them.
     pairs = (
@@ -92,6 +99,8 @@ def _describe(space: Space, *, bounds: bool = False) -> str:
         return f"{list(space.nvec)} integers from {list(space.starts)}"
     if space.parts:
         return f"{space.kind} of " + ", ".join(f"{name}: {_describe(part)}" for name, part in space.parts)
+    if space.kind not in KINDS:
+        return space.kind
     if space.is_image:
         return f"images of {space.image_shape}"
     if not bounds:

@@ -57,7 +57,8 @@ def record_episodes(
     check_spaces(environment, policy.spec.data, env_id)
     # The episodes run only when the iterator is read. Checking the targets here reports a mistake before that.
     policy.initial_conditions(target, targets)
-    return environment_spec(environment, env_id), _policy_episodes(environment, seeds, policy, target, targets)
+    spec = environment_spec(environment, env_id, observed_by=policy.spec.data)
+    return spec, _policy_episodes(environment, seeds, policy, target, targets)
 
 
 def _policy_episodes(

@@ -23,6 +23,7 @@ from rl_transformer.policy.session import PolicySession
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.storage import write_policy_folder
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.shapes import Float
 from rl_transformer.windows.normalization import Normalizer
 
@@ -167,7 +168,7 @@ class Policy:
 
     def save(self, folder: str | Path) -> None:
         """Write the policy folder completely, or leave the disk unchanged if that fails."""
-        write_policy_folder(Path(folder), self.spec, self.tensors())
+        write_policy_folder(user_path(folder), self.spec, self.tensors())
 
     @property
     def content_hash(self) -> str:

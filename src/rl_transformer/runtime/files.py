@@ -44,6 +44,22 @@ def below(root: Path, name: str) -> Path:
     return path
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user gave, in which ``~`` stands for a home folder, as in a shell.
+
+    Shells replace ``~`` only at the beginning of a word: not in ``--output=~/run``, not in ``rlt:~/data``, and not in
+    Python.
+
+    Raises:
+        RLTransformerError: ``~NAME`` names a user that does not exist.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        fix = "write the home folder in full, or ./~ for a file whose name begins with ~"
+        raise RLTransformerError(str(error), where=path, fix=fix) from None
+
+
 def to_json(value: object) -> str:
     """Return ``value`` as strict JSON, without NaN, with sorted keys.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.trajectories.checks import Finding
+from rl_transformer.trajectories.findings import GUESSED_SPACE, Finding
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
@@ -37,23 +37,65 @@ def infer_action_space(trajectories: list[Trajectory], where: object) -> tuple[S
     actions = [np.asarray(t.actions) for t in trajectories if np.asarray(t.actions).size]
     if not actions or any(a.dtype.kind not in "biuf" for a in actions):
         raise RLTransformerError("has no actions that are numbers", where=where, fix="record one action per step")
-    fix = "pass action_space="
     if all(a.dtype.kind in "iub" for a in actions):
-        if all(a.ndim == 2 and a.shape[1] > 1 for a in actions):
-            nvec = np.max([a.max(axis=0) for a in actions], axis=0).astype(np.int64) + 1
-            problem = f"parts with {nvec.tolist()} values were counted; larger values may exist"
-            guess = Finding("warning", "guessed space", "actions", problem, fix, 1)
-            return Space.multi_discrete(np.maximum(nvec, 1)), [guess]
-        n = int(max(a.max() for a in actions)) + 1
-        guess = Finding(
-            "warning", "guessed space", "actions", f"{n} actions were counted; a larger one may exist", fix, 1
-        )
-        return Space.discrete(max(n, 1)), [guess]
-    # [-1, 1] is the convention of continuous control. Larger actions need a larger box, and a warning. NaN is reported
-    # by the checks of values; here it must not become a bound.
-    with np.errstate(invalid="ignore"):
-        largest = max(float(np.nanmax(np.abs(a.astype(np.float64)), initial=0)) for a in actions)
-    bound = 1.0 if not np.isfinite(largest) else max(1.0, largest)
-    problem = f"no bounds are given; {-bound:g} ... {bound:g} is assumed"
-    guess = Finding("info" if bound == 1 else "warning", "guessed space", "actions", problem, fix, 1)
-    return Space.box(actions[0].shape[1:], -bound, bound), [guess]
+        return _guess_discrete(actions)
+    return _guess_box(actions)
+
+
+def _guess_discrete(actions: list[np.ndarray]) -> tuple[Space, list[Finding]]:
+    """Guess the space of integer actions: values from 0, or from the smallest one if it is negative."""
+    if all(a.ndim == 2 and a.shape[1] > 1 for a in actions):
+        low = np.min([a.min(axis=0).astype(np.int64) for a in actions], axis=0)
+        high = np.max([a.max(axis=0).astype(np.int64) for a in actions], axis=0)
+        starts = np.minimum(low, 0)
+        nvec = high - starts + 1
+        problem = f"parts with {nvec.tolist()} values from {starts.tolist()} were counted; other values may exist"
+        space = Space.multi_discrete(nvec, starts)
+        fix = f"pass action_space=gymnasium.spaces.MultiDiscrete({nvec.tolist()}, start={starts.tolist()})"
+    else:
+        start = min(0, min(int(a.min()) for a in actions))
+        n = max(int(a.max()) for a in actions) - start + 1
+        problem = f"{n} actions from {start} were counted; other ones may exist"
+        space = Space.discrete(n, start)
+        fix = f"pass action_space=gymnasium.spaces.Discrete({n}, start={start})"
+    return space, [Finding("warning", GUESSED_SPACE, "actions", problem, f"{fix}, with the true numbers", 1)]
+
+
+def _guess_box(actions: list[np.ndarray]) -> tuple[Space, list[Finding]]:
+    """Guess the bounds of actions that are not integers, for each dimension on its own."""
+    shape = actions[0].shape[1:]
+    values = [a.astype(np.float64).reshape(len(a), -1) for a in actions if a.shape[1:] == shape]
+    # NaN and infinite actions are reported by the checks of values; here they must not become a bound.
+    finite = [np.where(np.isfinite(v), v, np.nan) for v in values]
+    low = np.fmin.reduce([np.fmin.reduce(v, axis=0) for v in finite])
+    high = np.fmax.reduce([np.fmax.reduce(v, axis=0) for v in finite])
+    low = np.where(np.isnan(low), 0.0, low)
+    high = np.where(np.isnan(high), 0.0, high)
+    # [-1, 1] is the convention of continuous control. A dimension with larger actions of both signs gets bounds around
+    # 0; one with a single sign, such as a set-point from 16 to 24, the range that was seen.
+    largest = np.maximum(np.abs(low), np.abs(high))
+    is_small = largest <= 1
+    has_both_signs = (low < 0) & (high > 0)
+    low = np.where(is_small, -1.0, np.where(has_both_signs, -largest, low))
+    high = np.where(is_small, 1.0, np.where(has_both_signs, largest, high))
+    bounds = [f"{a:g} ... {b:g}" for a, b in zip(low, high, strict=True)]
+    distinct = list(dict.fromkeys(bounds)) if is_small.all() else bounds
+    text = ", ".join(distinct[:8]) + (" ..." if len(distinct) > 8 else "")
+    problem = f"no bounds are given; {text} {'are' if len(distinct) > 1 else 'is'} assumed"
+    fix = "pass action_space=gymnasium.spaces.Box(low, high) with the true bounds"
+    level = "info" if is_small.all() else "warning"
+    if _are_whole_numbers(values):
+        n = int(high.max()) + 1
+        level = "warning"
+        problem = f"are whole numbers stored as floats, and are taken as continuous; {text} is assumed"
+        fix = f"if they are discrete, record integers, actions.astype(int), or pass action_space=Discrete({n}) of gymnasium"
+    space = Space.box(shape, low.reshape(shape), high.reshape(shape))
+    return space, [Finding(level, GUESSED_SPACE, "actions", problem, fix, 1)]
+
+
+def _are_whole_numbers(values: list[np.ndarray]) -> bool:
+    """Return True if actions (T, 1) seem to be discrete: few different numbers, all of them whole and not negative."""
+    if any(v.shape[1] != 1 for v in values):
+        return False
+    seen = np.unique(np.concatenate(values))
+    return len(seen) > 1 and len(seen) <= 1000 and bool((seen == np.floor(seen)).all()) and seen[0] >= 0
