@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -143,12 +143,11 @@ class Checker:
     def check_ends(self, episode: int, trajectory: Trajectory) -> None:
         """Check the flags at the end of an episode."""
         here = [{"episode": episode}]
-        for name, values in trajectory.extras.items():
-            step = inner_end(name, np.asarray(values))
-            if step is not None:
-                problem = f"is set at step {step}: the episode goes on after its end, or another one begins there"
-                fix = "cut the recording at episode ends, one episode each"
-                self.add_finding("error", "end inside of an episode", name, problem, fix, positions=here)
+        # Only a warning: most trainings read neither.
+        for name, values in {**trajectory.extras, **_final_leaves(trajectory)}.items():
+            if np.asarray(values).dtype.kind == "f":
+                self._check_finite(episode, name, np.asarray(values), "warning")
+        self.check_flags(episode, trajectory.extras)
         if trajectory.terminated and trajectory.truncated:
             self.add_finding(
                 "info",
@@ -170,6 +169,16 @@ class Checker:
                 positions=here,
             )
 
+    def check_flags(self, episode: int, columns: Mapping[str, np.ndarray]) -> None:
+        """Check that no further column of an episode is a flag of ends that is set inside of it."""
+        for name, values in columns.items():
+            step = inner_end(name, np.asarray(values))
+            if step is not None:
+                problem = f"is set at step {step}: the episode goes on after its end, or another one begins there"
+                fix = "cut the recording at these flags, and give every episode on its own"
+                positions = [{"episode": episode}]
+                self.add_finding("error", "end inside of an episode", name, problem, fix, positions=positions)
+
     def check_dataset(self, std: np.ndarray | None) -> None:
         """Check what only shows in the whole dataset.
 
@@ -190,7 +199,10 @@ class Checker:
         if std is None:
             return
         # Often the sign of a wrong index while logging. Normalization handles constant features, so it is no error.
-        constant = np.flatnonzero(std == 0)
+        # A feature whose differences float32 cannot hold has a finding of its own.
+        rounded = self._findings.get(("precision", "observations"))
+        rounded_features = [] if rounded is None else [position["feature"] for position in rounded.positions]
+        constant = np.setdiff1d(np.flatnonzero(std == 0), rounded_features)
         if constant.size:
             positions = [{"feature": int(i)} for i in constant]
             self.add_finding(
@@ -203,20 +215,19 @@ class Checker:
                 count=len(positions),
             )
 
-    def _check_finite(self, episode: int, name: str, array: np.ndarray) -> None:
+    def _check_finite(self, episode: int, name: str, array: np.ndarray, level: str = "error") -> None:
         bad = ~np.isfinite(array)
         if bad.any():
             problem = "is NaN" if np.isnan(array[bad][0]) else "is infinite"
-            self._add_at(episode, bad, "not finite", name, problem, "repair or remove the episode")
+            fix = "repair or remove the episode"
+            self._add_at(episode, bad, "not finite", name, problem, fix, level)
 
     def _check_actions(self, episode: int, actions: np.ndarray) -> None:
         space = self.spec.action_space
         bad = space.outside(actions, slack=BOUND_SLACK)
         if space.is_continuous:
             problem = "is outside the bounds of the action space"
-            fix = (
-                "declare the true bounds, or clip the actions: --dataset.clip_actions true, clip_actions=True in Python"
-            )
+            fix = "declare the true bounds, or clip the actions: append ?clip_actions=true to the URI, or clip_actions=True in Python"
             self._add_at(episode, bad, "action outside the space", "actions", problem, fix)
             return
         if space.kind == "discrete":
@@ -225,8 +236,10 @@ class Checker:
             problem = f"is not among the {list(space.nvec)} actions from {list(space.starts)}"
         self._add_at(episode, bad, "action off the space", "actions", problem, "record actions of the declared space")
 
-    def _add_at(self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str) -> None:
-        """Record an error at every True of ``bad`` (T, ...)."""
+    def _add_at(
+        self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str, level: str = "error"
+    ) -> None:
+        """Record a finding at every True of ``bad`` (T, ...)."""
         if not bad.any():
             return
         axes = ("step",) if bad.ndim == 1 else ("step", "feature", "axis 2", "axis 3")
@@ -234,4 +247,12 @@ class Checker:
             {"episode": episode, **dict(zip(axes, map(int, position), strict=False))}
             for position in np.argwhere(bad)[:MAX_POSITIONS]
         ]
-        self.add_finding("error", kind, name, problem, fix, positions=positions, count=int(bad.sum()))
+        self.add_finding(level, kind, name, problem, fix, positions=positions, count=int(bad.sum()))
+
+
+def _final_leaves(trajectory: Trajectory) -> dict[str, np.ndarray]:
+    """Return the arrays of the final observation by name, each with a leading axis; none if it was not recorded."""
+    if trajectory.final_observation is None:
+        return {}
+    arrays = leaves(trajectory.final_observation, "final_observation")
+    return {name: np.asarray(array)[None] for name, array in arrays.items()}

@@ -18,7 +18,7 @@ from rl_transformer.trajectories.returns import returns_to_go
 from rl_transformer.trajectories.space_values import observed
 from rl_transformer.trajectories.statistics import ObservationStatistics, StreamingStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
-from rl_transformer.trajectories.wide_rows import WideStatistics, to_rows
+from rl_transformer.trajectories.wide_rows import WideStatistics, to_rows, wide_layout
 
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
 EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "final_observations")
@@ -143,7 +143,7 @@ class ColumnBuilder:
         """Return the summary of everything that was added."""
         statistics = None if self._statistics is None else self._statistics.result()
         if self._lengths:
-            self._checker.check_dataset(None if statistics is None else statistics.std)
+            self._checker.check_dataset(None if statistics is None else self._std_of_numbers(statistics))
         flags = np.array(self._ends, dtype=bool).reshape(-1, 2)  # (0, 2) if no episode was usable
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         finals = [final for final in self._finals if final is not None]
@@ -157,6 +157,15 @@ class ColumnBuilder:
             findings=self._checker.findings,
             fingerprint=self._fingerprint(offsets, flags),
         )
+
+    def _std_of_numbers(self, statistics: ObservationStatistics) -> np.ndarray:
+        """Return the standard deviations; NaN for the values of indices, of which most are rare in wide spaces."""
+        if not self._spec.observation_space.is_wide:
+            return statistics.std
+        features = wide_layout(self._spec.observation_space).number_features
+        std = np.full_like(statistics.std, np.nan)
+        std[features] = statistics.std[features]
+        return std
 
     def _fingerprint(self, offsets: np.ndarray, flags: np.ndarray) -> str:
         """Return a hash of recorded columns, episode borders and ends; extra columns are not part of it."""

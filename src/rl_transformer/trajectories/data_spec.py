@@ -63,12 +63,11 @@ class DataSpec:
         else:
             problem = f"an image inside a dict or tuple observation is not supported: {images[0]}"
             chosen = images[:1]
-        patterns = json.dumps(chosen)
         fix = "record observations of numbers"
         if chosen:
             fix = (
-                f"choose the parts to observe: --dataset.observe {shlex.quote(patterns)}, observe={patterns} in Python; "
-                "or leave parts out with a wrapper, gymnasium.wrappers.FilterObservation"
+                f"choose the parts to observe: append ?observe={','.join(chosen)} to the URI of the data, or pass "
+                f"observe={json.dumps(chosen)} in Python; for an environment, use gymnasium.wrappers.FilterObservation"
             )
         raise RLTransformerError(problem, where=self.source or "observation space", fix=fix)
 

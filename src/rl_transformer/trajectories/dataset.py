@@ -16,7 +16,7 @@ from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, build_columns
 from rl_transformer.trajectories.data_options import clip_actions as clipped_actions
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.findings import Finding, count_levels, raise_on_errors
+from rl_transformer.trajectories.findings import LEVELS, Finding, count_levels, raise_on_errors
 from rl_transformer.trajectories.guessed_spaces import infer_action_space, infer_observation_space
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
 from rl_transformer.trajectories.spaces import Space
@@ -135,7 +135,8 @@ class TrajectoryDataset:
         name = self.location or self.spec.source or "in memory"
         sizes = f"{self.num_trajectories} trajectories, {self.num_steps} steps"
         spaces = f"observations {self.spec.observation_space}, actions {self.spec.action_space}"
-        problems = [f"{count} {level}s" for level, count in count_levels(self.findings).items() if count]
+        counts = count_levels(self.findings)
+        problems = [f"{counts[level]} {level}{'s' * (counts[level] > 1)}" for level in LEVELS[:2] if counts[level]]
         return f"TrajectoryDataset({', '.join([repr(name), sizes, spaces, *problems])})"
 
     def save(self, folder: str | Path) -> Path:

@@ -48,34 +48,38 @@ class ConsecutiveEnds:
     """Finds recordings in which the flag of an end stays set, so that every further step looks like an episode."""
 
     def __init__(self) -> None:
-        self._num_long = 0
-        self._num_followed = 0
+        # Apart for the two flags: a flag of the task may stay set in data whose other episodes end by a time limit.
+        self._num_long = {"terminated": 0, "truncated": 0}
+        self._num_followed = {"terminated": 0, "truncated": 0}
         self._num_short = 0
         self._run = 0  # one-step episodes since the last longer one
-        self._last_is_long = False
+        self._last_end = ""  # the flag of that longer one
 
     def add(self, trajectory: Trajectory, actions: np.ndarray) -> None:
-        """Count whether one-step episodes follow longer ones that were terminated."""
+        """Count whether one-step episodes follow longer ones."""
+        flag = "terminated" if trajectory.terminated else "truncated" if trajectory.truncated else ""
         if len(trajectory.rewards) > 1:
-            self._num_long += trajectory.terminated
-            self._last_is_long = trajectory.terminated
+            self._last_end = flag
             self._run = 0
+            if flag:
+                self._num_long[flag] += 1
             return
         self._num_short += 1
-        self._run = self._run + 1 if trajectory.terminated or trajectory.truncated else 0
+        self._run = self._run + 1 if flag else 0
         # Two in a row: a single episode of one step may follow any other.
-        if self._run == 2 and self._last_is_long:
-            self._num_followed += 1
+        if self._run == 2 and self._last_end:
+            self._num_followed[self._last_end] += 1
 
     def findings(self) -> Iterator[Finding]:
-        """Yield a warning if most terminated episodes are followed by several of one step."""
-        if self._num_long and self._num_followed > self._num_long / 2:
-            problem = (
-                f"{self._num_short} episodes of one step come in runs after {self._num_followed} of the "
-                f"{self._num_long} terminated longer ones: the flag seems to stay set after an end"
-            )
-            fix = "end the episode at the first flag and leave out the steps after it, or record without them"
-            yield Finding("warning", "consecutive ends", "episode", problem, fix, self._num_followed)
+        """Yield a warning if most longer episodes that end by one flag are followed by several of one step."""
+        for flag, followed in self._num_followed.items():
+            if followed > self._num_long[flag] / 2:
+                problem = (
+                    f"{self._num_short} episodes have one step, in runs after {followed} of the {self._num_long[flag]} "
+                    f"longer {flag} ones: the flag seems to stay set after an end"
+                )
+                fix = "end the episode at the first flag and leave out the steps after it, or record without them"
+                yield Finding("warning", "consecutive ends", flag, problem, fix, followed)
 
 
 class ActionRange:
@@ -204,6 +208,7 @@ class Pictures:
         ]
         self._low = dict.fromkeys(self._candidates, np.inf)
         self._high = dict.fromkeys(self._candidates, -np.inf)
+        self._is_bytes = {name: self._boxes[name].dtype == "uint8" for name in self._candidates}
 
     def add(self, trajectory: Trajectory, actions: np.ndarray) -> None:
         """Update the range of the values of candidates."""
@@ -213,6 +218,7 @@ class Pictures:
         arrays = leaves(trajectory.observations, "observations")
         for name in self._candidates:
             if name in arrays:
+                self._is_bytes[name] |= arrays[name].dtype == np.uint8
                 self._low[name] = min(self._low[name], float(arrays[name].min()))
                 self._high[name] = max(self._high[name], float(arrays[name].max()))
 
@@ -242,7 +248,7 @@ class Pictures:
     def _looks_like_pixels(self, name: str) -> bool:
         """Return True if values, or else bounds, are those of pixels: from 0 to 1 or to 255."""
         box = self._boxes[name]
-        if box.dtype == "uint8":
+        if self._is_bytes[name]:
             return len(box.shape) > 2 or image_axes(box.shape) is not None
         low = self._low[name] if np.isfinite(self._low[name]) else float(box.bounds[0].min())
         high = self._high[name] if np.isfinite(self._high[name]) else float(box.bounds[1].max())

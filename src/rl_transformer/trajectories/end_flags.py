@@ -132,7 +132,9 @@ def flag_at_end(flag: ArrayLike, num_steps: int, *, where: object) -> bool:
     # would be wrong, and the policy would see the jump between episodes as a transition.
     if flags[:-1].any():
         problem = f"is set at step {int(np.flatnonzero(flags)[0])} of {num_steps}: the episode goes on after its end"
-        raise RLTransformerError(problem, where=where, fix="cut the recording at episode ends, one episode each")
+        raise RLTransformerError(
+            problem, where=where, fix="cut the recording at these flags, and give every episode on its own"
+        )
     return bool(flags[-1]) if flags.size else False
 
 
@@ -141,7 +143,7 @@ def _check_first(flag: ArrayLike, num_steps: int, *, where: object) -> None:
     flags = _flags(flag, num_steps, where)
     if flags[1:].any():
         problem = f"is set at step {int(np.flatnonzero(flags[1:])[0]) + 1} of {num_steps}: another episode begins there"
-        raise RLTransformerError(problem, where=where, fix="cut the recording there, one episode each")
+        raise RLTransformerError(problem, where=where, fix="cut the recording there, and give every episode on its own")
 
 
 def _flags(flag: ArrayLike, num_steps: int, where: object) -> np.ndarray:

@@ -85,17 +85,24 @@ def _guess_box(actions: list[np.ndarray]) -> tuple[Space, list[Finding]]:
     fix = "pass action_space=gymnasium.spaces.Box(low, high) with the true bounds"
     level = "info" if is_small.all() else "warning"
     if _are_whole_numbers(values):
-        n = int(high.max()) + 1
-        level = "warning"
+        # At the bounds of a continuous action, -1 and 1, whole numbers are usual.
+        level = "info" if is_small.all() and _has_negative(values) else "warning"
+        first = np.minimum(0, np.fmin.reduce([np.fmin.reduce(v, axis=0) for v in values])).astype(int).tolist()
+        sizes = (np.fmax.reduce([np.fmax.reduce(v, axis=0) for v in values]) - first + 1).astype(int).tolist()
+        declared = (
+            f"Discrete({sizes[0]}, start={first[0]})" if len(sizes) == 1 else f"MultiDiscrete({sizes}, start={first})"
+        )
         problem = f"are whole numbers stored as floats, and are taken as continuous; {text} is assumed"
-        fix = f"if they are discrete, record integers, actions.astype(int), or pass action_space=Discrete({n}) of gymnasium"
+        fix = f"if they are discrete, record integers, actions.astype(int), or pass action_space=gymnasium.spaces.{declared}"
     space = Space.box(shape, low.reshape(shape), high.reshape(shape))
     return space, [Finding(level, GUESSED_SPACE, "actions", problem, fix, 1)]
 
 
 def _are_whole_numbers(values: list[np.ndarray]) -> bool:
-    """Return True if actions (T, 1) seem to be discrete: few different numbers, all of them whole and not negative."""
-    if any(v.shape[1] != 1 for v in values):
-        return False
+    """Return True if actions (T, A) seem to be discrete: whole numbers, of which there are more than one and few."""
     seen = np.unique(np.concatenate(values))
-    return len(seen) > 1 and len(seen) <= 1000 and bool((seen == np.floor(seen)).all()) and seen[0] >= 0
+    return 1 < len(seen) <= 1000 and bool((seen == np.floor(seen)).all())
+
+
+def _has_negative(values: list[np.ndarray]) -> bool:
+    return any((v < 0).any() for v in values)

@@ -30,8 +30,10 @@ def open_trajectories(
         uri: ``SCHEME:PATH`` or ``SCHEME:PATH?option=value``: ``minari:NAMESPACE/NAME-v0`` (below
             MINARI_DATASETS_PATH), ``d4rl:FILE.hdf5``, ``rlt:FOLDER`` (written by `rlt collect` and
             `rlt convert`), or a scheme that a plugin registered.
-        observe: Names or globs of the parts of Dict and Tuple observations to use; empty: all.
-        clip_actions: Clip continuous actions to the bounds of their space; a finding counts them.
+        observe: Names or globs of the parts of Dict and Tuple observations to use; empty: all. In the URI of any
+            scheme: ``?observe=image,direction``.
+        clip_actions: Clip continuous actions to the bounds of their space; a finding counts them. In the URI of any
+            scheme: ``?clip_actions=true``.
         options: Options of the reader; they override those in the URI.
 
     Raises:
@@ -63,10 +65,10 @@ def read_trajectories(
     Raises:
         RLTransformerError: The data does not exist or cannot be read.
     """
-    source = open_source(uri, **options)
-    if isinstance(source, TrajectoryDataset) and not clip_actions:
-        return _observing(source, observe)
-    source = _with_options(_as_source(source), observe, clip_actions)
+    opened, observe, clip_actions = _open(uri, observe, clip_actions, options)
+    if isinstance(opened, TrajectoryDataset) and not clip_actions:
+        return _observing(opened, observe)
+    source = _with_options(_as_source(opened), observe, clip_actions)
     return TrajectoryDataset.in_memory(source.spec, source.trajectories, location=str(uri), notes=source.notes)
 
 
@@ -74,7 +76,8 @@ def stream_trajectories(
     uri: str | Path, *, observe: Sequence[str] = (), clip_actions: bool = False, **options: Value
 ) -> Source:
     """Return the spaces, an iterator over the episodes, and the reader's notes, without holding the data in memory."""
-    return _with_options(_as_source(open_source(uri, **options)), observe, clip_actions)
+    opened, observe, clip_actions = _open(uri, observe, clip_actions, options)
+    return _with_options(_as_source(opened), observe, clip_actions)
 
 
 def _as_source(opened: Source | TrajectoryDataset) -> Source:
@@ -105,11 +108,20 @@ def _observing(dataset: TrajectoryDataset, observe: Sequence[str]) -> Trajectory
     return TrajectoryDataset.in_memory(source.spec, source.trajectories, location=dataset.location, notes=source.notes)
 
 
-def open_source(uri: str | Path, **options: Value) -> Source | TrajectoryDataset:
+def _open(
+    uri: str | Path, observe: Sequence[str], clip_actions: bool, options: dict[str, Value]
+) -> tuple[Source | TrajectoryDataset, Sequence[str], bool]:
     """Open the data of a URI with the reader of its scheme.
 
+    Args:
+        uri: The URI, perhaps with options.
+        observe: Parts of observations to use; they override those in the URI.
+        clip_actions: Whether to clip actions; False leaves it to the URI.
+        options: Options of the reader; they override those in the URI.
+
     Returns:
-        A `Source` whose episodes have not been read yet, or a `TrajectoryDataset` from a format that needs no reading.
+        A `Source` whose episodes have not been read yet, or a `TrajectoryDataset` from a format that needs no reading;
+        the parts of observations to use; and whether to clip actions.
 
     Raises:
         RLTransformerError: The scheme is not registered, the reader does not have one of the options, or opening fails.
@@ -124,11 +136,20 @@ def open_source(uri: str | Path, **options: Value) -> Source | TrajectoryDataset
         )
     if hint := suggest_uri(path, scheme, has_scheme=str(uri).startswith(f"{scheme}:")):
         problem, better = hint
-        raise RLTransformerError(problem, where=uri, fix=f"write it as {better}")
+        forms = f", with the scheme of its format: {', '.join(usages())}" if better.startswith("SCHEME") else ""
+        raise RLTransformerError(problem, where=uri, fix=f"write it as {better}{forms}")
     reader = READERS.get(scheme, where=uri)
-    arguments = _option_values(reader_options(reader, scheme), reader.usage, query, options, where=uri)
+    known = reader_options(reader, scheme)
+    # What every format has is no matter of the readers, unless one has an option of this name itself.
+    if "observe" in query and "observe" not in known:
+        in_uri = query.pop("observe")
+        observe = observe or in_uri.split(",")
+    if "clip_actions" in query and "clip_actions" not in known:
+        in_uri = ReaderOption(False, "", bool).parse(query.pop("clip_actions"), where=f"{uri}: clip_actions")
+        clip_actions = clip_actions or bool(in_uri)
+    arguments = _option_values(known, reader.usage, query, options, where=uri)
     opened = call_plugin(READERS, scheme, "open()", lambda: reader().open(path, **arguments))
-    return call_plugin(READERS, scheme, "the Source", lambda: checked(opened, scheme))
+    return call_plugin(READERS, scheme, "the Source", lambda: checked(opened, scheme)), observe, clip_actions
 
 
 def parse_uri(uri: str | Path) -> tuple[str, str, dict[str, str]]:

@@ -10,9 +10,11 @@ import numpy as np
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.files import below, check_format, read_json, user_path, verify_folder
 from rl_transformer.runtime.plugins import refuse_named_plugins
+from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.end_flags import flag_kind
 from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.store_files import FORMAT_VERSION, write_columns
@@ -75,7 +77,20 @@ def open_store(folder: str | Path, *, verify: bool = False) -> TrajectoryDataset
         raise RLTransformerError(f"a field is missing or malformed: {error}", where=folder, fix=again) from None
     if not consistent:
         raise RLTransformerError("columns are missing, or their shapes do not fit each other", where=folder, fix=again)
+    summary.findings.extend(_swallowed_flags(spec, steps, summary.offsets))
     return TrajectoryDataset(spec, steps, summary, f"rlt:{folder}")
+
+
+def _swallowed_flags(spec: DataSpec, steps: dict[str, np.ndarray], offsets: np.ndarray) -> list[Finding]:
+    """Return findings about flags of episode ends among the further columns."""
+    # Earlier versions took flags of most names for further columns, and joined the episodes between them. Only columns
+    # with such a name are read here.
+    flags = {name: column for name, column in steps.items() if flag_kind(name) is not None}
+    checker = Checker(spec)
+    for episode in range(len(offsets) - 1) if flags else ():
+        rows = slice(int(offsets[episode]), int(offsets[episode + 1]))
+        checker.check_flags(episode, {name: column[rows] for name, column in flags.items()})
+    return checker.findings
 
 
 def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summary) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -25,10 +26,15 @@ def suggest_uri(path: str, scheme: str, *, has_scheme: bool) -> tuple[str, str] 
     if scheme not in ("rlt", "d4rl", "minari"):
         return None
     found = _find(Path(path))
-    if found is None or found[0] == scheme:
+    if found is None:
+        if scheme == "rlt" and Path(path).is_file():
+            return "is a file of no known format, and a store is a folder", f"SCHEME:{path}"
         return None
-    problem = f"is {found[2]}, not a store" if scheme == "rlt" else f"is {found[2]}"
-    return (problem if has_scheme else f"{problem}; a path without a scheme names a store"), f"{found[0]}:{found[1]}"
+    if found[:2] == (scheme, path) or (found[0] == scheme == "minari"):
+        return None
+    problem = f"is {found[2]}, not a store" if scheme == "rlt" and found[0] != "rlt" else f"is {found[2]}"
+    hint = "" if has_scheme or found[0] == "rlt" else "; a path without a scheme names a store"
+    return problem + hint, f"{found[0]}:{found[1]}"
 
 
 def _find(path: Path) -> tuple[str, str, str] | None:
@@ -56,12 +62,21 @@ def _find(path: Path) -> tuple[str, str, str] | None:
 
 
 def _minari(folder: Path) -> tuple[str, str, str]:
+    """Return scheme, path and description of the Minari dataset in a folder."""
     root = minari_root().resolve()
     folder = folder.resolve()
     if folder.is_relative_to(root):
         return "minari", folder.relative_to(root).as_posix(), "a Minari dataset"
-    # The id of a dataset is its path below the root, which ends with a name and may begin with namespaces.
-    return "minari", f"{folder.name}, with MINARI_DATASETS_PATH={folder.parent}", "a Minari dataset"
+    # Elsewhere, the id in the metadata tells which of the folders above it is the root, if it is the folder's own.
+    try:
+        names = str(json.loads((folder / "data" / "metadata.json").read_text(encoding="utf-8"))["dataset_id"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        names = folder.name
+    parts = names.split("/")
+    if list(folder.parts[-len(parts) :]) != parts:
+        parts = [folder.name]
+    above = folder.parents[len(parts) - 1]
+    return "minari", f"{'/'.join(parts)}, with MINARI_DATASETS_PATH={above}", "a Minari dataset"
 
 
 def _begins_as_hdf5(path: Path) -> bool:

@@ -42,9 +42,10 @@ def _explain(error: Exception) -> tuple[str, str]:
         fix = "close the program that writes it, or copy the file and read the copy"
         return f"is locked, because another program has it open for writing: {text}", fix
     if code in (errno.EACCES, errno.EPERM) or "Permission denied" in text:
-        return "may not be read by you", "ask for the permission to read it: chmod u+r"
+        return "cannot be read: permission denied", "ask for the permission to read it: chmod u+r"
     if "file signature not found" in text:
-        return "is not an HDF5 file", "name a file that is, or rlt inspect --help for other formats"
+        fix = "name an HDF5 file, or see rlt inspect --help for other formats"
+        return "cannot be read as HDF5: it is a file of another kind", fix
     return f"cannot be read as HDF5: {text}", "download or copy the file again"
 
 
