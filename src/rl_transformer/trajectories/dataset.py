@@ -19,6 +19,7 @@ from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import LEVELS, Finding, count_levels, raise_on_errors
 from rl_transformer.trajectories.guessed_spaces import infer_action_space, infer_observation_space
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
+from rl_transformer.trajectories.nested import unstack
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.store_files import write_columns
@@ -111,20 +112,21 @@ class TrajectoryDataset:
         """Return episode ``index``, with actions in the values of the action space."""
         # Slices are views, so a memory-mapped dataset reads only this episode's pages.
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        final = self.summary.final_observations
+        finals = self.summary.final_observations
+        final = None if finals is None else finals[index]
         extras = set(self.columns) - set(STEP_COLUMNS)
         observations = self.observations[rows]
         space = self.spec.observation_space
         if space.is_wide and observations.shape[1:] == row_shape(space):
             observations = from_rows(space, observations)
-            final = None if final is None else from_rows(space, final)
+            final = None if final is None else unstack(from_rows(space, final[None]))
         return Trajectory(
             observations=observations,
             actions=self.spec.action_space.decode_actions(self.actions[rows]),
             rewards=self.rewards[rows],
             terminated=bool(self.summary.terminated[index]),
             truncated=bool(self.summary.truncated[index]),
-            final_observation=None if final is None else final[index],
+            final_observation=final,
             extras={name: self.columns[name][rows] for name in sorted(extras)},
         )
 

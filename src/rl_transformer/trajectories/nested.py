@@ -24,6 +24,15 @@ def stack(observations: Sequence[Nested]) -> Nested:
     return np.stack([np.asarray(o) for o in observations])
 
 
+def unstack(observations: Nested) -> Nested:
+    """Return the first of some observations with a leading axis, through nested dicts and tuples."""
+    if isinstance(observations, dict):
+        return {name: unstack(part) for name, part in observations.items()}
+    if isinstance(observations, tuple):
+        return tuple(unstack(part) for part in observations)
+    return observations[0]
+
+
 def stack_steps(observations: Nested, space: Space | None, where: object) -> Nested:
     """Stack observations that are given one per step, as a sequence of dicts or tuples; return others unchanged.
 
