@@ -283,6 +283,8 @@ def test_runs_of_consecutive_ends_are_reported(tmp_path):
 
 def test_one_step_episodes_are_no_runs_of_ends(tmp_path):
     assert "consecutive ends" not in kinds(d4rl_flags(tmp_path, np.ones(30, bool), np.zeros(30, bool)))
+    game = np.random.default_rng(0).random(200) < 0.8  # as in Blackjack, most games end at once
+    assert "consecutive ends" not in kinds(d4rl_flags(tmp_path, game, np.zeros(200, bool)))
     some = np.zeros(40, bool)
     some[[9, 10, 19, 29, 30, 39]] = True  # now and then an episode of one step
     assert "consecutive ends" not in kinds(d4rl_flags(tmp_path, some, np.zeros(40, bool)))

@@ -52,6 +52,7 @@ class ConsecutiveEnds:
         self._num_long = {"terminated": 0, "truncated": 0}
         self._num_followed = {"terminated": 0, "truncated": 0}
         self._num_short = 0
+        self._num_unflagged = 0  # longer ones without an end
         self._run = 0  # one-step episodes since the last longer one
         self._last_end = ""  # the flag of that longer one
 
@@ -63,6 +64,8 @@ class ConsecutiveEnds:
             self._run = 0
             if flag:
                 self._num_long[flag] += 1
+            else:
+                self._num_unflagged += 1
             return
         self._num_short += 1
         self._run = self._run + 1 if flag else 0
@@ -72,8 +75,12 @@ class ConsecutiveEnds:
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning if most longer episodes that end by one flag are followed by several of one step."""
+        num_episodes = self._num_short + self._num_unflagged + sum(self._num_long.values())
+        by_chance = (self._num_short / max(num_episodes, 1)) ** 2  # two in a row, if the order meant nothing
         for flag, followed in self._num_followed.items():
-            if followed > self._num_long[flag] / 2:
+            share = followed / max(self._num_long[flag], 1)
+            # In games such as Blackjack, episodes of one step are many, and runs of them common.
+            if share > max(0.5, by_chance + 0.2):
                 problem = (
                     f"{self._num_short} episodes have one step, in runs after {followed} of the {self._num_long[flag]} "
                     f"longer {flag} ones: the flag seems to stay set after an end"
