@@ -106,6 +106,26 @@ def test_whole_numbers_stored_as_floats_are_said_to_be_perhaps_discrete(actions)
     assert "whole" not in finding(from_vectors(), "guessed space").problem
 
 
+def test_integers_that_are_hardly_discrete_actions_are_refused_with_two_ways_out():
+    amounts = np.array([5, 2_000_000_000, 17, 3, 8, 1])
+    with pytest.raises(RLTransformerError, match="integers from 0 to 2000000000") as caught:
+        from_vectors(vectors(actions=amounts))
+    assert "spaces.Box(low, high, dtype=np.int64)" in caught.value.fix
+    data = from_vectors(vectors(actions=amounts), action_space=gym.spaces.Box(0, 2**31, (), np.int64))
+    assert data.spec.action_space.is_continuous
+    names = np.unique(amounts, return_inverse=True)[1]
+    assert str(from_vectors(vectors(actions=names)).spec.action_space) == "6 discrete"
+
+
+def test_integers_that_are_taken_as_numbers_are_told():
+    states = np.array([3, 7, 1, 0, 2, 2])
+    found = finding(from_vectors(vectors(observations=states), action_space=LIMITS, clip_actions=True), "guessed space")
+    assert (found.level, found.field) == ("info", "observations")
+    assert "Discrete(8)" in found.fix
+    declared_states = from_vectors(vectors(observations=states), observation_space=gym.spaces.Discrete(8))
+    assert declared_states.observations.shape == (6, 8)
+
+
 # Episodes
 
 
@@ -115,6 +135,8 @@ def test_one_dict_in_place_of_a_list_is_named():
     assert "from_episodes([episode])" in caught.value.fix
     with pytest.raises(RLTransformerError, match=r"episodes\[0\]: is of type tuple, not a dict of arrays"):
         TrajectoryDataset.from_episodes([(1, 2, 3)])
+    with pytest.raises(RLTransformerError, match="the episodes are of type TrajectoryDataset"):
+        TrajectoryDataset.from_episodes(from_vectors())
 
 
 def test_rewards_in_a_column_are_taken_and_other_shapes_blame_the_rewards():

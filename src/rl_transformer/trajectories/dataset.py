@@ -185,10 +185,12 @@ class TrajectoryDataset:
         observation = _as_space(observation_space, source)
         trajectories = _read_episodes(episodes, observation, source)
         notes: list[Finding] = []
-        observation = observation or infer_observation_space(trajectories, source)
+        if observation is None:
+            observation, notes = infer_observation_space(trajectories, source)
         action = _as_space(action_space, source)
         if action is None:
-            action, notes = infer_action_space(trajectories, source)
+            action, guesses = infer_action_space(trajectories, source)
+            notes += guesses
         spec = DataSpec(observation, action, source).observing(observe)
         if clip_actions:
             trajectories = clipped_actions(spec, trajectories, notes)
@@ -232,8 +234,8 @@ def _read_episodes(episodes: Iterable[JsonMapping], space: Space | None, source:
     Raises:
         RLTransformerError: The episodes are not a list of dicts, an array is missing, or only some have rewards.
     """
-    if isinstance(episodes, Mapping | str):
-        kind = "one dict" if isinstance(episodes, Mapping) else "text"
+    if isinstance(episodes, Mapping | str) or not isinstance(episodes, Iterable):
+        kind = "one dict" if isinstance(episodes, Mapping) else f"of type {type(episodes).__name__}"
         raise RLTransformerError(
             f"the episodes are {kind}, not a list with one dict per episode",
             where=source,

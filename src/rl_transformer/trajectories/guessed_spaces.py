@@ -9,9 +9,14 @@ from rl_transformer.trajectories.findings import GUESSED_SPACE, Finding
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
+# Discrete actions beyond this number are more likely numbers or names.
+_MOST_ACTIONS = 1_000_000
 
-def infer_observation_space(trajectories: list[Trajectory], where: object) -> Space:
+
+def infer_observation_space(trajectories: list[Trajectory], where: object) -> tuple[Space, list[Finding]]:
     """Return the observation space that fits the first episode: images if it has some, otherwise a box without bounds.
+
+    Single integers are reported, because they may be names of states, whose size means nothing.
 
     Raises:
         RLTransformerError: There is no episode, or observations are nested, whose order of parts cannot be guessed.
@@ -22,8 +27,16 @@ def infer_observation_space(trajectories: list[Trajectory], where: object) -> Sp
         raise RLTransformerError("observations are nested", where=where, fix="pass observation_space=")
     first = np.asarray(trajectories[0].observations)
     image = Space.box(first.shape[1:], 0, 255, "uint8")
+    if first.dtype == np.uint8 and image.is_image:
+        return image, []
     # Bounds of vectors are not needed: observations are normalized by their statistics.
-    return image if first.dtype == np.uint8 and image.is_image else Space.box(first.shape[1:])
+    space = Space.box(first.shape[1:])
+    if first.dtype.kind not in "iu" or space.flat_dim != 1 or not first.size:
+        return space, []
+    n = max(int(np.max(t.observations, initial=0)) for t in trajectories) + 1
+    problem = "are integers, and are taken as numbers"
+    fix = f"if they name states, pass observation_space=gymnasium.spaces.Discrete({n}), with the true number"
+    return space, [Finding("info", GUESSED_SPACE, "observations", problem, fix, 1)]
 
 
 def infer_action_space(trajectories: list[Trajectory], where: object) -> tuple[Space, list[Finding]]:
@@ -38,11 +51,11 @@ def infer_action_space(trajectories: list[Trajectory], where: object) -> tuple[S
     if not actions or any(a.dtype.kind not in "biuf" for a in actions):
         raise RLTransformerError("has no actions that are numbers", where=where, fix="record one action per step")
     if all(a.dtype.kind in "iub" for a in actions):
-        return _guess_discrete(actions)
+        return _guess_discrete(actions, where)
     return _guess_box(actions)
 
 
-def _guess_discrete(actions: list[np.ndarray]) -> tuple[Space, list[Finding]]:
+def _guess_discrete(actions: list[np.ndarray], where: object) -> tuple[Space, list[Finding]]:
     """Guess the space of integer actions: values from 0, or from the smallest one if it is negative."""
     if all(a.ndim == 2 and a.shape[1] > 1 for a in actions):
         low = np.min([a.min(axis=0).astype(np.int64) for a in actions], axis=0)
@@ -55,6 +68,13 @@ def _guess_discrete(actions: list[np.ndarray]) -> tuple[Space, list[Finding]]:
     else:
         start = min(0, min(int(a.min()) for a in actions))
         n = max(int(a.max()) for a in actions) - start + 1
+        if n > _MOST_ACTIONS:
+            raise RLTransformerError(
+                f"the actions are integers from {start} to {start + n - 1}: a policy would have an output for each",
+                where=where,
+                fix="if they are numbers, pass action_space=gymnasium.spaces.Box(low, high, dtype=np.int64); if they are "
+                "names, count the different ones from 0",
+            )
         problem = f"{n} actions from {start} were counted; other ones may exist"
         space = Space.discrete(n, start)
         fix = f"pass action_space=gymnasium.spaces.Discrete({n}, start={start})"
