@@ -414,6 +414,8 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     policy = load_policy(train(tiny_config(tmp_path / "run"), dataset=data))
     policy.save("~/policy")
     assert load_policy("~/policy").content_hash == load_policy("~/run").content_hash
+    policy.model.save_pretrained("~/model")
+    assert type(policy.model).from_pretrained("~/model").config.state_dim == 2
     assert not (tmp_path / "~").exists()
     with pytest.raises(RLTransformerError, match="home directory"):
         open_trajectories("rlt:~nobody-of-this-name/store")

@@ -18,8 +18,8 @@ from tests.toys import point_data, telling_data, tiny_config
 from tests.trajectories.foreign_files import buffers_of, write_d4rl, write_minari
 from tests.trajectories.samples import finding, from_vectors, kinds, vectors
 
-TERMINATED = ("terminals", "terminal", "terminations", "terminateds", "is_terminal", "next_terminated", "Terminated")
-DONE = ("dones", "done", "next_done", "is_last", "dones_float", "is_done")
+TERMINATED = ("terminals", "terminal", "terminations", "terminateds", "is_terminal", "next_terminated", "isTerminal")
+DONE = ("Dones", "done", "next_done", "is_last", "dones_float", "is_done")
 TRUNCATED = ("timeouts", "truncations", "truncateds", "TimeLimit.truncated", "time_outs", "next_truncated")
 
 
@@ -53,9 +53,10 @@ def test_a_flag_of_first_steps_and_an_unknown_flag_are_not_swallowed():
     assert "is_first" not in from_vectors(vectors(is_first=first)).columns
     with pytest.raises(RLTransformerError, match="is_first: is set at step 3 of 6: another episode begins there"):
         from_vectors(vectors(is_first=first | (np.arange(6) == 3)))
-    with pytest.raises(RLTransformerError, match="'agent_done' looks like a flag of episode ends") as caught:
-        from_vectors(vectors(agent_done=first))
-    assert "call it terminated" in caught.value.fix
+    for name in ("agent_done", "episodeOver", "game_over", "env_terminated"):
+        with pytest.raises(RLTransformerError, match=f"'{name}' looks like a flag of episode ends") as caught:
+            from_vectors(vectors(**{name: first}))
+        assert "call it terminated" in caught.value.fix
     assert "time_to_done" in from_vectors(vectors(time_to_done=np.arange(6.0))).columns  # numbers are no flag
     assert "last" in from_vectors(vectors(last=np.arange(6.0))).columns
 
@@ -70,6 +71,10 @@ def test_d4rl_files_with_other_names_of_flags_are_read_alike(tmp_path):
     with h5py.File(tmp_path / "d.hdf5", "r+") as file:
         file["dones"] = file["terminations"][:] | file["truncations"][:]
         del file["truncations"]
+    assert open_trajectories(f"d4rl:{tmp_path / 'd.hdf5'}").fingerprint == data.fingerprint
+    with h5py.File(tmp_path / "d.hdf5", "r+") as file:
+        file["timeouts"] = file["dones"][:] & ~file["terminations"][:]
+        del file["terminations"]
     assert open_trajectories(f"d4rl:{tmp_path / 'd.hdf5'}").fingerprint == data.fingerprint
 
 
@@ -112,6 +117,15 @@ def test_the_advice_for_an_environment_is_complete(tmp_path, monkeypatch):
     policy = load_policy(train(tiny_config(tmp_path / "run"), dataset=read))
     assert policy.spec.data.environment_options == expected
     assert point_data(2).spec.environment_options == ""
+
+
+def test_wrappers_of_the_recorded_environment_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    wrapped = gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), -1, 1)
+    spaces = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32), gym.spaces.Box(-1, 1, (1,), np.float32)
+    uri = write_minari("toy/wrapped-v0", buffers_of(telling_data()), *spaces, env=wrapped.spec)
+    text = as_text(describe(open_trajectories(uri)))
+    assert "pass --env-id Pendulum-v1 --max-steps 200; it was wrapped in RescaleAction, so wrap it again" in text
 
 
 def test_the_advice_cannot_do_harm_in_a_terminal():

@@ -33,6 +33,8 @@ class DataSpec:
     """Arguments of the environment that the source names, as plain JSON values; shown to the user like ``env_id``."""
     max_episode_steps: int | None = None
     """Length at which that environment cut episodes; shown to the user like ``env_id``."""
+    env_wrappers: tuple[str, ...] = ()
+    """Names of the wrappers around that environment, which its options do not make; shown to the user."""
 
     def __post_init__(self) -> None:
         # Checked here, so that data, stores and policies of any origin are rejected with the same message.
@@ -116,6 +118,18 @@ class DataSpec:
             options += ["--max-steps", str(self.max_episode_steps)]
         return shlex.join(options)
 
+    @property
+    def environment_note(self) -> str:
+        """A sentence about the environment that the source names, with the options that make it; empty if there is none.
+
+        Like `environment_options`, it is only printed.
+        """
+        if not self.env_id:
+            return ""
+        names = ", ".join(map(_printable, self.env_wrappers))
+        wrappers = f"; it was wrapped in {names}, so wrap it again" if names else ""
+        return f"this data says where it was made; to act there, pass {self.environment_options}{wrappers}"
+
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
         values: JsonObject = {
@@ -129,6 +143,8 @@ class DataSpec:
             values["env_kwargs"] = dict(self.env_kwargs)
         if self.max_episode_steps is not None:
             values["max_episode_steps"] = self.max_episode_steps
+        if self.env_wrappers:
+            values["env_wrappers"] = list(self.env_wrappers)
         return values
 
     @classmethod
@@ -141,15 +157,19 @@ class DataSpec:
         observation, action = (
             Space.from_dict(values.get(f"{name}_space", {}), where=where) for name in ("observation", "action")
         )
+        # The file may be anyone's, and all of this is only printed: what has another type is left out.
+        env_id = values.get("env_id")
         kwargs = values.get("env_kwargs")
         limit = values.get("max_episode_steps")
+        wrappers = values.get("env_wrappers")
         spec = cls(
             observation,
             action,
             str(values.get("source", "")),
-            values.get("env_id"),
+            env_id if isinstance(env_id, str) else None,
             dict(kwargs) if isinstance(kwargs, dict) else None,
             limit if type(limit) is int else None,
+            tuple(map(str, wrappers)) if isinstance(wrappers, list) else (),
         )
         spec.check_observations()
         return spec

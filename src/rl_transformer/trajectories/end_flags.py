@@ -19,7 +19,9 @@ _FIRST = {"first", "episodestart", "episodestarts"}
 # Columns with these names are flags only if they hold nothing but 0 and 1.
 _AMBIGUOUS = {"last", "first"}
 # Any other column that holds only 0 and 1 and has one of these words in its name is probably a flag, too.
-_SUSPICIOUS = re.compile(r"(?:^|[^a-z])(?:dones?|termina\w*|truncat\w*|time_?outs?)(?:$|[^a-z])")
+_SUSPICIOUS = re.compile(
+    r"(?:^|[^a-z])(?:dones?|termina\w*|truncat\w*|time_?outs?|finished|(?:game|episode)_over|end_of_episode)(?:$|[^a-z])"
+)
 
 TERMINATED = "terminated"
 TRUNCATED = "truncated"
@@ -89,7 +91,8 @@ def refuse_unknown_flags(columns: Mapping[str, np.ndarray], *, where: object) ->
     """
     # Taken as an ordinary column, an unknown flag would join all episodes of a recording into one, without notice.
     for name, values in columns.items():
-        if _SUSPICIOUS.search(name.lower()) and values.ndim <= 1 and _is_boolean(values):
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        if _SUSPICIOUS.search(words) and values.ndim <= 1 and _is_boolean(values):
             raise RLTransformerError(
                 f"{name!r} looks like a flag of episode ends, but no known one",
                 where=where,
@@ -161,7 +164,7 @@ def _flags(flag: ArrayLike, num_steps: int, where: object) -> np.ndarray:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z]", "", re.sub(r"^(?:is|next)[_/]", "", name.lower()))
+    return re.sub(r"[^a-z]", "", re.sub(r"^(?:is|next)[_/]?", "", name.lower()))
 
 
 def _is_boolean(array: np.ndarray) -> bool:

@@ -24,6 +24,7 @@ def describe(dataset: TrajectoryDataset) -> JsonObject:
         "num_steps": dataset.num_steps,
         **dataset.spec.to_dict(),
         "environment_options": dataset.spec.environment_options,
+        "environment_note": dataset.spec.environment_note,
         "columns": {
             name: {"dtype": str(c.dtype), "shape": list(c.shape)} for name, c in sorted(dataset.columns.items())
         },
@@ -62,8 +63,8 @@ def as_text(description: JsonObject) -> str:
         f"ends: {ends['terminated']} terminated, {ends['truncated']} truncated, {ends['unfinished']} unfinished",
     ]
     # Only a suggestion: an environment is made when the user names it, never because a file does.
-    if d["environment_options"]:
-        lines.append(f"this data says where it was made; to act there, pass {d['environment_options']}")
+    if d["environment_note"]:
+        lines.append(d["environment_note"])
     for name in ("returns", "lengths"):
         if d[name]:
             lines.append(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in d[name].items()))

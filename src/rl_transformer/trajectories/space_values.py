@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +112,7 @@ def indices(space: Space, array: np.ndarray, *, where: object) -> np.ndarray:
     return array.reshape(len(array), *space.action_shape).astype(np.int64) - space.first_values
 
 
+@lru_cache(maxsize=64)  # asked for again with every episode
 def box_bounds(low: tuple[float, ...], high: tuple[float, ...], size: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds of a box as float32 arrays (size,); see `Space.bounds`."""
     kind = np.dtype(dtype)
@@ -126,12 +128,12 @@ def box_bounds(low: tuple[float, ...], high: tuple[float, ...], size: int, dtype
         largest = float(np.iinfo(kind).max)
     with np.errstate(over="ignore", invalid="ignore"):
         overflows = (above - below > np.finfo(np.float32).max) & np.isfinite(below) & np.isfinite(above)
-        no_low = (below <= smallest) | overflows
-        no_high = (above >= largest) | overflows
-        return (
-            np.where(no_low, -np.inf, below).astype(np.float32),
-            np.where(no_high, np.inf, above).astype(np.float32),
-        )
+        lower = np.where((below <= smallest) | overflows, -np.inf, below).astype(np.float32)
+        upper = np.where((above >= largest) | overflows, np.inf, above).astype(np.float32)
+    # Every caller gets the same arrays.
+    lower.setflags(write=False)
+    upper.setflags(write=False)
+    return lower, upper
 
 
 def one_hot(indices: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:

@@ -42,7 +42,7 @@ class WideLayout:
 @lru_cache(maxsize=8)
 def wide_layout(space: Space) -> WideLayout:
     """Return the layout of the rows of a wide space."""
-    sizes = list(_sizes(space))  # 0 for a number, else the number of values of an index
+    sizes = _sizes(space)  # 0 for a number, else the number of values of an index
     widths = np.array([size or 1 for size in sizes])
     features = np.cumsum(widths) - widths
     is_index = np.array(sizes) > 0
@@ -60,7 +60,7 @@ def wide_layout(space: Space) -> WideLayout:
 
 def row_shape(space: Space) -> tuple[int, ...]:
     """Return the shape of one observation in the columns of a dataset: that of a flat one, unless the space is wide."""
-    return (wide_layout(space).row_size,) if space.is_wide else space.flat_shape
+    return (_row_size(space),) if space.is_wide else space.flat_shape
 
 
 def to_rows(space: Space, values: Nested, *, where: object) -> np.ndarray:
@@ -94,7 +94,7 @@ def from_rows(space: Space, rows: np.ndarray) -> Nested:
         values: dict[str, Nested] = {}
         first = 0
         for name, part in space.parts:
-            size = len(list(_sizes(part)))
+            size = _row_size(part)
             values[name] = from_rows(part, rows[:, first : first + size])
             first += size
         return values
@@ -128,6 +128,15 @@ class WideStatistics:
         mean[self._layout.number_features] = numbers.mean
         std[self._layout.number_features] = numbers.std
         return ObservationStatistics(mean, std)
+
+
+def _row_size(space: Space) -> int:
+    """Return the number of columns of a row."""
+    if space.kind == "discrete":
+        return 1
+    if space.parts:
+        return sum(_row_size(part) for _, part in space.parts)
+    return len(space.nvec) if space.kind == "multi_discrete" else math.prod(space.shape)
 
 
 def _sizes(space: Space) -> list[int]:

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
-from rl_transformer.runtime.files import user_path
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.end_flags import DONE, TERMINATED, TRUNCATED, flag_kind
 from rl_transformer.trajectories.findings import Finding
@@ -42,7 +41,7 @@ class D4RLReader:
             RLTransformerError: The file cannot be read, lacks an array, or has no episode end.
         """
         require("h5py", extra=None, purpose="reading a d4rl: URI")
-        file = user_path(path)
+        file = Path(path)
         rows, flags = _read_arrays(file)
         _check_arrays(rows, flags, file)
         terminated, truncated, notes = _ends(flags, max_episode_steps, file)

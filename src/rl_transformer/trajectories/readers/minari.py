@@ -123,7 +123,7 @@ def _folder(dataset_id: str) -> Path:
 
 
 def _environment(metadata: JsonObject) -> JsonObject:
-    """Return env_id, env_kwargs and max_episode_steps of the dataset's environment, as far as the metadata has them."""
+    """Return the fields of `DataSpec` about the dataset's environment, as far as the metadata has them."""
     # env_spec is JSON inside JSON and also holds an entry point. Only plain values are used, and only as text.
     try:
         environment = json.loads(metadata["env_spec"])
@@ -137,6 +137,11 @@ def _environment(metadata: JsonObject) -> JsonObject:
     limit = environment.get("max_episode_steps")
     if type(limit) is int and limit > 0:
         found["max_episode_steps"] = limit
+    wrappers = environment.get("additional_wrappers")
+    if isinstance(wrappers, list):
+        names = (str(wrapper.get("name")) for wrapper in wrappers if isinstance(wrapper, dict))
+        # Minari's own wrapper, which records.
+        found["env_wrappers"] = tuple(name for name in names if name != "DataCollector")
     return found
 
 
