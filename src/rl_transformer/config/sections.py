@@ -19,6 +19,8 @@ class DataConfig(Section):
     """Select the logged data to learn from."""
 
     uri: str = option("", "Logged data as SCHEME:PATH; rlt inspect --help lists the schemes.", common=True)
+    observe: list[str] = option([], "Parts of Dict and Tuple observations to use, as names or globs; []: all.")
+    clip_actions: bool = option(False, "Clip logged actions to their bounds and count them, instead of refusing them.")
     # A fraction of timesteps, not of episodes, as in kzl `experiment.py` (pct_traj) and section 5.1 of the paper: the
     # best episodes are often the longest.
     top_fraction: float = option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rl_transformer.environments.legal_actions import legal_actions
+from rl_transformer.environments.making import matched_spaces
 from rl_transformer.environments.packages import install_command
 from rl_transformer.environments.returned_values import as_number, copied, described, message, misfit
 from rl_transformer.errors import RLTransformerError
@@ -53,6 +54,14 @@ class LiveEnvironment:
         self._is_ours = is_ours
         self._find_masks = _mask_function(environment)
         self._info: JsonMapping = {}
+
+    def match_policy(self, trained: DataSpec) -> None:
+        """Check that the spaces are those of a policy's data, and leave out the parts that the policy ignores.
+
+        Raises:
+            RLTransformerError: A space differs.
+        """
+        self.spec = matched_spaces(self.spec, trained, self.name)
 
     @property
     def has_time_limit(self) -> bool:

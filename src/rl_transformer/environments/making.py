@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from rl_transformer.runtime.system import render_without_screen
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
-from rl_transformer.trajectories.spaces import Space
+from rl_transformer.trajectories.spaces import KINDS, Space
 
 if TYPE_CHECKING:
     import gymnasium
@@ -139,21 +140,22 @@ def environment_spec(environment: gymnasium.Env, env_id: str) -> DataSpec:
 
 
 def check_spaces(environment: gymnasium.Env, trained: DataSpec, env_id: str) -> None:
-    """Check that an environment has the observations and actions of the training data, as in `compare_spaces`."""
-    compare_spaces(environment_spec(environment, env_id), trained, env_id)
+    """Check that an environment has the observations and actions of the training data, as in `matched_spaces`."""
+    matched_spaces(environment_spec(environment, env_id), trained, env_id)
 
 
-def compare_spaces(spec: DataSpec, trained: DataSpec, env_id: str) -> None:
-    """Check that the spaces of an environment are those of the training data.
+def matched_spaces(spec: DataSpec, trained: DataSpec, env_id: str) -> DataSpec:
+    """Return the spaces of an environment without the parts of observations that a policy ignores.
 
     Args:
         spec: Spaces of the environment.
-        trained: Spaces of the training data.
+        trained: Spaces of the policy's training data.
         env_id: Gymnasium id, for the message.
 
     Raises:
         RLTransformerError: A space differs in kind, size, or, for actions, bounds.
     """
+    spec = replace(spec, observation_space=spec.observation_space.ignoring_like(trained.observation_space))
     # Bounds matter for actions, which the policy scales by them. Bounds of observations are often infinite in one
     # version of an environment and finite in another, and nothing depends on them.
     pairs = (
@@ -170,14 +172,14 @@ def compare_spaces(spec: DataSpec, trained: DataSpec, env_id: str) -> None:
                 fix=f"use the environment, and its version, that the data came from{advice}; "
                 "or declare the data's spaces",
             )
+    return spec
 
 
 def source_arguments(trained: DataSpec) -> str | None:
     """Return the options of the command line for the environment of the data, or None if the data names none."""
     if not trained.env_id:
         return None
-    # A name from a policy file ends up in a command that the user may copy, so it is quoted for the shell.
-    return getattr(trained, "environment_options", None) or f"--env-id {shlex.quote(trained.env_id)}"
+    return trained.environment_options
 
 
 def source_note(environment: gymnasium.Env, trained: DataSpec, max_steps: int | None = None) -> str | None:
@@ -191,9 +193,9 @@ def source_note(environment: gymnasium.Env, trained: DataSpec, max_steps: int | 
     spec = getattr(environment, "spec", None)  # environments of other libraries have none
     if spec is None or not trained.env_id or spec.id != trained.env_id.rpartition(":")[2]:
         return None
-    recorded = dict(getattr(trained, "env_kwargs", None) or {})
+    recorded = dict(trained.env_kwargs or {})
     differing = [name for name, value in recorded.items() if name not in spec.kwargs or spec.kwargs[name] != value]
-    limit = getattr(trained, "max_episode_steps", None)
+    limit = trained.max_episode_steps
     limits = [steps for steps in (spec.max_episode_steps, max_steps) if steps is not None]
     if limit is not None and min(limits, default=None) != limit:
         differing.append("max_episode_steps")
@@ -210,6 +212,8 @@ def _describe(space: Space, *, bounds: bool = False) -> str:
         return f"{list(space.nvec)} integers from {list(space.starts)}"
     if space.parts:
         return f"{space.kind} of " + ", ".join(f"{name}: {_describe(part)}" for name, part in space.parts)
+    if space.kind not in KINDS:
+        return space.kind
     if space.is_image:
         return f"images of {space.image_shape}"
     if not bounds:

@@ -30,8 +30,9 @@ def misfit(observation: Nested, space: Space, path: str) -> str | None:
         if not isinstance(observation, Mapping | tuple | list) or is_dict != (space.kind == "dict"):
             return f"{path} is {described(observation)}, and its space is a {space.kind}"
         names = list(observation) if isinstance(observation, Mapping) else [str(i) for i in range(len(observation))]
-        if set(names) != {name for name, _ in space.parts}:
+        if set(names) - set(space.ignored) != {name for name, _ in space.parts}:
             return f"{path} has the parts {names}, and its space {[name for name, _ in space.parts]}"
+        # Parts that the policy ignores may be of any form.
         parts = observation if isinstance(observation, Mapping) else dict(zip(names, observation, strict=True))
         problems = (misfit(parts[name], part, f"{path}[{name}]") for name, part in space.parts)
         return next((problem for problem in problems if problem), None)

@@ -11,7 +11,7 @@ import numpy as np
 from rl_transformer.conditions.interface import Target
 from rl_transformer.environments.legal_actions import split_mask
 from rl_transformer.environments.live import LiveEnvironment
-from rl_transformer.environments.making import compare_spaces, environment_spec
+from rl_transformer.environments.making import environment_spec
 from rl_transformer.environments.returned_values import copied
 from rl_transformer.evaluation.step_limit import step_limit
 from rl_transformer.policy import Policy
@@ -66,12 +66,12 @@ def record_episodes(
         limit = step_limit(live, None, max_steps)
         episodes = _behave_episodes(live, seeds, behavior, limit, cut_off)
     else:
-        compare_spaces(spec, policy.spec.data, env_id)
+        live.match_policy(policy.spec.data)
         # The episodes run only when the iterator is read. Checking the targets here reports a mistake before that.
         policy.initial_conditions(target, targets)
         limit = step_limit(live, policy.spec, max_steps)
         episodes = _policy_episodes(live, seeds, policy, target, targets, limit, cut_off)
-    return spec, _with_note(episodes, cut_off, f"of {num_episodes} episodes were cut off after {limit} steps")
+    return live.spec, _with_note(episodes, cut_off, f"of {num_episodes} episodes were cut off after {limit} steps")
 
 
 def _with_note(episodes: Iterator[Trajectory], cut_off: list[int], text: str) -> Iterator[Trajectory]:

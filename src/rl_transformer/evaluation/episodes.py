@@ -9,7 +9,7 @@ import torch
 
 from rl_transformer.conditions.interface import Target
 from rl_transformer.environments.live import LiveEnvironment
-from rl_transformer.environments.making import compare_spaces, source_note
+from rl_transformer.environments.making import source_note
 from rl_transformer.environments.sources import Environment, EnvironmentSource
 from rl_transformer.evaluation.episode_loop import Assignment, Episode, EpisodeLoop
 from rl_transformer.evaluation.progress import EpisodeProgress
@@ -87,7 +87,7 @@ def run_batch(
     progress = EpisodeProgress(len(assignment.seeds), shown=show_progress, processes=count)
     try:
         # One environment is enough to see that it does not fit; making all of them may take long, and warn each time.
-        compare_spaces(first.spec, policy.spec.data, first.name)
+        first.match_policy(policy.spec.data)
         note = source_note(first.environment, policy.spec.data, assignment.max_steps)
         limit = step_limit(first, policy.spec, assignment.max_steps)
         assignment = replace(assignment, max_steps=limit)
@@ -138,6 +138,7 @@ def _run_in_processes(
         )
         environment = source.open()
         try:
+            environment.match_policy(policy.spec.data)
             return _run_here(policy, source, environment, part, progress.finish_episode, lambda: None)
         finally:
             environment.close()

@@ -23,7 +23,7 @@ class PolicyEvaluator:
 
     def __init__(self, policy: Policy, config: EvaluationConfig) -> None:
         # Imported here, because training without evaluation needs neither gymnasium nor scipy.
-        from rl_transformer.environments.making import compare_spaces, source_note
+        from rl_transformer.environments.making import source_note
         from rl_transformer.environments.sources import EnvironmentSource, opened
 
         self._policy = policy
@@ -32,7 +32,7 @@ class PolicyEvaluator:
         self.report: EvaluationReport | None = None
         source = EnvironmentSource.of(self._env_id, env_kwargs=config.env_kwargs, wrappers=config.wrappers)
         with opened(source) as environment:
-            compare_spaces(environment.spec, policy.spec.data, environment.name)
+            environment.match_policy(policy.spec.data)
             note = source_note(environment.environment, policy.spec.data, config.max_steps)
         if note:
             log.info(note)

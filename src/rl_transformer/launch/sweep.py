@@ -21,7 +21,8 @@ from rl_transformer.runtime.files import to_json, user_path, write_text
 from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.training.metrics import last_and_best, read_metrics
-from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.open import open_training_data
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -105,7 +106,7 @@ def sweep(
         config.evaluation.seed = SEARCH_SEED
     config.check()
     folder = user_path(config.output)
-    data = dataset or open_trajectories(config.dataset.uri)
+    data = open_training_data(config.dataset, dataset)
     study = _open_study(folder)
     while len(done := _finished_trials(study)) < num_trials:
         # TPE keeps random state that a new process would not have. Seeding it by the number of finished trials makes an

@@ -27,6 +27,7 @@ from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.storage import write_policy_folder
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime import log
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.shapes import Float
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.windows.normalization import Normalizer
@@ -248,7 +249,7 @@ class Policy:
             RLTransformerError: A part of the model is not what the spec describes, so that the folder could not be loaded.
         """
         self.check_rebuildable()
-        write_policy_folder(Path(folder), self.spec, self.tensors())
+        write_policy_folder(user_path(folder), self.spec, self.tensors())
 
     def check_rebuildable(self, prepare: Callable[[nn.Module], None] | None = None) -> None:
         """Raise an error if a network has other parts than the spec describes: `load_policy` could not rebuild it.
