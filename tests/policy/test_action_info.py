@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,10 +93,29 @@ def test_a_density_is_in_the_environments_units_and_integrates_to_one():
     assert mass == pytest.approx(0.9, abs=0.03)
 
 
-def test_a_sampled_action_that_was_rounded_has_no_known_propensity():
+def test_the_propensity_of_a_rounded_action_is_the_share_of_draws_that_end_there():
+    """Two dimensions of whole numbers, with much of the probability on the bounds."""
     episode = Episode("box of integers, gaussian sample")
-    _, info = episode.session().act(episode.observations[0], return_info=True)
-    assert (info["propensity"], info["propensity_kind"], info["log_density"]) == (None, "unknown", None)
+    propensities = {}
+    counts = {}
+    for seed in range(3000):
+        action, info = episode.session(seed).act(episode.observations[0], return_info=True)
+        assert (info["propensity_kind"], info["log_density"]) == ("probability", None)
+        propensities[tuple(action)] = info["propensity"]
+        counts[tuple(action)] = counts.get(tuple(action), 0) + 1
+    assert sum(propensities.values()) == pytest.approx(1, abs=0.03)
+    for action, count in counts.items():
+        assert count / 3000 == pytest.approx(propensities[action], abs=0.03)
+
+
+def test_a_sampled_action_that_was_clipped_has_no_known_propensity():
+    policy = untrained_policy(
+        point_data(), model={"action_head": "gaussian", "action_tanh": False}, policy={"action_selection": "sample"}
+    )
+    narrow = policy.normalizer
+    policy.normalizer = replace(narrow, action_low=narrow.action_low * 0 - 0.01, action_high=narrow.action_high * 0.01)
+    _, info = policy.session(8.0).act(np.zeros(2), return_info=True)
+    assert (info["propensity"], info["propensity_kind"]) == (None, "unknown")
 
 
 # Support

@@ -5,6 +5,7 @@ import base64
 import copy
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import gymnasium as gym
 import numpy as np
@@ -531,3 +532,15 @@ def test_a_live_observation_out_of_its_space_is_refused_with_what_to_pass(name):
     assert expected in caught.value.fix
     assert "record" not in caught.value.fix
     session.act(space.sample())  # nothing has changed
+
+
+def test_sessions_of_one_policy_act_in_threads_as_they_do_alone():
+    episode = Episode("gaussian sample", length=30)
+
+    def run(seed):
+        session = episode.session(seed)
+        return [episode.step(session, t) for t in range(30)]
+
+    expected = [run(seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(run, range(6))) == expected

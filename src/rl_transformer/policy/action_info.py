@@ -41,7 +41,7 @@ def describe_actions(
     count = len(parameters)
     probabilities = _probabilities(policy, parameters, allowed)
     densities = _log_densities(policy, parameters, executed)
-    propensities, kinds = _propensities(policy, probabilities, densities, drawn, executed)
+    propensities, kinds = _propensities(policy, parameters, probabilities, densities, drawn, executed)
     nothing: list[Any] = [None] * count
     support = nothing if policy.support is None else policy.support.describe(states)
     quantiles = policy.spec.return_quantiles
@@ -95,6 +95,7 @@ def _log_densities(
 
 def _propensities(
     policy: ActingPolicy,
+    parameters: Float[Tensor, "R F"],
     probabilities: tuple[Float[Tensor, "R _"], ...] | None,
     densities: Float[Tensor, "R"] | None,
     drawn: Shaped[Tensor, "R *action"],
@@ -108,12 +109,31 @@ def _propensities(
         parts = executed.reshape(count, -1)
         chosen = [part.gather(1, parts[:, i : i + 1])[:, 0] for i, part in enumerate(probabilities)]
         return torch.stack(chosen).prod(0).tolist(), ["probability"] * count
+    rounded = _rounded_probabilities(policy, parameters, executed)
+    if rounded is not None:
+        return rounded.tolist(), ["probability"] * count
     if densities is None:
         return [None] * count, ["unknown"] * count
     # A clipped action stands for all that were clipped to it, so that its density means nothing.
     is_exact = torch.isclose(drawn, executed, rtol=1e-4, atol=1e-5)[:, _can_vary(policy)].all(1).tolist()
     known = zip(densities.double().exp().tolist(), is_exact, strict=True)
     return [value if exact else None for value, exact in known], ["density" if e else "unknown" for e in is_exact]
+
+
+def _rounded_probabilities(
+    policy: ActingPolicy, parameters: Float[Tensor, "R F"], executed: Shaped[Tensor, "R *action"]
+) -> Float[Tensor, "R"] | None:
+    """Return the probability of whole numbers: that of all draws which are rounded, or clipped, to them."""
+    compute = getattr(policy.model.predict_action, "interval_probabilities", None)
+    if compute is None or np.dtype(policy.spec.data.action_space.dtype).kind not in "iu":
+        return None
+    normalizer = policy.normalizer
+    number = normalizer.to_env_actions(executed).round()
+    assert normalizer.action_low is not None
+    assert normalizer.action_high is not None
+    low = torch.where(number <= normalizer.action_low, -torch.inf, normalizer.to_model_actions(number - 0.5))
+    high = torch.where(number >= normalizer.action_high, torch.inf, normalizer.to_model_actions(number + 0.5))
+    return compute(parameters, low, high)[:, _can_vary(policy)].prod(-1)
 
 
 def _can_vary(policy: ActingPolicy) -> Bool[Tensor, "_"]:

@@ -64,7 +64,7 @@ class PolicySession:
 
         - ``propensity``: how likely this action was, and ``propensity_kind``: ``deterministic`` (1.0, the best action is
           always taken), ``probability``, ``density`` (in the environment's units), or ``unknown`` (None) where a sampled
-          action was clipped or rounded.
+          action was clipped, or where the head does not tell.
         - ``action_probabilities``: of all discrete actions, after the mask; a list per part of a multi-discrete action.
         - ``log_density``: of the action, with a gaussian head.
         - ``support``: ``distance`` of the observation to the nearest of the training observations that the policy stores

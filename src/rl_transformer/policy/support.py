@@ -20,8 +20,8 @@ from rl_transformer.windows.selection import EpisodeSplit
 
 _MAX_OBSERVATIONS = 1024
 _MIN_OBSERVATIONS = 32
-# Wide observations get fewer rows, so that they do not fill policy files: 16 MiB of float32.
-_MAX_NUMBERS = 2**22
+# Wide observations get fewer rows, so that they do not fill policy files: 4 MiB of float32.
+_MAX_NUMBERS = 2**20
 NUM_QUANTILES = 101
 
 
@@ -40,7 +40,7 @@ class Support:
         space = dataset.spec.observation_space
         rows = _evenly_spaced_rows(dataset, split, min(_MAX_OBSERVATIONS, _MAX_NUMBERS // max(1, space.flat_dim)))
         # Distances between pixels say little about pictures, and between a handful of observations about nothing.
-        if space.is_image or len(rows) < _MIN_OBSERVATIONS:
+        if space.is_image or len(rows) < _MIN_OBSERVATIONS or dataset.observations.shape[1:] != (space.flat_dim,):
             return None
         recorded = torch.from_numpy(np.ascontiguousarray(dataset.observations[rows])).to(normalizer_device(normalizer))
         observations = normalizer.normalize(recorded).float().cpu()

@@ -69,6 +69,15 @@ class GaussianHead(nn.Module):
         # Change of variables: the density of the action is the Gaussian's, divided by the slope of the tanh.
         return gaussian - _log_tanh_slope(before_tanh)
 
+    def interval_probabilities(
+        self, parameters: Float[Tensor, "*B F"], low: Float[Tensor, "*B A"], high: Float[Tensor, "*B A"]
+    ) -> Float[Tensor, "*B A"]:
+        """Return for every dimension the probability of an action between ``low`` and ``high``; 1 and beyond is no limit."""
+        mean, log_std = self._mean_and_log_std(parameters.double())
+        edges = [torch.atanh(edge.double().clamp(-1, 1)) for edge in (low, high)]  # infinite at the bounds
+        below, above = (torch.special.ndtr((edge - mean) * torch.exp(-log_std)) for edge in edges)
+        return above - below
+
     def entropy(self, parameters: Float[Tensor, "*B F"], normals: Float[Tensor, "*B A"]) -> Float[Tensor, "*B"]:
         """Estimate the entropy of each distribution from one draw of standard normal numbers."""
         mean, log_std = self._mean_and_log_std(parameters)
