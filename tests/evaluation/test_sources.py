@@ -131,6 +131,7 @@ def test_max_live_is_shared_by_the_processes(policy, two_threads, monkeypatch):
 
     monkeypatch.setattr(episodes_module, "run_in_processes", run_here)
     expected = score(policy, POINT, num_episodes=40)
+    started.clear()
     for max_live in (1, 2, 3, None):
         assert score(policy, POINT, num_episodes=40, max_live=max_live) == expected
     assert started == [2, 2, 2]
