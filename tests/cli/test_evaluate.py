@@ -8,8 +8,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rl_transformer import open_trajectories
+from rl_transformer import RLTransformerError, open_trajectories
 from rl_transformer.cli.main import main
+from rl_transformer.cli.train import make_parser, resolve_run_config
 from rl_transformer.evaluation.statistics import mean_interval
 from rl_transformer.launch.seeds import seed_folders
 from tests.cli.conftest import QUICK
@@ -93,6 +94,38 @@ def test_recording_takes_the_same_options(ready, tmp_path, capsys):
     assert open_trajectories(f"rlt:{tmp_path / 'endless'}").lengths.tolist() == [120]
     assert "note: 1 of 1 episodes were cut off after 120 steps" in capsys.readouterr().out
     assert "size" in refused(capsys, *collect[:4], "--output", tmp_path / "third")
+
+
+ARGUMENTS = {
+    "count": 5, "text": "5", "word": "true", "small": "1e3", "share": 1.5, "on": True, "none": None, "list": [1, "2"],
+    "config": {"class_path": "os.system", "size": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["option", "file"])
+def test_arguments_of_the_environment_keep_their_types(tmp_path, way):
+    """A text that looks like a number stays a text, and nothing in the values is taken for code."""
+    values = json.dumps(ARGUMENTS)
+    words = ["fast", "--data", "x:y", "--output", "o", "--evaluation.env_id", POINT]
+    if way == "option":
+        words += ["--evaluation.env_kwargs", values]
+    else:
+        (tmp_path / "config.json").write_text(json.dumps({"evaluation": {"env_kwargs": ARGUMENTS}}))
+        words += ["--config", str(tmp_path / "config.json")]
+    config = resolve_run_config(make_parser("rlt train", "fast").parse_args(words))
+    config.check()
+    assert json.dumps(config.evaluation.env_kwargs, sort_keys=True) == json.dumps(ARGUMENTS, sort_keys=True)
+
+
+@pytest.mark.parametrize("wrapper", ["mine:Wrapper", 'mine:Wrapper={"size": 1}'])
+def test_a_wrapper_of_a_module_is_refused_in_a_file(tmp_path, wrapper):
+    """Reading a configuration must not run code; what the user types may."""
+    (tmp_path / "config.json").write_text(json.dumps({"evaluation": {"env_id": POINT, "wrappers": [wrapper]}}))
+    words = ["fast", "--data", "x:y", "--output", "o", "--config", str(tmp_path / "config.json")]
+    with pytest.raises(RLTransformerError, match=r"evaluation\.wrappers 'mine:Wrapper.* names a module"):
+        resolve_run_config(make_parser("rlt train", "fast").parse_args(words))
+    typed = [*words[:-2], "--evaluation.env_id", POINT, "--evaluation.wrappers", json.dumps([wrapper])]
+    assert resolve_run_config(make_parser("rlt train", "fast").parse_args(typed)).evaluation.wrappers == [wrapper]
 
 
 # Several training seeds

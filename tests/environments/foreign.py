@@ -1,5 +1,8 @@
 """Environments that others might have written: variations of the point with one thing out of the ordinary."""
 
+import os
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 
@@ -44,6 +47,20 @@ class OpenOnceEnv(PointEnv):
 
     def close(self):
         OpenOnceEnv.is_open = False
+
+
+class LicensedEnv(PointEnv):
+    """At most ``licenses`` can be open at the same time, over all processes; a file in ``folder`` is one that is."""
+
+    def __init__(self, folder, licenses):
+        super().__init__()
+        if len(list(Path(folder).iterdir())) >= licenses:
+            raise OSError("no license is free")
+        self._file = Path(folder) / f"{os.getpid()}-{id(self)}"
+        self._file.touch()
+
+    def close(self):
+        self._file.unlink()
 
 
 class ChangedEnv(PointEnv):

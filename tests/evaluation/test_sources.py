@@ -6,18 +6,20 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from rl_transformer import RLTransformerError, evaluate, train
 from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation import episodes as episodes_module
-from rl_transformer.runtime.machine import cpu_threads
-from tests.environments.foreign import NoRenderModeEnv, OpenOnceEnv, SizedEnv
+from tests.environments.foreign import LicensedEnv, NoRenderModeEnv, OpenOnceEnv, SizedEnv
 from tests.toys import POINT, PointEnv, point_data, tiny_config, untrained_policy
 
 NO_RENDER_MODE = "tests/NoRenderMode-v0"
 SIZED = "tests/Sized-v0"
 OPEN_ONCE = "tests/OpenOnce-v0"
-for env_id, entry_point in {NO_RENDER_MODE: NoRenderModeEnv, SIZED: SizedEnv, OPEN_ONCE: OpenOnceEnv}.items():
+LICENSED = "tests/Licensed-v0"
+MADE = {NO_RENDER_MODE: NoRenderModeEnv, SIZED: SizedEnv, OPEN_ONCE: OpenOnceEnv, LICENSED: LicensedEnv}
+for env_id, entry_point in MADE.items():
     if env_id not in gym.registry:
         gym.register(env_id, entry_point=entry_point)
 
@@ -25,6 +27,12 @@ for env_id, entry_point in {NO_RENDER_MODE: NoRenderModeEnv, SIZED: SizedEnv, OP
 @pytest.fixture(scope="module")
 def policy():
     return untrained_policy(point_data())
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Episodes are shared by as many processes as there are threads; on a busy machine, real ones would be slow."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
 def score(policy, *given, num_episodes=5, **options):
@@ -65,7 +73,7 @@ def test_a_function_that_makes_environments_is_as_good_as_an_id(policy, make):
     assert score(policy, make) == score(policy, POINT) == score(policy, env_id=POINT)
 
 
-def test_a_function_is_called_at_most_max_live_times_and_its_environments_are_closed(policy):
+def test_a_function_is_called_at_most_max_live_times_and_its_environments_are_closed(policy, two_threads):
     made = []
     closed = []
 
@@ -81,8 +89,7 @@ def test_a_function_is_called_at_most_max_live_times_and_its_environments_are_cl
     for max_live, count in ((1, 1), (3, 3), (100, 40)):
         made.clear()
         closed.clear()
-        with cpu_threads(2):
-            assert score(policy, Counted, num_episodes=40, max_live=max_live) == expected
+        assert score(policy, Counted, num_episodes=40, max_live=max_live) == expected
         assert len(made) == count
         assert set(map(id, closed)) == set(map(id, made))
 
@@ -104,7 +111,7 @@ def test_one_environment_is_used_for_all_episodes_and_stays_open(policy):
     assert "pass a function that makes" in refusal(policy, mine, max_live=2).fix
 
 
-def test_an_environment_that_can_be_open_once_is_evaluated_with_max_live_one(policy):
+def test_an_environment_that_can_be_open_once_is_evaluated_with_max_live_one(policy, two_threads):
     """Reported as ml-agents#5674: OSError from the second environment."""
     for given in (OPEN_ONCE, OpenOnceEnv):
         error = refusal(policy, given)
@@ -112,11 +119,10 @@ def test_an_environment_that_can_be_open_once_is_evaluated_with_max_live_one(pol
         assert "the port is in use" in error.problem
         assert "--max-live 1" in error.fix
         assert not OpenOnceEnv.is_open  # the first one was closed
-        with cpu_threads(2):
-            assert score(policy, given, num_episodes=40, max_live=1) == score(policy, POINT, num_episodes=40)
+        assert score(policy, given, num_episodes=40, max_live=1) == score(policy, POINT, num_episodes=40)
 
 
-def test_max_live_is_shared_by_the_processes(policy, monkeypatch):
+def test_max_live_is_shared_by_the_processes(policy, two_threads, monkeypatch):
     started = []
 
     def run_here(share, count, check):
@@ -125,12 +131,21 @@ def test_max_live_is_shared_by_the_processes(policy, monkeypatch):
 
     monkeypatch.setattr(episodes_module, "run_in_processes", run_here)
     expected = score(policy, POINT, num_episodes=40)
-    with cpu_threads(2):
-        for max_live in (1, 2, 3, None):
-            assert score(policy, POINT, num_episodes=40, max_live=max_live) == expected
+    started.clear()
+    for max_live in (1, 2, 3, None):
+        assert score(policy, POINT, num_episodes=40, max_live=max_live) == expected
     assert started == [2, 2, 2]
     for max_live in (0, -1):
         assert refusal(policy, POINT, max_live=max_live).where == "max_live"
+
+
+def test_no_more_than_max_live_are_open_over_all_processes(policy, two_threads, tmp_path):
+    """The one whose spaces are checked counts, too."""
+    expected = score(policy, POINT, num_episodes=40)
+    for licenses in (1, 2, 3):
+        options = {"env_kwargs": {"folder": str(tmp_path), "licenses": licenses}, "max_live": licenses}
+        assert score(policy, LICENSED, num_episodes=40, **options) == expected
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_function_that_returns_one_environment_again_is_refused(policy):
@@ -162,6 +177,16 @@ def test_spaces_are_checked_before_more_than_one_environment_is_made(policy):
 
     assert "observations are vectors of 3" in refusal(policy, Wide, num_episodes=80).problem
     assert len(made) == 1
+
+
+def test_an_environment_with_a_space_that_is_not_supported_is_closed(policy):
+    class Worded(OpenOnceEnv):
+        def __init__(self):
+            super().__init__()
+            self.observation_space = gym.spaces.Text(5)
+
+    assert "the space Text is not supported" in refusal(policy, Worded).problem
+    assert not OpenOnceEnv.is_open
 
 
 @pytest.mark.filterwarnings("default")

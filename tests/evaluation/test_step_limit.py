@@ -14,8 +14,10 @@ from tests.environments.foreign import EndlessEnv
 from tests.toys import POINT, PointEnv, point_data, tiny_config, untrained_policy
 
 ENDLESS = "tests/Endless-v0"
-if ENDLESS not in gym.registry:
-    gym.register(ENDLESS, entry_point=EndlessEnv)
+LIMITED = "tests/EndlessLimited-v0"
+for env_id, limit in {ENDLESS: None, LIMITED: 200}.items():
+    if env_id not in gym.registry:
+        gym.register(env_id, entry_point=EndlessEnv, max_episode_steps=limit)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,10 @@ def test_an_environments_own_time_limit_decides_if_it_has_one(policy):
     assert report.targets[0].episode_lengths == [200] * 3
     assert report.targets[0].truncated_by_limit == 0
     assert report.max_steps is None
-    # The spec of an unwrapped environment still names the limit of the wrapper that is gone.
-    unwrapped = gym.make(ENDLESS, max_episode_steps=200).unwrapped
+    # The spec of an unwrapped environment may still name the limit of the wrapper that is gone.
+    assert run(policy, LIMITED).targets[0].episode_lengths == [200] * 3
+    unwrapped = gym.make(LIMITED).unwrapped
+    unwrapped.spec = gym.spec(LIMITED)
     assert run(policy, unwrapped).targets[0].episode_lengths == [120] * 3
 
 

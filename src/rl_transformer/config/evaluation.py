@@ -28,7 +28,7 @@ class EvaluationConfig(Section):
         "no time limit of its own.",
         above=0,
     )
-    env_kwargs: dict[str, bool | int | float | str | list | None] = option(
+    env_kwargs: dict[str, str | bool | int | float | list | dict | None] = option(
         {}, "Further arguments of gymnasium.make, for example {max_episode_steps: 200}."
     )
     wrappers: list[str] = option(

@@ -65,7 +65,7 @@ def _not_made(env_id: str, error: BaseException, *, render: bool) -> RLTransform
     text = " ".join(str(error).split())[:600]
     problem = f"cannot be made: {type(error).__name__}: {text}"
     name = env_id.rpartition(":")[2]
-    if name not in gymnasium.registry or isinstance(error, gymnasium.error.DeprecatedEnv):
+    if name not in gymnasium.registry:  # only then others are suggested, so never the id that was given
         return RLTransformerError(problem, where=env_id, fix=_how_to_name(env_id))
     # The id is known, so another one is no help; what remains are the arguments and the environment's own needs.
     later = _later_version(name)
@@ -116,7 +116,7 @@ def _how_to_name(env_id: str) -> str:
     import gymnasium
 
     module, colon, name = env_id.rpartition(":")
-    near = difflib.get_close_matches(name, [known for known in gymnasium.registry if known != name], n=3)
+    near = difflib.get_close_matches(name, list(gymnasium.registry), n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     if colon:
         return f"{hint}let {module} register it: gymnasium.register({name!r}, entry_point=...)"

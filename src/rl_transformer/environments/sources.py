@@ -111,9 +111,14 @@ class EnvironmentSource:
             made = self.make(render)
         except (Exception, SystemExit) as error:
             raise self._not_made(error, already_open) from error
-        refuse_other_apis(made, self.name)
-        name = self.name if self.is_id or self.is_one else _environment_name(made)
-        return LiveEnvironment(made, name, like or environment_spec(made, name), is_ours=not self.is_one)
+        try:
+            refuse_other_apis(made, self.name)
+            name = self.name if self.is_id or self.is_one else _environment_name(made)
+            return LiveEnvironment(made, name, like or environment_spec(made, name), is_ours=not self.is_one)
+        except RLTransformerError:
+            if not self.is_one and hasattr(made, "close"):
+                made.close()
+            raise
 
     def open_more(self, first: LiveEnvironment, rendering: Sequence[bool]) -> list[LiveEnvironment]:
         """Return ``first`` and further environments, one for each entry of ``rendering`` in all.
