@@ -53,14 +53,14 @@ def environment_spec(environment: gymnasium.Env, env_id: str, observed_by: DataS
     Args:
         environment: The environment.
         env_id: Gymnasium id, for messages.
-        observed_by: Spaces of a policy; parts of observations that it ignores are left out.
+        observed_by: Spaces of a policy; observations are described as it takes them, without parts that it ignores.
 
     Raises:
         RLTransformerError: A space is of a kind that is not supported.
     """
     observation = space_from_gymnasium(environment.observation_space, where=env_id)
     if observed_by is not None:
-        observation = observation.ignoring_like(observed_by.observation_space)
+        observation = observation.observed_like(observed_by.observation_space)
     return DataSpec(observation, space_from_gymnasium(environment.action_space, where=env_id), env_id, env_id)
 
 
