@@ -213,6 +213,8 @@ def test_a_policy_of_stacked_frames_reads_pictures(tmp_path):
     space = Space.from_dict(first_version)
     assert space.flat_shape == (40 * 40 * 12,)
     assert Space.from_dict(space.to_dict()) == space
+    # And a policy of such data is still taken into its environment.
+    assert data.spec.observation_space.observed_like(space) == space
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Claims about discrete observations with many values: nothing grows with their square, and rows hold indices."""
 
 import tracemalloc
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from rl_transformer import TrajectoryDataset, load_policy, open_trajectories, train
+from rl_transformer.config.sections import DataConfig
 from rl_transformer.policy.gatherer import make_gatherer
+from rl_transformer.trajectories.open import open_training_data
 from rl_transformer.trajectories.spaces import WIDE, Space
 from rl_transformer.windows.sampling import WindowSampler
 from tests.toys import tiny_config, untrained_policy
@@ -125,3 +128,13 @@ def test_stores_with_one_hot_vectors_of_a_wide_space_still_open_and_give_the_sam
     episodes = (dense.trajectory(i) for i in range(len(dense)))
     again = TrajectoryDataset.in_memory(data.spec, episodes)
     np.testing.assert_array_equal(again.observations, data.observations)
+
+
+def test_parts_of_such_a_store_can_be_chosen():
+    data = wide_data(WIDE_SPACES["dict"])
+    dense = TrajectoryDataset(data.spec, {**data.columns, "observations": flat_observations(data)}, data.summary)
+    dense = replace(dense, summary=replace(data.summary, final_observations=None))
+    options = DataConfig(observe=["item", "few"])
+    chosen = [open_training_data(options, each) for each in (data, dense)]
+    np.testing.assert_array_equal(chosen[0].observations, chosen[1].observations)
+    assert chosen[0].spec.observation_space.ignored == ("at",)

@@ -145,7 +145,7 @@ def check_spaces(environment: gymnasium.Env, trained: DataSpec, env_id: str) -> 
 
 
 def matched_spaces(spec: DataSpec, trained: DataSpec, env_id: str) -> DataSpec:
-    """Return the spaces of an environment without the parts of observations that a policy ignores.
+    """Return the spaces of an environment, with observations as a policy takes them, without parts that it ignores.
 
     Args:
         spec: Spaces of the environment.
@@ -155,7 +155,7 @@ def matched_spaces(spec: DataSpec, trained: DataSpec, env_id: str) -> DataSpec:
     Raises:
         RLTransformerError: A space differs in kind, size, or, for actions, bounds.
     """
-    spec = replace(spec, observation_space=spec.observation_space.ignoring_like(trained.observation_space))
+    spec = replace(spec, observation_space=spec.observation_space.observed_like(trained.observation_space))
     # Bounds matter for actions, which the policy scales by them. Bounds of observations are often infinite in one
     # version of an environment and finite in another, and nothing depends on them.
     pairs = (

@@ -34,7 +34,7 @@ def clip_actions(spec: DataSpec, trajectories: Iterable[Trajectory], notes: list
             where="dataset.clip_actions",
             fix="leave it out, or declare an action space with bounds",
         )
-    note = Finding("info", CLIPPED_ACTIONS, "actions", "no action was outside the bounds", "nothing", 1)
+    note = Finding("info", CLIPPED_ACTIONS, "actions", "were all within the bounds, so none was clipped", "nothing", 1)
     notes.append(note)
     return _clipped(space, trajectories, note)
 

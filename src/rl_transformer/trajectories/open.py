@@ -136,8 +136,13 @@ def _open(
         )
     if hint := suggest_uri(path, scheme, has_scheme=str(uri).startswith(f"{scheme}:")):
         problem, better = hint
-        forms = f", with the scheme of its format: {', '.join(usages())}" if better.startswith("SCHEME") else ""
-        raise RLTransformerError(problem, where=uri, fix=f"write it as {better}{forms}")
+        fix = f"write it as {better}"
+        if better is None:
+            fix = (
+                f"name its format, as in {', '.join(usages())}; read any other one yourself and use "
+                "TrajectoryDataset.from_episodes"
+            )
+        raise RLTransformerError(problem, where=uri, fix=fix)
     reader = READERS.get(scheme, where=uri)
     known = reader_options(reader, scheme)
     # What every format has is no matter of the readers, unless one has an option of this name itself.

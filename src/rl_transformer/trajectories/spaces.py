@@ -132,14 +132,17 @@ class Space:
         """
         return flatten(self, values, where)
 
-    def ignoring_like(self, other: Space) -> Space:
-        """Return this space without the parts that ``other``, a space of the same observations, ignores."""
+    def observed_like(self, other: Space) -> Space:
+        """Return this space as a policy with the space ``other`` of the same observations takes it.
+
+        Parts that ``other`` ignores are left out, and images that it flattens are flattened.
+        """
         if not self.parts:
-            return self
+            return replace(self, is_flattened=other.is_flattened and other.shape == self.shape)
         inner = dict(other.parts)
         dropped = tuple(name for name, _ in self.parts if name in other.ignored)
         kept = tuple(
-            (name, part.ignoring_like(inner[name]) if name in inner else part)
+            (name, part.observed_like(inner[name]) if name in inner else part)
             for name, part in self.parts
             if name not in dropped
         )

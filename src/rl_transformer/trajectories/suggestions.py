@@ -14,8 +14,8 @@ def minari_root() -> Path:
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets").expanduser()
 
 
-def suggest_uri(path: str, scheme: str, *, has_scheme: bool) -> tuple[str, str] | None:
-    """Return what is wrong with the scheme of a path, and a better URI; None if the scheme may be right.
+def suggest_uri(path: str, scheme: str, *, has_scheme: bool) -> tuple[str, str | None] | None:
+    """Return what is wrong with the scheme of a path, and a better URI if there is one; None if the scheme may be right.
 
     Args:
         path: The path, without the scheme.
@@ -28,7 +28,7 @@ def suggest_uri(path: str, scheme: str, *, has_scheme: bool) -> tuple[str, str] 
     found = _find(Path(path))
     if found is None:
         if scheme == "rlt" and Path(path).is_file():
-            return "is a file of no known format, and a store is a folder", f"SCHEME:{path}"
+            return "is a file of no known format, and a store is a folder", None
         return None
     if found[:2] == (scheme, path) or (found[0] == scheme == "minari"):
         return None

@@ -81,6 +81,8 @@ def _to_rows(space: Space, values: Nested, where: object) -> np.ndarray:
     """Convert values to columns of a row, in which discrete parts of any size are indices."""
     if space.kind in ("discrete", "multi_discrete"):
         array = np.asarray(values)
+        if (array.shape[1:], array.dtype) == (space.flat_shape, space.flat_dtype) and space.flat_dim > _row_size(space):
+            return _from_flat(wide_layout(space), array)  # a part of an observation of the first version
         return indices(space, array, where=where).reshape(len(array), -1).astype(np.float32)
     if space.parts:
         rows = [_to_rows(part, given, f"{where}[{name}]") for name, part, given in parts_of(space, values, where)]
