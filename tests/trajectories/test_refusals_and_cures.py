@@ -323,7 +323,7 @@ def test_a_live_observation_out_of_its_space_is_answered_with_something_that_can
     for item in (3, -1, 1.5):
         with pytest.raises(RLTransformerError, match=f"{item} is not one of the 3 values from 0") as caught:
             policy.session(3.0).act({"item": item})
-        assert "act in an environment with the same space" in caught.value.fix
+        assert "compare the environment and its wrappers" in caught.value.fix
 
 
 # Files

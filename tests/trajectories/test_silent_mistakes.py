@@ -109,7 +109,7 @@ def test_the_advice_for_an_environment_is_complete(tmp_path, monkeypatch):
     data = telling_data()
     spaces = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32), gym.spaces.Box(-1, 1, (1,), np.float32)
     uri = write_minari("toy/made-v0", buffers_of(data), *spaces, env=made.spec)
-    expected = """--env-id CartPole-v1 --env-kwargs '{"sutton_barto_reward": true}' --max-steps 50"""
+    expected = """--env-id CartPole-v1 --env-kwargs '{"max_episode_steps": 50, "sutton_barto_reward": true}'"""
     read = open_trajectories(uri)
     assert expected in as_text(describe(read))
     read.save(tmp_path / "store")
@@ -125,7 +125,10 @@ def test_wrappers_of_the_recorded_environment_are_named(tmp_path, monkeypatch):
     spaces = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32), gym.spaces.Box(-1, 1, (1,), np.float32)
     uri = write_minari("toy/wrapped-v0", buffers_of(telling_data()), *spaces, env=wrapped.spec)
     text = as_text(describe(open_trajectories(uri)))
-    assert "pass --env-id Pendulum-v1 --max-steps 200; it was wrapped in RescaleAction, so wrap it again" in text
+    assert (
+        """pass --env-id Pendulum-v1 --env-kwargs '{"max_episode_steps": 200}'; it was wrapped in RescaleAction, so wrap it again"""
+        in text
+    )
 
 
 def test_the_advice_cannot_do_harm_in_a_terminal():

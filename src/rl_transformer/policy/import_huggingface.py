@@ -51,9 +51,8 @@ def import_huggingface(
         "std": _statistic("std", std, config.state_dim),
     }
     if not (statistics["std"] > 0).all():
-        feature = int(np.flatnonzero(~(statistics["std"] > 0))[0])
-        problem = f"is {statistics['std'][feature]} for feature {feature}"
-        raise RLTransformerError(problem, where="std", fix="give positive numbers; 1 for a feature that never changes")
+        fix = "give positive numbers; 1 for a feature that never changes"
+        raise RLTransformerError(f"holds {statistics['std'].min()}", where="std", fix=fix)
     if context_length < 1:
         raise RLTransformerError(f"is {context_length}", where="context_length", fix="give 1 or more")
     if not action_low < action_high:

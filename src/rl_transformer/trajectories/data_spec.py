@@ -112,10 +112,13 @@ class DataSpec:
         # The text comes from the source's files: quoted, so that it can be copied into a shell without harm, and
         # ASCII, so that it cannot control a terminal.
         options = ["--env-id", _printable(self.env_id)]
-        if self.env_kwargs:
-            options += ["--env-kwargs", json.dumps(dict(self.env_kwargs), sort_keys=True)]
+        arguments = dict(self.env_kwargs or {})
         if self.max_episode_steps:
-            options += ["--max-steps", str(self.max_episode_steps)]
+            # An argument of the environment rather than a limit of the evaluation, because it can also raise the limit
+            # that the environment is registered with.
+            arguments["max_episode_steps"] = self.max_episode_steps
+        if arguments:
+            options += ["--env-kwargs", json.dumps(arguments, sort_keys=True)]
         return shlex.join(options)
 
     @property
