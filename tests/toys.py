@@ -230,4 +230,4 @@ def untrained_policy(dataset, **sections) -> Policy:
         torch.nn.init.normal_(parameter, std=0.2)
     normalizer = Normalizer.from_data(spec.data, dataset.statistics, action_tanh=spec.model.action_tanh)
     return_model = spec.build_return_model()
-    return Policy(spec, model, normalizer, return_model, Support.from_data(dataset, data.split, normalizer))
+    return Policy(spec, model, normalizer, return_model, Support.from_data(dataset, data.split, normalizer, 1024))

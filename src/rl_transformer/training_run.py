@@ -34,7 +34,7 @@ from rl_transformer.training.return_model import fit_return_model, predicted_ret
 from rl_transformer.training.run_folder import mark_finished, write_run_files
 from rl_transformer.training.trainer import Evaluation, Trainer
 from rl_transformer.trajectories import TrajectoryDataset
-from rl_transformer.trajectories.findings import finding_text, notable
+from rl_transformer.trajectories.inspection import learning_summary
 from rl_transformer.windows.gathering import ConditionColumn, WindowSource
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowSampler
@@ -115,7 +115,7 @@ def build_policy(
         model.to(device),
         normalizer.to(device),
         None if return_model is None else return_model.to(device),
-        Support.from_data(data.dataset, data.split, normalizer),
+        Support.from_data(data.dataset, data.split, normalizer, config.policy.support_size),
     )
     if language_loss is not None:
         language_loss.to(device)
@@ -223,7 +223,7 @@ class TrainingRun:
             dataset_fingerprint=dataset.fingerprint,
             step=self.trainer.step,
         )
-        log.info(self._describe_data())
+        log.info(learning_summary(dataset, self.data.split.train, self.data.episode_returns))
         evaluation = self.config.evaluation
         warning = self.policy.target_warning(evaluation.target_returns, evaluation.targets)
         if warning:
@@ -238,16 +238,6 @@ class TrainingRun:
         # Which parameters are trained, and how fast, is the first question about a pretrained trunk.
         if self.built.has_pretrained_trunk:
             log.info("\n".join(describe_parameter_groups(self.trainer.optimizer, self.config.training)))
-
-    def _describe_data(self) -> str:
-        """Return what the run learns from, with the findings that a user should see before hours of training."""
-        returns = self.data.episode_returns[self.data.split.train]
-        steps = int(self.data.dataset.lengths[self.data.split.train].sum())
-        summary = (
-            f"data: {len(returns)} episodes and {steps} steps to learn from; "
-            f"returns {returns.min():.4g} to {returns.max():.4g}, mean {returns.mean():.4g}"
-        )
-        return "\n".join([summary, *map(finding_text, notable(self.data.dataset.findings))])
 
     def fit_return_model(self) -> None:
         """Train the return model, if the run has one; with ``returns.label`` expected, relabel the data with it.

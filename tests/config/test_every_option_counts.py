@@ -89,6 +89,7 @@ OTHER_VALUES = {
     "policy.action_selection": "sample",
     "policy.suggested_targets": [3.0],
     "policy.target": "generated",
+    "policy.support_size": 40,
     "policy.prior_exponent": 3.0,
     "policy.prior_floor": 0.5,
     "evaluation.env_id": POINT,

@@ -15,6 +15,7 @@ from rl_transformer.trajectories import Space, TrajectoryDataset
 from tests.policy.kinds import ALL_KINDS, Episode, integer_data
 from tests.policy.test_policy_folder import rewritten
 from tests.toys import point_data, tiny_config, untrained_policy
+from tests.training.runs import stored_tensors
 
 FIELDS = {"propensity", "propensity_kind", "action_probabilities", "log_density", "support", "target", "target_share"}
 
@@ -142,7 +143,7 @@ def test_the_sample_is_bounded_and_comes_from_the_episodes_to_train_on():
     data = point_data(120)
     policy = untrained_policy(data)
     split = select_data(data, tiny_config("unused", dataset={"validation_fraction": 0.5})).split
-    support = Support.from_data(data, split, policy.normalizer)
+    support = Support.from_data(data, split, policy.normalizer, 1024)
     assert 32 <= len(support.observations) <= 1024
     rows = np.concatenate([np.arange(data.offsets[i], data.offsets[i + 1]) for i in split.train])
     allowed = policy.normalizer.normalize(torch.from_numpy(data.observations[rows]))
@@ -222,3 +223,20 @@ def test_malformed_return_quantiles_are_refused(quantiles, tmp_path):
 
     with pytest.raises((RLTransformerError, ValueError), match=r"malformed|not JSON compliant"):
         load_policy(rewritten(tmp_path / "p", tmp_path / "changed", damage))
+
+
+@pytest.mark.parametrize("size", [0, 40])
+def test_a_policy_stores_as_many_observations_as_it_is_told(size, tmp_path):
+    """The sample is training data, which not every recipient of a policy may see."""
+    run = train(tiny_config(tmp_path / "run", policy={"support_size": size}), dataset=point_data())
+    names = [name for name in stored_tensors(run) if name.startswith("support.")]
+    if size == 0:
+        assert names == []
+        assert load_policy(run).session(3.0).act(np.zeros(2), return_info=True)[1]["support"] is None
+    else:
+        assert len(stored_tensors(run)["support.observations"]) == size
+
+
+def test_too_few_stored_observations_are_refused(tmp_path):
+    with pytest.raises(RLTransformerError, match="31 observations are too few"):
+        train(tiny_config(tmp_path / "run", policy={"support_size": 31}), dataset=point_data())

@@ -102,7 +102,7 @@ def sweep(
             fix="hold out episodes (--dataset.validation_fraction 0.1), or name --evaluation.env_id",
         )
     # A seed that the user set takes precedence.
-    if config.evaluation.seed == EvaluationConfig().seed:
+    if config.evaluation.env_id and config.evaluation.seed == EvaluationConfig().seed:
         config.evaluation.seed = SEARCH_SEED
     config.check()
     folder = user_path(config.output)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rl_transformer.config.rules import MIN_SUPPORT_SIZE
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Float, Float64
 from rl_transformer.runtime.types import JsonObject
@@ -19,7 +20,6 @@ from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.selection import EpisodeSplit
 
 _MAX_OBSERVATIONS = 1024
-_MIN_OBSERVATIONS = 32
 # Wide observations get fewer rows, so that they do not fill policy files: 4 MiB of float32.
 _MAX_NUMBERS = 2**20
 NUM_QUANTILES = 101
@@ -35,12 +35,14 @@ class Support:
     """Quantiles (0, 1, ..., 100 %) of the distance of each stored observation to the nearest other one."""
 
     @classmethod
-    def from_data(cls, dataset: TrajectoryDataset, split: EpisodeSplit, normalizer: Normalizer) -> Support | None:
-        """Choose the observations from the episodes to train on; None for images and for too little data."""
+    def from_data(
+        cls, dataset: TrajectoryDataset, split: EpisodeSplit, normalizer: Normalizer, size: int
+    ) -> Support | None:
+        """Choose at most ``size`` observations of the training episodes; None for images and for too few of them."""
         space = dataset.spec.observation_space
-        rows = _evenly_spaced_rows(dataset, split, min(_MAX_OBSERVATIONS, _MAX_NUMBERS // max(1, space.flat_dim)))
+        rows = _evenly_spaced_rows(dataset, split, min(size, _MAX_NUMBERS // max(1, space.flat_dim)))
         # Distances between pixels say little about pictures, and between a handful of observations about nothing.
-        if space.is_image or len(rows) < _MIN_OBSERVATIONS or dataset.observations.shape[1:] != (space.flat_dim,):
+        if space.is_image or len(rows) < MIN_SUPPORT_SIZE or dataset.observations.shape[1:] != (space.flat_dim,):
             return None
         recorded = torch.from_numpy(np.ascontiguousarray(dataset.observations[rows])).to(normalizer_device(normalizer))
         observations = normalizer.normalize(recorded).float().cpu()

@@ -1,4 +1,4 @@
-"""Describe a dataset for `rlt inspect`."""
+"""Describe a dataset for `rlt inspect` and before training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.dataset import TrajectoryDataset
-from rl_transformer.trajectories.findings import LEVELS, Finding, finding_text
+from rl_transformer.trajectories.findings import LEVELS, Finding, finding_text, notable
 from rl_transformer.trajectories.spaces import Space
 
 _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
@@ -71,6 +71,22 @@ def as_text(description: JsonObject) -> str:
     lines += [finding_text(Finding.from_dict(finding)) for finding in d["findings"]]
     lines.append("training would refuse this data" if d["refused"] else "nothing that training would refuse")
     return "\n".join(lines)
+
+
+def learning_summary(dataset: TrajectoryDataset, episodes: np.ndarray, returns: np.ndarray) -> str:
+    """Return what a run learns from, with the findings that a user should see before hours of training.
+
+    Args:
+        dataset: The data.
+        episodes: Episodes to learn from.
+        returns: Return of every episode of the data.
+    """
+    chosen = returns[episodes]
+    summary = (
+        f"data: {len(episodes)} episodes and {int(dataset.lengths[episodes].sum())} steps to learn from; "
+        f"returns {chosen.min():.4g} to {chosen.max():.4g}, mean {chosen.mean():.4g}"
+    )
+    return "\n".join([summary, *map(finding_text, notable(dataset.findings))])
 
 
 def _space(space: JsonObject) -> str:
