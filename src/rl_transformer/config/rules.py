@@ -10,7 +10,6 @@ from rl_transformer.config import sections
 from rl_transformer.config.base import Problem
 from rl_transformer.runtime.types import OptionValue
 
-
 MIN_SUPPORT_SIZE = 32
 
 

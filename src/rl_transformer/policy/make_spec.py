@@ -174,7 +174,9 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
             fix="use decision_transformer with conditions []",
         )
     if is_image and config.policy.support_size not in (0, config.defaults().policy.support_size):
-        raise RLTransformerError("images are not compared", where="policy.support_size", fix="leave it out, or set it to 0")
+        raise RLTransformerError(
+            "images are not compared", where="policy.support_size", fix="leave it out, or set it to 0"
+        )
     if config.training.entropy_weight and not head.has_entropy:
         raise no_entropy(head_name)
     if config.policy.action_selection == "sample" and not head.can_sample:
