@@ -188,3 +188,13 @@ def test_damaged_or_foreign_folders_are_refused_by_name(tmp_path):
         )
     )
     run(tmp_path / "asks")  # which is not heard
+
+
+def test_a_policy_is_refused_as_a_trunk_with_what_to_do_instead(tmp_path):
+    """Reported as d3rlpy#215: the answer to --model.trunk RUN was "of type 'None'"."""
+    run = train(tiny_config(tmp_path / "run"), dataset=point_data())
+    for folder in (run, run / "policy"):
+        config = tiny_config(tmp_path / "next", model={"trunk": str(folder)})
+        with pytest.raises(RLTransformerError, match="is a policy of rlt train") as error:
+            train(config, dataset=point_data())
+        assert "--resume and a larger --train-steps" in error.value.fix
