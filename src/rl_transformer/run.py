@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from rl_transformer.config import RunConfig
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.machine import cpu_threads, find_device
@@ -44,7 +45,7 @@ def train(
         Interrupted: SIGTERM or SIGINT, after a checkpoint was saved; the same call with ``resume`` continues.
     """
     # 1. Options: wrong or contradictory ones are rejected before anything is read or written.
-    config.check()
+    config = _checked_arguments(config, dataset)
     folder = user_path(config.output)
 
     # 2. Machine: the device, its CPU threads, and the processes that torchrun started, if any.
@@ -81,3 +82,26 @@ def train(
         run.finish()
         group.barrier()  # the folder is complete when any process returns
     return folder
+
+
+def _checked_arguments(config: RunConfig, dataset: TrajectoryDataset | None) -> RunConfig:
+    """Return the configuration of a run, with a name for data that is already open and has none.
+
+    Raises:
+        RLTransformerError: An argument is of another type, or an option is wrong or contradicts another one.
+    """
+    if not isinstance(config, RunConfig):
+        raise RLTransformerError(
+            f"is a {type(config).__name__}, not a RunConfig", where="config", fix='begin with rlt.preset("fast")'
+        )
+    if dataset is not None and not isinstance(dataset, TrajectoryDataset):
+        raise RLTransformerError(
+            f"is a {type(dataset).__name__}, not a TrajectoryDataset",
+            where="dataset",
+            fix="pass TrajectoryDataset.from_episodes(episodes), or open_trajectories(URI)",
+        )
+    if dataset is not None and not config.dataset.uri:
+        config = RunConfig.from_dict(config.to_dict())
+        config.dataset.uri = dataset.location or "in memory"
+    config.check()
+    return config

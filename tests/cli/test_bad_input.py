@@ -89,7 +89,7 @@ def bad_inputs(ready, tmp):
         "no preset": (["train", "--data", store, "--output", out], "no preset is named"),
         "another preset than the file's": (
             ["train", "fast", "--config", f"{run}/config.json", "--output", out],
-            "made from the preset 'gym'",
+            "names the preset 'gym', and 'fast' is given",
         ),
         "a preset beside a file that sets everything": (
             ["train", "fast", "--config", str(tmp / "complete.json"), "--output", out],

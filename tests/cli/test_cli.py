@@ -154,7 +154,7 @@ def test_a_runs_file_is_repeated_without_a_preset_and_flags_beside_it_are_named(
     """A preset word beside the file of another run used to be ignored."""
     out = str(tmp_path / "out")
     assert main(["train", "--config", str(ready / "run/config.json"), "--output", out, "--train-steps", "2"]) == 0
-    assert "note: --train-steps 2 overrides training.train_steps 4 of" in capsys.readouterr().out
+    assert "config.json: training.train_steps 4 -> 2" in capsys.readouterr().out
     stored = json.loads((tmp_path / "out/config.json").read_text())
     assert (stored["preset"], stored["training"]["train_steps"], stored["model"]["hidden_size"]) == ("gym", 2, 8)
     assert main(["train", "--output", f"{out}2", "--data", f"rlt:{ready / 'store'}", *QUICK, "gym"]) == 0

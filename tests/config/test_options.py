@@ -271,3 +271,31 @@ def test_a_misspelled_attribute_of_the_models_configuration_is_refused_too():
     with pytest.raises(RLTransformerError, match="there is no option 'n_layers'") as error:
         config.n_layers = 12
     assert error.value.fix.startswith("did you mean n_layer")
+
+
+def test_numbers_of_numpy_are_plain_numbers_in_a_configuration():
+    """A loop over np.arange gives them, and neither JSON nor the checks of types know them."""
+    import numpy as np
+
+    config = RunConfig()
+    config.training.batch_size = np.int32(4)
+    config.training.learning_rate = np.float64(0.5)
+    config.check_values()
+    assert type(config.training.batch_size) is int
+    assert config.to_dict()["training"]["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize("value", [None, {"learning_rate": 1e-3}, RunConfig().model], ids=lambda v: type(v).__name__)
+def test_a_section_is_not_replaced_by_something_else(value):
+    config = RunConfig()
+    with pytest.raises(RLTransformerError, match="training is a section of options"):
+        config.training = value
+    config.training = preset("fast").training
+    assert config.training.batch_size == 256
+
+
+def test_an_option_cannot_be_deleted():
+    """Reading it would give the default of the class instead of the preset's value."""
+    config = preset("fast")
+    with pytest.raises(RLTransformerError, match="learning_rate cannot be deleted"):
+        del config.training.learning_rate

@@ -165,6 +165,10 @@ def test_an_extended_run_is_the_uninterrupted_run_to_the_bit(name, tmp_path):
         train(tiny_config(folder, training=EXTENDED[name] | {"train_steps": steps}), dataset=data)
         train(tiny_config(folder, **longer), resume=True, dataset=data)
         assert_equal_runs(whole, folder)
+    if "schedule_steps" in EXTENDED[name]:
+        with pytest.raises(RLTransformerError, match="which was set when it began") as refused:
+            train(tiny_config(folder, training={"schedule": "cosine", "train_steps": 25}), resume=True, dataset=data)
+        assert "repeat --training.schedule_steps 20" in refused.value.fix
     # The schedule may also be left to its default, once the run is as long as it.
     train(tiny_config(folder, training={**longer["training"], "schedule_steps": None}), resume=True, dataset=data)
 

@@ -122,3 +122,25 @@ def test_the_progress_bar_counts_updates_not_blocks_of_updates(monkeypatch):
         progress.update(step, 0.5)
     assert progress._bar.n == 100
     progress.close()
+
+
+def test_data_that_is_open_needs_no_name_and_a_path_may_be_the_output(tmp_path):
+    config = tiny_config("unused", dataset={"uri": ""})
+    config.output = tmp_path / "run"
+    assert (train(config, dataset=point_data()) / "policy").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (("fast", None), "begin with rlt.preset"),
+        ((None, [{"observations": []}]), "TrajectoryDataset.from_episodes"),
+        ((None, "rlt:walks"), "open_trajectories"),
+    ],
+    ids=["a preset's name", "a list of episodes", "a URI"],
+)
+def test_arguments_of_another_type_are_answered_with_the_call_that_makes_the_right_one(arguments, fix, tmp_path):
+    config, dataset = arguments
+    with pytest.raises(RLTransformerError) as error:
+        train(config or tiny_config(tmp_path / "run"), dataset=dataset)
+    assert fix in error.value.fix

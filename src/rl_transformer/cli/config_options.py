@@ -124,11 +124,13 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
                 where=flag.name,
                 fix="pass only one of them",
             )
-        # Said aloud, because the file is often the config.json of a run, which sets every option.
-        before = in_file.get(flag.option, value)
-        if before != value:
-            print(f"note: {flag.name} {value} overrides {flag.option} {before} of {args.config}", flush=True)
-        values[flag.option] = value
+        given[flag.option] = values[flag.option] = value
+    # Said aloud, because the file is often the config.json of a run, which sets every option.
+    changed = [
+        f"{name} {in_file[name]} -> {value}" for name, value in given.items() if in_file.get(name, value) != value
+    ]
+    if changed:
+        print(f"note: other than in {args.config}: {', '.join(changed)}", flush=True)
     for name, value in values.items():
         config.set(name, value)
     config.output = args.output

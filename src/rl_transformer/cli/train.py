@@ -98,9 +98,9 @@ def _starting_point(name: str | None, file: str | None) -> RunConfig:
     # A run's file sets every option. A preset beside it would have no effect, so it must be the one of that run.
     if recorded and recorded != name:
         raise RLTransformerError(
-            f"was made from the preset {recorded!r} and sets every option, and {name!r} is given",
+            f"names the preset {recorded!r}, and {name!r} is given",
             where=str(file),
-            fix=f"leave {name} out to repeat that run, or leave --config out",
+            fix=f"leave {name} out, or leave --config out",
         )
     start = preset(name)
     if is_run and not recorded:  # a run of a version that did not record it
@@ -137,7 +137,7 @@ def _next_step(folder: Path, policy: Policy) -> str:
     lines = []
     words = ["rlt", "evaluate", shlex.quote(str(folder)), policy.spec.data.environment_options or "--env-id ID"]
     if policy.spec.takes_target and policy.spec.suggested_targets:
-        targets = [f"{target:.6g}" for target in policy.spec.suggested_targets]
+        targets = [f"{target!r}" for target in policy.spec.suggested_targets]
         lines.append(f"target returns: {', '.join(targets)} (quartiles and maximum of the data, or as configured)")
         words += ["--target-return", targets[-1]]
     return "\n".join([*lines, f"next: {' '.join(words)}"])

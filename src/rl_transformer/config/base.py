@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
+from pathlib import PurePath
 from types import UnionType
 from typing import ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -57,7 +58,14 @@ class Section:
         names = list(type(self).__dataclass_fields__)
         if name not in names:
             raise unknown_option(name, names, where=type(self).__name__)
-        super().__setattr__(name, value)
+        # Numbers of NumPy are what loops over np.arange give; JSON and the checks of types know plain ones only.
+        super().__setattr__(name, value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value)
+
+    def __delattr__(self, name: str) -> None:
+        # Reading it would then give the default of the class, which is not that of the preset.
+        raise RLTransformerError(
+            f"the option {name} cannot be deleted", where=type(self).__name__, fix="set it to the value that you want"
+        )
 
     def problems(self) -> Iterator[Problem]:
         """Yield (option, problem, fix) for contradictions between options of this section; names have no prefix."""
@@ -69,6 +77,16 @@ class ConfigBase(Section):
     """Base class of configurations, which consist of sections; each section is a dataclass of plain values."""
 
     output: str = option("", "Folder to write.")
+
+    def __setattr__(self, name: str, value: OptionValue) -> None:
+        before = vars(self).get(name)
+        if isinstance(before, Section) and not isinstance(value, type(before)):
+            raise RLTransformerError(
+                f"{name} is a section of options, and {value!r:.100} was given",
+                where=type(self).__name__,
+                fix=f"set its options one by one, for example config.{name}.{next(iter(vars(before)))} = ...",
+            )
+        super().__setattr__(name, str(value) if name == "output" and isinstance(value, PurePath) else value)
 
     def __repr__(self) -> str:
         # All options would fill a page; what was set is what a reader wants to see.
@@ -165,6 +183,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def unknown_option(name: str, known: list[str], *, where: object) -> RLTransformerError:
     """Return the error for an option that does not exist; its fix suggests similar names."""
     hint = did_you_mean(name, known)
+    if name == "keep_unfinished":  # an option of earlier versions, which only one reader ever had
+        hint = "append ?keep_unfinished=true to the URI of d4rl: data; "
     return RLTransformerError(
         f"there is no option {name!r}",
         where=where,

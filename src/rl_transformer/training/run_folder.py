@@ -208,6 +208,13 @@ def _check_longer_run(stored: TrainedConfig, current: TrainedConfig, folder: Pat
     last = before.train_steps
     rates = f"{learning_rate(last, before):.3g} at update {last}, {learning_rate(last + 1, now):.3g} at {last + 1}"
     if now.schedule_steps is None:
+        length = before.schedule_steps
+        if length is not None:
+            raise RLTransformerError(
+                f"its learning rate falls to zero along a cosine of {length} updates, which was set when it began",
+                where=folder,
+                fix=f"repeat --training.schedule_steps {length}; up to update {length} it then is the uninterrupted run",
+            )
         raise RLTransformerError(
             f"its learning rate falls to zero along a cosine of {before.schedule_length} updates, so "
             f"{now.train_steps} updates would not be the same run as {now.train_steps} without an interruption",
