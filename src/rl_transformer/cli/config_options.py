@@ -172,6 +172,10 @@ def read_options_file(path: str) -> JsonObject:
     """
     # safe_load builds plain values only; load() would construct any Python object that the file names. JSON is a subset
     # of YAML, so one reader serves both.
+    if user_path(path).is_dir():
+        raise RLTransformerError("is a folder", where=path, fix=f"name a file, such as {path.rstrip('/')}/config.json")
+    if not user_path(path).exists():
+        raise RLTransformerError("no such file", where=path, fix="name an existing YAML or JSON file")
     try:
         values = yaml.safe_load(user_path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -181,6 +185,20 @@ def read_options_file(path: str) -> JsonObject:
     if not isinstance(values, dict):
         raise RLTransformerError("does not hold sections of options", where=path, fix=_FILE_FIX)
     return values
+
+
+def _nested(values: JsonMapping) -> JsonObject:
+    """Return options as sections; those that are written as ``section.field``, as on the command line, join theirs."""
+    nested: JsonObject = {}
+    for name, value in values.items():
+        section, dot, key = str(name).partition(".")
+        if not dot:
+            nested[section] = {**value, **nested.get(section, {})} if isinstance(value, Mapping) else value
+        elif isinstance(nested.setdefault(section, {}), dict):
+            if key in nested[section] or (isinstance(values.get(section), Mapping) and key in values[section]):
+                raise RLTransformerError(f"sets {name} twice", where="--config", fix="write it once")
+            nested[section][key] = value
+    return nested
 
 
 def _typed_values(path: str, config: ConfigBase) -> JsonObject:
@@ -194,7 +212,7 @@ def _typed_values(path: str, config: ConfigBase) -> JsonObject:
     for name in ("output", "preset"):
         if not isinstance(values.get(name), dict):
             values.pop(name, None)
-    values = type(config).migrate(values)
+    values = type(config).migrate(_nested(values))
     type(config).from_dict(values, where=path)  # raises an error for unknown options, with similar names
     # YAML reads 1e-4 as a string, because its numbers need a dot. The parser converts values as on the command line.
     parser = new_parser("config", "", add_help=False)

@@ -107,7 +107,7 @@ def _load_policies(args: Namespace) -> Policy | dict[int, Policy]:
     from rl_transformer.policy import load_policy
     from rl_transformer.runtime.machine import find_device
 
-    device = find_device(args.device)
+    device = find_device(args.device, where="--device")
     folder = Path(args.folder)
     has_policy = (folder / "policy.json").exists() or (folder / "policy").exists()
     folders = {} if has_policy else seed_folders(folder)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from importlib import import_module
-from io import TextIOWrapper
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +16,7 @@ from rl_transformer.cli.command import Command, add_shared_arguments, wrong_valu
 from rl_transformer.config.base import did_you_mean
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.signals import Interrupted
-from rl_transformer.runtime.system import quiet_broken_pipe
+from rl_transformer.runtime.system import SafeStream
 
 # Each command is the module of this name in `rl_transformer.cli`, imported when the user calls it: importing all of
 # them would make every call as slow as the slowest one.
@@ -73,10 +72,10 @@ def _run(words: list[str]) -> int:
     # No subparsers of argparse: they would need the parsers of all commands, and with them their imports.
     if not words:
         raise RLTransformerError("no command is given", where="rlt", fix="rlt --help lists the commands")
-    if words[0] in ("-h", "--help"):
+    if words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
-    if words[0] == "--version":
+    if words[0] in ("--version", "-V", "version"):
         from rl_transformer import __version__
 
         print(f"rl_transformer {__version__}")
@@ -163,15 +162,8 @@ def _readable(word: str) -> str:
 
 def entry() -> None:
     """Run `rlt` as a program: the entry point in pyproject.toml."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal or log file whose encoding lacks a character shows an escape instead of ending the program.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        code = main()
-        sys.stdout.flush()  # a closed pipe raises an error here, and not when the interpreter exits
-    except BrokenPipeError:
-        # The program that reads the output, such as `head`, has ended. That is normal.
-        quiet_broken_pipe()
-        code = 0
+    sys.stdout = SafeStream(sys.stdout)
+    sys.stderr = SafeStream(sys.stderr)
+    code = main()
+    sys.stdout.flush()  # here and not when the interpreter exits, where a failure would be printed
     sys.exit(code)

@@ -154,7 +154,8 @@ def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:
     if args.seed is not None or "seed" in args.as_dict().get("training", {}):
         raise RLTransformerError("a seed is given too", where="--seeds", fix="give only one of them")
     folders = train_seeds(config, seeds, resume=args.resume)
-    print(f"policies: {folders[0]} ... {folders[-1]}")
+    print(f"policies: {', '.join(map(str, folders))}")
+    print(_next_step(folders[0].parent, load_policy(folders[0])))
     runs = [
         {"seed": seed, "output": str(folder), "policy": load_policy(folder).content_hash}
         for seed, folder in zip(seeds, folders, strict=True)

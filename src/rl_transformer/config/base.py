@@ -55,9 +55,8 @@ class Section:
 
     def __setattr__(self, name: str, value: OptionValue) -> None:
         # Python would accept config.training.learning_rat = 1e-3, and the run would use the default without notice.
-        names = list(type(self).__dataclass_fields__)
-        if name not in names:
-            raise unknown_option(name, names, where=type(self).__name__)
+        if name not in type(self).__dataclass_fields__:
+            raise self._unknown(name, type(self).__name__)
         # Numbers of NumPy are what loops over np.arange give; JSON and the checks of types know plain ones only.
         super().__setattr__(name, value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value)
 
@@ -66,6 +65,10 @@ class Section:
         raise RLTransformerError(
             f"the option {name} cannot be deleted", where=type(self).__name__, fix="set it to the value that you want"
         )
+
+    def _unknown(self, name: str, where: object) -> RLTransformerError:
+        """Return the error for an option that does not exist."""
+        return unknown_option(name, list(type(self).__dataclass_fields__), where=where)
 
     def problems(self) -> Iterator[Problem]:
         """Yield (option, problem, fix) for contradictions between options of this section; names have no prefix."""
@@ -87,6 +90,11 @@ class ConfigBase(Section):
                 fix=f"set its options one by one, for example config.{name}.{next(iter(vars(before)))} = ...",
             )
         super().__setattr__(name, str(value) if name == "output" and isinstance(value, PurePath) else value)
+
+    def _unknown(self, name: str, where: object) -> RLTransformerError:
+        """Return the error for a name that is neither a section nor an option of one."""
+        known = [*type(self).__dataclass_fields__, *(option for option, _, _ in self.options())]
+        return unknown_option(name, known, where=where)
 
     def __repr__(self) -> str:
         # All options would fill a page; what was set is what a reader wants to see.
@@ -182,7 +190,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def unknown_option(name: str, known: list[str], *, where: object) -> RLTransformerError:
     """Return the error for an option that does not exist; its fix suggests similar names."""
-    hint = did_you_mean(name, known)
+    # The last part of an option's name is how people remember it.
+    same = [option for option in known if option.rpartition(".")[2] == name]
+    hint = f"did you mean {' or '.join(same)}? " if same else did_you_mean(name, known)
     if name == "keep_unfinished":  # an option of earlier versions, which only one reader ever had
         hint = "append ?keep_unfinished=true to the URI of d4rl: data; "
     return RLTransformerError(
@@ -199,9 +209,8 @@ def _to_json(value: OptionValue) -> OptionValue:
 
 def _assign(config: Section, name: str, value: OptionValue, where: object) -> None:
     """Set an option, or all options of a section if ``value`` is a mapping."""
-    names = list(type(config).__dataclass_fields__)
-    if name not in names:
-        raise unknown_option(name, names, where=where)
+    if name not in type(config).__dataclass_fields__:
+        raise config._unknown(name, where)
     section = getattr(config, name)
     if not isinstance(section, Section):
         setattr(config, name, value)

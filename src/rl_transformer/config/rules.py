@@ -53,9 +53,13 @@ def contradictions(c: RunOptions) -> Iterator[Problem]:
     # Everything that the user sets must have an effect or raise an error. The rules read options only, so a mistake is
     # reported before data or models are loaded.
     if not c.dataset.uri:
-        yield "dataset.uri", "no data is named", "pass --data URI, for example --data minari:mujoco/hopper/medium-v0"
+        yield (
+            "dataset.uri",
+            "no data is named",
+            "pass --data URI (config.dataset.uri in Python), for example --data minari:mujoco/hopper/medium-v0",
+        )
     if not c.output:
-        yield "output", "no run folder is named", "pass --output DIR"
+        yield "output", "no run folder is named", "pass --output DIR (config.output in Python)"
     yield from _conditions(c)
     yield from _behavior_cloning(c)
     yield from _language(c)

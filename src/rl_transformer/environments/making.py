@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import gymnasium
 
 
+_NEEDS_JAX = ("phys2d/", "tabular/")
+
+
 def make_environment(env_id: str, *, render: bool = False, env_kwargs: JsonMapping | None = None) -> gymnasium.Env:
     """Return a new gymnasium environment.
 
@@ -116,10 +119,12 @@ def _how_to_name(env_id: str) -> str:
     import gymnasium
 
     module, colon, name = env_id.rpartition(":")
-    near = difflib.get_close_matches(name, list(gymnasium.registry), n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    # Only what can be made as it is named: some ids of gymnasium need packages of their own.
+    known = [env_id for env_id in gymnasium.registry if not env_id.startswith(_NEEDS_JAX)]
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(module + colon + env_id for env_id in near)}? " if near else ""
     if colon:
-        return f"{hint}let {module} register it: gymnasium.register({name!r}, entry_point=...)"
+        return f"{hint}otherwise let {module} register it: gymnasium.register({name!r}, entry_point=...)"
     package = package_of(env_id)
     if package is not None:
         return f"pip install {shlex.quote(package.name)}, which brings this environment"

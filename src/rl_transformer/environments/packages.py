@@ -52,5 +52,9 @@ def install_command(message: str) -> str | None:
     """Return the command ``pip install ...`` that an environment's message about a missing package contains."""
     if "mujoco" in message.lower() and "install" in message.lower():
         return "pip install 'rl-transformer[mujoco]'"
-    commands = re.findall(r"pip install (?:[\"'][^\"']+[\"']|[\w\[\],.<>=-]+)", message)
-    return " && ".join(commands) or None
+    # The first of several, which usually are alternatives.
+    command = re.search(r"pip install (?:[\"'][^\"']+[\"']|[\w\[\],.<>=-]+)", message)
+    module = re.search(r"No module named '(\w+)", message)
+    if command is None and module is not None:
+        return f"pip install {module[1]}"
+    return None if command is None else command.group()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from rl_transformer.config.base import did_you_mean
 from rl_transformer.errors import RLTransformerError
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ EXPERIMENTS = {
 def find_experiment(name: str) -> Experiment:
     """Return the named experiment."""
     if name not in EXPERIMENTS:
-        raise RLTransformerError(
-            f"no experiment {name!r}", where="reproduce", fix=f"choose one of {', '.join(EXPERIMENTS)}"
-        )
+        fix = f"{did_you_mean(name, EXPERIMENTS)}choose one of {', '.join(EXPERIMENTS)}"
+        raise RLTransformerError(f"no experiment {name!r}", where="reproduce", fix=fix)
     module, _, attribute = EXPERIMENTS[name].partition(":")
     return getattr(import_module(f"rl_transformer.reproductions.{module}"), attribute)()

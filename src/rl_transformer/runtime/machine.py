@@ -38,13 +38,13 @@ def versions(*more: str) -> dict[str, str]:
     return installed
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, *, where: str = "training.device") -> torch.device:
     """Return the device ``name``: cpu, cuda or cuda:N.
 
     Raises:
         RLTransformerError: This machine does not have the device, or this build of torch does not support it.
     """
-    where = f"training.device={name}"
+    where = f"{where}={name}"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         fix = "did you mean cuda? the default is cpu" if name.startswith("gpu") else "use cpu, cuda or cuda:N"
         raise RLTransformerError("is not a device that this library supports", where=where, fix=fix)

@@ -9,10 +9,12 @@ import multiprocessing.context
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TextIO
 
 _POLL_SECONDS = 0.1
 
@@ -105,9 +107,38 @@ def render_without_screen() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def quiet_broken_pipe() -> None:
-    """Redirect standard output after its reader has gone, so that Python's last flush at exit does not fail, too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class SafeStream:
+    """A standard stream that never ends the program: what can no longer be written is dropped.
+
+    The reader of a pipe may have ended, a disk may be full, a terminal may be gone, and an encoding may lack a character.
+    None of them may cost the work of hours.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream: Any = open(os.devnull, "w", encoding="utf-8") if stream is None else stream  # noqa: SIM115
+        if isinstance(self._stream, TextIOWrapper):
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        return self._safely(self._stream.write, text) or len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or drop it."""
+        self._safely(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _safely(self, call: Callable[..., Any], *arguments: str) -> Any:
+        try:
+            return call(*arguments)
+        except OSError:
+            # Later texts, and Python's last flush at its exit, go nowhere instead of failing again.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            return None
 
 
 def _module(name: str) -> ModuleType | None:

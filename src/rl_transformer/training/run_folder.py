@@ -28,6 +28,7 @@ _FREE_OPTIONS = (
     "training.keep_checkpoints",
     "training.tensorboard",
     "training.wandb",
+    "training.threads",  # changes the last bits, which the trainer then reports
 )
 
 
