@@ -8,6 +8,7 @@ from rl_transformer.config.run import RunConfig
 from rl_transformer.models import build_model
 from rl_transformer.policy import Policy
 from rl_transformer.policy.make_spec import make_policy_spec
+from rl_transformer.policy.support import Support
 from rl_transformer.training_run import select_data
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.normalization import Normalizer
@@ -227,4 +228,6 @@ def untrained_policy(dataset, **sections) -> Policy:
     model = build_model(spec.arch, spec.model, spec.context_length)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return Policy(spec, model, Normalizer.from_data(spec.data, dataset.statistics, action_tanh=spec.model.action_tanh))
+    normalizer = Normalizer.from_data(spec.data, dataset.statistics, action_tanh=spec.model.action_tanh)
+    return_model = spec.build_return_model()
+    return Policy(spec, model, normalizer, return_model, Support.from_data(dataset, data.split, normalizer, 1024))

@@ -20,7 +20,8 @@ from rl_transformer.training.distributed import init_distributed
 from rl_transformer.training.run_folder import prepare_run_folder
 from rl_transformer.training.trainer import fit
 from rl_transformer.training_run import build_policy, build_trainer, select_data
-from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.open import open_training_data
 
 
 def train(
@@ -56,14 +57,14 @@ def train(
             config,
             resume=resume,
             data=uri,
-            fingerprint=lambda: (dataset or open_trajectories(config.dataset.uri)).fingerprint,
+            fingerprint=lambda: open_training_data(config.dataset, dataset).fingerprint,
         ):
             log.info(f"{folder} is finished at step {config.training.train_steps}: nothing to do")
             return folder
         group.barrier()  # no process writes to the folder before every process has checked it
 
         # 4. Data: columns over all timesteps, and the episodes to learn from.
-        data = select_data(dataset or open_trajectories(config.dataset.uri), config)
+        data = select_data(open_training_data(config.dataset, dataset), config)
 
         # 5. Policy: its sizes and units follow from data and options, its initial weights from the seed.
         built = build_policy(data, config, device, group, transformer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rl_transformer.models import build_model
 from rl_transformer.policy import Policy
 from rl_transformer.policy.gatherer import condition_column, make_gatherer
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
+from rl_transformer.policy.support import Support
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, user_path, write_text
 from rl_transformer.training.distributed import ProcessGroup
@@ -32,6 +34,7 @@ from rl_transformer.training.return_model import fit_return_model, predicted_ret
 from rl_transformer.training.run_folder import mark_finished, write_run_files
 from rl_transformer.training.trainer import Evaluation, Trainer
 from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.inspection import learning_summary
 from rl_transformer.windows.gathering import ConditionColumn, WindowSource
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowSampler
@@ -112,6 +115,7 @@ def build_policy(
         model.to(device),
         normalizer.to(device),
         None if return_model is None else return_model.to(device),
+        Support.from_data(data.dataset, data.split, normalizer, config.policy.support_size),
     )
     if language_loss is not None:
         language_loss.to(device)
@@ -201,8 +205,12 @@ class TrainingRun:
         """Continue from the newest checkpoint, if there is one, and write config.json and run.json.
 
         Raises:
-            RLTransformerError: The data has changed since the checkpoint was written.
+            RLTransformerError: The data has changed since the checkpoint was written, or a part of the model was replaced
+                by one that the policy folder could not name.
         """
+        # Before training rather than when the policy is loaded, hours later.
+        options = self.config.training
+        self.policy.check_rebuildable(partial(apply_trunk_mode, trunk=options.trunk, rank=options.lora_rank))
         # The files are written after a successful resume, so that a failed one leaves the folder as it is.
         self.trainer.resume()
         if not self.trainer.group.is_main:
@@ -215,6 +223,7 @@ class TrainingRun:
             dataset_fingerprint=dataset.fingerprint,
             step=self.trainer.step,
         )
+        log.info(learning_summary(dataset, self.data.split.train, self.data.episode_returns))
         evaluation = self.config.evaluation
         warning = self.policy.target_warning(evaluation.target_returns, evaluation.targets)
         if warning:

@@ -178,3 +178,21 @@ def test_sliding_window_and_full_attention_are_compared_at_one_size():
 def test_slips_get_a_message(name, options, message):
     with pytest.raises(RLTransformerError, match=message):
         bench(name, **options)
+
+
+def test_a_row_of_live_sessions_has_its_fields(small, tmp_path, capsys):
+    path = tmp_path / "rows.json"
+    assert main(["bench", "act", "--sessions", "3", "--repeats", "2", "--threads", "1", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())
+    assert [row["attention"] for row in rows] == ["full", "sliding_window"]
+    for row in rows:
+        assert {"what", "ours", "baseline", "ratio", "call", "threads", "versions", "hardware"} <= set(row)
+        assert {"median_ms", "min_ms", "p99_ms"} == set(row["ours"]) == set(row["baseline"]) == set(row["call"])
+        assert row["sessions"] == 3
+        assert row["call"]["median_ms"] == pytest.approx(3 * row["ours"]["median_ms"], rel=0.05)
+        assert row["memory_per_session_kib"] > 0
+    assert capsys.readouterr().out.count("KiB a session") == 2
+    with pytest.raises(RLTransformerError, match="0 is not positive"):
+        bench("act", sessions=0)
+    with pytest.raises(RLTransformerError, match="has no effect on train"):
+        bench("train", sessions=3)

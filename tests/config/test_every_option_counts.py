@@ -18,6 +18,8 @@ OTHER_VALUES = {
     "dataset.min_return": 4.0,
     "dataset.max_trajectories": 5,
     "dataset.validation_fraction": 0.5,
+    "dataset.clip_actions": True,
+    "dataset.observe": ["position"],
     "model.arch": "behavior_cloning",
     "model.conditions": [],
     "model.condition_entry": "added",
@@ -87,6 +89,7 @@ OTHER_VALUES = {
     "policy.action_selection": "sample",
     "policy.suggested_targets": [3.0],
     "policy.target": "generated",
+    "policy.support_size": 40,
     "policy.prior_exponent": 3.0,
     "policy.prior_floor": 0.5,
     "evaluation.env_id": POINT,
@@ -95,6 +98,10 @@ OTHER_VALUES = {
     "evaluation.num_episodes": 2,
     "evaluation.every": 2,
     "evaluation.seed": 7,
+    "evaluation.max_live": 1,
+    "evaluation.max_steps": 3,
+    "evaluation.env_kwargs": {"max_episode_steps": 4},
+    "evaluation.wrappers": ['TimeLimit={"max_episode_steps": 5}'],
 }
 
 
@@ -105,6 +112,9 @@ VALUES_OF_A_KIND = {
 }
 
 
+# Options whose effect is not in the run's files, and is tested elsewhere: clipping finds nothing to clip in this data, and
+# the number of environments that are open changes no result.
+NO_RESULT = {"dataset.clip_actions", "evaluation.max_live"}
 HAS_ALREADY = {
     "behavior_cloning": {"model.arch"},
     "unconditioned": {"model.conditions"},
@@ -195,6 +205,6 @@ def test_no_option_is_ignored(kind, unchanged, tmp_path):
             run = train(small_run(kind, folder, option), dataset=data)
         except RLTransformerError:
             continue  # refused; that the fix helps is claimed where each refusal is tested
-        if contents(run, option) == contents(unchanged[kind], option):
+        if option not in NO_RESULT and contents(run, option) == contents(unchanged[kind], option):
             ignored.append(option)
     assert not ignored

@@ -22,6 +22,7 @@ from rl_transformer.config.migrations import (
 )
 from rl_transformer.language.config import TextPretrainConfig
 from rl_transformer.policy import PolicySpec
+from rl_transformer.policy.spec import FORMAT_VERSION
 from rl_transformer.training.metrics import read_metrics
 from tests.make_released import RELEASED_RUN
 from tests.toys import point_data, tiny_config
@@ -115,7 +116,7 @@ def test_a_released_policy_file_migrates_to_the_present_format(version):
     before = json.dumps(stored)
     migrated = migrate_policy(stored)
     assert json.dumps(stored) == before
-    assert migrated["format_version"] == 3
+    assert migrated["format_version"] == FORMAT_VERSION
     assert "return_rule" not in migrated
     spec = PolicySpec.from_dict(stored, where="policy.json")
     assert spec == PolicySpec.from_dict(migrated, where="policy.json")
@@ -155,17 +156,22 @@ def test_fields_that_came_late_to_format_2_are_renamed():
 
 
 def test_a_policy_is_written_in_the_present_format_and_read_again(tmp_path):
-    for version in (1, 2, 3):
+    for version in (1, 2, 3, 4):
         policy = load_policy(RELEASED / f"policy-format-{version}")
         policy.save(tmp_path / str(version))
-        assert json.loads((tmp_path / str(version) / "policy.json").read_text())["format_version"] == 3
+        assert json.loads((tmp_path / str(version) / "policy.json").read_text())["format_version"] == FORMAT_VERSION
         assert load_policy(tmp_path / str(version)).content_hash == policy.content_hash
 
 
-# The targets and outcomes of tests/make_released.py: format 3 has a second condition.
+# The targets and outcomes of tests/make_released.py: formats 3 and 4 have a second condition.
 @pytest.mark.parametrize(
     ("version", "target", "targets", "outcomes"),
-    [(1, 6.0, {}, {}), (2, None, {}, {}), (3, 6.0, {"cost_to_go": 4.0}, {"cost": 0.25})],
+    [
+        (1, 6.0, {}, {}),
+        (2, None, {}, {}),
+        (3, 6.0, {"cost_to_go": 4.0}, {"cost": 0.25}),
+        (4, 6.0, {"cost_to_go": 4.0}, {"cost": 0.25}),
+    ],
 )
 def test_a_released_policy_acts_as_recorded(version, target, targets, outcomes):
     policy = load_policy(RELEASED / f"policy-format-{version}")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from rl_transformer import (
@@ -12,9 +13,13 @@ from rl_transformer import (
     DecisionTransformerGPT2Model,
     DecisionTransformerModel,
     RLTransformerError,
+    load_policy,
+    train,
 )
+from rl_transformer.config import PRESETS, preset
 from rl_transformer.models.config import ACTIVATIONS, hf_field_names
 from tests.models.small_models import inputs, make
+from tests.toys import camera_data, point_data
 
 
 def random_config(random):
@@ -181,3 +186,27 @@ def test_unreadable_model_folders_are_refused_by_name(tmp_path):
     (tmp_path / "m/config.json").write_text(json.dumps(config))
     with pytest.raises(RLTransformerError, match="cannot be read"):
         DecisionTransformerModel.from_pretrained(tmp_path / "m")
+
+
+WRITABLE = {"gym": True, "key-to-door": True, "fast": False, "image": False, "atari": False}
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_the_presets_that_can_be_written_for_transformers_are_the_documented_ones(name, tmp_path):
+    """README says for which presets a folder loads in transformers; the others refuse and name the reason."""
+    config = preset(name)
+    config.output = str(tmp_path / "run")
+    config.dataset.uri = "memory"
+    config.windows.context_length = 12
+    config.training.train_steps = 1
+    model = load_policy(train(config, dataset=camera_data() if name in ("image", "atari") else point_data())).model
+    if WRITABLE[name]:
+        model.save_pretrained(tmp_path / "hf")
+        assert transformers.DecisionTransformerModel.from_pretrained(tmp_path / "hf").config.state_dim == 2
+    else:
+        with pytest.raises(RLTransformerError, match="transformers' Decision Transformer has no"):
+            model.save_pretrained(tmp_path / "hf")
+
+
+def test_every_preset_is_named_where_the_layout_is_documented():
+    assert set(WRITABLE) == set(PRESETS)

@@ -151,7 +151,7 @@ def test_a_run_is_not_resumed_without_its_plugin_and_nothing_of_it_changes(ready
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     (tmp_path / "drives.jsonl").write_text((ready / "drives.jsonl").read_text())
     words = train_words("run", PARTS, plugin=None)
-    done = rlt(tmp_path, *words, "--resume", "--train-steps", "9")
+    done = rlt(tmp_path, *words, "--resume", "--train-steps", "9", "--training.schedule_steps", "9")
     assert done.returncode == 2
     assert "unknown kind of data 'xyz:'" in done.stderr
     assert "a scheme of your own needs --plugin MODULE" in done.stderr

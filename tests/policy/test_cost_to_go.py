@@ -67,7 +67,7 @@ def test_sessions_feed_the_model_the_costs_that_training_windows_hold(conditions
         history = session._batch._history
         for t in range(12):
             session.act(logged.observations[t])
-            newest = history.columns["conditions"][t % history._length]
+            newest = history.columns["conditions"][t % history.length]
             torch.testing.assert_close(newest, window.conditions[0, t], atol=1e-5, rtol=1e-5)
             assert newest[place["cost_to_go"]].item() == pytest.approx(costs[t:].sum() / 100, abs=1e-5)
             assert newest[place["return_to_go"]].item() == pytest.approx(rewards[t:].sum() / 7, abs=1e-5)

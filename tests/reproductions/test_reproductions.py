@@ -99,7 +99,7 @@ def test_seed_intervals_are_students():
     ("arguments", "message"),
     [
         (["nothing"], "choose one of"),
-        (["gambling", "--seeds", "0"], "not positive"),
+        (["gambling", "--seeds", "0"], "names no seeds"),
         (["gambling", "--jobs", "0"], "not positive"),
         (["gambling", "--data", "rlt:x", "--env-id", "CartPole-v1"], "makes its own data"),
         (["delayed", "--data", "rlt:x"], "one of the two is missing"),

@@ -87,6 +87,9 @@ def test_on_a_cpu_seeds_are_trained_one_after_the_other(tmp_path, capsys):
     for key, tensor in model_weights(tmp_path / "one").items():
         assert torch.equal(model_weights(tmp_path / "seeds" / "seed-3")[key], tensor)
     assert [run["seed"] for run in json.loads((tmp_path / "o").read_text())["runs"]] == [2, 3]
-    for slip, message in ((["--seeds", "3..2"], "not a range"), (["--seeds", "0..1", "--seed", "0"], "give only one")):
+    for slip, message in (
+        (["--seeds", "3..2"], "names no seeds"),
+        (["--seeds", "0..1", "--seed", "0"], "give only one"),
+    ):
         assert main([*arguments, "--output", str(tmp_path / "x"), *slip]) == 2
         assert message in capsys.readouterr().err

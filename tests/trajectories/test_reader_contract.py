@@ -7,7 +7,7 @@ import pytest
 from rl_transformer import RLTransformerError, TrajectoryDataset, open_trajectories
 from rl_transformer.runtime.registry import loading_plugin
 from rl_transformer.trajectories import DataSpec, Space, Trajectory
-from rl_transformer.trajectories.checks import Finding
+from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.open import parse_uri, stream_trajectories
 from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
 from tests.toys import telling_data
@@ -100,6 +100,10 @@ def test_options_in_the_uri_are_parsed_and_those_of_the_call_win(scheme, uri, op
     open_trajectories(uri)
     assert opened.pop() == (path, defaults)
     for name, option in reader.options.items():
+        if option.type is int:
+            with pytest.raises(RLTransformerError, match=f"{name}: 'many' is not of type int"):
+                open_trajectories(f"{uri}?{name}=many")
+            continue
         assert option.type is bool, "add a value of the new type to this test"
         for text, value in (("true", True), ("1", True), ("False", False), ("0", False)):
             open_trajectories(f"{uri}?{name}={text}")
@@ -113,7 +117,7 @@ def test_options_in_the_uri_are_parsed_and_those_of_the_call_win(scheme, uri, op
 
 def test_the_options_of_the_built_in_readers_are_the_documented_ones():
     options = {scheme: list(READERS.get(scheme, where="test").options) for scheme in BUILT_IN}
-    assert options == {"minari": [], "d4rl": ["keep_unfinished"], "rlt": ["verify"]}
+    assert options == {"minari": [], "d4rl": ["keep_unfinished", "max_episode_steps"], "rlt": ["verify"]}
     for scheme in BUILT_IN:
         for option in READERS.get(scheme, where="test").options.values():
             assert option.help.endswith(".")

@@ -146,10 +146,10 @@ def test_d4rl_steps_in_are_steps_out_plus_steps_reported_dropped(tmp_path_factor
     assert dataset.observations[:, 0].tolist() == list(range(dataset.num_steps))
 
 
-@pytest.mark.parametrize("missing", ["timeouts", "rewards"])
+@pytest.mark.parametrize("missing", ["observations", "rewards"])
 def test_d4rl_missing_arrays_are_named(tmp_path, missing):
     uri = write_d4rl(tmp_path / "d.hdf5", telling_data(), drop=(missing,))
-    with pytest.raises(RLTransformerError, match=f"no array named {missing}; the file has actions"):
+    with pytest.raises(RLTransformerError, match=f"no array named {missing}; the file has a"):
         open_trajectories(uri)
 
 

@@ -89,7 +89,7 @@ REFUSED = {
         {"observations": np.zeros((0, 3)), "actions": np.zeros((0, 2)), "rewards": np.zeros(0)},
         "holds no step",
     ),
-    "rewards with an axis": ({"rewards": np.zeros((5, 1))}, "has 5 rows where rewards has shape (5, 1)"),
+    "rewards with an axis": ({"rewards": np.zeros((5, 2))}, "rewards: has shape (5, 2), not one number per step"),
 }
 
 
@@ -128,9 +128,12 @@ def test_odd_data_is_reported_and_not_refused():
     assert "nothing that training would refuse" in text
 
 
-def test_an_episode_without_rewards_is_refused_by_name():
-    with pytest.raises(RLTransformerError, match=r"episodes\[0\]: has no rewards; it has actions, observations"):
-        TrajectoryDataset.from_episodes([{"observations": np.zeros((2, 1)), "actions": np.zeros((2, 1))}])
+def test_a_misspelled_array_is_refused_by_name():
+    bad = {"observations": np.zeros((2, 1)), "actions": np.zeros((2, 1)), "reward": np.zeros(2)}
+    with pytest.raises(
+        RLTransformerError, match=r"episodes\[0\]: has no rewards; it has actions, observations, reward"
+    ):
+        TrajectoryDataset.from_episodes([bad])
 
 
 def test_further_columns_are_carried_along():
@@ -164,12 +167,17 @@ def test_flattening_equals_gymnasiums(name):
 
 def test_spaces_without_a_meaning_here_are_refused_by_name():
     with pytest.raises(RLTransformerError, match="Text is not supported"):
-        space_from_gymnasium(gym.spaces.Dict({"say": gym.spaces.Text(5)}), where="test")
+        space_from_gymnasium(gym.spaces.Text(5), where="test")
+    spec = DataSpec(space_from_gymnasium(gym.spaces.Dict({"say": gym.spaces.Text(5)}), where="test"), Space.discrete(2))
+    with pytest.raises(RLTransformerError, match="the part 'say' of the observations is text, which is not supported"):
+        spec.check_observations()
     with pytest.raises(RLTransformerError, match="actions of kind multi_binary are not supported"):
         DataSpec(Space.box((1,)), Space("multi_binary", (2,)))
     image = Space.box((40, 40, 3), 0, 255, "uint8")
     with pytest.raises(RLTransformerError, match="image inside a dict"):
-        DataSpec(Space("dict", parts=(("camera", image),)), Space.discrete(2))
+        DataSpec(
+            Space("dict", parts=(("camera", image), ("at", Space.discrete(2)))), Space.discrete(2)
+        ).check_observations()
 
 
 def test_the_fingerprint_depends_on_content_alone():

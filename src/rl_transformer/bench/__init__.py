@@ -10,7 +10,7 @@ from rl_transformer.runtime.types import JsonObject
 OPTIONS: dict[str, JsonObject] = {
     "train": {"sizes": ["hopper"], "repeats": 15},
     "data": {"repeats": 30, "store_steps": 20_000_000},
-    "act": {"repeats": 30},
+    "act": {"repeats": 30, "sessions": None},
     "evaluate": {
         "policy": None,
         "env_id": None,
@@ -21,7 +21,7 @@ OPTIONS: dict[str, JsonObject] = {
     },
 }
 """The options of each benchmark, with their defaults."""
-_POSITIVE = ("repeats", "num_episodes", "baseline_episodes")
+_POSITIVE = ("repeats", "sessions", "num_episodes", "baseline_episodes")
 _REQUIRED = {"evaluate": ("policy", "env_id", "target_return")}
 
 
@@ -41,7 +41,7 @@ def bench(name: str, **options: object) -> list[JsonObject]:
     _refuse_other_options(name, given)
     chosen = {**OPTIONS[name], **given}
     for option in _POSITIVE:
-        if chosen.get(option, 1) < 1:
+        if chosen.get(option) is not None and chosen[option] < 1:
             raise RLTransformerError(f"{chosen[option]} is not positive", where=_flag(option), fix="give 1 or more")
     for option in _REQUIRED.get(name, ()):
         if not chosen[option]:

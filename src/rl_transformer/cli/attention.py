@@ -7,7 +7,9 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser, optional_path
+from rl_transformer.config.sections import DataConfig
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.files import user_path
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
@@ -28,11 +30,11 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.evaluation.attention import attention_maps, plot_attention
     from rl_transformer.policy import load_policy
     from rl_transformer.runtime.files import check_writable
-    from rl_transformer.trajectories import open_trajectories
+    from rl_transformer.trajectories.open import open_training_data, open_trajectories
 
     check_writable(args.figure, ".png")  # before minutes of work
     policy = load_policy(args.folder)
-    dataset = open_trajectories(args.data or _training_data(Path(args.folder)))
+    dataset = open_trajectories(args.data) if args.data else open_training_data(_training_data(user_path(args.folder)))
     report = attention_maps(policy, dataset, num_windows=args.num_windows, seed=args.seed)
     # Uniform attention already puts a third of the weight on tokens of the same type, so the number needs a reference.
     even = report["even"]
@@ -48,16 +50,18 @@ def run(args: Namespace) -> Outcome:
     return Outcome(report)
 
 
-def _training_data(folder: Path) -> str:
-    """Return the URI of the data that a run was trained on.
+def _training_data(folder: Path) -> DataConfig:
+    """Return the options of the data that a run was trained on.
 
     Raises:
         RLTransformerError: The folder holds a policy without its run.
     """
+    from rl_transformer.config import RunConfig
     from rl_transformer.runtime.files import read_json
 
     if (folder / "config.json").exists():
-        uri = read_json(folder / "config.json", fix="pass --data URI").get("dataset", {}).get("uri")
-        if uri:
-            return str(uri)
+        values = read_json(folder / "config.json", fix="pass --data URI")
+        options = RunConfig.from_dict(values, where=folder / "config.json").dataset
+        if options.uri:
+            return options
     raise RLTransformerError("a policy folder does not say where its data is", where="--data", fix="pass --data URI")

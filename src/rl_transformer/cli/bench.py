@@ -9,6 +9,7 @@ from rl_transformer.cli.command import Outcome, new_parser
 # Options whose defaults differ between benchmarks; each benchmark accepts some of them.
 _OPTIONS = {
     "--repeats": (int, "Rounds, in which the two sides take turns"),
+    "--sessions": (int, "Live sessions in one batch, timed instead of the comparison with transformers"),
     "--store-steps": (int, "Steps of the store on disk"),
     "--num-episodes": (int, "Episodes per target of this library"),
     "--baseline-episodes": (int, "Episodes per target of the baseline"),
@@ -49,4 +50,9 @@ def run(args: Namespace) -> Outcome:
         ours = row["ours"]["median_ms"]
         baseline = row["baseline"]["median_ms"]
         print(f"{args.name}: {about}: ours {ours:g} ms, baseline {baseline:g} ms, ratio {row['ratio']:g}")
+        if "memory_per_session_kib" in row:
+            print(
+                f"  99 % of actions within {row['ours']['p99_ms']:g} ms, of calls of the whole batch within "
+                f"{row['call']['p99_ms']:g} ms; {row['memory_per_session_kib']:g} KiB a session"
+            )
     return Outcome(rows[0] if len(rows) == 1 else rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
+from rl_transformer.cli.environment import add_environment_arguments, parse_env_kwargs
 from rl_transformer.cli.targets import add_targets_argument, parse_targets
 from rl_transformer.errors import RLTransformerError
 
@@ -22,13 +24,16 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     )
     parser.add_argument("--target-return", type=float | None, default=None, help="The policy's target return.")
     add_targets_argument(parser)
+    add_environment_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="Seed of the first episode; episode i uses SEED + i.")
     return parser
 
 
 def run(args: Namespace) -> Outcome:
     """Record the episodes and print a summary of the store."""
-    from rl_transformer.environments.making import make_environment
+    from tqdm import tqdm
+
+    from rl_transformer.environments.sources import EnvironmentSource, opened
     from rl_transformer.evaluation.collection import record_episodes
     from rl_transformer.policy import load_policy
     from rl_transformer.trajectories.inspection import describe
@@ -47,18 +52,23 @@ def run(args: Namespace) -> Outcome:
             where="--target-return, --target",
             fix="pass --policy too, or leave the targets out",
         )
-    environment = make_environment(args.env_id)
     policy = load_policy(args.policy) if args.policy else None
-    spec, trajectories = record_episodes(
-        environment,
-        args.env_id,
-        args.num_episodes,
-        seed=args.seed,
-        policy=policy,
-        target=args.target_return,
-        targets=parse_targets(args.target),
-    )
-    # Episodes are run while they are written, so memory holds one of them, however many are recorded.
-    dataset = write_store(Path(args.output), spec, trajectories)
+    env_kwargs = parse_env_kwargs(args.env_kwargs)
+    source = EnvironmentSource.of(args.env_id, env_kwargs=env_kwargs, wrappers=args.wrapper)
+    with opened(source) as live:
+        spec, trajectories = record_episodes(
+            live.environment,
+            args.env_id,
+            args.num_episodes,
+            seed=args.seed,
+            policy=policy,
+            target=args.target_return,
+            targets=parse_targets(args.target),
+            max_steps=args.max_steps,
+        )
+        # Episodes are run while they are written, so memory holds one of them, however many are recorded.
+        hidden = not sys.stderr.isatty()
+        progress = tqdm(trajectories, total=args.num_episodes, unit="episode", disable=hidden, leave=False)
+        dataset = write_store(Path(args.output), spec, progress)
     print(f"wrote {dataset}")
     return Outcome(describe(dataset))

@@ -16,7 +16,7 @@ from rl_transformer.config import ConfigBase
 from rl_transformer.config.base import type_text
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.files import user_path
-from rl_transformer.runtime.plugins import refuse_named_module
+from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 C = TypeVar("C", bound=ConfigBase)
@@ -110,8 +110,9 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
     # one of them is a mistake, and choosing either would ignore what the user wrote.
     in_file = {} if args.config is None else dict(_flatten(_typed_values(args.config, config)))
     given = {name: value for name, value in _flatten(args.as_dict()) if name in _names(config)}
-    if "evaluation.env_id" not in given:
-        refuse_named_module(in_file.get("evaluation.env_id"), where=args.config)
+    for name in MODULE_OPTIONS:
+        if name not in given:
+            refuse_named_module(name, in_file.get(name), where=args.config)
     values = {**in_file, **given}
     for flag in flags:
         value = args[flag.key]

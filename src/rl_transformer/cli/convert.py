@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
-from rl_transformer.cli.inspect import uri_help
+from rl_transformer.cli.inspect import add_data_options, uri_help
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
     parser = new_parser(prog, "Write any dataset as a memory-mapped store, one episode in memory at a time.")
     parser.add_argument("uri", type=str, help=uri_help())
+    add_data_options(parser)
     parser.add_argument("--output", type=str, required=True, help="Folder of the store; must be empty or new.")
     return parser
 
@@ -25,7 +24,7 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.trajectories.store import write_store
 
     # Episodes stream from reader to store, so data larger than memory can be converted.
-    source = stream_trajectories(args.uri)
-    dataset = write_store(Path(args.output), source.spec, source.trajectories, notes=source.notes)
+    source = stream_trajectories(args.uri, observe=args.observe, clip_actions=args.clip_actions)
+    dataset = write_store(args.output, source.spec, source.trajectories, notes=source.notes)
     print(f"wrote {dataset}")
     return Outcome(describe(dataset))

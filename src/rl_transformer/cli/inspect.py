@@ -13,11 +13,26 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         prog, "Show the content of a dataset and its defects; exit with 2 if training would refuse the data."
     )
     parser.add_argument("uri", type=str, help=uri_help())
+    add_data_options(parser)
     parser.add_argument(
         "--figure", type=str | None, default=None, help="Draw histograms of returns and lengths into this PNG file."
     )
     parser.add_argument("--verify", action="store_true", help="Read every byte of a store and compare its hashes.")
     return parser
+
+
+def add_data_options(parser: ArgumentParser) -> None:
+    """Declare the options that every reader has; they mean the same as those of ``rlt train --dataset.*``."""
+    parser.add_argument(
+        "--observe",
+        type=str,
+        nargs="+",
+        default=[],
+        help="Parts of Dict and Tuple observations to use, as names or globs; without any, all.",
+    )
+    parser.add_argument(
+        "--clip-actions", action="store_true", help="Clip actions to their bounds and count them, instead of refusing."
+    )
 
 
 def uri_help() -> str:
@@ -42,7 +57,7 @@ def run(args: Namespace) -> Outcome:
     check_writable(args.figure, ".png")
     # Only given if set: other readers than that of stores have no such option and would raise an error.
     options = {"verify": True} if args.verify else {}
-    dataset = read_trajectories(args.uri, **options)
+    dataset = read_trajectories(args.uri, observe=args.observe, clip_actions=args.clip_actions, **options)
     description = describe(dataset)
     print(as_text(description))
     figure = optional_path(args.figure)

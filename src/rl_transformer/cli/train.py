@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -11,6 +14,9 @@ from rl_transformer.cli.config_options import RESUME, Flag, config_parser, read_
 from rl_transformer.config import PRESETS, RunConfig, preset
 from rl_transformer.config.base import did_you_mean
 from rl_transformer.errors import RLTransformerError
+
+if TYPE_CHECKING:
+    from rl_transformer.policy import Policy
 
 FLAGS = (
     Flag("--data", "dataset.uri"),
@@ -118,11 +124,23 @@ def run(args: Namespace) -> Outcome:
         from rl_transformer.run import train
 
         folder = train(config, resume=args.resume)
+        policy = load_policy(folder)
         print(f"policy: {folder / 'policy'}")
-        policy_hash = load_policy(folder).content_hash
+        print(_next_step(folder, policy))
         steps = config.training.train_steps
-        return Outcome({"output": str(folder), "policy": policy_hash, "train_steps": steps})
+        return Outcome({"output": str(folder), "policy": policy.content_hash, "train_steps": steps})
     return _train_seeds(args, config)
+
+
+def _next_step(folder: Path, policy: Policy) -> str:
+    """Return the targets that the policy suggests, and the command that evaluates it."""
+    lines = []
+    words = ["rlt", "evaluate", shlex.quote(str(folder)), policy.spec.data.environment_options or "--env-id ID"]
+    if policy.spec.takes_target and policy.spec.suggested_targets:
+        targets = [f"{target:.6g}" for target in policy.spec.suggested_targets]
+        lines.append(f"target returns: {', '.join(targets)} (quartiles and maximum of the data, or as configured)")
+        words += ["--target-return", targets[-1]]
+    return "\n".join([*lines, f"next: {' '.join(words)}"])
 
 
 def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -240,6 +241,7 @@ def finite_target(name: str, target: Target) -> Float64[np.ndarray, "1"]:
         RLTransformerError: It is not a finite float32 number.
     """
     # Targets come from command lines and from code that no type checker has seen. float() would accept text and True.
-    if isinstance(target, str | bool | Sequence) or not abs(target) <= float(np.finfo(np.float32).max):
+    is_number = isinstance(target, Real)
+    if isinstance(target, Sequence | bool) or not is_number or not abs(target) <= float(np.finfo(np.float32).max):
         raise RLTransformerError(f"{target} is not a finite number", where=name, fix="pass a finite target")
     return np.array([float(target)])

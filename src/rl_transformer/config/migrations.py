@@ -59,12 +59,25 @@ def _keep_unfinished_to_uri(values: JsonObject) -> JsonObject:
 
 
 def migrate_policy(values: JsonMapping) -> JsonObject:
+    """Return a policy.json of format 1, 2 or 3 in format 4.
+
+    Format 4 describes the training data more closely; what earlier files do not say is None.
+    """
+    # A copy, because the caller still verifies the original content.
+    migrated = copy.deepcopy(dict(values))
+    if migrated["format_version"] < 3:
+        migrated = _policy_to_format_3(migrated)
+    migrated.setdefault("return_quantiles", None)
+    migrated.setdefault("longest_episode", None)
+    migrated["format_version"] = 4
+    return migrated
+
+
+def _policy_to_format_3(migrated: JsonObject) -> JsonObject:
     """Return a policy.json of format 1 or 2 in format 3.
 
     Format 3 has a list of conditions; formats 1 and 2 have one return rule. Format 1 has no return model.
     """
-    # A copy, because the caller still verifies the original content.
-    migrated = copy.deepcopy(dict(values))
     model = dict(migrated["model"])
     if "time" in model:
         model["timestep_embedding"] = model.pop("time")
@@ -81,7 +94,6 @@ def migrate_policy(values: JsonMapping) -> JsonObject:
         migrated.setdefault(key, default)
     return_range = migrated.pop("return_range", None)
     migrated["target_ranges"] = {} if return_range is None else {"return_to_go": return_range}
-    migrated["format_version"] = 3
     return migrated
 
 

@@ -10,6 +10,8 @@ from rl_transformer.config import sections
 from rl_transformer.config.base import Problem
 from rl_transformer.runtime.types import OptionValue
 
+MIN_SUPPORT_SIZE = 32
+
 
 class RunOptions(Protocol):
     """Describes the part of a `RunConfig` that the rules read."""
@@ -65,6 +67,9 @@ def contradictions(c: RunOptions) -> Iterator[Problem]:
     if c.policy.action_selection == "sample" and c.model.action_head == "continuous":
         problem = "the continuous head has no distribution to sample from"
         yield "policy.action_selection", problem, "use greedy, or model.action_head gaussian"
+    if 0 < c.policy.support_size < MIN_SUPPORT_SIZE:
+        problem = f"{c.policy.support_size} observations are too few to say what is far from them"
+        yield "policy.support_size", problem, f"give {MIN_SUPPORT_SIZE} or more, or 0 to store none"
     yield from _without_effect(c)
 
 

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_transformer.conditions.interface import Target
-from rl_transformer.environments.making import check_spaces, environment_spec
-from rl_transformer.evaluation.episodes import read_outcome
+from rl_transformer.environments.legal_actions import split_mask
+from rl_transformer.environments.live import LiveEnvironment
+from rl_transformer.environments.making import environment_spec
+from rl_transformer.environments.returned_values import copied
+from rl_transformer.evaluation.step_limit import step_limit
 from rl_transformer.policy import Policy
+from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.nested import stack
@@ -34,6 +38,7 @@ def record_episodes(
     target: float | None = None,
     targets: Mapping[str, Target] | None = None,
     behavior: Behavior | None = None,
+    max_steps: int | None = None,
 ) -> tuple[DataSpec, Iterator[Trajectory]]:
     """Return the spaces of an environment, and an iterator that runs and yields one episode after the other.
 
@@ -46,79 +51,124 @@ def record_episodes(
         target: The policy's target return, in the environment's units.
         targets: Targets of the policy's further conditions. The outcomes that they need, such as cost, are recorded as
             columns of the data.
-        behavior: Chooses the actions; None: uniformly random actions.
+        behavior: Chooses the actions; None: uniformly random actions, among the legal ones if the environment reports
+            a mask of them.
+        max_steps: Steps after which an episode is cut off and recorded as truncated; None: see `step_limit`.
 
     Raises:
         RLTransformerError: The environment does not fit the policy, or the policy does not take these targets.
     """
     seeds = range(seed, seed + num_episodes)
+    spec = environment_spec(environment, env_id)
+    live = LiveEnvironment(environment, env_id, spec, is_ours=False)
+    cut_off: list[int] = []
     if policy is None:
-        return environment_spec(environment, env_id), _behave_episodes(environment, seeds, behavior)
-    check_spaces(environment, policy.spec.data, env_id)
-    # The episodes run only when the iterator is read. Checking the targets here reports a mistake before that.
-    policy.initial_conditions(target, targets)
-    return environment_spec(environment, env_id), _policy_episodes(environment, seeds, policy, target, targets)
+        limit = step_limit(live, None, max_steps)
+        episodes = _behave_episodes(live, seeds, behavior, limit, cut_off)
+    else:
+        live.match_policy(policy.spec.data)
+        # The episodes run only when the iterator is read. Checking the targets here reports a mistake before that.
+        policy.initial_conditions(target, targets)
+        limit = step_limit(live, policy.spec, max_steps)
+        episodes = _policy_episodes(live, seeds, policy, target, targets, limit, cut_off)
+    return live.spec, _with_note(episodes, cut_off, f"of {num_episodes} episodes were cut off after {limit} steps")
+
+
+def _with_note(episodes: Iterator[Trajectory], cut_off: list[int], text: str) -> Iterator[Trajectory]:
+    """Yield the episodes, and say at the end how many of them were cut off."""
+    yield from episodes
+    if cut_off:
+        log.info(f"note: {len(cut_off)} {text}; --max-steps N (max_steps=N) sets another limit")
 
 
 def _policy_episodes(
-    environment: gymnasium.Env,
+    environment: LiveEnvironment,
     seeds: range,
     policy: Policy,
     target: float | None,
     targets: Mapping[str, Target] | None,
+    limit: int | None,
+    cut_off: list[int],
 ) -> Iterator[Trajectory]:
     # Rewards are recorded anyway; every other outcome becomes a column, so that a policy with the same conditions can
     # be trained on the new data.
     names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
     for seed in seeds:
         session = policy.session(target, seed=seed, targets=targets)
-        yield _run(environment, seed, session.act, session.observe, names)
+        yield _run(environment, seed, session.act, session.observe, limit, cut_off, names)
 
 
-def _behave_episodes(environment: gymnasium.Env, seeds: range, behavior: Behavior | None) -> Iterator[Trajectory]:
+def _behave_episodes(
+    environment: LiveEnvironment, seeds: range, behavior: Behavior | None, limit: int | None, cut_off: list[int]
+) -> Iterator[Trajectory]:
     for seed in seeds:
         # gymnasium seeds spaces and environments with the same kind of generator. With one seed for both, the first
         # random actions would depend on the initial state of the episode. They come from streams of their own instead.
         random = generator(Stream.DATA_COLLECTION, seed)
-        environment.action_space.seed(int(random.integers(2**31)))
-        yield _run(environment, seed, partial(_behave, environment, behavior, random), lambda reward: None)
+        environment.environment.action_space.seed(int(random.integers(2**31)))
+        yield _run(
+            environment, seed, partial(_behave, environment, behavior, random), lambda reward: None, limit, cut_off
+        )
 
 
 def _behave(
-    environment: gymnasium.Env, behavior: Behavior | None, random: np.random.Generator, observation: Any
+    environment: LiveEnvironment,
+    behavior: Behavior | None,
+    random: np.random.Generator,
+    observation: Any,
+    allowed: np.ndarray | None,
 ) -> Any:
-    return environment.action_space.sample() if behavior is None else behavior(observation, random)
+    if behavior is not None:
+        return behavior(observation, random)
+    mask = None if allowed is None else split_mask(allowed, environment.spec.action_space)
+    return environment.environment.action_space.sample(mask)
 
 
 def _run(
-    environment: gymnasium.Env,
+    environment: LiveEnvironment,
     seed: int,
-    act: Callable[[Any], Any],
+    act: Callable[[Any, np.ndarray | None], Any],
     observe: Callable[..., None],
+    limit: int | None,
+    cut_off: list[int],
     outcome_names: Sequence[str] = (),
 ) -> Trajectory:
-    """Run one episode and return it; ``act`` chooses actions, and ``observe`` is given their rewards and outcomes."""
-    observation, _ = environment.reset(seed=seed)
+    """Run one episode and return it.
+
+    Args:
+        environment: The environment.
+        seed: Seed of the episode.
+        act: Chooses an action for an observation and the mask of legal actions.
+        observe: Is given the reward and the outcomes of each action.
+        limit: Steps after which the episode is cut off.
+        cut_off: Seeds of the episodes that were cut off; this one's is appended.
+        outcome_names: Outcomes to record as columns.
+    """
+    observation = environment.reset(seed)
     observations = [observation]
     actions = []
     rewards = []
     extras: dict[str, list[float]] = {name: [] for name in outcome_names}
     terminated = truncated = False
     while not (terminated or truncated):
-        actions.append(act(observation))
-        observation, reward, terminated, truncated, info = environment.step(actions[-1])
-        outcomes = {name: read_outcome(info, name, environment) for name in outcome_names}
-        observe(float(reward), **outcomes)
+        action = act(observation, environment.allowed())
+        actions.append(copied(action))  # an environment may change the action that it is given
+        observation, reward, terminated, truncated = environment.step(action)
+        outcomes = {name: environment.outcome(name) for name in outcome_names}
+        observe(reward, **outcomes)
         for name, value in outcomes.items():
             extras[name].append(value)
         observations.append(observation)
-        rewards.append(float(reward))
+        rewards.append(reward)
+        if not terminated and not truncated and len(rewards) == limit:
+            truncated = True
+            cut_off.append(seed)
     return Trajectory(
         observations=stack(observations[:-1]),
         actions=np.asarray(actions),
         rewards=np.asarray(rewards),
-        terminated=bool(terminated),
-        truncated=bool(truncated),
+        terminated=terminated,
+        truncated=truncated,
         final_observation=observations[-1],
         extras={name: np.asarray(values) for name, values in extras.items()},
     )

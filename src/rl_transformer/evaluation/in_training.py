@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rl_transformer.config import EvaluationConfig
 from rl_transformer.policy import Policy
+from rl_transformer.runtime import log
 
 if TYPE_CHECKING:
     from rl_transformer.evaluation.report import EvaluationReport
@@ -22,15 +23,19 @@ class PolicyEvaluator:
 
     def __init__(self, policy: Policy, config: EvaluationConfig) -> None:
         # Imported here, because training without evaluation needs neither gymnasium nor scipy.
-        from rl_transformer.environments.making import check_spaces, make_environment
+        from rl_transformer.environments.making import source_note
+        from rl_transformer.environments.sources import EnvironmentSource, opened
 
         self._policy = policy
         self._config = config
         self._env_id = str(config.env_id)
         self.report: EvaluationReport | None = None
-        environment = make_environment(self._env_id)
-        check_spaces(environment, policy.spec.data, self._env_id)
-        environment.close()
+        source = EnvironmentSource.of(self._env_id, env_kwargs=config.env_kwargs, wrappers=config.wrappers)
+        with opened(source) as environment:
+            environment.match_policy(policy.spec.data)
+            note = source_note(environment.environment, policy.spec.data, config.max_steps)
+        if note:
+            log.info(note)
         # None stands for the policy's suggestions; further targets are checked with it, too.
         for target in config.target_returns or [None]:
             policy.initial_conditions(target, config.targets)
@@ -46,6 +51,10 @@ class PolicyEvaluator:
             targets=self._config.targets,
             num_episodes=self._config.num_episodes,
             seed=self._config.seed,
+            max_live=self._config.max_live,
+            max_steps=self._config.max_steps,
+            env_kwargs=self._config.env_kwargs,
+            wrappers=self._config.wrappers,
             check=check,
         )
         return self.report

@@ -10,13 +10,17 @@ import numpy as np
 
 from rl_transformer.conditions.interface import Target, target_text
 from rl_transformer.evaluation.statistics import (
+    CLOPPER_PEARSON,
+    STUDENT_T,
     interquartile_mean,
-    mean_interval,
     normalized_score,
     rank_correlation,
+    return_interval,
     standard_error,
 )
 from rl_transformer.runtime.types import JsonObject
+
+_METHODS = {STUDENT_T: "Student's t", CLOPPER_PEARSON: "Clopper-Pearson"}
 
 
 class Outcome(Protocol):
@@ -25,6 +29,7 @@ class Outcome(Protocol):
     episode_return: float
     episode_length: int
     outcomes: dict[str, float]
+    truncated_by_limit: bool
 
 
 @dataclass
@@ -37,9 +42,11 @@ class TargetReport:
     mean: float
     standard_error: float | None
     interval: list[float] | None
-    """95 % bootstrap interval of the mean; None for fewer than two episodes."""
+    """95 % interval of the mean; None for fewer than two units, or equal ones, see `return_interval`."""
     interval_over: str
-    """Unit that the interval was resampled over: episodes of one policy, or training_seeds."""
+    """Unit that the interval is over: episodes of one policy, or training_seeds."""
+    interval_method: str | None
+    """student_t, or clopper_pearson for rates of success; None without an interval."""
     interquartile_mean: float
     normalized_score: float | None
     reference: str | None
@@ -48,16 +55,34 @@ class TargetReport:
     """Targets of further conditions, by name."""
     episode_outcomes: dict[str, list[float]] = field(default_factory=dict)
     """Sum over each episode, per further outcome such as cost, in the environment's units."""
+    truncated_by_limit: int = 0
+    """Episodes that were cut off by the limit of the evaluation (`EvaluationReport.max_steps`)."""
+    seed_means: list[float] = field(default_factory=list)
+    """Mean return of each training seed; empty for a single policy."""
 
     @classmethod
     def from_episodes(
-        cls, target: float | None, episodes: Sequence[Outcome], reference: str | None, targets: Mapping[str, Target]
+        cls,
+        target: float | None,
+        episodes: Sequence[Outcome],
+        reference: str | None,
+        targets: Mapping[str, Target],
+        *,
+        return_range: tuple[float, float] | None = None,
     ) -> TargetReport:
-        """Return the summary of episodes that one policy ran with one target."""
+        """Return the summary of episodes that one policy ran with one target.
+
+        Args:
+            target: The target return.
+            episodes: The episodes.
+            reference: A key of `D4RL_REFERENCES`.
+            targets: Targets of further conditions.
+            return_range: Smallest and largest return of the training episodes.
+        """
         # Plain floats: asdict() and JSON would otherwise have to deal with NumPy scalars.
         returns = [float(episode.episode_return) for episode in episodes]
         names = sorted({name for episode in episodes for name in episode.outcomes})
-        interval = mean_interval(returns)
+        interval = return_interval(returns, return_range)
         mean = float(np.mean(returns))
         return cls(
             target_return=target,
@@ -65,13 +90,15 @@ class TargetReport:
             episode_lengths=[int(episode.episode_length) for episode in episodes],
             mean=mean,
             standard_error=standard_error(returns),
-            interval=None if interval is None else list(interval),
+            interval=None if interval is None else [interval.low, interval.high],
             interval_over="episodes",
+            interval_method=None if interval is None else interval.method,
             interquartile_mean=interquartile_mean(returns),
             normalized_score=normalized_score(mean, reference),
             reference=None if reference is None else f"d4rl/infos.py: {reference}",
             targets=dict(targets),
             episode_outcomes={name: [float(e.outcomes.get(name, 0.0)) for e in episodes] for name in names},
+            truncated_by_limit=sum(bool(episode.truncated_by_limit) for episode in episodes),
         )
 
 
@@ -80,16 +107,27 @@ class EvaluationReport:
     """Holds the evaluation of one policy with one or more targets."""
 
     env_id: str
-    policy: str
-    """Content hash of the policy."""
+    """Gymnasium id of the environment, or the name of its class."""
+    policy: str | list[str]
+    """Content hash of the policy; a list with one per training seed for an evaluation of several."""
     num_episodes: int
-    """Episodes per target return."""
+    """Episodes per target return, and per training seed."""
     seed: int
     """Seed of each target's first episode; later episodes count up, so every target has the same seeds."""
     targets: list[TargetReport]
     versions: dict[str, str] = field(default_factory=dict)
     recordings: list[list[np.ndarray]] = field(default_factory=list, repr=False)
     """Frames of the first target's first episodes, if recorded; not part of `to_dict`."""
+    max_steps: int | None = None
+    """Steps after which episodes were cut off; None if the environment's own time limit ends them."""
+    env_kwargs: JsonObject = field(default_factory=dict)
+    """Arguments that the environment was made with."""
+    wrappers: list[str] = field(default_factory=list)
+    """Wrappers around the environment, the innermost one first."""
+    environment_note: str | None = None
+    """How the environment differs from the one that the data came from; None if nothing is known to differ."""
+    training_seeds: list[int] = field(default_factory=list)
+    """Training seeds of the policies; empty for a single policy."""
 
     @property
     def rank_correlation(self) -> float | None:
@@ -119,5 +157,27 @@ class EvaluationReport:
             for name, value in t.targets.items():
                 row += f" (target {name} {target_text(value)})"
             rows.append(row)
-        # The line says what the intervals cover: the luck of the episodes, and not that of training another seed.
-        return f"{self.env_id}, seeds from {self.seed} (interval over episodes of one policy)\n" + "\n".join(rows)
+        return "\n".join([self._heading(), *rows, *self._notes()])
+
+    def _heading(self) -> str:
+        """Return a line that says what was evaluated, and what the intervals are over."""
+        # Episodes of one policy say nothing about the luck of training another seed.
+        over = f"{len(self.training_seeds)} training seeds" if self.training_seeds else "episodes of one policy"
+        methods = sorted({t.interval_method for t in self.targets if t.interval_method})
+        method = f", {' and '.join(_METHODS[name] for name in methods)}" if methods else ""
+        return f"{self.env_id}, seeds from {self.seed} (interval over {over}{method})"
+
+    def _notes(self) -> list[str]:
+        """Return lines about another environment than the data's, missing intervals, and episodes that were cut off."""
+        notes = [] if self.environment_note is None else [self.environment_note]
+        if any(t.interval is None for t in self.targets):
+            unit = "training seeds" if self.training_seeds else "episodes"
+            notes.append(f"note: no interval (-) for fewer than two {unit}, or for {unit} with equal returns")
+        cut = sum(t.truncated_by_limit for t in self.targets)
+        if cut:
+            total = sum(len(t.episode_returns) for t in self.targets)
+            notes.append(
+                f"note: {cut} of {total} episodes were cut off after {self.max_steps} steps; "
+                "--max-steps N (max_steps=N) sets another limit"
+            )
+        return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -16,23 +17,56 @@ D4RL_REFERENCES = {
     "hopper": (-20.272305, 3234.3),
     "walker2d": (1.629008, 4592.3),
 }
-_RESAMPLES = 10_000
+_CONFIDENCE = 0.95
+STUDENT_T = "student_t"
+CLOPPER_PEARSON = "clopper_pearson"
 
 
-def mean_interval(values: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
-    """Return the percentile bootstrap interval of the mean (10,000 resamples); None for fewer than two values."""
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval of a mean."""
+
+    low: float
+    high: float
+    method: str
+    """`STUDENT_T`, or `CLOPPER_PEARSON` for the rate of successes."""
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """Return the 95 % interval of the mean, one value per episode or training seed; None if there is none.
+
+    There is none for fewer than two values, and for values that are all equal: they show no spread, so nothing can be
+    said about how far the mean of further values would be from them.
+    """
+    # Not the bootstrap: with few values, resampling yields intervals that are far too narrow. Percentiles of resamples
+    # of three values reach from the smallest to the largest one, and hold the mean in 78 % of cases instead of 95 %.
     array = np.asarray(values, np.float64)
-    if len(array) < 2:
+    if len(array) < 2 or np.ptp(array) == 0:
         return None
-    # scipy warns about constant data, which is common: a policy may solve every episode with the same return.
-    if np.ptp(array) == 0:
-        return float(array[0]), float(array[0])
-    # A seed of its own makes reports reproducible. The percentile method, unlike BCa, is defined for any sample.
-    random = np.random.default_rng(seed)
-    result = stats.bootstrap(
-        (array,), np.mean, confidence_level=confidence, n_resamples=_RESAMPLES, method="percentile", rng=random
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(array) - 1) * stats.sem(array))
+    mean = float(array.mean())
+    return Interval(mean - half, mean + half, STUDENT_T)
+
+
+def return_interval(returns: Sequence[float], return_range: tuple[float, float] | None = None) -> Interval | None:
+    """Return the 95 % interval of the mean return of episodes; as `mean_interval`, but exact for rates of success.
+
+    Args:
+        returns: One return per episode. Returns that are 0 and 1 are counted as failures and successes.
+        return_range: Smallest and largest return of the training episodes. If it lies within [0, 1], returns that are
+            all 0, or all 1, are counted in this way, too; otherwise nothing shows what the other outcome would be.
+    """
+    array = np.asarray(returns, np.float64)
+    is_rate = np.isin(array, (0, 1)).all() and len(array) > 1
+    if return_range is None:
+        is_rate = is_rate and np.ptp(array) > 0
+    else:
+        is_rate = is_rate and return_range[0] >= 0 and return_range[1] <= 1
+    if not is_rate:
+        return mean_interval(returns)
+    # The exact interval holds the true rate in at least 95 % of cases, for any rate and any number of episodes.
+    exact = stats.binomtest(int(array.sum()), len(array)).proportion_ci(_CONFIDENCE, method="exact")
+    return Interval(float(exact.low), float(exact.high), CLOPPER_PEARSON)
 
 
 def over_seeds(values: Sequence[float], unit: str = "training_seeds") -> JsonObject:

@@ -14,7 +14,8 @@ from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.run_folder import prepare_run_folder
 from rl_transformer.training.stacked_seeds import fit_stacked
 from rl_transformer.training_run import TrainingRun, build_policy, build_trainer, select_data
-from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.open import open_training_data
 
 
 def train_seeds(
@@ -43,7 +44,7 @@ def train_seeds(
         one.output = str(user_path(config.output) / f"seed-{seed}")
         one.check()
         configs.append(one)
-    data = dataset or open_trajectories(config.dataset.uri)  # opened once, and shared by all seeds
+    data = open_training_data(config.dataset, dataset)  # opened once, and shared by all seeds
     if not can_stack_seeds(config):
         return [train(one, resume=resume, dataset=data) for one in configs]
     # Runs that were finished by an earlier call are left out; the stack then has fewer rows.
@@ -57,6 +58,16 @@ def train_seeds(
     if unfinished:
         _train_stacked(unfinished, data)
     return [user_path(one.output) for one in configs]
+
+
+def seed_folders(output: Path) -> dict[int, Path]:
+    """Return the run folders that `train_seeds` wrote below ``output``, by seed; empty if there are none."""
+    found = {}
+    for folder in output.glob("seed-*"):
+        seed = folder.name.removeprefix("seed-")
+        if folder.is_dir() and seed.isdecimal():
+            found[int(seed)] = folder
+    return dict(sorted(found.items()))
 
 
 def can_stack_seeds(config: RunConfig) -> bool:

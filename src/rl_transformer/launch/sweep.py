@@ -18,10 +18,11 @@ from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.run import train
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, user_path, write_text
-from rl_transformer.runtime.plugins import refuse_named_module
+from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.training.metrics import last_and_best, read_metrics
-from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.open import open_training_data
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -61,8 +62,8 @@ def read_space(path: Path, config: RunConfig) -> JsonObject:
             raise RLTransformerError(f"{option}: {values} is not a range", where=path, fix=fix)
         if not isinstance(values, dict | list) or not values:
             raise RLTransformerError(f"{option}: {values!r} is neither choices nor a range", where=path, fix=fix)
-        for value in values if option == "evaluation.env_id" else ():
-            refuse_named_module(value, where=path)
+        for value in values if option in MODULE_OPTIONS else ():
+            refuse_named_module(option, value, where=path)
     return space
 
 
@@ -101,11 +102,11 @@ def sweep(
             fix="hold out episodes (--dataset.validation_fraction 0.1), or name --evaluation.env_id",
         )
     # A seed that the user set takes precedence.
-    if config.evaluation.seed == EvaluationConfig().seed:
+    if config.evaluation.env_id and config.evaluation.seed == EvaluationConfig().seed:
         config.evaluation.seed = SEARCH_SEED
     config.check()
     folder = user_path(config.output)
-    data = dataset or open_trajectories(config.dataset.uri)
+    data = open_training_data(config.dataset, dataset)
     study = _open_study(folder)
     while len(done := _finished_trials(study)) < num_trials:
         # TPE keeps random state that a new process would not have. Seeding it by the number of finished trials makes an

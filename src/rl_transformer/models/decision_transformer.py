@@ -21,6 +21,7 @@ from rl_transformer.models.huggingface.trunk import HFTrunk, fields_of
 from rl_transformer.models.interface import PolicyModel
 from rl_transformer.models.layout import load_model, save_model
 from rl_transformer.models.output import DecisionTransformerOutput, check_forward_arguments
+from rl_transformer.models.parts import check_same_parts
 from rl_transformer.models.sizes import SizesFromData, model_sizes
 from rl_transformer.models.trunk.interface import Trunk, make_trunk
 from rl_transformer.models.trunk.kv_cache import KVCache
@@ -176,12 +177,12 @@ class DecisionTransformerModel(PolicyModel):
 
     def forward(
         self,
-        states: Shaped[Tensor, "B T *state"],
-        actions: Shaped[Tensor, "B T *action"],
-        rewards: Float[Tensor, "..."] | None = None,
-        returns_to_go: Float[Tensor, "..."] | None = None,
-        timesteps: Int[Tensor, "B T"] | None = None,
-        attention_mask: Shaped[Tensor, "B T"] | None = None,
+        states: Shaped[Tensor, "..."],
+        actions: Shaped[Tensor, "..."],
+        rewards: Shaped[Tensor, "..."] | None = None,
+        returns_to_go: Shaped[Tensor, "..."] | None = None,
+        timesteps: Shaped[Tensor, "..."] | None = None,
+        attention_mask: Shaped[Tensor, "..."] | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         return_dict: bool = True,
@@ -189,20 +190,21 @@ class DecisionTransformerModel(PolicyModel):
         """Compute every prediction, as transformers' model does (same arguments, same numbers).
 
         Args:
-            states: Normalized.
-            actions: As in `predict_actions`.
+            states: (B, T, *state), normalized.
+            actions: (B, T, *action), as in `predict_actions`.
             rewards: Ignored, as in transformers, because rewards are no tokens.
             returns_to_go: (B, T, 1), scaled; the numbers of all conditions if there are others.
-            timesteps: None stands for 0, 1, 2, ...
-            attention_mask: Nonzero at real steps; padding may be on either side.
+            timesteps: (B, T) or (1, T); None stands for 0, 1, 2, ...
+            attention_mask: (B, T), 1 at real steps and 0 at padding, which may be on either side.
             output_hidden_states: Return n_layer + 1 hidden states, the last of them after ln_f.
             output_attentions: Return the attention weights of every layer.
             return_dict: Return a `DecisionTransformerOutput` rather than the tuple of the three predictions.
 
         Raises:
-            RLTransformerError: A timestep beyond the table, or a sequence that is all padding.
+            RLTransformerError: A wrong shape, a timestep beyond the table, a mask with other values than 0 and 1, or a
+                sequence that is all padding.
         """
-        check_forward_arguments(self.config, states, returns_to_go, timesteps, attention_mask)
+        check_forward_arguments(self.config, states, actions, returns_to_go, timesteps, attention_mask)
         if timesteps is None:
             timesteps = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
         if returns_to_go is None:
@@ -237,6 +239,10 @@ class DecisionTransformerModel(PolicyModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors so that transformers computes the same numbers."""
+        # Another class, or other parts, would be loaded as a model that computes something else.
+        if not self.config.extensions_in_use:
+            with torch.random.fork_rng(devices=[]):
+                check_same_parts(self, DecisionTransformerModel(self.config))
         save_model(self, self.config, folder)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.types import JsonObject
 
 _TRUNK = "encoder."
@@ -52,7 +53,7 @@ def load_model(build: Callable[[DecisionTransformerConfig], M], folder: str | Pa
     tensors = {name: t for name, t in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
     positions = tensors.pop(_TRUNK + "wpe.weight", None)
     tensors.pop(_TRUNK + "wte.weight", None)
-    config = DecisionTransformerConfig.from_hf_dict(values, where=Path(folder) / "config.json")
+    config = DecisionTransformerConfig.from_hf_dict(values, where=user_path(folder) / "config.json")
     # A row of zeros adds nothing, so a model without the vector is written and read back as the same model.
     if positions is not None and bool(positions[0].any()):
         config.constant_position = True
@@ -75,12 +76,12 @@ def save_trunk(trunk: nn.Module, config: DecisionTransformerConfig, folder: str 
 def load_trunk(build: Callable[[DecisionTransformerConfig], M], folder: str | Path) -> M:
     """Read a bare trunk with its token and position tables."""
     values, tensors = _read(folder)
-    config = DecisionTransformerConfig.from_hf_dict(values, where=Path(folder) / "config.json")
+    config = DecisionTransformerConfig.from_hf_dict(values, where=user_path(folder) / "config.json")
     return _load_weights(build(config), tensors, folder)
 
 
 def _write(folder: str | Path, config: DecisionTransformerConfig, tensors: dict[str, Tensor]) -> None:
-    folder = Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_hf_dict(), indent=2, sort_keys=True) + "\n")
     # safetensors refuses tensors that are not contiguous, such as transposed ones.
@@ -90,7 +91,7 @@ def _write(folder: str | Path, config: DecisionTransformerConfig, tensors: dict[
 
 def _read(folder: str | Path) -> tuple[JsonObject, dict[str, Tensor]]:
     """Return the values of config.json and the tensors of model.safetensors."""
-    folder = Path(folder)
+    folder = user_path(folder)
     config = folder / "config.json"
     weights = folder / "model.safetensors"
     for path in (config, weights):
@@ -128,7 +129,7 @@ def _load_weights(model: M, tensors: dict[str, Tensor], folder: str | Path) -> M
             raise RLTransformerError(
                 f"the file {problem} {', '.join(names[:5])}"
                 + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
-                where=Path(folder) / "model.safetensors",
+                where=user_path(folder) / "model.safetensors",
                 fix="check that config.json and model.safetensors belong together",
             )
     model.load_state_dict({name: t.float() for name, t in tensors.items()})

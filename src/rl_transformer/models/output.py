@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
-from rl_transformer.runtime.shapes import Float, Int, Shaped
+from rl_transformer.models.config import DecisionTransformerConfig
+from rl_transformer.runtime.shapes import Float, Shaped
+
+_WHERE = "DecisionTransformerModel.forward"
 
 
 @dataclass
@@ -37,37 +40,76 @@ class DecisionTransformerOutput:
 
 def check_forward_arguments(
     config: DecisionTransformerConfig,
-    states: Shaped[Tensor, "B T *state"],
-    returns_to_go: Float[Tensor, "..."] | None,
-    timesteps: Int[Tensor, "B T"] | None,
-    attention_mask: Shaped[Tensor, "B T"] | None,
+    states: Shaped[Tensor, "..."],
+    actions: Shaped[Tensor, "..."],
+    returns_to_go: Shaped[Tensor, "..."] | None,
+    timesteps: Shaped[Tensor, "..."] | None,
+    attention_mask: Shaped[Tensor, "..."] | None,
 ) -> None:
     """Refuse arguments of `DecisionTransformerModel.forward` that it would silently misread, or fail on obscurely.
 
     Raises:
-        RLTransformerError: Missing returns, a timestep beyond the table, or a sequence that is all padding.
+        RLTransformerError: A wrong shape, missing returns, a timestep beyond the table, a mask that is not one of zeros and
+            ones, or a sequence that is all padding.
     """
-    where = "DecisionTransformerModel.forward"
-    # Returns of another batch size or length would be broadcast against the observations without an error.
-    if config.conditions == (RETURN_TO_GO,) and (returns_to_go is None or returns_to_go.shape[:2] != states.shape[:2]):
-        actual = None if returns_to_go is None else tuple(returns_to_go.shape)
-        raise RLTransformerError(
-            f"returns_to_go has shape {actual}, and the states {tuple(states.shape)}",
-            where=where,
-            fix=f"pass returns_to_go of shape {(*states.shape[:2], 1)}",
-        )
+    batch, length, *_ = (*states.shape, 0, 0)  # states of fewer axes are refused below
+    leading = (batch, length)
+    state = (config.state_dim,) if config.image_shape is None else config.image_shape
+    _check_shape(
+        "states", states, ("B", "T", *state), tuple(states.shape[2:]) == state and states.dim() == 2 + len(state)
+    )
+    # Arguments of another batch size or length would be broadcast against the observations without an error.
+    _check_shape("actions", actions, (*leading, "..."), tuple(actions.shape[:2]) == leading)
+    width = sum(config.widths)
+    if returns_to_go is not None or width:
+        shape = None if returns_to_go is None else tuple(returns_to_go.shape)
+        is_right = shape == (*leading, width) or (width == 0 and returns_to_go is not None)
+        _check_shape("returns_to_go", returns_to_go, (*leading, width), is_right)
+    if timesteps is not None:
+        _check_shape("timesteps", timesteps, leading, tuple(timesteps.shape) in (leading, (1, leading[1])))
+    check_mask(attention_mask, leading, where=_WHERE)
+    if torch.compiler.is_compiling():
+        return  # a tracer knows shapes, but no values
     # On a GPU an index beyond the table fails later, with an error that does not name it.
-    length = states.shape[1] if timesteps is None else int(timesteps.max()) + 1
-    if length > config.max_ep_len:
+    first = 0 if timesteps is None or not timesteps.numel() else int(timesteps.min())
+    length = states.shape[1] if timesteps is None or not timesteps.numel() else int(timesteps.max()) + 1
+    if length > config.max_ep_len or first < 0:
         raise RLTransformerError(
-            f"timestep {length - 1} is beyond the table of {config.max_ep_len} timesteps",
-            where=where,
-            fix=f"build the model with max_ep_len of {length} or more",
+            f"timestep {first if first < 0 else length - 1} is beyond the table of {config.max_ep_len} timesteps",
+            where=_WHERE,
+            fix="count timesteps from 0" if first < 0 else f"build the model with max_ep_len of {length} or more",
         )
+
+
+def check_mask(mask: Shaped[Tensor, "..."] | None, shape: tuple[int, int], *, where: str) -> None:
+    """Refuse a mask of another form than 1 at real tokens and 0 at padding.
+
+    Raises:
+        RLTransformerError: Another shape or other values, such as 0 and -10000, or a sequence that is all padding.
+    """
+    if mask is None:
+        return
+    fix = f"pass a mask of shape {shape} with 1 at real ones and 0 at padding"
+    if tuple(mask.shape) != shape or mask.is_complex():
+        raise RLTransformerError(f"attention_mask has shape {tuple(mask.shape)}", where=where, fix=fix)
+    if torch.compiler.is_compiling():
+        return
+    is_real = mask == 1
+    # Masks that are added to scores have 0 at real tokens, which is the opposite.
+    if not (is_real | (mask == 0)).all():
+        other = mask[~(is_real | (mask == 0))][0].item()
+        raise RLTransformerError(f"attention_mask holds {other:g}, neither 0 nor 1", where=where, fix=fix)
     # Such a row would get numbers that look like predictions but depend on padding alone.
-    if attention_mask is not None and not attention_mask.bool().any(dim=1).all():
+    if not is_real.any(dim=1).all():
         raise RLTransformerError(
             "attention_mask has a row of zeros: that sequence is all padding",
             where=where,
             fix="put 1 at real timesteps and 0 at padded ones",
         )
+
+
+def _check_shape(name: str, tensor: Tensor | None, expected: tuple[object, ...], is_right: bool) -> None:
+    if not is_right:
+        actual = None if tensor is None else tuple(tensor.shape)
+        wanted = f"({', '.join(map(str, expected))})"
+        raise RLTransformerError(f"{name} has shape {actual}", where=_WHERE, fix=f"pass {name} of shape {wanted}")

@@ -1,6 +1,7 @@
 """The last timesteps of live episodes, in the model's units.
 
-Shapes: S sessions, R sessions that act now, T timesteps; *image are the axes of an image, channels first.
+Shapes: S sessions, R sessions that act now, K sessions that are kept, N timesteps of one session, T timesteps; *image are
+the axes of an image, channels first.
 """
 
 from __future__ import annotations
@@ -21,24 +22,14 @@ class History:
     """
 
     def __init__(self, spec: PolicySpec, sessions: int, length: int, device: torch.device) -> None:
-        self._length = length
+        self.length = length
         self._device = device
-        observation = spec.data.observation_space.flat_shape
-        is_image = len(observation) == 3
-        state = (observation[0] * spec.frame_stack, *observation[1:]) if is_image else observation
-        action_space = spec.data.action_space
-        action_dtype = torch.float32 if action_space.is_continuous else torch.int64
         rows = sessions * length
         # In the order of the arguments of `predict_actions`, to which `take` passes them.
         self.columns = {
-            "states": self._zeros(rows, state, torch.uint8 if is_image else torch.float32),
-            "actions": self._zeros(rows, action_space.action_shape, action_dtype),
-            "conditions": self._zeros(rows, (sum(spec.model.widths),), torch.float32),
-            "timesteps": self._zeros(rows, (), torch.int64),
+            name: torch.zeros(rows, *shape, dtype=dtype, device=device)
+            for name, (shape, dtype) in column_formats(spec).items()
         }
-
-    def _zeros(self, rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return torch.zeros(rows, *shape, dtype=dtype, device=self._device)
 
     def put(self, rows: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R"], **values: Shaped[Tensor, "R ..."]) -> None:
         """Write ``states``, ``actions``, ``conditions`` or ``timesteps`` at one step of each of ``rows``."""
@@ -51,24 +42,59 @@ class History:
         at = self._positions(rows[:, None], steps).flatten()
         return tuple(column.index_select(0, at).unflatten(0, steps.shape) for column in self.columns.values())
 
-    def _positions(self, rows: Int[np.ndarray, "..."], steps: Int[np.ndarray, "..."]) -> Int[Tensor, "..."]:
-        return torch.from_numpy(rows * self._length + steps % self._length).to(self._device)
-
-
-class FrameStack:
-    """The last images of S episodes, which together are the state of a policy that reads stacked frames."""
-
-    def __init__(self, sessions: int, length: int, image_shape: tuple[int, ...]) -> None:
-        # On the CPU, where images arrive: only the stacked ones go to the device.
-        self._frames = torch.zeros(sessions, length, *image_shape, dtype=torch.uint8)
-
-    def append(
-        self, rows: Int[np.ndarray, "R"], newest: UInt8[Tensor, "R *image"], is_first: Bool[np.ndarray, "R"]
+    def stack_frames(
+        self,
+        rows: Int[np.ndarray, "R"],
+        steps: Int[np.ndarray, "R"],
+        newest: UInt8[Tensor, "R *image"],
+        is_first: Bool[np.ndarray, "R"],
     ) -> UInt8[Tensor, "R channels height width"]:
-        """Append one image to each of ``rows``, and return the last ones with their channels one after the other."""
-        shifted = torch.cat([self._frames[rows][:, 1:], newest[:, None]], dim=1)
+        """Return the states at ``steps``: the last images of each session, channels one after the other."""
+        # The state before holds the earlier images. Nothing else remembers them, so an action that is refused after
+        # this call can be asked for again.
+        before = self.columns["states"].index_select(0, self._positions(rows, steps - 1))
+        channels = newest.shape[1]
+        shifted = torch.cat([before[:, channels:], newest], dim=1)
         # An episode's first image is repeated, as in the windows of training.
-        repeated = newest[:, None].expand_as(shifted)
-        begins = torch.from_numpy(is_first).view(-1, *[1] * (shifted.dim() - 1))
-        self._frames[rows] = torch.where(begins, repeated, shifted)
-        return self._frames[rows].flatten(1, 2)
+        repeated = newest.repeat(1, before.shape[1] // channels, 1, 1)
+        return torch.where(torch.from_numpy(is_first).to(newest.device).view(-1, 1, 1, 1), repeated, shifted)
+
+    def resize(self, keep: Int[np.ndarray, "K"], sessions: int) -> None:
+        """Make room for ``sessions``, of which the first are those in ``keep``; all others are forgotten."""
+        for name, column in self.columns.items():
+            by_session = column.unflatten(0, (-1, self.length))
+            resized = torch.zeros(sessions, *by_session.shape[1:], dtype=column.dtype, device=self._device)
+            resized[: len(keep)] = by_session[torch.from_numpy(keep).to(self._device)]
+            self.columns[name] = resized.flatten(0, 1)
+
+    def read_session(self, row: int, steps: Int[np.ndarray, "N"]) -> dict[str, Shaped[Tensor, "N ..."]]:
+        """Return every column at some steps of one session."""
+        at = self._positions(np.full_like(steps, row), steps)
+        return {name: column.index_select(0, at) for name, column in self.columns.items()}
+
+    def write_session(self, row: int, steps: Int[np.ndarray, "N"], values: dict[str, Shaped[Tensor, "N ..."]]) -> None:
+        """Write columns at some steps of one session."""
+        on_device = {name: value.to(self._device) for name, value in values.items()}
+        self.put(np.full_like(steps, row), steps, **on_device)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory of all columns, in bytes."""
+        return sum(column.nbytes for column in self.columns.values())
+
+    def _positions(self, rows: Int[np.ndarray, "..."], steps: Int[np.ndarray, "..."]) -> Int[Tensor, "..."]:
+        return torch.from_numpy(rows * self.length + steps % self.length).to(self._device)
+
+
+def column_formats(spec: PolicySpec) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return the shape of one timestep and the dtype of every column."""
+    observation = spec.data.observation_space.flat_shape
+    is_image = len(observation) == 3
+    state = (observation[0] * spec.frame_stack, *observation[1:]) if is_image else observation
+    action_space = spec.data.action_space
+    return {
+        "states": (state, torch.uint8 if is_image else torch.float32),
+        "actions": (action_space.action_shape, torch.float32 if action_space.is_continuous else torch.int64),
+        "conditions": ((sum(spec.model.widths),), torch.float32),
+        "timesteps": ((), torch.int64),
+    }

@@ -10,7 +10,7 @@ import torch
 
 from rl_transformer.conditions import ReturnToGo
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.models import DecisionTransformerModel
+from rl_transformer.models import DecisionTransformerConfig, DecisionTransformerModel
 from rl_transformer.policy.policy import Policy
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.runtime.files import user_path
@@ -51,29 +51,17 @@ def import_huggingface(
         "std": _statistic("std", std, config.state_dim),
     }
     if not (statistics["std"] > 0).all():
-        feature = int(np.flatnonzero(~(statistics["std"] > 0))[0])
-        problem = f"is {statistics['std'][feature]} for feature {feature}"
-        raise RLTransformerError(problem, where="std", fix="give positive numbers; 1 for a feature that never changes")
+        fix = "give positive numbers; 1 for a feature that never changes"
+        raise RLTransformerError(f"holds {statistics['std'].min()}", where="std", fix=fix)
     if context_length < 1:
         raise RLTransformerError(f"is {context_length}", where="context_length", fix="give 1 or more")
     if not action_low < action_high:
         raise RLTransformerError(
             f"[{action_low}, {action_high}] is empty", where="action bounds", fix="give low < high"
         )
-    observations = Space("box", shape=(config.state_dim,), low=(-np.inf,), high=(np.inf,))
-    actions = Space("box", shape=(config.act_dim,), low=(float(action_low),), high=(float(action_high),))
-    returns = ReturnToGo(scale=float(scale))
-    spec = PolicySpec(
-        arch="decision_transformer",
-        model=config,
-        data=DataSpec(observations, actions, source=str(folder)),
-        context_length=context_length,
-        conditions=(returns,),
-        returns=returns,
-        versions=versions(),
-    )
+    spec = _make_spec(model.config, context_length, scale, (action_low, action_high), source=str(folder))
     # transformers' model acts with its outputs as they are, in [-1, 1] after the tanh: no bounds are mapped to that.
-    low, high = (torch.from_numpy(bound.astype(np.float32)) for bound in actions.bounds)
+    low, high = (torch.from_numpy(bound.astype(np.float32)) for bound in spec.data.action_space.bounds)
     normalizer = Normalizer(
         torch.from_numpy(statistics["mean"]),
         torch.from_numpy(statistics["std"]),
@@ -83,6 +71,29 @@ def import_huggingface(
         high,
     )
     return Policy(spec, model, normalizer)
+
+
+def _make_spec(
+    config: DecisionTransformerConfig,
+    context_length: int,
+    scale: float,
+    bounds: tuple[float, float],
+    *,
+    source: str,
+) -> PolicySpec:
+    """Return the spec of a policy on vectors with one bound for all actions, which asks for the whole return."""
+    observations = Space("box", shape=(config.state_dim,), low=(-np.inf,), high=(np.inf,))
+    actions = Space("box", shape=(config.act_dim,), low=(float(bounds[0]),), high=(float(bounds[1]),))
+    returns = ReturnToGo(scale=float(scale))
+    return PolicySpec(
+        arch="decision_transformer",
+        model=config,
+        data=DataSpec(observations, actions, source=source),
+        context_length=context_length,
+        conditions=(returns,),
+        returns=returns,
+        versions=versions(),
+    )
 
 
 def _statistic(name: str, values: Sequence[float], size: int) -> np.ndarray:

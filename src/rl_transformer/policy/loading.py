@@ -9,8 +9,10 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models import build_model
-from rl_transformer.policy.policy import MODEL, NORMALIZER, RETURN_MODEL, Policy
+from rl_transformer.policy.policy import MODEL, NORMALIZER, RETURN_MODEL, SUPPORT, Policy
 from rl_transformer.policy.storage import FIX, SPEC_FILE, TENSOR_FILE, read_policy_folder
+from rl_transformer.policy.support import Support
+from rl_transformer.runtime.files import user_path
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.windows.normalization import Normalizer
 
@@ -27,7 +29,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
     """
     # The network is used only for a path that names the Hub; transformers' loaders also try it for a folder that is
     # misspelled.
-    folder = _policy_folder(_download(str(path)) if str(path).startswith("hub:") else Path(path))
+    folder = _policy_folder(_download(str(path)) if str(path).startswith("hub:") else user_path(path))
     spec, tensors = read_policy_folder(folder, device=device)
     model = build_model(spec.arch, spec.model, spec.context_length).to(device)
     return_model = spec.build_return_model()
@@ -44,7 +46,10 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
     if missing:
         problem = f"does not fit policy.json: lacks {', '.join(missing)}"
         raise RLTransformerError(problem, where=folder / TENSOR_FILE, fix=_RESTORE)
-    return Policy(spec, model, Normalizer(**statistics), return_model)
+    sample = {name: tensor.cpu() for name, tensor in _with_prefix(SUPPORT, tensors).items()}
+    size = spec.data.observation_space.flat_dim
+    support = Support.from_tensors(sample, size, where=folder / TENSOR_FILE)
+    return Policy(spec, model, Normalizer(**statistics), return_model, support)
 
 
 def _policy_folder(folder: Path) -> Path:

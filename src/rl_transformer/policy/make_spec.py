@@ -17,6 +17,7 @@ from rl_transformer.models.heads import HEADS, default_head
 from rl_transformer.models.heads.interface import no_entropy
 from rl_transformer.models.return_model import return_bins
 from rl_transformer.policy.spec import PolicySpec
+from rl_transformer.policy.support import empirical_quantiles
 from rl_transformer.runtime import log
 from rl_transformer.runtime.machine import versions
 from rl_transformer.runtime.shapes import Float
@@ -77,6 +78,7 @@ def make_policy_spec(
         prior_floor=config.policy.prior_floor,
         return_bins=bins,
         target_ranges=_initial_ranges(conditions, dataset, split),
+        longest_episode=int(dataset.lengths.max()),
         dataset={
             "fingerprint": dataset.fingerprint,
             "num_trajectories": dataset.num_trajectories,
@@ -95,7 +97,12 @@ def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: Float[n
     # A set, because episodes often share a few returns, and a target is worth suggesting once.
     quartiles = sorted({float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))})
     ranges = {**spec.target_ranges, "return_to_go": (float(returns.min()), float(returns.max()))}
-    return replace(spec, suggested_targets=tuple(config.policy.suggested_targets or quartiles), target_ranges=ranges)
+    return replace(
+        spec,
+        suggested_targets=tuple(config.policy.suggested_targets or quartiles),
+        target_ranges=ranges,
+        return_quantiles=tuple(empirical_quantiles(returns).tolist()),
+    )
 
 
 def _model_config(
@@ -165,6 +172,10 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
             "the MLP takes vectors, not images",
             where="model.arch",
             fix="use decision_transformer with conditions []",
+        )
+    if is_image and config.policy.support_size not in (0, config.defaults().policy.support_size):
+        raise RLTransformerError(
+            "images are not compared", where="policy.support_size", fix="leave it out, or set it to 0"
         )
     if config.training.entropy_weight and not head.has_entropy:
         raise no_entropy(head_name)

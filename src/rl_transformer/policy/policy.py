@@ -7,41 +7,65 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl_transformer.conditions import Condition
 from rl_transformer.conditions.interface import Target, initial_value, target_text
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.models import PolicyModel
+from rl_transformer.models import DecisionTransformerModel, PolicyModel, build_model
+from rl_transformer.models.interface import num_parameters
+from rl_transformer.models.parts import check_same_parts
 from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.policy.session import PolicySession
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.storage import write_policy_folder
+from rl_transformer.policy.support import Support
+from rl_transformer.runtime import log
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.shapes import Float
+from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.windows.normalization import Normalizer
 
 # Prefixes of the tensors in policy.safetensors.
 MODEL = "model."
 RETURN_MODEL = "return_model."
 NORMALIZER = "normalizer."
+SUPPORT = "support."
 
 
 class Policy:
     """A trained model together with its units and rules. It acts in sessions, see `session` and `sessions`."""
 
     def __init__(
-        self, spec: PolicySpec, model: PolicyModel, normalizer: Normalizer, return_model: ReturnModel | None = None
+        self,
+        spec: PolicySpec,
+        model: PolicyModel,
+        normalizer: Normalizer,
+        return_model: ReturnModel | None = None,
+        support: Support | None = None,
     ) -> None:
         self.spec = spec
         self.model = model.eval()
         self.normalizer = normalizer
         self.return_model = None if return_model is None else return_model.eval()
+        self.support = support
+        self._last_note: str | None = None
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        kind = spec.data.action_space.kind.replace("_", "-")
+        names = ", ".join(condition.name for condition in spec.conditions) or "no condition"
+        source = f", trained on {spec.data.source}" if spec.data.source else ""
+        return (
+            f"Policy({spec.arch}, {num_parameters(self.model):,} parameters, {kind} actions, {names}, "
+            f"context of {spec.context_length} steps{source}, on {self.device})"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -59,8 +83,31 @@ class Policy:
             seed: Seed of the episode's own random numbers, if the policy samples its actions.
             targets: Targets of further conditions, for example ``{"cost_to_go": 25.0}``; a list for a condition of
                 several numbers.
+
+        Targets outside the range of the training data are noted on standard output.
         """
-        return PolicySession(SessionBatch(self, [target_return], [seed], targets=targets))
+        batch = SessionBatch(self, [target_return], [seed], targets=targets)
+        self.note_target(target_return, targets)
+        return PolicySession(batch)
+
+    def restore(self, state: JsonMapping) -> PolicySession:
+        """Continue the session of `PolicySession.state`, with the same actions to the bit.
+
+        Raises:
+            RLTransformerError: It is no state of one session, belongs to another policy, or is damaged.
+        """
+        batch = self.restore_sessions(state)
+        if len(batch) != 1:
+            raise RLTransformerError(
+                f"holds {len(batch)} sessions", where="session state", fix="pass it to policy.restore_sessions"
+            )
+        return PolicySession(batch)
+
+    def restore_sessions(self, state: JsonMapping) -> SessionBatch:
+        """Continue the sessions of `SessionBatch.state`; their rows are 0, 1, 2, ... in its order."""
+        batch = SessionBatch(self, [], [])
+        batch.restore(state)
+        return batch
 
     def sessions(
         self,
@@ -69,7 +116,13 @@ class Policy:
         *,
         targets: Mapping[str, Target] | None = None,
     ) -> SessionBatch:
-        """Start several live episodes that act together; ``targets`` are the same for all of them."""
+        """Start several live episodes that act together.
+
+        Args:
+            target_returns: The return to aim for of each; may be empty, because sessions can be added later.
+            seeds: The seed of each.
+            targets: Targets of further conditions, the same for all of them.
+        """
         return SessionBatch(self, target_returns, seeds, targets=targets)
 
     def initial_conditions(
@@ -90,16 +143,30 @@ class Policy:
             for condition in self.spec.conditions
         }
 
+    def check_return_to_go(self, value: float) -> float:
+        """Return a return-to-go that is set during an episode as a number.
+
+        Raises:
+            RLTransformerError: It is not finite, or this policy takes no target.
+        """
+        if not self.spec.takes_target:
+            raise self._takes_no_target(value)
+        condition = next(condition for condition in self.spec.conditions if condition.name == "return_to_go")
+        return float(initial_value(condition, value)[0])
+
+    def _takes_no_target(self, value: object) -> RLTransformerError:
+        reason = "this policy generates its own" if self.spec.target == "generated" else "behavior cloning has none"
+        shown = f"{value:g}" if isinstance(value, int | float | np.number) else repr(value)
+        return RLTransformerError(
+            f"this policy takes no target return, and {shown} was given",
+            where="target_return",
+            fix=f"leave the target out: {reason}",
+        )
+
     def _check_target_names(self, target_return: float | None, given: dict[str, Target], names: list[str]) -> None:
         """Raise an error for a target that this policy would ignore."""
         if target_return is not None and not self.spec.takes_target:
-            generates = self.spec.target == "generated"
-            fix = "this policy generates its own" if generates else "behavior cloning has none"
-            raise RLTransformerError(
-                f"this policy takes no target return, and {target_return:g} was given",
-                where="target_return",
-                fix=f"leave the target out: {fix}",
-            )
+            raise self._takes_no_target(target_return)
         for name in given:
             if name not in names or name == "return_to_go":
                 fix = "pass it as target_return" if name == "return_to_go" else f"choose among {names}"
@@ -129,6 +196,13 @@ class Policy:
             )
         return max(self.spec.suggested_targets)
 
+    def note_target(self, target_return: float | None, targets: Mapping[str, Target] | None = None) -> None:
+        """Print a note if a target lies outside the range of the training data, once for sessions that follow each other."""
+        note = self.target_warning([] if target_return is None else [target_return], targets)
+        if note and note != self._last_note:
+            log.info(note)
+        self._last_note = note or self._last_note
+
     def target_warning(
         self, target_returns: Sequence[float], targets: Mapping[str, Target] | None = None
     ) -> str | None:
@@ -155,7 +229,8 @@ class Policy:
     def to(self, device: str | torch.device) -> Policy:
         """Return the policy with its model on ``device``."""
         return_model = None if self.return_model is None else self.return_model.to(device)
-        return Policy(self.spec, self.model.to(device), self.normalizer.to(torch.device(device)), return_model)
+        normalizer = self.normalizer.to(torch.device(device))
+        return Policy(self.spec, self.model.to(device), normalizer, return_model, self.support)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the policy by its name in policy.safetensors."""
@@ -163,11 +238,40 @@ class Policy:
         tensors |= {NORMALIZER + name: tensor for name, tensor in vars(self.normalizer).items() if tensor is not None}
         if self.return_model is not None:
             tensors |= {RETURN_MODEL + name: tensor for name, tensor in self.return_model.state_dict().items()}
+        if self.support is not None:
+            tensors |= {SUPPORT + name: tensor for name, tensor in self.support.tensors().items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def save(self, folder: str | Path) -> None:
-        """Write the policy folder completely, or leave the disk unchanged if that fails."""
-        write_policy_folder(Path(folder), self.spec, self.tensors())
+        """Write the policy folder completely, or leave the disk unchanged if that fails.
+
+        Raises:
+            RLTransformerError: A part of the model is not what the spec describes, so that the folder could not be loaded.
+        """
+        self.check_rebuildable()
+        write_policy_folder(user_path(folder), self.spec, self.tensors())
+
+    def check_rebuildable(self, prepare: Callable[[nn.Module], None] | None = None) -> None:
+        """Raise an error if a network has other parts than the spec describes: `load_policy` could not rebuild it.
+
+        Args:
+            prepare: Changes that training makes to the model until it is saved, such as LoRA. With it a transformer of
+                another library is left out, because building it takes seconds.
+        """
+        config = self.spec.model
+        leave_out = "encoder" if prepare is not None and config.trunk is not None else None
+        # Nothing here may change random numbers that training draws later.
+        with torch.random.fork_rng(devices=[]):
+            if leave_out:
+                reference = DecisionTransformerModel(config, encoder=nn.Identity())
+            else:
+                reference = build_model(self.spec.arch, config, self.spec.context_length)
+                if prepare is not None:
+                    prepare(reference)
+            check_same_parts(self.model, reference, skip=leave_out)
+            return_model = self.spec.build_return_model()
+            if self.return_model is not None and return_model is not None:
+                check_same_parts(self.return_model, return_model)
 
     @property
     def content_hash(self) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from rl_transformer.policy.session_batch import SessionBatch
-from rl_transformer.runtime.types import Nested
-from rl_transformer.trajectories.nested import stack
+from rl_transformer.policy.validation import stack_live
+from rl_transformer.runtime.types import JsonObject, Nested
 
 
 class PolicySession:
@@ -19,25 +19,67 @@ class PolicySession:
 
     def __init__(self, batch: SessionBatch) -> None:
         self._batch = batch
+        (self._row,) = batch.rows
+
+    def __repr__(self) -> str:
+        conditions = "".join(
+            f", {name} {value:g}" for name, value in self.conditions.items() if isinstance(value, float)
+        )
+        waits = ", waiting for observe" if self._batch.awaits_outcome(self._row) else ""
+        return f"PolicySession(step {int(self._batch.step[self._row])}{conditions}{waits})"
 
     @property
     def return_to_go(self) -> float:
-        """Return the return that the session still aims for, in the environment's units."""
-        return float(self._batch.return_to_go[0])
+        """The return that the session still aims for, in the environment's units.
+
+        Setting it changes the target from the next action on. Rewards of earlier actions that are still missing are not
+        subtracted from it.
+
+        Raises:
+            RLTransformerError: The policy is not conditioned on a return; or, when it is set, the policy takes no target,
+                the value is not finite, or an action awaits its outcome.
+        """
+        return float(self._batch.return_to_go[self._row])
+
+    @return_to_go.setter
+    def return_to_go(self, value: float) -> None:
+        self._batch.set_return_to_go([self._row], [value])
 
     @property
     def conditions(self) -> dict[str, float | list[float]]:
         """Return the present value of every condition, in the data's units."""
-        values = {name: value[0].tolist() for name, value in self._batch.conditions.items()}
+        values = {name: value[self._row].tolist() for name, value in self._batch.conditions.items()}
         return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
-    def act(self, observation: Nested, allowed: ArrayLike | tuple[ArrayLike, ...] | None = None) -> Nested:
+    def act(
+        self,
+        observation: Nested,
+        allowed: ArrayLike | tuple[ArrayLike, ...] | None = None,
+        *,
+        return_info: bool = False,
+    ) -> Any:
         """Return the action for one observation, in the environment's units.
+
+        With ``return_info`` the result is (action, info), where info is a dict that JSON can hold:
+
+        - ``propensity``: how likely this action was, and ``propensity_kind``: ``deterministic`` (1.0, the best action is
+          always taken), ``probability``, ``density`` (in the environment's units), or ``unknown`` (None) where a sampled
+          action was clipped, or where the head does not tell.
+        - ``action_probabilities``: of all discrete actions, after the mask; a list per part of a multi-discrete action.
+        - ``log_density``: of the action, with a gaussian head.
+        - ``support``: ``distance`` of the observation to the nearest of the training observations that the policy stores
+          (at most 1024, normalized), and ``share`` of these that are as far from their own neighbors; 1 is usual, 0 is
+          farther than any. None for images and older policies.
+        - ``target``: the return-to-go that is in force, and ``target_share``: the share of training episodes with at
+          least that return, to about 1 %.
+
+        What a policy does not have is None.
 
         Args:
             observation: What the environment returned, not normalized.
             allowed: (M,) booleans, True at legal discrete actions; for multi-discrete actions also a tuple with one
                 mask per part.
+            return_info: Return (action, info).
 
         Raises:
             RLTransformerError: A shape is wrong, a number is not finite, or `observe` was not called since the last
@@ -48,13 +90,43 @@ class PolicySession:
             mask: Any = tuple([part] for part in allowed)
         else:
             mask = None if allowed is None else [allowed]
-        return self._batch.act([0], stack([observation]), mask)[0]
+        stacked = stack_live(self._batch.policy.spec.data.observation_space, observation)
+        if not return_info:
+            return self._batch.act([self._row], stacked, mask)[0]
+        actions, infos = self._batch.act([self._row], stacked, mask, return_info=True)
+        return actions[0], infos[0]
 
-    def observe(self, reward: float, **outcomes: float) -> None:
+    def observe(self, reward: float | None = None, *, action: Nested = None, **outcomes: float | None) -> None:
         """Report the outcome of the last action.
 
         Args:
-            reward: Its reward.
-            outcomes: Further outcomes by name, such as ``cost=0.5``, if a condition needs them.
+            reward: Its reward. None leaves the return-to-go as it is: the reward is not known yet (see `observe_late`), or
+                never will be.
+            action: What was executed, in the environment's units, if it was not the action of `act`: a safety layer or a
+                person chose another one. The model then sees in its context what was done. None: that of `act`.
+            outcomes: Further outcomes by name, such as ``cost=0.5``, if a condition needs them; None as for the reward.
+
+        Raises:
+            RLTransformerError: There was no action, a number is not finite, or the executed action is not one of the
+                action space or was not allowed.
         """
-        self._batch.observe([0], [reward], **{name: [value] for name, value in outcomes.items()})
+        executed = None if action is None else [action]
+        self._batch.observe([self._row], [reward], executed, **{name: [value] for name, value in outcomes.items()})
+
+    def observe_late(self, reward: float | None = None, **outcomes: float | None) -> None:
+        """Report a reward (or another outcome) that was None in an earlier `observe`, one call for each.
+
+        It is clipped and subtracted as it would have been then. The order of late rewards does not matter.
+
+        Raises:
+            RLTransformerError: None is missing, so that this one would be counted twice.
+        """
+        self._batch.observe_late([self._row], [reward], **{name: [value] for name, value in outcomes.items()})
+
+    def state(self) -> JsonObject:
+        """Return everything that the session needs to continue elsewhere, as a dict that JSON can hold.
+
+        `Policy.restore` continues with the same actions to the bit, in another process or after a restart, with the same
+        policy; also between `act` and `observe`.
+        """
+        return self._batch.state([self._row])

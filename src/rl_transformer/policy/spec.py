@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -19,7 +20,7 @@ from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
 
-FORMAT_VERSION = 3  # 2: return models; 3: a list of conditions
+FORMAT_VERSION = 4  # 2: return models; 3: a list of conditions; 4: return quantiles, longest episode
 _FIX = "the file was edited by hand or is damaged: restore it from a copy"
 
 
@@ -56,6 +57,10 @@ class PolicySpec:
     """Target returns to try: the quartiles and the maximum of the training data."""
     target_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """The smallest and largest value of each condition at the first step of a training episode."""
+    return_quantiles: tuple[float, ...] | None = None
+    """The 0, 1, ..., 100 % quantiles of the returns of the training episodes; None if they are not known."""
+    longest_episode: int | None = None
+    """Timesteps of the longest training episode; None in policies of formats that did not record it."""
     dataset: JsonMapping = field(default_factory=dict)
     """Fingerprint and size of the training data."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +90,7 @@ class PolicySpec:
             values[name] = values[name].to_dict()
         values["conditions"] = [condition.to_dict() for condition in self.conditions]
         values["suggested_targets"] = list(self.suggested_targets)
+        values["return_quantiles"] = None if self.return_quantiles is None else list(self.return_quantiles)
         values["target_ranges"] = {name: list(pair) for name, pair in self.target_ranges.items()}
         return {"format_version": FORMAT_VERSION, **values}
 
@@ -125,6 +131,8 @@ def _parse(name: str, value: Any, where: object) -> Any:
         "return_bins": _parse_bins,
         "suggested_targets": lambda v: tuple(float(target) for target in v),
         "target_ranges": lambda v: {str(key): _parse_pair(pair) for key, pair in v.items()},
+        "return_quantiles": _parse_quantiles,
+        "longest_episode": lambda v: None if v is None else int(v),
         "dataset": dict,
         "versions": dict,
     }
@@ -159,6 +167,7 @@ def _check_values(spec: PolicySpec, where: object) -> None:
         "target": spec.target == "given" or (spec.target == "generated" and spec.return_bins is not None),
         "context_length": 1 <= spec.context_length <= 100_000,
         "frame_stack": 1 <= spec.frame_stack <= 1_000,
+        "longest_episode": spec.longest_episode is None or spec.longest_episode >= 1,
         "conditions": tuple(condition.name for condition in spec.conditions) == tuple(spec.model.conditions),
     }
     invalid = [name for name, valid in is_valid.items() if not valid]
@@ -178,3 +187,12 @@ def _parse_bins(value: Any) -> tuple[float, float, int] | None:
     if not (float(low) < float(high) and 2 <= int(count) <= 100_000):
         raise ValueError(f"return_bins {value}")
     return float(low), float(high), int(count)
+
+
+def _parse_quantiles(value: Any) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    quantiles = tuple(float(number) for number in value)
+    if len(quantiles) != 101 or not all(abs(number) < math.inf for number in quantiles):
+        raise ValueError("return_quantiles are not 101 finite numbers")
+    return quantiles

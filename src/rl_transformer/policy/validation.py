@@ -1,6 +1,6 @@
 """Check the arguments of a session; each error message says what to pass instead.
 
-Shapes: R sessions that act now, F parameters of the action head, M length of a legal-action mask, W width of a condition.
+Shapes: S sessions, R sessions that act now, F parameters of the action head, M length of a legal-action mask, W width of a condition.
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.heads import ActionHead
+from rl_transformer.policy.actions import describe_space
+from rl_transformer.policy.session_state import MAX_SEED
 from rl_transformer.policy.spec import PolicySpec
-from rl_transformer.runtime.shapes import Bool, Float, Float64, Int64
+from rl_transformer.runtime.shapes import Bool, Float, Float64, Int64, Shaped
+from rl_transformer.runtime.types import Nested
+from rl_transformer.trajectories.nested import stack
+from rl_transformer.trajectories.spaces import Space
 
 
-def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> Int64[np.ndarray, "R"]:
+def check_rows(rows: Sequence[int] | np.ndarray, is_open: Bool[np.ndarray, "S"]) -> Int64[np.ndarray, "R"]:
     """Return session indices as an array.
 
     Raises:
-        RLTransformerError: There is no index, or one is repeated or out of range.
+        RLTransformerError: There is no index, or one is repeated, out of range, or that of a closed session.
     """
+    count = len(is_open)
     # NumPy would count negative indices from the end, and write to a repeated one twice.
     array = np.asarray(rows, dtype=np.int64)
     listed = array.tolist()
@@ -33,45 +39,131 @@ def check_rows(rows: Sequence[int] | np.ndarray, count: int) -> Int64[np.ndarray
             where="sessions",
             fix=f"pass indices from 0 to {count - 1}, each once",
         )
+    if not is_open[array].all():
+        raise RLTransformerError(
+            f"session {int(array[~is_open[array]][0])} is closed",
+            where="sessions",
+            fix="use the rows that add() returned, until close()",
+        )
     return array
 
 
-def check_outcomes(
-    rows: Int64[np.ndarray, "R"], rewards: ArrayLike, outcomes: Mapping[str, ArrayLike], needed: set[str]
-) -> dict[str, Float64[np.ndarray, "R"]]:
-    """Return rewards and further outcomes as arrays, by name.
+def check_starts(target_returns: Sequence[float | None], seeds: Sequence[int], count: int) -> list[int]:
+    """Return the seeds of ``count`` new episodes as plain integers.
 
     Raises:
-        RLTransformerError: An outcome that a condition needs is missing, no condition uses one that is given, their
-            number is wrong, or one is not finite.
+        RLTransformerError: There are more or fewer targets or seeds, or one is no seed.
     """
+    listed = list(seeds)
+    if len(listed) != count or len(target_returns) != count:
+        raise RLTransformerError(
+            f"{len(target_returns)} target returns and {len(listed)} seeds for {count} sessions",
+            where="sessions",
+            fix="pass one target return (or None) and one seed per session",
+        )
+    if not all(isinstance(seed, int | np.integer) and 0 <= seed < MAX_SEED for seed in listed):
+        raise RLTransformerError(
+            f"{listed[:5]} are not all seeds", where="seeds", fix="pass integers of 0 or more, below 2**256"
+        )
+    return [int(seed) for seed in listed]
+
+
+def read_outcomes(
+    rows: Int64[np.ndarray, "R"], rewards: object, outcomes: Mapping[str, object], known: set[str]
+) -> dict[str, tuple[Float64[np.ndarray, "R"], Bool[np.ndarray, "R"]]]:
+    """Return rewards and further outcomes as numbers, and where each is reported; None stands for "not reported".
+
+    Raises:
+        RLTransformerError: No condition uses an outcome that is given, the number of values is wrong, or one is not a
+            finite number.
+    """
+    for name in sorted(set(outcomes) - known):
+        raise RLTransformerError(
+            f"no condition of this policy uses the outcome {name!r}", where="observe", fix=f"leave {name} out"
+        )
+    return {name: _read_outcome(name, values, len(rows)) for name, values in {"reward": rewards, **outcomes}.items()}
+
+
+def _read_outcome(name: str, values: object, count: int) -> tuple[Float64[np.ndarray, "R"], Bool[np.ndarray, "R"]]:
+    """Return one outcome of several sessions, and where it is reported."""
+    if values is None:
+        return np.zeros(count), np.zeros(count, dtype=bool)
+    is_reported = np.ones(count, dtype=bool)
+    if isinstance(values, list | tuple) and len(values) == count:
+        is_reported = np.array([value is not None for value in values], dtype=bool)
+        values = [0.0 if value is None else value for value in values]
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise RLTransformerError(
+            f"the {name} is not a number", where="observe", fix="pass one number per session, None if it is not known"
+        ) from None
+    # Rewards often arrive as arrays of one number each.
+    if array.size != count or array.ndim == 0:
+        raise RLTransformerError(
+            f"{name} has shape {array.shape} for {count} sessions", where="observe", fix="pass one number per session"
+        )
+    array = array.reshape(count)
+    if not np.isfinite(array).all():
+        raise RLTransformerError(
+            f"the {name} {array[~np.isfinite(array)][0]} is not finite",
+            where="observe",
+            fix=f"repair the environment's {name}",
+        )
+    return array, is_reported
+
+
+def check_needed(outcomes: Mapping[str, object], needed: set[str]) -> None:
+    """Raise an error if an outcome that a condition needs is left out; a value of None is no omission."""
     for name in sorted(needed - set(outcomes)):
         raise RLTransformerError(
             f"a condition of this policy changes by the {name} of each action, and none was reported",
             where="observe",
-            fix=f"call observe(reward, {name}=...)",
+            fix=f"call observe(reward, {name}=...), with None if it is not known yet",
         )
-    for name in sorted(set(outcomes) - needed):
+
+
+def stack_live(space: Space, observation: Nested) -> Nested:
+    """Return one live observation with a leading axis of one session, through dicts and tuples.
+
+    Raises:
+        RLTransformerError: It is not made of arrays.
+    """
+    try:
+        return stack([observation])
+    except ValueError as error:  # numpy's, for lists of different lengths
+        raise _foreign_observation(space, f"is not an observation: {error}") from None
+
+
+def _foreign_observation(space: Space, problem: str, part: str = "observation") -> RLTransformerError:
+    fix = f"pass what the policy was trained on: {describe_space(space)}; compare the environment and its wrappers"
+    return RLTransformerError(problem, where=f"act: {part}", fix=fix)
+
+
+def flatten_live(space: Space, observations: Nested, count: int) -> Shaped[np.ndarray, "R ..."]:
+    """Return live observations, flattened.
+
+    Raises:
+        RLTransformerError: They are not observations of the space, not finite, or not one per session.
+    """
+    try:
+        flat = space.flatten(observations)
+    except RLTransformerError as error:  # its fix is for logged data
+        raise _foreign_observation(space, error.problem, error.where) from None
+    except (TypeError, ValueError, IndexError) as error:
+        raise _foreign_observation(space, f"is not an observation: {error}") from None
+    if len(flat) != count:
         raise RLTransformerError(
-            f"no condition of this policy uses the outcome {name!r}", where="observe", fix=f"leave {name} out"
+            f"{len(flat)} observations for {count} sessions", where="act", fix="pass one per session"
         )
-    checked = {}
-    for name, values in {"reward": rewards, **outcomes}.items():
-        array = np.asarray(values, np.float64)
-        if array.shape != rows.shape:
-            raise RLTransformerError(
-                f"{name} has shape {array.shape} for {len(rows)} sessions",
-                where="observe",
-                fix="pass one number per session",
-            )
-        if not np.isfinite(array).all():
-            raise RLTransformerError(
-                f"the {name} {array[~np.isfinite(array)][0]} is not finite",
-                where="observe",
-                fix=f"repair the environment's {name}",
-            )
-        checked[name] = array
-    return checked
+    if flat.dtype.kind == "f" and not np.isfinite(flat).all():
+        bad = np.argwhere(~np.isfinite(flat))[0]
+        raise RLTransformerError(
+            f"feature {bad[1]} of the observation is {flat[tuple(bad)]}",
+            where="act",
+            fix="repair the environment's observation",
+        )
+    return flat
 
 
 def legal_action_mask(

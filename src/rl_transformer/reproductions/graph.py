@@ -178,7 +178,7 @@ def _arm_options(arm: str, seed: int, shared: JSON) -> JSON:
     options = {**shared, "training.seed": seed}
     if arm != "bc":
         return {**options, "policy.target": "generated"}
-    for name in ("returns.bins", "policy.prior_floor"):
+    for name in ("returns.bins", "returns.scale", "policy.prior_floor"):
         del options[name]
     return {**options, "model.conditions": [], "windows.return_balance": 0.0}
 

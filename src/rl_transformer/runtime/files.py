@@ -20,13 +20,6 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def user_path(text: str | Path) -> Path:
-    """Return a path that a user wrote; a ``~`` at its start is the home folder."""
-    # A shell expands ~ only at the start of a word, so --output=~/walks and strings in Python and YAML keep it. They
-    # would otherwise create a folder of that name.
-    return Path(text).expanduser()
-
-
 def below(root: Path, name: str) -> Path:
     """Return ``root / name`` for a name that comes from a file or another untrusted source.
 
@@ -50,6 +43,22 @@ def below(root: Path, name: str) -> Path:
             fix="use letters, digits, '.', '_' and '-', with '/' between the parts",
         )
     return path
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user gave, in which ``~`` stands for a home folder, as in a shell.
+
+    Shells replace ``~`` only at the beginning of a word: not in ``--output=~/run``, not in ``rlt:~/data``, and not in
+    Python.
+
+    Raises:
+        RLTransformerError: ``~NAME`` names a user that does not exist.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        fix = "write the home folder in full, or ./~ for a file whose name begins with ~"
+        raise RLTransformerError(str(error), where=path, fix=fix) from None
 
 
 def to_json(value: object) -> str:

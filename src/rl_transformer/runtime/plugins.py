@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from types import ModuleType
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import loading_plugin
@@ -19,6 +20,8 @@ from rl_transformer.runtime.types import JsonMapping
 GROUP = "rl_transformer.plugins"
 # Fields by which a file could name code; auto_map is the one of the Hugging Face Hub.
 _KEYS = ("plugin", "plugins", "auto_map")
+MODULE_OPTIONS = ("evaluation.env_id", "evaluation.wrappers")
+"""Options whose values may name a module to import, if they are typed: ``MODULE:NAME``."""
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -30,12 +33,26 @@ def load_plugins(modules: Sequence[str]) -> None:
     Raises:
         RLTransformerError: There is no such module, or importing it raises an exception.
     """
-    # A script installed as `rlt` has its own folder on the search path, not the working directory. The path is changed
-    # only if a plugin is named, because a file there could otherwise shadow a module of the standard library.
-    if modules and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     for module in modules:
-        _import(module, where=f"plugin {module}")
+        import_user_module(module, where=f"plugin {module}")
+
+
+def import_user_module(module: str, *, where: str) -> ModuleType:
+    """Import a module that the user named on the command line or in Python; the working directory is searched first.
+
+    Args:
+        module: Name of the module, as in an import statement.
+        where: What names the module, for messages.
+
+    Raises:
+        RLTransformerError: There is no such module, or importing it raises an exception.
+    """
+    # A script installed as `rlt` has its own folder on the search path, not the working directory. The path is changed
+    # only if a module is named, because a file there could otherwise shadow a module of the standard library.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    _import(module, where=where)
+    return sys.modules[module]
 
 
 def load_installed_plugins() -> None:
@@ -107,19 +124,22 @@ def refuse_named_plugins(values: JsonMapping, *, where: object) -> None:
             )
 
 
-def refuse_named_module(env_id: object, *, where: object) -> None:
-    """Check that an environment id from a file does not name a module, which gymnasium would import: ``MODULE:ID``.
+def refuse_named_module(option: str, value: object, *, where: object) -> None:
+    """Check that an option from a file does not name a module that would be imported: ``MODULE:NAME``.
 
     Args:
-        env_id: Value of ``evaluation.env_id`` in the file.
+        option: Name of the option, one of `MODULE_OPTIONS`.
+        value: Its value in the file, one name or a list of names.
         where: The file, for the message.
 
     Raises:
-        RLTransformerError: The id names a module.
+        RLTransformerError: The value names a module.
     """
-    if isinstance(env_id, str) and ":" in env_id:
-        raise RLTransformerError(
-            f"evaluation.env_id {env_id!r:.200} names a module, and files may not name code to load",
-            where=where,
-            fix="pass it on the command line, or register the environment in a module that --plugin names",
-        )
+    for name in value if isinstance(value, list) else [value]:
+        # What follows an equals sign are the arguments of a wrapper, which are plain data.
+        if isinstance(name, str) and ":" in name.partition("=")[0]:
+            raise RLTransformerError(
+                f"{option} {name!r:.200} names a module, and files may not name code to load",
+                where=where,
+                fix=f"pass it on the command line, as --{option}",
+            )

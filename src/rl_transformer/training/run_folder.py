@@ -78,22 +78,7 @@ def prepare_run_folder(
     Raises:
         RLTransformerError: The folder has other content, or holds a run with other options or data.
     """
-    # Without --resume a folder with content is never used: an overwritten run cannot be recovered.
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
-        raise RLTransformerError(
-            "exists already and is not empty",
-            where=folder,
-            fix="name another folder, or pass --resume (resume=True in Python) to continue the run in it",
-        )
-    if not (folder / "config.json").exists():
-        # config.json is written before the first checkpoint, so it was deleted. Without it nothing shows whether the
-        # checkpoints belong to these options.
-        if any((folder / "checkpoints").glob("step-*")):
-            raise RLTransformerError(
-                "has checkpoints but no config.json",
-                where=folder,
-                fix="restore config.json from a copy, or train into another folder",
-            )
+    if not _holds_run(folder, resume=resume):
         return False
     fix = "name the folder of a run, or another folder to start a new one in"
     run = read_json(folder / _RUN, fix=fix)
@@ -116,6 +101,28 @@ def prepare_run_folder(
         )
     _report_options_that_come_too_late(stored, config, folder)
     return True
+
+
+def _holds_run(folder: Path, *, resume: bool) -> bool:
+    """Return True if the folder holds a run; raise an error if it may not be used."""
+    # Without --resume a folder with content is never used: an overwritten run cannot be recovered.
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
+        raise RLTransformerError(
+            "exists already and is not empty",
+            where=folder,
+            fix="name another folder, or pass --resume (resume=True in Python) to continue the run in it",
+        )
+    if (folder / "config.json").exists():
+        return True
+    # config.json is written before the first checkpoint, so it was deleted. Without it nothing shows whether the
+    # checkpoints belong to these options.
+    if any((folder / "checkpoints").glob("step-*")):
+        raise RLTransformerError(
+            "has checkpoints but no config.json",
+            where=folder,
+            fix="restore config.json from a copy, or train into another folder",
+        )
+    return False
 
 
 def write_run_files(folder: Path, config: TrainedConfig, *, data: str, dataset_fingerprint: str, step: int) -> None:

@@ -2,59 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
 
-from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.types import JsonObject, Nested
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.dataset_checks import dataset_checks
+from rl_transformer.trajectories.end_flags import inner_end
+from rl_transformer.trajectories.findings import LEVELS, MAX_POSITIONS, Finding
+from rl_transformer.trajectories.nested import leaves
 from rl_transformer.trajectories.trajectory import Trajectory
 
-LEVELS = ("error", "warning", "info")
-# Positions that are stored per finding. Data in a wrong unit can have millions of defects, all of the same kind.
-MAX_POSITIONS = 20
 # Fraction of the bounds' width by which an action may exceed them. Logged float32 actions at the bound may be rounded
 # past it; actions in a wrong unit exceed it by far more.
-_BOUND_SLACK = 1e-5
-
-
-@dataclass
-class Finding:
-    """Describes one kind of defect in one field, with its first positions."""
-
-    level: str
-    """error: would corrupt training; warning: suspicious; info: worth knowing."""
-    kind: str
-    field: str
-    problem: str
-    fix: str
-    count: int = 0
-    positions: list[dict[str, int]] = dataclasses.field(default_factory=list)
-    """First positions: episode and, where they apply, step and feature, all counted from 0."""
-
-    def to_dict(self) -> JsonObject:
-        """Return JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: JsonObject) -> Finding:
-        """Return the finding that `to_dict` was called on."""
-        # Stores written by the first version have other names for the levels.
-        level = {"refuse": "error", "warn": "warning"}.get(values["level"], values["level"])
-        return cls(**{**values, "level": level})
-
-    def __str__(self) -> str:
-        position = (
-            ", ".join(f"{key} {value}" for key, value in self.positions[0].items())
-            if self.positions
-            else "whole dataset"
-        )
-        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        return f"{position}, {self.field}: {self.problem}{more}"
+BOUND_SLACK = 1e-5
 
 
 class Checker:
@@ -67,6 +30,7 @@ class Checker:
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
         self._findings: dict[tuple[str, str], Finding] = {}
+        self._dataset_checks = dataset_checks(spec)
         self._first_episodes: dict[bytes, int] = {}  # hash of an episode's content -> first episode with it
 
     @property
@@ -100,6 +64,13 @@ class Checker:
         finding.count += count
         finding.positions += list(positions)[: MAX_POSITIONS - len(finding.positions)]
 
+    def add_notes(self, notes: Iterable[Finding]) -> None:
+        """Add findings of a reader, except those of a kind and field that these checks made themselves."""
+        # Data that is written again brings the findings of its first reading along, which are made again now.
+        for note in notes:
+            if (note.kind, note.field) not in self._findings:
+                self._findings[note.kind, note.field] = replace(note, positions=list(note.positions))
+
     def check_structure(self, episode: int, trajectory: Trajectory) -> bool:
         """Check lengths and dtypes of an episode; return True if its values can be checked, too."""
         # These come first and end the checks of the episode, because arrays of different lengths or of objects cannot
@@ -108,6 +79,11 @@ class Checker:
         here = [{"episode": episode}]
         if length == 0:
             self.add_finding("error", "empty episode", "rewards", "holds no step", "remove the episode", positions=here)
+            return False
+        if length < 0 and trajectory.rewards.dtype.kind in "biuf":
+            # Blamed on the rewards alone: all other arrays are compared with them.
+            problem = f"has shape {trajectory.rewards.shape}, not one number per step"
+            self.add_finding("error", "wrong shape or value", "rewards", problem, "give (T,) rewards", positions=here)
             return False
         arrays = {
             "rewards": trajectory.rewards,
@@ -121,7 +97,7 @@ class Checker:
             if array.dtype.kind not in "biuf":
                 self.add_finding("error", "not numbers", name, f"holds {array.dtype}", "record numbers", positions=here)
                 is_readable = False
-            elif array.ndim == 0 or len(array) != length or (name == "rewards" and length < 0):
+            elif array.ndim == 0 or len(array) != length:
                 rows = f"{len(array)} rows" if array.ndim else "one number"
                 problem = f"has {rows} where rewards has shape {trajectory.rewards.shape}"
                 self.add_finding(
@@ -130,11 +106,14 @@ class Checker:
                 is_readable = False
         return is_readable
 
-    def check_values(self, episode: int, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
+    def check_values(
+        self, episode: int, trajectory: Trajectory, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray
+    ) -> None:
         """Check the values of one episode: NaN, actions outside their space, and duplicates of earlier episodes.
 
         Args:
             episode: Index of the episode.
+            trajectory: The episode as recorded.
             observations: (T, ...) flattened observations.
             actions: (T, ...) actions as recorded.
             rewards: (T,) float64.
@@ -143,6 +122,8 @@ class Checker:
             if array.dtype.kind == "f":
                 self._check_finite(episode, name, array)
         self._check_actions(episode, actions)
+        for check in self._dataset_checks:
+            check.add(trajectory, actions)
         # Merged files often contain episodes twice. A hash of 16 bytes per episode finds copies anywhere in the data
         # without holding the data in memory.
         digest = blake2b(digest_size=16)
@@ -162,6 +143,11 @@ class Checker:
     def check_ends(self, episode: int, trajectory: Trajectory) -> None:
         """Check the flags at the end of an episode."""
         here = [{"episode": episode}]
+        # Only a warning: most trainings read neither.
+        for name, values in {**trajectory.extras, **_final_leaves(trajectory)}.items():
+            if np.asarray(values).dtype.kind == "f":
+                self._check_finite(episode, name, np.asarray(values), "warning")
+        self.check_flags(episode, trajectory.extras)
         if trajectory.terminated and trajectory.truncated:
             self.add_finding(
                 "info",
@@ -183,10 +169,40 @@ class Checker:
                 positions=here,
             )
 
-    def check_features(self, std: np.ndarray) -> None:
-        """Check the observations' standard deviations over the whole dataset: (D,)."""
+    def check_flags(self, episode: int, columns: Mapping[str, np.ndarray]) -> None:
+        """Check that no further column of an episode is a flag of ends that is set inside of it."""
+        for name, values in columns.items():
+            step = inner_end(name, np.asarray(values))
+            if step is not None:
+                problem = f"is set at step {step}: the episode goes on after its end, or another one begins there"
+                fix = "cut the recording at these flags, and give every episode on its own"
+                positions = [{"episode": episode}]
+                self.add_finding("error", "end inside of an episode", name, problem, fix, positions=positions)
+
+    def check_dataset(self, std: np.ndarray | None) -> None:
+        """Check what only shows in the whole dataset.
+
+        Args:
+            std: (D,) standard deviations of the observations; None for images.
+        """
+        for check in self._dataset_checks:
+            for finding in check.findings():
+                self.add_finding(
+                    finding.level,
+                    finding.kind,
+                    finding.field,
+                    finding.problem,
+                    finding.fix,
+                    positions=finding.positions,
+                    count=finding.count,
+                )
+        if std is None:
+            return
         # Often the sign of a wrong index while logging. Normalization handles constant features, so it is no error.
-        constant = np.flatnonzero(std == 0)
+        # A feature whose differences float32 cannot hold has a finding of its own.
+        rounded = self._findings.get(("precision", "observations"))
+        rounded_features = [] if rounded is None else [position["feature"] for position in rounded.positions]
+        constant = np.setdiff1d(np.flatnonzero(std == 0), rounded_features)
         if constant.size:
             positions = [{"feature": int(i)} for i in constant]
             self.add_finding(
@@ -199,18 +215,19 @@ class Checker:
                 count=len(positions),
             )
 
-    def _check_finite(self, episode: int, name: str, array: np.ndarray) -> None:
+    def _check_finite(self, episode: int, name: str, array: np.ndarray, level: str = "error") -> None:
         bad = ~np.isfinite(array)
         if bad.any():
             problem = "is NaN" if np.isnan(array[bad][0]) else "is infinite"
-            self._add_at(episode, bad, "not finite", name, problem, "repair or remove the episode")
+            fix = "repair or remove the episode"
+            self._add_at(episode, bad, "not finite", name, problem, fix, level)
 
     def _check_actions(self, episode: int, actions: np.ndarray) -> None:
         space = self.spec.action_space
-        bad = space.outside(actions, slack=_BOUND_SLACK)
+        bad = space.outside(actions, slack=BOUND_SLACK)
         if space.is_continuous:
             problem = "is outside the bounds of the action space"
-            fix = "declare the true bounds, or clip the actions"
+            fix = "declare the true bounds, or clip the actions: append ?clip_actions=true to the URI, or clip_actions=True in Python"
             self._add_at(episode, bad, "action outside the space", "actions", problem, fix)
             return
         if space.kind == "discrete":
@@ -219,8 +236,10 @@ class Checker:
             problem = f"is not among the {list(space.nvec)} actions from {list(space.starts)}"
         self._add_at(episode, bad, "action off the space", "actions", problem, "record actions of the declared space")
 
-    def _add_at(self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str) -> None:
-        """Record an error at every True of ``bad`` (T, ...)."""
+    def _add_at(
+        self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str, level: str = "error"
+    ) -> None:
+        """Record a finding at every True of ``bad`` (T, ...)."""
         if not bad.any():
             return
         axes = ("step",) if bad.ndim == 1 else ("step", "feature", "axis 2", "axis 3")
@@ -228,35 +247,12 @@ class Checker:
             {"episode": episode, **dict(zip(axes, map(int, position), strict=False))}
             for position in np.argwhere(bad)[:MAX_POSITIONS]
         ]
-        self.add_finding("error", kind, name, problem, fix, positions=positions, count=int(bad.sum()))
+        self.add_finding(level, kind, name, problem, fix, positions=positions, count=int(bad.sum()))
 
 
-def raise_on_errors(findings: Iterable[Finding], where: object) -> None:
-    """Raise one `RLTransformerError` that lists the findings of level error, if there are any.
-
-    Args:
-        findings: All findings of a dataset.
-        where: The dataset, for the message.
-
-    Raises:
-        RLTransformerError: The data would corrupt training.
-    """
-    # All kinds in one message, so that the user does not have to run the program once per defect.
-    errors = [finding for finding in findings if finding.level == "error"]
-    if errors:
-        more = f"; and {len(errors) - 5} more kinds" if len(errors) > 5 else ""
-        fixes = dict.fromkeys(finding.fix for finding in errors[:5])
-        raise RLTransformerError(
-            "; ".join(map(str, errors[:5])) + more,
-            where=where,
-            fix="; ".join(fixes) + " (rlt inspect lists everything)",
-        )
-
-
-def leaves(values: Nested, name: str) -> dict[str, np.ndarray]:
-    """Return the arrays inside nested dicts and tuples, with names such as observations[goal]."""
-    if isinstance(values, dict):
-        return {k: v for key, part in values.items() for k, v in leaves(part, f"{name}[{key}]").items()}
-    if isinstance(values, tuple):
-        return {k: v for i, part in enumerate(values) for k, v in leaves(part, f"{name}[{i}]").items()}
-    return {name: np.asarray(values)}
+def _final_leaves(trajectory: Trajectory) -> dict[str, np.ndarray]:
+    """Return the arrays of the final observation by name, each with a leading axis; none if it was not recorded."""
+    if trajectory.final_observation is None:
+        return {}
+    arrays = leaves(trajectory.final_observation, "final_observation")
+    return {name: np.asarray(array)[None] for name, array in arrays.items()}

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.trajectories.checks import Checker, Finding
+from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.nested import stack
 from rl_transformer.trajectories.returns import returns_to_go
+from rl_transformer.trajectories.space_values import observed
 from rl_transformer.trajectories.statistics import ObservationStatistics, StreamingStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
+from rl_transformer.trajectories.wide_rows import WideStatistics, to_rows, wide_layout
 
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
 EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "final_observations")
@@ -54,7 +57,7 @@ def build_columns(
 ) -> Summary:
     """Check every trajectory, pass its columns to ``append``, and return the summary.
 
-    Columns are observations (float32 vectors or uint8 images), actions (float32 vectors, or int64 counted from 0),
+    Columns are observations (float32 vectors or uint8 images; indices for wide spaces, see `wide_rows`), actions (float32 vectors, or int64 counted from 0),
     rewards (float64), returns_to_go (float32, summed in float64) and the extra columns of the trajectories. Episodes
     whose arrays do not fit each other are left out, with a finding.
 
@@ -74,11 +77,14 @@ class ColumnBuilder:
     """Converts one trajectory at a time, so that memory holds one of them and a few numbers per episode."""
 
     def __init__(self, spec: DataSpec, append: Callable[[str, np.ndarray], None], checker: Checker) -> None:
+        spec.check_observations()
         observation = spec.observation_space
         self._spec = spec
         self._append = append
         self._checker = checker
         self._statistics = None if observation.is_image else StreamingStatistics(observation.flat_dim)
+        if observation.is_wide:
+            self._statistics = WideStatistics(observation)
         self._hashes = {name: hashlib.sha256() for name in _HASHED}
         self._lengths: list[int] = []
         self._ends: list[tuple[bool, bool]] = []
@@ -93,6 +99,7 @@ class ColumnBuilder:
             RLTransformerError: An extra column has a reserved name, or the extra columns differ from the first
                 episode's.
         """
+        trajectory = _simplified(self._spec, trajectory)
         if not self._checker.check_structure(episode, trajectory):
             return
         rows = _canonical(self._spec, self._checker, episode, trajectory)
@@ -135,8 +142,8 @@ class ColumnBuilder:
     def summary(self) -> Summary:
         """Return the summary of everything that was added."""
         statistics = None if self._statistics is None else self._statistics.result()
-        if self._statistics is not None and statistics is not None and self._statistics.count:
-            self._checker.check_features(statistics.std)
+        if self._lengths:
+            self._checker.check_dataset(None if statistics is None else self._std_of_numbers(statistics))
         flags = np.array(self._ends, dtype=bool).reshape(-1, 2)  # (0, 2) if no episode was usable
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         finals = [final for final in self._finals if final is not None]
@@ -151,6 +158,15 @@ class ColumnBuilder:
             fingerprint=self._fingerprint(offsets, flags),
         )
 
+    def _std_of_numbers(self, statistics: ObservationStatistics) -> np.ndarray:
+        """Return the standard deviations; NaN for the values of indices, of which most are rare in wide spaces."""
+        if not self._spec.observation_space.is_wide:
+            return statistics.std
+        features = wide_layout(self._spec.observation_space).number_features
+        std = np.full_like(statistics.std, np.nan)
+        std[features] = statistics.std[features]
+        return std
+
     def _fingerprint(self, offsets: np.ndarray, flags: np.ndarray) -> str:
         """Return a hash of recorded columns, episode borders and ends; extra columns are not part of it."""
         digests = {name: value.hexdigest() for name, value in self._hashes.items()}
@@ -159,10 +175,22 @@ class ColumnBuilder:
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
+def _simplified(spec: DataSpec, trajectory: Trajectory) -> Trajectory:
+    """Return a trajectory without the parts of observations that are not observed, and with (T,) rewards."""
+    space = spec.observation_space
+    rewards = trajectory.rewards
+    return replace(
+        trajectory,
+        observations=observed(space, trajectory.observations),
+        final_observation=observed(space, trajectory.final_observation),
+        rewards=rewards[:, 0] if rewards.ndim == 2 and rewards.shape[1] == 1 else rewards,
+    )
+
+
 def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Trajectory) -> dict[str, np.ndarray] | None:
     """Return one episode's rows in canonical dtypes and shapes; None, with a finding, if its shapes do not fit."""
     try:
-        observations = spec.observation_space.flatten(trajectory.observations, where="observations")
+        observations = to_rows(spec.observation_space, trajectory.observations, where="observations")
         recorded_actions = _recorded_actions(spec, trajectory)
     except RLTransformerError as error:
         # One bad episode becomes a finding, so that `rlt inspect` can list all of them.
@@ -173,7 +201,7 @@ def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Traje
         return None
     rewards = trajectory.rewards.astype(np.float64)
     # Actions are checked as recorded: NaN, 1.5 or an index below the start cannot be seen any more once they are int64.
-    checker.check_values(episode, observations, recorded_actions, rewards)
+    checker.check_values(episode, trajectory, observations, recorded_actions, rewards)
     # Summed in float64 and rounded once: in float32 the error would grow with the length of the episode. Columns that
     # training reads are float32, so a sum that only float64 can hold becomes infinite, which is reported below.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -206,4 +234,4 @@ def _final(spec: DataSpec, trajectory: Trajectory) -> np.ndarray | None:
     final = trajectory.final_observation
     if final is None:
         return None
-    return spec.observation_space.flatten(stack([final]), where="final_observation")[0]
+    return to_rows(spec.observation_space, stack([final]), where="final_observation")[0]

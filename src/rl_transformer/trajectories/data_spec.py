@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
-from rl_transformer.trajectories.spaces import Space
+from rl_transformer.trajectories.spaces import KINDS, Space
 
 _ACTION_KINDS = ("box", "discrete", "multi_discrete")
 
@@ -16,7 +20,7 @@ class DataSpec:
     """Holds the spaces of a dataset, and the source's description of it, which is text and never code.
 
     Raises:
-        RLTransformerError: Actions or observations of a kind that policies do not support.
+        RLTransformerError: Actions of a kind that policies do not support.
     """
 
     observation_space: Space
@@ -25,6 +29,12 @@ class DataSpec:
     """Origin of the data, for messages."""
     env_id: str | None = None
     """Gymnasium id that the source names. It is shown to the user; nothing makes this environment by itself."""
+    env_kwargs: JsonMapping | None = None
+    """Arguments of the environment that the source names, as plain JSON values; shown to the user like ``env_id``."""
+    max_episode_steps: int | None = None
+    """Length at which that environment cut episodes; shown to the user like ``env_id``."""
+    env_wrappers: tuple[str, ...] = ()
+    """Names of the wrappers around that environment, which its options do not make; shown to the user."""
 
     def __post_init__(self) -> None:
         # Checked here, so that data, stores and policies of any origin are rejected with the same message.
@@ -34,17 +44,111 @@ class DataSpec:
                 where=self.source or "action space",
                 fix="use data with Box, Discrete or MultiDiscrete actions",
             )
-        if self.observation_space.parts and self.observation_space.has_image:
-            raise RLTransformerError(
-                "an image inside a dict or tuple observation is not supported",
-                where=self.source or "observation space",
-                fix="record the image alone, or leave it out",
+
+    def check_observations(self) -> None:
+        """Check that policies support the observation space, or what `observing` left of it.
+
+        Raises:
+            RLTransformerError: A part is an image beside other parts, or of a kind that is not supported.
+        """
+        # Not checked when the spec is made: the parts to observe are chosen after the source was opened.
+        space = self.observation_space
+        unsupported = [name for name, part in _named_parts(space) if part.kind not in KINDS]
+        images = [name for name, part in _named_parts(space) if part.is_image and not part.parts]
+        others = [name for name, part in _named_parts(space) if not part.parts and name not in (*unsupported, *images)]
+        if not unsupported and (not images or space.is_image):
+            return
+        if unsupported:
+            kind = dict(_named_parts(space))[unsupported[0]].kind
+            problem = f"the part {unsupported[0]!r} of the observations is {kind}, which is not supported"
+            chosen = others
+        else:
+            problem = f"an image inside a dict or tuple observation is not supported: {images[0]}"
+            chosen = images[:1]
+        fix = "record observations of numbers"
+        if chosen:
+            fix = (
+                f"choose the parts to observe: append ?observe={','.join(chosen)} to the URI of the data, or pass "
+                f"observe={json.dumps(chosen)} in Python; for an environment, use gymnasium.wrappers.FilterObservation"
             )
+        raise RLTransformerError(problem, where=self.source or "observation space", fix=fix)
+
+    def observing(self, patterns: Sequence[str]) -> DataSpec:
+        """Return the spec of the same data with only some parts of its observations.
+
+        Args:
+            patterns: Names of parts, or globs such as ``"*position"``; a part of a nested space is ``"outer.inner"``,
+                and the name of an outer part selects all of it. An empty sequence selects everything.
+
+        Raises:
+            RLTransformerError: The observations have no parts, or a pattern matches none of them.
+        """
+        if not patterns:
+            return self
+        names = [name for name, _ in _named_parts(self.observation_space)]
+        if not names:
+            raise RLTransformerError(
+                "the observations have no parts to choose from",
+                where="dataset.observe",
+                fix="leave it out; it is for Dict and Tuple observations",
+            )
+        for pattern in patterns:
+            if not any(_matches(name, pattern) for name in names):
+                raise RLTransformerError(
+                    f"no part of the observations matches {pattern!r}",
+                    where="dataset.observe",
+                    fix=f"choose among {', '.join(names)}",
+                )
+        return replace(self, observation_space=_select(self.observation_space, patterns, ""))
+
+    @property
+    def environment_options(self) -> str:
+        """Options of `rlt evaluate` that make the environment that the source names; empty if it names none.
+
+        They are advice to print. An environment is only made when the user passes them.
+        """
+        if not self.env_id:
+            return ""
+        # The text comes from the source's files: quoted, so that it can be copied into a shell without harm, and
+        # ASCII, so that it cannot control a terminal.
+        options = ["--env-id", _printable(self.env_id)]
+        arguments = dict(self.env_kwargs or {})
+        if self.max_episode_steps:
+            # An argument of the environment rather than a limit of the evaluation, because it can also raise the limit
+            # that the environment is registered with.
+            arguments["max_episode_steps"] = self.max_episode_steps
+        if arguments:
+            options += ["--env-kwargs", json.dumps(arguments, sort_keys=True)]
+        return shlex.join(options)
+
+    @property
+    def environment_note(self) -> str:
+        """A sentence about the environment that the source names, with the options that make it; empty if there is none.
+
+        Like `environment_options`, it is only printed.
+        """
+        if not self.env_id:
+            return ""
+        names = ", ".join(map(_printable, self.env_wrappers))
+        wrappers = f"; it was wrapped in {names}, so wrap it again" if names else ""
+        return f"this data says where it was made; to act there, pass {self.environment_options}{wrappers}"
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
-        spaces = {"observation_space": self.observation_space.to_dict(), "action_space": self.action_space.to_dict()}
-        return {**spaces, "source": self.source, "env_id": self.env_id}
+        values: JsonObject = {
+            "observation_space": self.observation_space.to_dict(),
+            "action_space": self.action_space.to_dict(),
+            "source": self.source,
+            "env_id": self.env_id,
+        }
+        # Absent where there are none, so that stores and policies of such data remain the same files.
+        if self.env_kwargs:
+            values["env_kwargs"] = dict(self.env_kwargs)
+        if self.max_episode_steps is not None:
+            values["max_episode_steps"] = self.max_episode_steps
+        if self.env_wrappers:
+            values["env_wrappers"] = list(self.env_wrappers)
+        return values
 
     @classmethod
     def from_dict(cls, values: JsonMapping, *, where: object) -> DataSpec:
@@ -56,4 +160,51 @@ class DataSpec:
         observation, action = (
             Space.from_dict(values.get(f"{name}_space", {}), where=where) for name in ("observation", "action")
         )
-        return cls(observation, action, str(values.get("source", "")), values.get("env_id"))
+        # The file may be anyone's, and all of this is only printed: what has another type is left out.
+        env_id = values.get("env_id")
+        kwargs = values.get("env_kwargs")
+        limit = values.get("max_episode_steps")
+        wrappers = values.get("env_wrappers")
+        spec = cls(
+            observation,
+            action,
+            str(values.get("source", "")),
+            env_id if isinstance(env_id, str) else None,
+            dict(kwargs) if isinstance(kwargs, dict) else None,
+            limit if type(limit) is int else None,
+            tuple(map(str, wrappers)) if isinstance(wrappers, list) else (),
+        )
+        spec.check_observations()
+        return spec
+
+
+def _named_parts(space: Space, prefix: str = "") -> Iterator[tuple[str, Space]]:
+    """Yield (name, space) for every part and the parts inside of it."""
+    for name, part in space.parts:
+        yield prefix + name, part
+        yield from _named_parts(part, f"{prefix}{name}.")
+
+
+def _select(space: Space, patterns: Sequence[str], prefix: str) -> Space:
+    """Return a dict or tuple space with only the parts that match; the others are listed as ignored."""
+    parts = []
+    ignored = list(space.ignored)
+    for name, part in space.parts:
+        full_name = prefix + name
+        if any(_matches(full_name, pattern) for pattern in patterns):
+            parts.append((name, part))
+            continue
+        inner = _select(part, patterns, f"{full_name}.")
+        if inner.parts:
+            parts.append((name, inner))
+        else:
+            ignored.append(name)
+    return replace(space, parts=tuple(parts), ignored=tuple(ignored))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)  # a name may contain characters that globs give a meaning
+
+
+def _printable(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode().translate(dict.fromkeys((*range(32), 127), "?"))

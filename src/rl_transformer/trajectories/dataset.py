@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.types import JsonMapping
-from rl_transformer.trajectories.checks import Checker, Finding, raise_on_errors
+from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, build_columns
+from rl_transformer.trajectories.data_options import clip_actions as clipped_actions
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.findings import LEVELS, Finding, count_levels, raise_on_errors
 from rl_transformer.trajectories.guessed_spaces import infer_action_space, infer_observation_space
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
+from rl_transformer.trajectories.nested import unstack
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.statistics import ObservationStatistics
+from rl_transformer.trajectories.store_files import write_columns
 from rl_transformer.trajectories.trajectory import Trajectory
+from rl_transformer.trajectories.wide_rows import from_rows, row_shape
 
 if TYPE_CHECKING:
     import gymnasium
@@ -40,7 +47,10 @@ class TrajectoryDataset:
 
     @property
     def observations(self) -> np.ndarray:
-        """Flattened observations: (N, D) float32, or (N, channels, height, width) uint8."""
+        """Flattened observations: (N, D) float32, or (N, channels, height, width) uint8.
+
+        Discrete observations are one-hot vectors, or indices if one of them has more than 1024 values (`wide_rows`).
+        """
         return self.columns["observations"]
 
     @property
@@ -102,15 +112,21 @@ class TrajectoryDataset:
         """Return episode ``index``, with actions in the values of the action space."""
         # Slices are views, so a memory-mapped dataset reads only this episode's pages.
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        final = self.summary.final_observations
+        finals = self.summary.final_observations
+        final = None if finals is None else finals[index]
         extras = set(self.columns) - set(STEP_COLUMNS)
+        observations = self.observations[rows]
+        space = self.spec.observation_space
+        if space.is_wide and observations.shape[1:] == row_shape(space):
+            observations = from_rows(space, observations)
+            final = None if final is None else unstack(from_rows(space, final[None]))
         return Trajectory(
-            observations=self.observations[rows],
+            observations=observations,
             actions=self.spec.action_space.decode_actions(self.actions[rows]),
             rewards=self.rewards[rows],
             terminated=bool(self.summary.terminated[index]),
             truncated=bool(self.summary.truncated[index]),
-            final_observation=None if final is None else final[index],
+            final_observation=final,
             extras={name: self.columns[name][rows] for name in sorted(extras)},
         )
 
@@ -119,7 +135,23 @@ class TrajectoryDataset:
 
     def __repr__(self) -> str:
         name = self.location or self.spec.source or "in memory"
-        return f"TrajectoryDataset({name!r}, {self.num_trajectories} trajectories, {self.num_steps} steps)"
+        sizes = f"{self.num_trajectories} trajectories, {self.num_steps} steps"
+        spaces = f"observations {self.spec.observation_space}, actions {self.spec.action_space}"
+        counts = count_levels(self.findings)
+        problems = [f"{counts[level]} {level}{'s' * (counts[level] > 1)}" for level in LEVELS[:2] if counts[level]]
+        return f"TrajectoryDataset({', '.join([repr(name), sizes, spaces, *problems])})"
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the data as a store, which ``open_trajectories(f"rlt:{folder}")`` opens, and return its folder.
+
+        Args:
+            folder: Folder to write; it must be empty or absent.
+
+        Raises:
+            RLTransformerError: The folder is not empty, or the data would corrupt training; then nothing is written.
+        """
+        episodes = (self.trajectory(index) for index in range(len(self)))
+        return write_columns(user_path(folder), self.spec, episodes, notes=self.findings)
 
     @classmethod
     def from_episodes(
@@ -129,37 +161,47 @@ class TrajectoryDataset:
         observation_space: Space | gymnasium.Space | None = None,
         action_space: Space | gymnasium.Space | None = None,
         source: str = "episodes",
+        observe: Sequence[str] = (),
+        clip_actions: bool = False,
     ) -> TrajectoryDataset:
         """Return a dataset made from arrays in memory.
 
         Args:
             episodes: One dict per episode: ``observations`` (T or T + 1 rows), ``actions`` (T rows),
                 ``rewards`` (T,), and ``terminated`` or ``truncated`` (a bool, or one per step).
-                Further arrays with T rows become extra columns.
+                Further arrays with T rows become extra columns. Data without any rewards is for behavior cloning.
             observation_space: A `Space` or gymnasium space; None: guessed from the arrays.
             action_space: A `Space` or gymnasium space; None: guessed from the actions, of which integers are taken as
                 discrete actions. A guess is reported as a finding.
             source: Name of the data for messages.
+            observe: Names or globs of the parts of Dict and Tuple observations to use; empty: all.
+            clip_actions: Clip continuous actions to the bounds of their space; a finding counts them.
 
         Raises:
             RLTransformerError: The data would corrupt training: NaN, wrong lengths, or actions outside the space. The
                 message lists every kind of defect with its first episode and step.
         """
         # Spaces are guessed from all episodes, so these have to be in memory at once.
-        trajectories = [Trajectory.from_mapping(e, where=f"{source}[{i}]") for i, e in enumerate(episodes)]
-        guesses: list[Finding] = []
-        observation = _as_space(observation_space, source) or infer_observation_space(trajectories, source)
+        observation = _as_space(observation_space, source)
+        trajectories = _read_episodes(episodes, observation, source)
+        notes: list[Finding] = []
+        if observation is None:
+            observation, notes = infer_observation_space(trajectories, source)
         action = _as_space(action_space, source)
         if action is None:
             action, guesses = infer_action_space(trajectories, source)
-        dataset = cls.in_memory(DataSpec(observation, action, source), trajectories, guesses=guesses)
+            notes += guesses
+        spec = DataSpec(observation, action, source).observing(observe)
+        if clip_actions:
+            trajectories = clipped_actions(spec, trajectories, notes)
+        dataset = cls.in_memory(spec, trajectories, notes=notes)
         # Warnings, such as a guessed space, remain in `findings`; only errors would corrupt training.
         raise_on_errors(dataset.findings, source)
         return dataset
 
     @classmethod
     def in_memory(
-        cls, spec: DataSpec, trajectories: Iterable[Trajectory], *, location: str = "", guesses: Iterable[Finding] = ()
+        cls, spec: DataSpec, trajectories: Iterable[Trajectory], *, location: str = "", notes: Iterable[Finding] = ()
     ) -> TrajectoryDataset:
         """Return a dataset of trajectories, without raising an error for its findings.
 
@@ -167,22 +209,52 @@ class TrajectoryDataset:
             spec: Spaces of the data.
             trajectories: The episodes.
             location: URI of the data.
-            guesses: Findings to add, about spaces that were guessed.
+            notes: Findings to add, about what was guessed, changed or left out; a reader may still add to them while
+                the episodes are read.
 
         Raises:
             RLTransformerError: There is no episode.
         """
         parts: dict[str, list[np.ndarray]] = {}
         checker = Checker(spec)
-        for guess in guesses:
-            checker.add_finding(guess.level, guess.kind, guess.field, guess.problem, guess.fix)
         summary = build_columns(spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker)
+        checker.add_notes(notes)
+        summary = replace(summary, findings=checker.findings)
         # Concatenated once at the end: growing an array episode by episode would copy the data over and over.
         columns = {name: np.concatenate(rows) for name, rows in parts.items()}
         # If all episodes have errors, there are findings but no columns; `raise_on_errors` then has the better message.
         if not columns and not summary.findings:
             raise RLTransformerError("holds no episode", where=location or spec.source, fix="give at least one episode")
         return cls(spec, columns, summary, location)
+
+
+def _read_episodes(episodes: Iterable[JsonMapping], space: Space | None, source: str) -> list[Trajectory]:
+    """Return the trajectories in dicts of arrays.
+
+    Raises:
+        RLTransformerError: The episodes are not a list of dicts, an array is missing, or only some have rewards.
+    """
+    if isinstance(episodes, Mapping | str) or not isinstance(episodes, Iterable):
+        kind = "one dict" if isinstance(episodes, Mapping) else f"of type {type(episodes).__name__}"
+        raise RLTransformerError(
+            f"the episodes are {kind}, not a list with one dict per episode",
+            where=source,
+            fix="for one episode, pass a list with its dict: from_episodes([episode]); for a file, use "
+            "rl_transformer.open_trajectories",
+        )
+    listed = list(episodes)
+    trajectories = [
+        Trajectory.from_mapping(episode, where=f"{source}[{index}]", observation_space=space)
+        for index, episode in enumerate(listed)
+    ]
+    without = [index for index, episode in enumerate(listed) if "rewards" not in episode]
+    if without and len(without) < len(listed):
+        raise RLTransformerError(
+            f"{len(without)} of {len(listed)} episodes have no rewards, the first one is episode {without[0]}",
+            where=source,
+            fix="give rewards for all episodes, or for none",
+        )
+    return trajectories
 
 
 def _as_space(given: Space | gymnasium.Space | None, where: str) -> Space | None:

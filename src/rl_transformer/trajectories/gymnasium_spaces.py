@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     import gymnasium
 
 
+_KINDS = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Dict", "Tuple")
+
+
 def space_from_gymnasium(space: gymnasium.Space, *, where: object) -> Space:
     """Return a gymnasium space as a `Space`.
 
+    A part of a dict or tuple that is of no supported kind, such as text, has the name of its class as its kind. It can
+    be left out by choosing the others, see `DataSpec.observing`.
+
     Raises:
-        RLTransformerError: The space, or a part of it, is of a kind that is not supported.
+        RLTransformerError: The space itself is of a kind that is not supported.
     """
     # Classes are compared by name, so that gymnasium is not imported: a machine that only runs a policy does not need
     # it. Any avoids a cast per kind.
@@ -32,12 +38,12 @@ def space_from_gymnasium(space: gymnasium.Space, *, where: object) -> Space:
     if kind == "Dict":
         return Space(
             "dict",
-            parts=tuple((name, space_from_gymnasium(part, where=where)) for name, part in given.spaces.items()),
+            parts=tuple((str(name), _part(part, where)) for name, part in given.spaces.items()),
         )
     if kind == "Tuple":
         return Space(
             "tuple",
-            parts=tuple((str(i), space_from_gymnasium(part, where=where)) for i, part in enumerate(given.spaces)),
+            parts=tuple((str(i), _part(part, where)) for i, part in enumerate(given.spaces)),
         )
     raise RLTransformerError(
         f"the space {kind} is not supported",
@@ -45,3 +51,10 @@ def space_from_gymnasium(space: gymnasium.Space, *, where: object) -> Space:
         fix="use Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of these; "
         "flatten other spaces with a wrapper before recording",
     )
+
+
+def _part(space: gymnasium.Space, where: object) -> Space:
+    """Return a part of a dict or tuple space, whatever its kind."""
+    if type(space).__name__ in _KINDS:
+        return space_from_gymnasium(space, where=where)
+    return Space(type(space).__name__.lower())

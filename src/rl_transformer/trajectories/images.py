@@ -1,26 +1,51 @@
-"""Decide which arrays are images, and which axis holds their channels."""
+"""Decide which arrays are images, and which axes hold their channels."""
 
 from __future__ import annotations
+
+import math
 
 # Pixels per side. On smaller images nothing remains after the three convolutions of the image encoder (nature_cnn).
 SMALLEST_IMAGE = 36
 _CHANNELS = (1, 3, 4)  # gray, RGB and RGBA
 
 
-def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Return (channels, height, width) of uint8 values with ``shape``, or None if they are not images.
+def image_axes(shape: tuple[int, ...], smallest: int = SMALLEST_IMAGE) -> tuple[int, ...] | None:
+    """Return the axes of values with ``shape`` in the order channels, height, width; None if they are not images.
 
-    An image has two axes, or three of which the first or last holds the channels, and is large enough for the image
-    encoder. Smaller grids, such as the maps of grid worlds, are flattened like any other box.
+    Two adjacent axes are height and width if they are large enough for the image encoder and the other axes are
+    smaller. The others are channels: colors, or stacked frames, before or after them or both. Smaller grids, such as
+    the maps of grid worlds, are flattened like any other box.
+
+    Args:
+        shape: Shape of one value: two axes, three, or four for stacked frames with a channel axis of their own.
+        smallest: Smallest height and width of an image.
+    """
+    if not 2 <= len(shape) <= 4:
+        return None
+    pairs = [first for first in range(len(shape) - 1) if min(shape[first : first + 2]) >= smallest]
+    if not pairs:
+        return None
+    # If every axis is large, as in (84, 84, 84), stacked frames come first, the order of this library and of torch.
+    height = pairs[-1]
+    channels = [axis for axis in range(len(shape)) if axis not in (height, height + 1)]
+    return (*channels, height, height + 1)
+
+
+def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Return (channels, height, width) of values with ``shape``, or None if they are not images; see `image_axes`."""
+    axes = image_axes(shape)
+    if axes is None:
+        return None
+    return math.prod(shape[axis] for axis in axes[:-2]), shape[axes[-2]], shape[axes[-1]]
+
+
+def was_image_before(shape: tuple[int, ...]) -> bool:
+    """Return True if the first version of stores and policies took uint8 values with ``shape`` for images, too.
+
+    It flattened stacked frames with channels last, such as (84, 84, 12), and frames with an axis of their own.
     """
     if len(shape) not in (2, 3):
-        return None
+        return False
     first, second, third = (1, *shape) if len(shape) == 2 else shape
-    layout = (third, first, second) if has_channels_last(shape) else (first, second, third)
-    return layout if min(layout[1:]) >= SMALLEST_IMAGE else None
-
-
-def has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Return True if ``shape`` is (height, width, channels), gymnasium's order, and not (channels, height, width)."""
-    # A shape such as (4, 84, 4) could be either. Channels first is assumed then, as stacked frames have it.
-    return len(shape) == 3 and shape[2] in _CHANNELS and shape[0] not in _CHANNELS
+    has_channels_last = len(shape) == 3 and third in _CHANNELS and first not in _CHANNELS
+    return min((first, second) if has_channels_last else (second, third)) >= SMALLEST_IMAGE

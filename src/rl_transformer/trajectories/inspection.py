@@ -1,12 +1,13 @@
-"""Describe a dataset for `rlt inspect`."""
+"""Describe a dataset for `rlt inspect` and before training."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from rl_transformer.runtime.types import JsonObject
-from rl_transformer.trajectories.checks import LEVELS
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.findings import LEVELS, Finding, finding_text, notable
+from rl_transformer.trajectories.spaces import Space
 
 _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
@@ -22,6 +23,8 @@ def describe(dataset: TrajectoryDataset) -> JsonObject:
         "num_trajectories": dataset.num_trajectories,
         "num_steps": dataset.num_steps,
         **dataset.spec.to_dict(),
+        "environment_options": dataset.spec.environment_options,
+        "environment_note": dataset.spec.environment_note,
         "columns": {
             name: {"dtype": str(c.dtype), "shape": list(c.shape)} for name, c in sorted(dataset.columns.items())
         },
@@ -60,34 +63,34 @@ def as_text(description: JsonObject) -> str:
         f"ends: {ends['terminated']} terminated, {ends['truncated']} truncated, {ends['unfinished']} unfinished",
     ]
     # Only a suggestion: an environment is made when the user names it, never because a file does.
-    if d["env_id"]:
-        lines.append(f"this data says it was made in {d['env_id']}: pass --env-id {d['env_id']} to act there")
+    if d["environment_note"]:
+        lines.append(d["environment_note"])
     for name in ("returns", "lengths"):
         if d[name]:
             lines.append(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in d[name].items()))
-    for finding in d["findings"]:
-        first = (
-            f" (first: {', '.join(f'{k} {v}' for k, v in finding['positions'][0].items())})"
-            if finding["positions"]
-            else ""
-        )
-        lines.append(
-            f"{finding['level'].upper()}: {finding['kind']}: {finding['field']} {finding['problem']}, "
-            f"{finding['count']} times{first}\n  fix: {finding['fix']}"
-        )
+    lines += [finding_text(Finding.from_dict(finding)) for finding in d["findings"]]
     lines.append("training would refuse this data" if d["refused"] else "nothing that training would refuse")
     return "\n".join(lines)
 
 
+def learning_summary(dataset: TrajectoryDataset, episodes: np.ndarray, returns: np.ndarray) -> str:
+    """Return what a run learns from, with the findings that a user should see before hours of training.
+
+    Args:
+        dataset: The data.
+        episodes: Episodes to learn from.
+        returns: Return of every episode of the data.
+    """
+    chosen = returns[episodes]
+    summary = (
+        f"data: {len(episodes)} episodes and {int(dataset.lengths[episodes].sum())} steps to learn from; "
+        f"returns {chosen.min():.4g} to {chosen.max():.4g}, mean {chosen.mean():.4g}"
+    )
+    return "\n".join([summary, *map(finding_text, notable(dataset.findings))])
+
+
 def _space(space: JsonObject) -> str:
-    """Return a short text for a space."""
-    if space["kind"] == "discrete":
-        return f"{space['n']} discrete"
-    if space["kind"] == "multi_discrete":
-        return f"{' x '.join(map(str, space['nvec']))} discrete"
-    if space["kind"] in ("dict", "tuple"):
-        return f"{space['kind']} of " + ", ".join(f"{name}: {_space(part)}" for name, part in space["parts"])
-    return f"{space['kind']} {tuple(space['shape'])}"
+    return str(Space.from_dict(space))
 
 
 def _finite(values: np.ndarray) -> list[float | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject, Nested
-from rl_transformer.trajectories.images import has_channels_last, image_layout
-from rl_transformer.trajectories.nested import select_part
-from rl_transformer.trajectories.space_values import compact_bound, json_value, one_hot
+from rl_transformer.trajectories.images import image_layout, was_image_before
+from rl_transformer.trajectories.space_values import box_bounds, compact_bound, flatten, json_value
 
+# A discrete part with more values than this makes a space wide: the rows of a dataset then hold the part's index instead
+# of its one-hot vector, which would take megabytes per hundred steps.
+WIDE = 1024
 # Fields that each kind without parts uses; `to_dict` writes these only.
 _FIELDS = {
     "box": ("shape", "dtype", "low", "high"),
@@ -22,7 +24,7 @@ _FIELDS = {
     "multi_discrete": ("shape", "nvec", "starts"),
     "multi_binary": ("shape",),
 }
-_KINDS = (*_FIELDS, "dict", "tuple")
+KINDS = (*_FIELDS, "dict", "tuple")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Space:
     """Describes one space; ``kind`` decides which of the other fields it uses."""
 
     kind: str
-    """box, discrete, multi_discrete, multi_binary, dict or tuple."""
+    """box, discrete, multi_discrete, multi_binary, dict or tuple; other kinds, such as text, can only be left out."""
     shape: tuple[int, ...] = ()
     """Shape of one value of a box, multi_discrete or multi_binary space."""
     dtype: str = "float32"
@@ -48,12 +50,31 @@ class Space:
     starts: tuple[int, ...] = ()
     """Smallest value of each part of a multi_discrete space, flattened."""
     parts: tuple[tuple[str, Space], ...] = field(default=())
-    """Named parts of a dict or tuple, in order."""
+    """Named parts of a dict or tuple, in order; the indices of a tuple's parts are their names."""
+    ignored: tuple[str, ...] = ()
+    """Further parts that recorded and live values may have, and that are left out."""
+    is_flattened: bool = False
+    """True for an image that is taken as a vector, as the first version of stores and policies took some layouts."""
+
+    def __str__(self) -> str:
+        """Return a short text, such as "box (11,)" or "3 x 2 discrete"."""
+        if self.kind == "discrete":
+            return f"{self.n} discrete" + (f" from {self.start}" if self.start else "")
+        if self.kind == "multi_discrete":
+            return f"{' x '.join(map(str, self.nvec))} discrete"
+        if self.parts:
+            left_out = f", without {', '.join(self.ignored)}" if self.ignored else ""
+            return f"{self.kind} of " + ", ".join(f"{name}: {part}" for name, part in self.parts) + left_out
+        return f"{'image' if self.is_image else self.kind} {self.shape}"
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """(channels, height, width) if a value is an image, else None; see `image_layout`."""
-        return image_layout(self.shape) if self.kind == "box" and self.dtype == "uint8" else None
+        # A dict or tuple with one part, such as {"pixels": ...}, is what that part is.
+        if len(self.parts) == 1:
+            return self.parts[0][1].image_shape
+        is_pixels = self.kind == "box" and self.dtype == "uint8" and not self.is_flattened
+        return image_layout(self.shape) if is_pixels else None
 
     @property
     def is_image(self) -> bool:
@@ -71,8 +92,15 @@ class Space:
         return self.image_shape or (self.flat_dim,)
 
     @property
-    def _flat_dtype(self) -> np.dtype:
+    def flat_dtype(self) -> np.dtype:
+        """Dtype of values after `flatten`: uint8 for images, float32 for vectors."""
         return np.dtype(np.uint8 if self.is_image else np.float32)
+
+    @property
+    def is_wide(self) -> bool:
+        """True if rows of data hold indices instead of one-hot vectors; see `wide_rows`."""
+        largest = max(self.nvec, default=0) if self.kind == "multi_discrete" else self.n
+        return largest > WIDE or any(part.is_wide for _, part in self.parts)
 
     @property
     def flat_dim(self) -> int:
@@ -87,10 +115,11 @@ class Space:
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds of a box, as float32 arrays of its flattened size."""
-        size = math.prod(self.shape)
-        low, high = (np.broadcast_to(np.asarray(v, np.float32), size) for v in (self.low, self.high))
-        return low, high
+        """Lower and upper bounds of a box, as float32 arrays of its flattened size; infinite where it has none.
+
+        Bounds at the limits of their dtype, and bounds whose distance float32 cannot hold, are no bounds.
+        """
+        return box_bounds(self.low, self.high, math.prod(self.shape), self.dtype)
 
     def flatten(self, values: Nested, *, where: object = "observation") -> np.ndarray:
         """Convert values with one leading axis to float32 vectors (T, flat_dim), images to uint8 (T, C, H, W).
@@ -101,43 +130,23 @@ class Space:
         Raises:
             RLTransformerError: The values do not have the form of this space.
         """
-        # Rows of a store are flat already and need no copy. One-hot rows would even be rejected below, as no indices.
-        if isinstance(values, np.ndarray) and (values.shape[1:], values.dtype) == (self.flat_shape, self._flat_dtype):
-            return values
-        if self.kind in ("dict", "tuple"):
-            # A missing part raises an error by name below; an extra one would be dropped without notice.
-            if isinstance(values, dict | tuple | list) and len(values) != len(self.parts):
-                names = ", ".join(name for name, _ in self.parts)
-                raise RLTransformerError(
-                    f"has {len(values)} parts, and the space has {len(self.parts)}: {names}",
-                    where=where,
-                    fix="record exactly the parts of the observation space",
-                )
-            return np.concatenate(
-                [part.flatten(select_part(values, name, where), where=f"{where}[{name}]") for name, part in self.parts],
-                axis=1,
-            )
-        array = np.asarray(values)
-        if self.kind == "discrete":
-            return one_hot(self._indices(array, where=where), (self.n,))
-        if self.kind == "multi_discrete":
-            return one_hot(self._indices(array, where=where), self.nvec)
-        if array.shape[1:] != self.shape:
-            raise RLTransformerError(
-                f"has shape {array.shape[1:]}, and the space has {self.shape}",
-                where=where,
-                fix="use the environment (and its version) that the data came from",
-            )
-        if not self.is_image:
-            return array.astype(np.float32).reshape(len(array), -1)
-        # Images stay bytes, which take a quarter of the memory; they are divided by 255 on the device.
-        if array.dtype != np.uint8:
-            raise RLTransformerError(
-                f"is {array.dtype}, and images are uint8", where=where, fix="record bytes from 0 to 255"
-            )
-        return (
-            np.moveaxis(array, -1, 1) if has_channels_last(self.shape) else array.reshape(len(array), *self.flat_shape)
+        return flatten(self, values, where)
+
+    def observed_like(self, other: Space) -> Space:
+        """Return this space as a policy with the space ``other`` of the same observations takes it.
+
+        Parts that ``other`` ignores are left out, and images that it flattens are flattened.
+        """
+        if not self.parts:
+            return replace(self, is_flattened=other.is_flattened and other.shape == self.shape)
+        inner = dict(other.parts)
+        dropped = tuple(name for name, _ in self.parts if name in other.ignored)
+        kept = tuple(
+            (name, part.observed_like(inner[name]) if name in inner else part)
+            for name, part in self.parts
+            if name not in dropped
         )
+        return replace(self, parts=kept, ignored=(*self.ignored, *dropped))
 
     @property
     def is_continuous(self) -> bool:
@@ -177,13 +186,13 @@ class Space:
                 fix=f"record {expected} per step",
             )
         with np.errstate(invalid="ignore"):  # NaN has no integer value; `outside` reports it
-            return array.reshape(len(array), *self.action_shape).astype(np.int64) - self._starts
+            return array.reshape(len(array), *self.action_shape).astype(np.int64) - self.first_values
 
     def decode_actions(self, stored: np.ndarray) -> np.ndarray:
         """Convert stored actions (T, *action_shape) back to values of the space (T, *shape)."""
         if self.kind == "box":
             return stored.reshape(len(stored), *self.shape)
-        values = stored + self._starts
+        values = stored + self.first_values
         return values.reshape(len(stored), *self.shape) if self.kind == "multi_discrete" else values
 
     def outside(self, actions: np.ndarray, *, slack: float = 0.0) -> np.ndarray:
@@ -201,37 +210,22 @@ class Space:
                 return (actions < low - margin) | (actions > high + margin)
             values = np.asarray(actions).reshape(len(actions), *self.action_shape)
             sizes = self.n if self.kind == "discrete" else np.asarray(self.nvec)
-            return (values < self._starts) | (values >= self._starts + sizes) | (values != np.floor(values))
+            return (values < self.first_values) | (values >= self.first_values + sizes) | (values != np.floor(values))
 
     @property
-    def _starts(self) -> Any:
+    def first_values(self) -> Any:
+        """Smallest value of a discrete space, or of each part of a multi_discrete one."""
         return self.start if self.kind == "discrete" else np.asarray(self.starts, np.int64)
-
-    def _indices(self, array: np.ndarray, *, where: object) -> np.ndarray:
-        """Return discrete observations as indices from 0: (T,), or (T, P) for P parts."""
-        size = math.prod(self.action_shape)
-        if array.size != len(array) * size or array.dtype.kind not in "iufb":
-            expected = "one number" if self.kind == "discrete" else f"{size} numbers"
-            raise RLTransformerError(
-                f"has shape {array.shape[1:]} of {array.dtype}, and a value of this space is {expected}",
-                where=where,
-                fix=f"pass {expected} per observation",
-            )
-        bad = self.outside(array)
-        if bad.any():
-            first = array.reshape(bad.shape)[bad][0]
-            allowed = f"the {self.n} values from {self.start}" if self.kind == "discrete" else f"{self.nvec} values"
-            raise RLTransformerError(
-                f"{first} is not one of {allowed}", where=where, fix="pass values of the declared space"
-            )
-        return array.reshape(len(array), *self.action_shape).astype(np.int64) - self._starts
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values; infinite bounds become the strings "inf" and "-inf"."""
         if self.kind not in _FIELDS:
-            return {"kind": self.kind, "parts": [[name, part.to_dict()] for name, part in self.parts]}
+            further = {"ignored": list(self.ignored)} if self.ignored else {}
+            return {"kind": self.kind, "parts": [[name, part.to_dict()] for name, part in self.parts], **further}
         values = {name: getattr(self, name) for name in _FIELDS[self.kind]}
-        return {"kind": self.kind, **{name: json_value(value) for name, value in values.items()}}
+        # Files of the first version do not say so, and hold vectors.
+        further = {"image": True} if self.is_image and not was_image_before(self.shape) else {}
+        return {"kind": self.kind, **{name: json_value(value) for name, value in values.items()}, **further}
 
     @classmethod
     def from_dict(cls, values: JsonMapping, *, where: object = "space") -> Space:
@@ -243,14 +237,13 @@ class Space:
         # The values come from files that others wrote: every number is converted, and nothing else is used.
         try:
             kind = values["kind"]
-            if kind not in _KINDS:
+            if kind not in KINDS:
                 raise ValueError(f"unknown kind {kind!r}")
             if kind == "discrete":
                 return cls("discrete", n=int(values["n"]), start=int(values["start"]))
             if kind in ("dict", "tuple"):
-                return cls(
-                    kind, parts=tuple((str(name), cls.from_dict(part, where=where)) for name, part in values["parts"])
-                )
+                parts = tuple((str(name), cls.from_dict(part, where=where)) for name, part in values["parts"])
+                return cls(kind, parts=parts, ignored=tuple(str(name) for name in values.get("ignored", ())))
             shape = tuple(int(size) for size in values["shape"])
             if kind == "multi_binary":
                 return cls(kind, shape)
@@ -259,7 +252,9 @@ class Space:
             low, high = (tuple(float(v) for v in values[side]) for side in ("low", "high"))
             if not {len(low), len(high)} <= {1, math.prod(shape)}:
                 raise ValueError(f"{len(low)} and {len(high)} bounds for {math.prod(shape)} numbers")
-            return cls("box", shape, str(np.dtype(values["dtype"])), low, high)
+            is_flattened = values.get("image") is not True and not was_image_before(shape)
+            space = cls("box", shape, str(np.dtype(values["dtype"])), low, high)
+            return replace(space, is_flattened=is_flattened and space.is_image)
         except (KeyError, TypeError, ValueError) as error:
             raise RLTransformerError(
                 f"does not describe a space: {error}", where=where, fix="write the file again"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, Nested
+from rl_transformer.trajectories.end_flags import is_flag, read_end_flags, refuse_unknown_flags
+from rl_transformer.trajectories.nested import stack_steps
+from rl_transformer.trajectories.spaces import Space
 
 _KEYS = ("observations", "actions", "rewards")
-_FLAGS = ("terminated", "truncated")
 
 
 @dataclass(frozen=True)
@@ -32,36 +34,58 @@ class Trajectory:
     """Extra columns by name, with one row per step."""
 
     @classmethod
-    def from_mapping(cls, episode: JsonMapping, *, where: object) -> Trajectory:
-        """Return the trajectory in a dict with observations, actions, rewards, and perhaps the two flags.
+    def from_mapping(cls, episode: JsonMapping, *, where: object, observation_space: Space | None = None) -> Trajectory:
+        """Return the trajectory in a dict with observations, actions, rewards, and perhaps flags of its end.
 
         Args:
             episode: Arrays by name. Observations may have one row more than actions, and the last one is then the final
-                observation. A flag is a bool, or an array with one per step. All other arrays become extra columns.
+                observation; nested ones may also be given one by one, as a list of dicts or tuples. Without rewards,
+                all are 0. A flag is a bool, or an array with one per step; ``terminated`` and ``truncated`` may have
+                any of their usual names, see `end_flags`. All other arrays become extra columns.
             where: The episode, for messages.
+            observation_space: Space of the observations, if it is known.
 
         Raises:
             RLTransformerError: An array is missing, or a flag is set before the last step.
         """
-        missing = [key for key in _KEYS if key not in episode]
-        if missing:
+        if not isinstance(episode, Mapping):
             raise RLTransformerError(
-                f"has no {', '.join(missing)}; it has {', '.join(map(str, sorted(episode))) or 'nothing'}",
+                f"is of type {type(episode).__name__}, not a dict of arrays",
                 where=where,
-                fix=f"give every episode the arrays {', '.join(_KEYS)}",
+                fix='give every episode as a dict: {"observations": ..., "actions": ..., "rewards": ...}',
             )
-        rewards = np.asarray(episode["rewards"])
-        observations, final = split_final(episode["observations"], len(rewards) if rewards.ndim else 0)
+        _check_keys(episode, where)
+        actions = np.asarray(episode["actions"])
+        length = len(actions) if actions.ndim else 0
+        rewards = np.asarray(episode["rewards"]) if "rewards" in episode else np.zeros(length)
         length = len(rewards) if rewards.ndim else 0
-        flags = {name: flag_at_end(episode.get(name, False), length, where=f"{where}: {name}") for name in _FLAGS}
-        extras = {str(k): np.asarray(v) for k, v in episode.items() if k not in (*_KEYS, *_FLAGS, "final_observation")}
+        observations, final = split_final(stack_steps(episode["observations"], observation_space, where), length)
+        further = {str(k): v for k, v in episode.items() if k not in (*_KEYS, "final_observation")}
+        flags = {name: value for name, value in further.items() if is_flag(name, value)}
+        extras = {name: np.asarray(value) for name, value in further.items() if name not in flags}
+        refuse_unknown_flags(extras, where=where)
+        terminated, truncated = read_end_flags(flags, length, where=where)
         return cls(
             observations,
-            np.asarray(episode["actions"]),
+            actions,
             rewards,
-            **flags,
+            terminated=terminated,
+            truncated=truncated,
             final_observation=episode.get("final_observation", final),
             extras=extras,
+        )
+
+
+def _check_keys(episode: JsonMapping, where: object) -> None:
+    """Raise an error if an episode lacks an array; rewards may be missing, but not under another name."""
+    names = {str(key) for key in episode}
+    similar = sorted(name for name in names if re.match(r"(?i)rews?$|reward|returns?$|r$", name))
+    missing = [key for key in _KEYS if key not in names and (key != "rewards" or similar)]
+    if missing:
+        raise RLTransformerError(
+            f"has no {', '.join(missing)}; it has {', '.join(sorted(names)) or 'nothing'}",
+            where=where,
+            fix=f"give every episode the arrays {', '.join(_KEYS)}, under these names; rewards may be left out",
         )
 
 
@@ -88,31 +112,3 @@ def split_final(observations: Nested, num_steps: int) -> tuple[Nested, Nested]:
     if array.ndim and len(array) == num_steps + 1:
         return array[:-1], array[-1]
     return array, None
-
-
-def flag_at_end(flag: ArrayLike, num_steps: int, *, where: object) -> bool:
-    """Return True if the flag is set at the end of an episode.
-
-    Args:
-        flag: A bool, or one per step, of which only the last may be True.
-        num_steps: Length of the episode.
-        where: The flag, for messages.
-
-    Raises:
-        RLTransformerError: The flag is not boolean, has another length, or is set before the last step.
-    """
-    array = np.asarray(flag)
-    # HDF5 files store flags as integers or floats as well, so 0 and 1 of any numeric type are accepted.
-    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
-        raise RLTransformerError(f"is {flag!r:.100}", where=where, fix="give True or False, or one of them per step")
-    flags = array.astype(bool).reshape(-1)
-    if array.ndim and len(flags) != num_steps:
-        raise RLTransformerError(
-            f"has {len(flags)} flags for {num_steps} steps", where=where, fix="give one flag per step"
-        )
-    # A flag in the middle means that several episodes were recorded as one. Returns-to-go summed across the border
-    # would be wrong, and the policy would see the jump between episodes as a transition.
-    if flags[:-1].any():
-        problem = f"is set at step {int(np.flatnonzero(flags)[0])} of {num_steps}: the episode goes on after its end"
-        raise RLTransformerError(problem, where=where, fix="cut the recording at episode ends, one episode each")
-    return bool(flags[-1]) if flags.size else False

@@ -1,7 +1,8 @@
 """Gather the windows of a batch on the device, with one index operation per column of the data.
 
 Shapes: B windows, T timesteps, N steps of data, W numbers of one condition, C numbers of all conditions; *state are the
-axes of one observation, *item those of one row of a column.
+axes of one observation, *row those of one in the data, *item those of one row of a column. With wide spaces, R is the
+length of a row and D that of a flat observation.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Float, Int, Shaped
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.wide_rows import WideLayout, row_shape, wide_layout
 from rl_transformer.windows.batch import WindowBatch
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowIndex, WindowSampler
@@ -71,6 +73,9 @@ class WindowGatherer:
         # The data's home is where it is indexed. From the CPU, only what a batch needs is copied to the device.
         arrays = [dataset.observations, dataset.actions, *(condition.values for condition in conditions)]
         self._home = self.device if self._fits_on_device(arrays) else torch.device("cpu")
+        space = dataset.spec.observation_space
+        holds_rows = space.is_wide and dataset.observations.shape[1:] == row_shape(space)
+        self._one_hot = OneHotRows(wide_layout(space), self.device) if holds_rows else None
         self._observations = torch.from_numpy(dataset.observations).to(self._home)
         self._actions = torch.from_numpy(dataset.actions).to(self._home)
         self._offsets = torch.from_numpy(np.asarray(dataset.offsets)).to(self._home)
@@ -130,7 +135,7 @@ class WindowGatherer:
         at = torch.minimum(following, last)  # (B, T) rows of the data
         timesteps = torch.clamp(at - first, max=self.max_timesteps - 1)
         return WindowBatch(
-            states=self._normalizer.normalize(self._stack_frames(at, first).to(self.device)),
+            states=self._to_states(self._stack_frames(at, first).to(self.device)),
             actions=self._normalizer.to_model_actions(_take(self._actions, at).to(self.device)),
             conditions=self._gather_conditions(at).to(self.device),
             timesteps=timesteps.to(self.device),
@@ -198,7 +203,32 @@ class WindowGatherer:
             channels = newest.shape[2]
             final = torch.cat([self._stack_frames(at, first)[:, :, channels:], final], dim=2)
         is_last = (at == last).view(*at.shape, *[1] * (following.dim() - 2))
-        return self._normalizer.normalize(torch.where(is_last, final, following).to(self.device))
+        return self._to_states(torch.where(is_last, final, following).to(self.device))
+
+    def _to_states(self, recorded: Shaped[Tensor, "B T *row"]) -> Shaped[Tensor, "B T *state"]:
+        """Return recorded observations in the model's units."""
+        if self._one_hot is None:
+            return self._normalizer.normalize(recorded)
+        # In place: a batch of wide one-hot vectors takes hundreds of megabytes.
+        return self._normalizer.normalize_in_place(self._one_hot.expand(recorded))
+
+
+class OneHotRows:
+    """Makes flat observations, with one-hot vectors, from rows that hold indices; see `trajectories.wide_rows`."""
+
+    def __init__(self, layout: WideLayout, device: torch.device) -> None:
+        self._flat_size = layout.flat_size
+        self._number_columns = torch.from_numpy(layout.number_columns).to(device)
+        self._number_features = torch.from_numpy(layout.number_features).to(device)
+        self._index_columns = torch.from_numpy(layout.index_columns).to(device)
+        self._first_features = torch.from_numpy(layout.first_features).to(device)
+
+    def expand(self, rows: Float[Tensor, "B T R"]) -> Float[Tensor, "B T D"]:
+        """Return one flat observation per row."""
+        flat = rows.new_zeros(*rows.shape[:-1], self._flat_size)
+        flat.index_copy_(-1, self._number_features, rows.index_select(-1, self._number_columns))
+        ones = rows.index_select(-1, self._index_columns).long() + self._first_features
+        return flat.scatter_(-1, ones, 1.0)
 
 
 @dataclass(frozen=True)

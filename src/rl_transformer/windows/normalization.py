@@ -61,6 +61,12 @@ class Normalizer:
             return recorded
         return (recorded - self.observation_mean) / self.observation_scale
 
+    def normalize_in_place(self, flat: Shaped[Tensor, "*axes"]) -> Shaped[Tensor, "*axes"]:
+        """Normalize observation vectors that nothing else uses, without a copy; the numbers are those of `normalize`."""
+        if self.observation_mean is None or self.observation_scale is None:
+            return flat
+        return flat.sub_(self.observation_mean).div_(self.observation_scale)
+
     def to_model_actions(self, recorded: Shaped[Tensor, "*axes"]) -> Shaped[Tensor, "*axes"]:
         """Map recorded actions to the model's units, which are [-1, 1] with ``action_tanh``."""
         if self.action_center is None or self.action_scale is None:

@@ -65,6 +65,12 @@ class DiscreteHead(nn.Module):
         """Draw an action by inverting the cumulative distribution at ``uniforms``."""
         return sample_categorical(mask_logits(parameters, allowed), uniforms)
 
+    def probabilities(
+        self, parameters: Float[Tensor, "*B A"], allowed: Bool[Tensor, "*B A"] | None = None
+    ) -> tuple[Float[Tensor, "*B A"], ...]:
+        """Return the distribution from which `sample` draws."""
+        return (mask_logits(parameters, allowed).double().softmax(-1),)
+
     def entropy(self, parameters: Float[Tensor, "*B A"], normals: Float[Tensor, "*B A"]) -> Float[Tensor, "*B"]:
         """Raise an error: this head has no entropy bonus."""
         raise no_entropy("discrete")

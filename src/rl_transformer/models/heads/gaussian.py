@@ -57,13 +57,26 @@ class GaussianHead(nn.Module):
 
     def loss(self, parameters: Float[Tensor, "*B F"], actions: Float[Tensor, "*B A"]) -> Float[Tensor, "*B"]:
         """Return the negative log-likelihood of each action, summed over its dimensions."""
+        return -self.log_densities(parameters, actions).sum(-1)
+
+    def log_densities(self, parameters: Float[Tensor, "*B F"], actions: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
+        """Return the log density of every dimension of each action."""
         mean, log_std = self._mean_and_log_std(parameters)
         actions = actions.float().clamp(-_LARGEST_ACTION, _LARGEST_ACTION)
         before_tanh = torch.atanh(actions)
         scaled = (before_tanh - mean) * torch.exp(-log_std)
         gaussian = -0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)
         # Change of variables: the density of the action is the Gaussian's, divided by the slope of the tanh.
-        return -(gaussian - _log_tanh_slope(before_tanh)).sum(-1)
+        return gaussian - _log_tanh_slope(before_tanh)
+
+    def interval_probabilities(
+        self, parameters: Float[Tensor, "*B F"], low: Float[Tensor, "*B A"], high: Float[Tensor, "*B A"]
+    ) -> Float[Tensor, "*B A"]:
+        """Return for every dimension the probability of an action between ``low`` and ``high``; 1 and beyond is no limit."""
+        mean, log_std = self._mean_and_log_std(parameters.double())
+        edges = [torch.atanh(edge.double().clamp(-1, 1)) for edge in (low, high)]  # infinite at the bounds
+        below, above = (torch.special.ndtr((edge - mean) * torch.exp(-log_std)) for edge in edges)
+        return above - below
 
     def entropy(self, parameters: Float[Tensor, "*B F"], normals: Float[Tensor, "*B A"]) -> Float[Tensor, "*B"]:
         """Estimate the entropy of each distribution from one draw of standard normal numbers."""

@@ -23,6 +23,10 @@ class ActionHead(Protocol):
     """Maps hidden states to parameters, and these to losses and actions; implementations are `nn.Module`s.
 
     Actions are in the model's units: vectors in [-1, 1], or indices from 0.
+
+    A head with a distribution may also have ``probabilities(parameters, allowed)``, a tuple with one (*B, n) distribution
+    per discrete part, or, for vectors, ``log_densities(parameters, actions)`` and ``interval_probabilities(parameters, low,
+    high)``, both (*B, A). Sessions report them.
     """
 
     space_kinds: ClassVar[tuple[str, ...]]

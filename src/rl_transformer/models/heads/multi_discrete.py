@@ -94,6 +94,12 @@ class MultiDiscreteHead(nn.Module):
         drawn = [sample_categorical(part, uniforms[..., i : i + 1]) for i, part in enumerate(logits)]
         return torch.stack(drawn, dim=-1)
 
+    def probabilities(
+        self, parameters: Float[Tensor, "*B A"], allowed: Bool[Tensor, "*B A"] | None = None
+    ) -> tuple[Float[Tensor, "*B _"], ...]:
+        """Return the distributions from which `sample` draws, one per part."""
+        return tuple(part.double().softmax(-1) for part in self._split(mask_logits(parameters, allowed)))
+
     def entropy(self, parameters: Float[Tensor, "*B A"], normals: Float[Tensor, "*B A"]) -> Float[Tensor, "*B"]:
         """Raise an error: this head has no entropy bonus."""
         raise no_entropy("multi_discrete")

@@ -18,11 +18,21 @@ from rl_transformer.models.trunk.dropout import Dropout
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.runtime.shapes import Float
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+
+def _relu(x: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
     # In place, because the gradient of relu follows from its output: one tensor of 4 E per token less in memory.
-    "relu": lambda x: F.relu(x, inplace=True),
+    return F.relu(x, inplace=True)
+
+
+def _gelu_new(x: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
+    return F.gelu(x, approximate="tanh")
+
+
+# Named functions, because a model that holds a lambda cannot be copied into another process.
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": _relu,
     "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": _gelu_new,
     "silu": F.silu,
     "tanh": torch.tanh,
 }
@@ -33,6 +43,9 @@ class Conv1D(nn.Module):
 
     def __init__(self, outputs: int, inputs: int) -> None:
         super().__init__()
+        # The names of nn.Linear, by which other libraries (peft) learn the sizes of a layer.
+        self.in_features = inputs
+        self.out_features = outputs
         self.weight = nn.Parameter(torch.empty(inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
@@ -84,8 +97,8 @@ class Attention(nn.Module):
         else:
             # c_attn holds the weights of queries, keys and values side by side. Where only the observations' tokens are
             # queries, their columns are applied to these tokens alone.
-            (query,) = self._split_heads(self.c_attn(queries, slice(0, self.width)), 1)
-            key, value = self._split_heads(self.c_attn(x, slice(self.width, None)), 2)
+            (query,) = self._split_heads(self._project(queries, slice(0, self.width)), 1)
+            key, value = self._split_heads(self._project(x, slice(self.width, None)), 2)
         mixed, weights = self._attend(query, key, value, mask, need_weights)
         return self.c_proj(mixed), weights
 
@@ -98,6 +111,13 @@ class Attention(nn.Module):
         (query,) = self._split_heads(query, 1)
         key, value = self._split_heads(cache.put(layer, new), 2)
         return self.c_proj(self._attend(query, key, value, mask, need_weights=False)[0])
+
+    def _project(self, x: Float[Tensor, "B L E"], columns: slice) -> Float[Tensor, "B L _"]:
+        """Return some columns of queries, keys and values."""
+        if isinstance(self.c_attn, Conv1D):
+            return self.c_attn(x, columns)
+        # An adapter of another library around the layer, such as peft's, computes all of them.
+        return self.c_attn(x)[..., columns]
 
     def _split_heads(self, x: Float[Tensor, "B L _"], parts: int) -> tuple[Float[Tensor, "BH L W"], ...]:
         """Split the last axis into ``parts``, and each of them into heads, which become rows of the batch."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.layout import load_trunk, save_trunk
+from rl_transformer.models.output import check_mask
+from rl_transformer.models.parts import check_same_parts
 from rl_transformer.models.trunk.block import Block, Conv1D
 from rl_transformer.models.trunk.dropout import Dropout
 from rl_transformer.models.trunk.interface import TrunkOutput
@@ -60,13 +62,18 @@ class DecisionTransformerGPT2Model(nn.Module):
         input_ids: Int[Tensor, "B L"] | None = None,
         *,
         inputs_embeds: Float[Tensor, "B L E"] | None = None,
-        attention_mask: Shaped[Tensor, "B L"] | None = None,
+        attention_mask: Shaped[Tensor, "..."] | None = None,
         position_ids: Int[Tensor, "#B L"] | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         **unsupported: object,
     ) -> TrunkOutput:
-        """Run every block over token indices or embedded tokens."""
+        """Run every block over token indices or embedded tokens.
+
+        Raises:
+            RLTransformerError: An argument of transformers' model that has no effect here, or an ``attention_mask`` that is
+                not (B, L) with 1 at real tokens and 0 at padding.
+        """
         # Code written for transformers may pass any of its arguments; those that change nothing are accepted.
         given = sorted(name for name, value in unsupported.items() if value is not None and value is not False)
         if given:
@@ -82,6 +89,7 @@ class DecisionTransformerGPT2Model(nn.Module):
             if position_ids is None:
                 position_ids = torch.arange(tokens.shape[1], device=tokens.device)[None]
             tokens = tokens + self.wpe(position_ids)
+        check_mask(attention_mask, (tokens.shape[0], tokens.shape[1]), where="DecisionTransformerGPT2Model.forward")
         valid = None if attention_mask is None else attention_mask.bool()
         return self.run(tokens, valid, keep_hidden=output_hidden_states, keep_weights=output_attentions)
 
@@ -175,6 +183,9 @@ class DecisionTransformerGPT2Model(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors in transformers' layout."""
+        if hasattr(self, "wte"):
+            with torch.random.fork_rng(devices=[]):
+                check_same_parts(self, DecisionTransformerGPT2Model(self.config))
         save_trunk(self, self.config, folder)
 
 

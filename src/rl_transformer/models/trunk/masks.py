@@ -5,15 +5,12 @@ Shapes: L tokens.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from rl_transformer.runtime.shapes import Bool, Float
 
 
-@lru_cache(maxsize=64)
 def causal_mask(length: int, span: int | None, per_step: int, device: torch.device) -> Float[Tensor, "1 1 L L"]:
     """Return the causal mask for all windows and heads.
 
@@ -23,14 +20,14 @@ def causal_mask(length: int, span: int | None, per_step: int, device: torch.devi
         per_step: Tokens per timestep.
         device: The device of the mask.
     """
-    # Masks are cached and may be needed for training next, so they must not be inference tensors.
-    with torch.inference_mode(False):
-        allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
-        if span is not None:
-            # Counted in timesteps rather than tokens, so that all tokens of a timestep see equally far back.
-            step = torch.arange(length, device=device) // per_step
-            allowed = allowed & (step[:, None] - step < span)
-        return additive_mask(allowed)
+    # Made anew in every call: a mask that was kept could be one of a tracer's (torch.export, torch.compile), with which
+    # nothing can be computed later.
+    allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+    if span is not None:
+        # Counted in timesteps rather than tokens, so that all tokens of a timestep see equally far back.
+        step = torch.arange(length, device=device) // per_step
+        allowed = allowed & (step[:, None] - step < span)
+    return additive_mask(allowed)
 
 
 def additive_mask(allowed: Bool[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:

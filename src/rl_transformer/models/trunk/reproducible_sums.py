@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Float, Int
 
 MIN_ROWS = 16
@@ -26,7 +27,17 @@ MIN_ROWS = 16
 
 
 def neighborhood(index: int, length: int) -> tuple[slice, int]:
-    """Return `MIN_ROWS` adjacent positions that include ``index``, or all if there are fewer, and its place among them."""
+    """Return `MIN_ROWS` adjacent positions that include ``index``, or all if there are fewer, and its place among them.
+
+    Raises:
+        RLTransformerError: There is no such position. A negative one would be read as another position, silently.
+    """
+    if not 0 <= index < length:
+        raise RLTransformerError(
+            f"there is no position {index} among {length}",
+            where="predict_actions: at",
+            fix="count timesteps from 0, the oldest of the window",
+        )
     begin = max(0, index + 1 - MIN_ROWS)
     return slice(begin, min(length, begin + MIN_ROWS)), index - begin
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import h5py
@@ -27,10 +28,25 @@ def open_hdf5(path: Path) -> h5py.File:
         file = h5py.File(path, "r")
         _check(file, path)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise RLTransformerError(
-            f"cannot be read as HDF5: {error}", where=path, fix="download or copy the file again"
-        ) from None
+        problem, fix = _explain(error)
+        raise RLTransformerError(problem, where=path, fix=fix) from None
     return file
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """Return what is wrong with a file, and the fix, from an error of h5py."""
+    text = str(error)
+    # HDF5 reports errors of the operating system by number and text.
+    code = error.errno if isinstance(error, OSError) else None
+    if "unable to lock file" in text or code in (errno.EAGAIN, errno.EWOULDBLOCK):
+        fix = "close the program that writes it, or copy the file and read the copy"
+        return f"is locked, because another program has it open for writing: {text}", fix
+    if code in (errno.EACCES, errno.EPERM) or "Permission denied" in text:
+        return "cannot be read: permission denied", "ask for the permission to read it: chmod u+r"
+    if "file signature not found" in text:
+        fix = "name an HDF5 file, or see rlt inspect --help for other formats"
+        return "cannot be read as HDF5: it is a file of another kind", fix
+    return f"cannot be read as HDF5: {text}", "download or copy the file again"
 
 
 def _check(group: h5py.Group, path: Path) -> None:

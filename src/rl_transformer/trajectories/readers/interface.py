@@ -10,9 +10,9 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import Registry, broken_contract
-from rl_transformer.trajectories.checks import Finding
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.trajectory import Trajectory
 
 Value = bool | int | float | str

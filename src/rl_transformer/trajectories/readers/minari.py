@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,10 +14,12 @@ from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.runtime.files import read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.end_flags import flag_at_end
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
 from rl_transformer.trajectories.readers.interface import ReaderOption, Source
 from rl_transformer.trajectories.spaces import Space
-from rl_transformer.trajectories.trajectory import Trajectory, flag_at_end, split_final
+from rl_transformer.trajectories.suggestions import minari_root
+from rl_transformer.trajectories.trajectory import Trajectory, split_final
 
 _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*-v\d+")
 
@@ -44,7 +45,7 @@ class MinariReader:
         folder = _folder(path)
         metadata = _read_metadata(folder / "data" / "metadata.json", path)
         dataset, observation, action = _open(folder, path)
-        spec = DataSpec(observation, action, f"minari:{path}", _env_id(metadata))
+        spec = DataSpec(observation, action, f"minari:{path}", **_environment(metadata))
         return Source(spec, _episodes(dataset, folder))
 
 
@@ -81,9 +82,10 @@ def _open(folder: Path, dataset_id: str) -> tuple[Any, Space, Space]:
         spaces = (dataset.observation_space, dataset.action_space)
     except Exception as error:
         # Minari does not document what it raises for a damaged or newer dataset.
-        raise RLTransformerError(
-            f"Minari cannot open it: {error}", where=folder, fix=f"download it again: minari download {dataset_id}"
-        ) from error
+        fix = f"download it again: minari download {dataset_id}"
+        if "does not support" in str(error):
+            fix = "pip install --upgrade minari, or read it with the Minari that wrote it and rlt convert it there"
+        raise RLTransformerError(f"Minari cannot open it: {error}", where=folder, fix=fix) from error
     observation, action = (space_from_gymnasium(space, where=f"minari:{dataset_id}") for space in spaces)
     return dataset, observation, action
 
@@ -97,7 +99,7 @@ def _folder(dataset_id: str) -> Path:
     where = f"minari:{dataset_id}"
     if not _ID.fullmatch(dataset_id):
         raise RLTransformerError("is not a Minari id", where=where, fix="write it as minari:NAMESPACE/NAME-v0")
-    root = Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets").expanduser()
+    root = minari_root()
     folder = root.joinpath(*dataset_id.split("/"))
     # The pattern excludes "..", but a symbolic link below the root may still point anywhere.
     if not folder.resolve().is_relative_to(root.resolve()):
@@ -120,13 +122,27 @@ def _folder(dataset_id: str) -> Path:
     return folder
 
 
-def _env_id(metadata: JsonObject) -> str | None:
-    """Return the gymnasium id of the dataset's environment, if the metadata has one."""
-    # env_spec is JSON inside JSON and also holds an entry point. Only the id is used, and only as text.
+def _environment(metadata: JsonObject) -> JsonObject:
+    """Return the fields of `DataSpec` about the dataset's environment, as far as the metadata has them."""
+    # env_spec is JSON inside JSON and also holds an entry point. Only plain values are used, and only as text.
     try:
-        return str(json.loads(metadata["env_spec"])["id"])
-    except (KeyError, TypeError, ValueError):
-        return None
+        environment = json.loads(metadata["env_spec"])
+        found: JsonObject = {"env_id": str(environment["id"])}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    kwargs = environment.get("kwargs")
+    if isinstance(kwargs, dict):
+        # How the recording was drawn does not change what the environment does.
+        found["env_kwargs"] = {name: value for name, value in kwargs.items() if name != "render_mode"} or None
+    limit = environment.get("max_episode_steps")
+    if type(limit) is int and limit > 0:
+        found["max_episode_steps"] = limit
+    wrappers = environment.get("additional_wrappers")
+    if isinstance(wrappers, list):
+        names = (str(wrapper.get("name")) for wrapper in wrappers if isinstance(wrapper, dict))
+        # Minari's own wrapper, which records.
+        found["env_wrappers"] = tuple(name for name in names if name != "DataCollector")
+    return found
 
 
 def _episodes(dataset: Any, folder: Path) -> Iterator[Trajectory]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 from rl_transformer.trajectories.dataset import TrajectoryDataset
@@ -25,4 +24,4 @@ class StoreReader:
         Raises:
             RLTransformerError: There is no store, or it is damaged.
         """
-        return open_store(Path(path), verify=verify)
+        return open_store(path, verify=verify)

@@ -1,0 +1,127 @@
+"""Write the files of a store: one .npy file per column, and store.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.files import below, to_json, user_path, write_folder, write_text
+from rl_transformer.trajectories.checks import Checker
+from rl_transformer.trajectories.columns import EPISODE_COLUMNS, Summary, build_columns
+from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.findings import Finding, raise_on_errors
+from rl_transformer.trajectories.trajectory import Trajectory
+
+FORMAT_VERSION = 1
+
+
+class _GrowingArray:
+    """Appends rows to a .npy file whose number of rows is not known in advance."""
+
+    def __init__(self, path: Path, rows: np.ndarray) -> None:
+        self.dtype = rows.dtype
+        self.row_shape = rows.shape[1:]
+        self.num_rows = 0
+        self.path = path
+        self._file: BinaryIO = path.open("wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # A .npy header contains the shape, and rows follow it directly, so the header cannot grow once rows are
+        # written. NumPy pads it with spaces so that the first dimension can become a number of up to 21 digits: the
+        # header is written with 0 rows first, and again over the same bytes with the true number when the file is
+        # closed.
+        shape = (self.num_rows, *self.row_shape)
+        npy.write_array_header_1_0(
+            self._file, {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        )
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append rows of the same dtype and shape as the first ones.
+
+        Raises:
+            RLTransformerError: Another dtype or shape.
+        """
+        if rows.dtype != self.dtype or rows.shape[1:] != self.row_shape:
+            raise RLTransformerError(
+                f"rows of {rows.dtype} {rows.shape[1:]} after rows of {self.dtype} {self.row_shape}",
+                where=self.path.stem,
+                fix="give every episode arrays of one type and shape",
+            )
+        self._file.write(np.ascontiguousarray(rows).data)
+        self.num_rows += len(rows)
+
+    def close(self) -> None:
+        """Write the final header and close the file."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+
+def write_columns(
+    folder: str | Path, spec: DataSpec, trajectories: Iterable[Trajectory], *, notes: Iterable[Finding] = ()
+) -> Path:
+    """Write trajectories to a store, with one of them in memory at a time, and return its folder.
+
+    Returns-to-go, statistics, findings and hashes are computed once, while writing.
+
+    Args:
+        folder: Folder to write; it must be empty or absent.
+        spec: Spaces of the data.
+        trajectories: The episodes; read once.
+        notes: Findings of the reader to store with the data.
+
+    Raises:
+        RLTransformerError: The folder is not empty, or the data would corrupt training; then nothing is written.
+    """
+    folder = user_path(folder).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RLTransformerError(
+            "exists already and is not empty", where=folder, fix="name another folder, or remove this one"
+        )
+
+    def fill(temporary: Path) -> dict:
+        """Write the columns, and return the fields of the manifest."""
+        arrays: dict[str, _GrowingArray] = {}
+
+        def append(name: str, rows: np.ndarray) -> None:
+            # Names of extra columns come from the source's file, hence `below`.
+            if name not in arrays:
+                arrays[name] = _GrowingArray(below(temporary, f"{name}.npy"), rows)
+            arrays[name].append(rows)
+
+        summary = build_columns(spec, trajectories, append, checker := Checker(spec))
+        for array in arrays.values():
+            array.close()
+        checker.add_notes(notes)
+        # An exception here makes write_folder remove the temporary folder, so bad data leaves nothing behind.
+        raise_on_errors(checker.findings, spec.source or folder)
+        if not arrays:
+            raise RLTransformerError("holds no episode", where=spec.source or folder, fix="give at least one episode")
+        _write_summary(temporary, summary)
+        info = {"format_version": FORMAT_VERSION, "fingerprint": summary.fingerprint, "step_columns": sorted(arrays)}
+        findings = [finding.to_dict() for finding in checker.findings]
+        write_text(temporary / "store.json", to_json({**info, **spec.to_dict(), "findings": findings}))
+        return {"format_version": FORMAT_VERSION}
+
+    if folder.exists():
+        folder.rmdir()  # fails if something was put into it since the check above
+    write_folder(folder, fill)
+    return folder
+
+
+def _write_summary(folder: Path, summary: Summary) -> None:
+    """Write the arrays with one row per episode, and the statistics."""
+    # allow_pickle=False: an object array would be written in a form that can run code when it is read.
+    for name in EPISODE_COLUMNS:
+        values = getattr(summary, name)
+        if values is not None:
+            np.save(folder / f"{name}.npy", values, allow_pickle=False)
+    if summary.statistics is not None:
+        np.save(folder / "observation_mean.npy", summary.statistics.mean, allow_pickle=False)
+        np.save(folder / "observation_std.npy", summary.statistics.std, allow_pickle=False)
