@@ -26,6 +26,7 @@ _FULL_ACTIONS = 18  # no Atari game has more
 _MOST_STEPS = 100_000_000  # a header that declares more is damaged; Dopamine's buffers have 1,000,000
 _LARGEST_FRAME = 1_000  # pixels per side
 _CHUNK = 250  # steps read at once from a buffer; fifty buffers may be open at the same time
+_TAIL = "unfinished tail"
 _FIX = "download or write the file again"
 
 
@@ -91,8 +92,20 @@ class Buffer:
             begun.append({name: values[start:] for name, values in chunk.items()})
         tail = sum(len(part["reward"]) for part in begun)
         if tail:
-            problem = f"the last {tail} steps of buffer {self.number} have no terminal after them and were left out"
-            notes.append(Finding("info", "unfinished tail", "rewards", problem, "nothing to do", 1))
+            _note_tail(notes, self.number, tail)
+
+
+def _note_tail(notes: list[Finding], number: int, steps: int) -> None:
+    """Add the end of a buffer to the finding about steps that were left out, because no terminal follows them."""
+    # A dataset has one finding of a kind, so that fifty buffers do not give fifty messages.
+    note = next((note for note in notes if note.kind == _TAIL), None)
+    if note is None:
+        note = Finding("info", _TAIL, "rewards", "", "nothing to do: their episodes end in no file")
+        notes.append(note)
+    note.count += steps
+    parts = [*note.problem.partition(": ")[2].split(", "), f"{steps} of buffer {number}"]
+    listed = ", ".join(part for part in parts if part)
+    note.problem = f"the last steps of buffers have no terminal after them and were left out: {listed}"
 
 
 def _trajectory(parts: list[dict[str, np.ndarray]]) -> Trajectory:
