@@ -1,5 +1,6 @@
 """Writes a dataset in every format that a reader reads."""
 
+import gzip
 import warnings
 
 import h5py
@@ -8,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
+from rl_transformer import TrajectoryDataset
 from rl_transformer.trajectories.store import write_store
 
 
@@ -61,6 +63,40 @@ def write_d4rl(path, dataset, *, tail=0, drop=()):
             if name not in drop:
                 file[name] = values
     return f"d4rl:{path}"
+
+
+def write_replay_buffer(folder, number, columns):
+    """Write a replay buffer as Dopamine does: one gzipped .npy file per column."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for member, values in columns.items():
+        with gzip.open(folder / f"$store$_{member}_ckpt.{number}.gz", "wb", compresslevel=1) as file:
+            np.save(file, values)
+
+
+def game_data(lengths=(4, 7, 2)):
+    """Episodes of a game with three actions; the frames are noise, without one after the last action."""
+    random = np.random.default_rng(0)
+    episodes = [
+        {
+            "observations": random.integers(0, 256, (length, 1, 36, 36)).astype(np.uint8),
+            "actions": random.integers(0, 3, length),
+            "rewards": random.integers(-1, 2, length).astype(float),
+            "terminated": True,
+        }
+        for length in lengths
+    ]
+    episodes[0]["actions"][0] = 2
+    space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    return TrajectoryDataset.from_episodes(episodes, observation_space=space, action_space=spaces.Discrete(3))
+
+
+def write_replay(folder, dataset):
+    """Write a dataset of frames as one replay buffer."""
+    last = np.zeros(dataset.num_steps, np.uint8)
+    last[dataset.offsets[1:] - 1] = 1
+    columns = {"observation": np.asarray(dataset.observations)[:, 0], "action": dataset.actions.astype(np.int32)}
+    write_replay_buffer(folder, 0, {**columns, "reward": dataset.rewards.astype(np.float32), "terminal": last})
+    return f"dqn-replay:{folder}"
 
 
 def write_rlt(folder, dataset):

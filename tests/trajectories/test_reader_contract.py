@@ -11,12 +11,17 @@ from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.open import parse_uri, stream_trajectories
 from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
 from tests.toys import telling_data
-from tests.trajectories.foreign_files import write_d4rl, write_minari_vectors, write_rlt
+from tests.trajectories.foreign_files import game_data, write_d4rl, write_minari_vectors, write_replay, write_rlt
 
+# What a format holds: vectors, or the frames of a game.
+DATA = {"minari": telling_data, "d4rl": telling_data, "rlt": telling_data, "dqn-replay": game_data}
+# Formats that do not record what was seen after the last action.
+WITHOUT_FINAL = ("d4rl", "dqn-replay")
 WRITERS = {
     "minari": lambda folder: write_minari_vectors("toy/telling-v0", telling_data()),
     "d4rl": lambda folder: write_d4rl(folder / "telling.hdf5", telling_data()),
     "rlt": lambda folder: write_rlt(folder / "telling", telling_data()),
+    "dqn-replay": lambda folder: write_replay(folder / "replay", game_data()),
 }
 BUILT_IN = [name for name in READERS.names() if not READERS.is_from_plugin(name)]
 every_reader = pytest.mark.parametrize("scheme", BUILT_IN)
@@ -44,24 +49,24 @@ def opened(scheme, monkeypatch):
     return calls
 
 
-def test_all_three_built_in_readers_are_held_to_the_contract():
-    assert len(BUILT_IN) == 3
+def test_all_built_in_readers_are_held_to_the_contract():
+    assert len(BUILT_IN) == 4
     assert set(BUILT_IN) == set(WRITERS)
 
 
 @every_reader
 def test_a_reader_gives_the_same_fingerprint_for_the_same_data(scheme, uri):
     assert uri.startswith(f"{scheme}:")
-    data = telling_data()
+    data = DATA[scheme]()
     for read in (open_trajectories(uri), open_trajectories(uri)):
         assert read.fingerprint == data.fingerprint
-        assert (read.num_trajectories, read.num_steps) == (3, 13)
+        assert (read.num_trajectories, read.num_steps) == (data.num_trajectories, data.num_steps) == (3, 13)
         assert not [finding for finding in read.findings if finding.level == "error"]
 
 
 @every_reader
 def test_every_episode_of_a_reader_is_a_valid_trajectory(scheme, uri):
-    data = telling_data()
+    data = DATA[scheme]()
     source = stream_trajectories(uri)
     assert isinstance(source.spec, DataSpec)
     read = list(source.trajectories)
@@ -76,7 +81,7 @@ def test_every_episode_of_a_reader_is_a_valid_trajectory(scheme, uri):
         # D4RL's files need not hold what was seen after the last action; the others do.
         if trajectory.final_observation is not None:
             assert trajectory.final_observation.tolist() == expected.final_observation.tolist()
-        assert (trajectory.final_observation is None) == (scheme == "d4rl")
+        assert (trajectory.final_observation is None) == (scheme in WITHOUT_FINAL)
     again = TrajectoryDataset.in_memory(source.spec, read)
     assert again.fingerprint == data.fingerprint
 
@@ -104,6 +109,10 @@ def test_options_in_the_uri_are_parsed_and_those_of_the_call_win(scheme, uri, op
             with pytest.raises(RLTransformerError, match=f"{name}: 'many' is not of type int"):
                 open_trajectories(f"{uri}?{name}=many")
             continue
+        if option.type is str:
+            open_trajectories(f"{uri}?{name}=Pong")  # the only option of this type names a game
+            assert opened.pop() == (path, {**defaults, name: "Pong"})
+            continue
         assert option.type is bool, "add a value of the new type to this test"
         for text, value in (("true", True), ("1", True), ("False", False), ("0", False)):
             open_trajectories(f"{uri}?{name}={text}")
@@ -117,7 +126,12 @@ def test_options_in_the_uri_are_parsed_and_those_of_the_call_win(scheme, uri, op
 
 def test_the_options_of_the_built_in_readers_are_the_documented_ones():
     options = {scheme: list(READERS.get(scheme, where="test").options) for scheme in BUILT_IN}
-    assert options == {"minari": [], "d4rl": ["keep_unfinished", "max_episode_steps"], "rlt": ["verify"]}
+    assert options == {
+        "minari": [],
+        "d4rl": ["keep_unfinished", "max_episode_steps"],
+        "rlt": ["verify"],
+        "dqn-replay": ["steps", "seed", "episodes_per_draw", "buffers", "game"],
+    }
     for scheme in BUILT_IN:
         for option in READERS.get(scheme, where="test").options.values():
             assert option.help.endswith(".")
@@ -125,7 +139,7 @@ def test_the_options_of_the_built_in_readers_are_the_documented_ones():
 
 @every_reader
 def test_data_that_is_not_there_is_refused_by_name(scheme, uri):
-    path = {"minari": "toy/absent-v0", "d4rl": "/absent.hdf5", "rlt": "/absent"}[scheme]
+    path = {"minari": "toy/absent-v0", "d4rl": "/absent.hdf5", "rlt": "/absent", "dqn-replay": "/absent"}[scheme]
     with pytest.raises(RLTransformerError, match=path) as caught:
         open_trajectories(f"{scheme}:{path}")
     assert caught.value.fix

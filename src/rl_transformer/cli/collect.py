@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
-from rl_transformer.cli.environment import add_environment_arguments, parse_env_kwargs
+from rl_transformer.cli.environment import add_environment_arguments, environment_arguments
 from rl_transformer.cli.targets import add_targets_argument, parse_targets
 from rl_transformer.errors import RLTransformerError
 
@@ -20,7 +21,11 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser.add_argument("--output", type=str, required=True, help="Folder of the store; must be empty or new.")
     parser.add_argument("--num-episodes", type=int, required=True, help="Number of episodes to record.")
     parser.add_argument(
-        "--policy", type=str | None, default=None, help="Folder of the policy that acts; null: random actions."
+        "--policy",
+        type=str | None,
+        default=None,
+        help="Folder of the policy that acts, or scripted:tracker?noise=0..1 for ALE/Pong-v5 and ALE/Breakout-v5; null: "
+        "random actions.",
     )
     parser.add_argument("--target-return", type=float | None, default=None, help="The policy's target return.")
     add_targets_argument(parser)
@@ -33,6 +38,7 @@ def run(args: Namespace) -> Outcome:
     """Record the episodes and print a summary of the store."""
     from tqdm import tqdm
 
+    from rl_transformer.environments.scripted import PREFIX, scripted_behavior
     from rl_transformer.environments.sources import EnvironmentSource, opened
     from rl_transformer.evaluation.collection import record_episodes
     from rl_transformer.policy import load_policy
@@ -46,15 +52,16 @@ def run(args: Namespace) -> Outcome:
             where="--num-episodes, --seed",
             fix="give 1 episode or more, and a seed of 0 or more",
         )
-    if (args.target_return is not None or args.target) and not args.policy:
+    is_scripted = bool(args.policy) and args.policy.startswith(PREFIX)
+    if (args.target_return is not None or args.target) and (not args.policy or is_scripted):
         raise RLTransformerError(
-            "random actions have no target",
+            "scripted and random actions have no target",
             where="--target-return, --target",
             fix="pass --policy too, or leave the targets out",
         )
-    policy = load_policy(args.policy) if args.policy else None
-    env_kwargs = parse_env_kwargs(args.env_kwargs)
-    source = EnvironmentSource.of(args.env_id, env_kwargs=env_kwargs, wrappers=args.wrapper)
+    policy = load_policy(args.policy) if args.policy and not is_scripted else None
+    env_kwargs, wrappers = environment_arguments(args)
+    source = EnvironmentSource.of(args.env_id, env_kwargs=env_kwargs, wrappers=wrappers)
     with opened(source) as live:
         spec, trajectories = record_episodes(
             live.environment,
@@ -64,8 +71,11 @@ def run(args: Namespace) -> Outcome:
             policy=policy,
             target=args.target_return,
             targets=parse_targets(args.target),
+            behavior=scripted_behavior(args.policy, live.environment) if is_scripted else None,
             max_steps=args.max_steps,
         )
+        # Whoever evaluates on this data has to make the same environment.
+        spec = replace(spec, env_kwargs=env_kwargs or None, env_wrappers=tuple(wrappers))
         # Episodes are run while they are written, so memory holds one of them, however many are recorded.
         hidden = not sys.stderr.isatty()
         progress = tqdm(trajectories, total=args.num_episodes, unit="episode", disable=hidden, leave=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser, optional_path
-from rl_transformer.cli.environment import add_environment_arguments, parse_env_kwargs
+from rl_transformer.cli.environment import add_environment_arguments, environment_arguments
 from rl_transformer.cli.targets import add_targets_argument, parse_targets
 from rl_transformer.errors import RLTransformerError
 
@@ -128,6 +128,7 @@ def _evaluate(args: Namespace, policy: Policy, target_returns: Sequence[float]) 
     """Return the evaluation of one policy."""
     from rl_transformer.evaluation.evaluate import evaluate
 
+    env_kwargs, wrappers = environment_arguments(args)
     return evaluate(
         policy,
         args.env_id,
@@ -137,8 +138,8 @@ def _evaluate(args: Namespace, policy: Policy, target_returns: Sequence[float]) 
         seed=args.seed,
         max_live=args.max_live,
         max_steps=args.max_steps,
-        env_kwargs=parse_env_kwargs(args.env_kwargs),
-        wrappers=args.wrapper,
+        env_kwargs=env_kwargs,
+        wrappers=wrappers,
         reference=args.reference,
         record=1 if args.video else 0,
         progress=True,

@@ -51,6 +51,8 @@ def _find(path: Path) -> tuple[str, str, str] | None:
         return "rlt", str(path), "a store"
     if (path / "data" / "metadata.json").is_file():
         return _minari(path)
+    if path.is_dir() and any(path.glob("$store$_action_ckpt.*.gz")):
+        return "dqn-replay", str(path), "a folder of replay buffers"
     # An id without its scheme.
     if (
         not path.is_absolute()

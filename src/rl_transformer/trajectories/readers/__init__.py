@@ -12,3 +12,4 @@ from rl_transformer.trajectories.readers.interface import Source as Source
 READERS.register("minari", "rl_transformer.trajectories.readers.minari:MinariReader")
 READERS.register("d4rl", "rl_transformer.trajectories.readers.d4rl:D4RLReader")
 READERS.register("rlt", "rl_transformer.trajectories.readers.store:StoreReader")
+READERS.register("dqn-replay", "rl_transformer.trajectories.readers.dqn_replay:DQNReplayReader")

@@ -1,0 +1,146 @@
+"""Play Pong and Breakout by simple rules, to make data of any quality without a trained agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from rl_transformer.errors import RLTransformerError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+PREFIX = "scripted:"
+Memory = np.ndarray
+"""The 128 bytes of a game's memory, uint8."""
+
+
+class PongTracker:
+    """Moves the paddle to where the ball will cross its column, and hits the ball a little off the paddle's middle."""
+
+    # Places in the game's memory, and positions in its units; found by playing.
+    _BALL_X, _BALL_Y, _PADDLE_Y = 49, 54, 51
+    _TOP, _BOTTOM, _PADDLE_X, _MIDDLE = 44, 207, 189, 130
+    _STAY, _UP, _DOWN = 0, 2, 3
+    # Hit off the middle, the ball leaves at a steep angle, which the opponent often misses.
+    _AIM, _SPREAD, _TOLERANCE = -6.0, 3.0, 5.0
+    _SERVE = 40  # a ball that moved farther in a step was served anew
+
+    def __init__(self) -> None:
+        self._before: tuple[int, int] | None = None
+        self._comes_closer = False
+        self._aim = self._AIM
+
+    def act(self, memory: Memory, random: np.random.Generator) -> int:
+        """Return the action for the present state of the game."""
+        x, y, paddle = (int(memory[place]) for place in (self._BALL_X, self._BALL_Y, self._PADDLE_Y))
+        before = self._before
+        self._before = (x, y) if y else None  # 0: there is no ball on the screen
+        if before is None or not y or abs(x - before[0]) > self._SERVE:
+            return self._towards(self._MIDDLE, paddle, 2 * self._TOLERANCE)
+        speed_x, speed_y = x - before[0], y - before[1]
+        if self._comes_closer and speed_x < 0:  # hit: aim anew, or rallies would repeat for ever
+            self._aim = self._AIM + random.uniform(-self._SPREAD, self._SPREAD)
+        self._comes_closer = speed_x > 0
+        if not self._comes_closer:
+            return self._towards(self._MIDDLE, paddle, 2 * self._TOLERANCE)
+        steps = max(0.0, (self._PADDLE_X - x) / speed_x)
+        return self._towards(self._reflect(y + speed_y * steps) + self._aim, paddle, self._TOLERANCE)
+
+    def _reflect(self, y: float) -> float:
+        """Return where a ball is that would be at ``y`` if it were not reflected at the walls."""
+        span = self._BOTTOM - self._TOP
+        folded = (y - self._TOP) % (2 * span)
+        return self._TOP + (folded if folded <= span else 2 * span - folded)
+
+    def _towards(self, target: float, paddle: int, tolerance: float) -> int:
+        if target < paddle - tolerance:
+            return self._UP
+        return self._DOWN if target > paddle + tolerance else self._STAY
+
+
+class BreakoutTracker:
+    """Keeps the paddle below the ball, and launches a ball if there is none."""
+
+    _BALL_X, _BALL_Y, _PADDLE_X = 99, 101, 72
+    _STAY, _FIRE, _RIGHT, _LEFT = 0, 1, 2, 3
+    _OFFSET, _TOLERANCE = -8.0, 4.0
+
+    def act(self, memory: Memory, random: np.random.Generator) -> int:
+        """Return the action for the present state of the game."""
+        if not memory[self._BALL_Y]:
+            return self._FIRE
+        distance = int(memory[self._BALL_X]) + self._OFFSET - int(memory[self._PADDLE_X])
+        if abs(distance) <= self._TOLERANCE:
+            return self._STAY
+        return self._RIGHT if distance > 0 else self._LEFT
+
+
+TRACKERS: dict[str, type[PongTracker] | type[BreakoutTracker]] = {"Pong": PongTracker, "Breakout": BreakoutTracker}
+
+
+def scripted_behavior(name: str, environment: gymnasium.Env) -> Callable[[Any, np.random.Generator], int]:
+    """Return a function from an observation and an episode's random numbers to an action.
+
+    Args:
+        name: ``scripted:tracker``, with ``?noise=0.3`` for the share of random actions, or ``?noise=0..1`` for a share
+            that every episode draws anew.
+        environment: A game of ale-py that has a script.
+
+    Raises:
+        RLTransformerError: There is no such script, no script for this environment, or the noise is no share.
+    """
+    kind, _, query = name.removeprefix(PREFIX).partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if kind != "tracker" or set(options) - {"noise"}:
+        fix = "write scripted:tracker, scripted:tracker?noise=0.3 or scripted:tracker?noise=0..1"
+        raise RLTransformerError(f"there is no script {name!r}", where="--policy", fix=fix)
+    spec = environment.spec
+    game = "" if spec is None else spec.id.removeprefix("ALE/").partition("-")[0]
+    if game not in TRACKERS:
+        fix = f"use one of {', '.join(f'ALE/{known}-v5' for known in TRACKERS)}"
+        raise RLTransformerError(f"there is no tracker for {game or environment}", where="--policy", fix=fix)
+    return _Behavior(TRACKERS[game], _noise(options.get("noise", "0")), environment)
+
+
+def _noise(text: str) -> tuple[float, float]:
+    """Return the smallest and the largest share of random actions."""
+    low, dots, high = text.partition("..")
+    try:
+        bounds = (float(low), float(high) if dots else float(low))
+    except ValueError:
+        bounds = (-1.0, -1.0)
+    if not 0 <= bounds[0] <= bounds[1] <= 1:
+        fix = "give a number from 0 to 1, or two as 0..1"
+        raise RLTransformerError(f"{text!r} is no share of random actions", where="scripted: noise", fix=fix)
+    return bounds
+
+
+class _Behavior:
+    """Acts as a tracker, with a share of random actions."""
+
+    def __init__(
+        self,
+        tracker: type[PongTracker] | type[BreakoutTracker],
+        noise: tuple[float, float],
+        environment: gymnasium.Env,
+    ) -> None:
+        self._new_tracker = tracker
+        self._bounds = noise
+        self._environment = environment
+        self._random: np.random.Generator | None = None
+        self._tracker = tracker()
+        self._noise = 0.0
+
+    def __call__(self, observation: Any, random: np.random.Generator) -> int:
+        if random is not self._random:  # every episode has random numbers of its own
+            self._random = random
+            self._tracker = self._new_tracker()
+            self._noise = random.uniform(*self._bounds)
+        action = self._tracker.act(self._environment.unwrapped.ale.getRAM(), random)  # pyright: ignore[reportAttributeAccessIssue]
+        if random.random() < self._noise:
+            return int(random.integers(self._environment.action_space.n))  # pyright: ignore[reportAttributeAccessIssue]
+        return action
