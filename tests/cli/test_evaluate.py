@@ -1,6 +1,7 @@
 """Claims about `rlt evaluate` and `rlt collect`: their options of the environment, several seeds, the progress bar."""
 
 import json
+import shlex
 import shutil
 import sys
 
@@ -193,3 +194,29 @@ def test_progress_is_shown_on_a_terminal_only(ready, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(score) == 0
     assert "/40" in capsys.readouterr().err
+
+
+def test_the_next_command_after_collecting_and_training_makes_the_same_environment(tmp_path, capsys):
+    """Reported as Minari#304: advice without arguments, limits or wrappers leads into another environment."""
+    words = ["collect", "CartPole-v1", "--num-episodes", "3", "--output", str(tmp_path / "data")]
+    kwargs = json.dumps({"sutton_barto_reward": True, "max_episode_steps": 15})
+    wrapper = 'ClipReward={"max_reward": 0.0, "min_reward": -0.5}'
+    assert main([*words, "--env-kwargs", kwargs, "--wrapper", wrapper]) == 0
+    train = [
+        "train",
+        "fast",
+        "--data",
+        f"rlt:{tmp_path / 'data'}",
+        "--output",
+        str(tmp_path / "run"),
+        "--train-steps",
+        "1",
+    ]
+    capsys.readouterr()
+    assert main(train) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: rlt ")]
+    report = tmp_path / "r.json"
+    assert main([*shlex.split(line.removeprefix("next: rlt ")), "--num-episodes", "2", "--json", str(report)]) == 0
+    (target,) = json.loads(report.read_text())["targets"]
+    assert all(-0.5 <= value <= 0 for value in target["episode_returns"])
+    assert max(target["episode_lengths"]) <= 15

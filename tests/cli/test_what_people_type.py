@@ -212,3 +212,39 @@ def test_a_model_of_transformers_becomes_a_policy_that_acts_as_it_and_can_be_eva
         again = [*words, "--output", str(tmp_path / "other")]
         assert "fix:" in refused(capsys, *again, *(word for name, given in wrong.items() for word in (name, *given)))
     assert import_huggingface(tmp_path / "hf", mean=[0, 0], std=[1, 1], scale=1).spec.context_length == 20
+
+
+@pytest.mark.parametrize("redirect", [">/dev/full", ">&-", "2>/dev/full", "2>&-", ">/dev/full 2>/dev/full"])
+def test_a_stream_that_cannot_be_written_ends_neither_training_nor_an_evaluation(redirect, ready, tmp_path):
+    """Training died at its first progress line where standard error was full or closed, and a result was not written."""
+    run = tmp_path / "run"
+    rlt = f"{sys.executable} -m rl_transformer"
+    train = f"{rlt} train gym --data rlt:{ready / 'store'} --output {run} {' '.join(QUICK)} {redirect}"
+    score = f"{rlt} evaluate {ready / 'run'} --env-id CartPole-v1 --json {tmp_path / 'r.json'} {redirect}"
+    inspect = f"{rlt} inspect rlt:{ready / 'store'} --json {tmp_path / 'i.json'} {redirect}"
+    assert subprocess.run(train, shell=True, check=False).returncode == 0
+    assert (run / "policy/policy.json").exists()
+    assert subprocess.run(inspect, shell=True, check=False).returncode == 0
+    assert json.loads((tmp_path / "i.json").read_text())["num_trajectories"] == 40
+    assert subprocess.run(score, shell=True, check=False).returncode == 2  # another environment: the code remains
+
+
+def test_options_in_a_file_may_be_written_as_on_the_command_line(ready, tmp_path, capsys):
+    rest = ["--data", f"rlt:{ready / 'store'}", "--output", str(tmp_path / "out"), *QUICK[2:]]
+    (tmp_path / "dotted.yaml").write_text("training.train_steps: 3\nmodel: {n_inner: 5}\nmodel.n_head: 2\n")
+    assert main(["train", "gym", "--config", str(tmp_path / "dotted.yaml"), *rest]) == 0
+    stored = json.loads((tmp_path / "out/config.json").read_text())
+    assert (stored["training"]["train_steps"], stored["model"]["n_inner"], stored["model"]["n_head"]) == (3, 5, 2)
+    for text, answer in {
+        "train_steps: 3": "did you mean training.train_steps",
+        "training.seed: 3\ntraining: {seed: 4}": "sets training.seed twice",
+    }.items():
+        (tmp_path / "wrong.yaml").write_text(text)
+        assert answer in refused(capsys, "train", "gym", "--config", str(tmp_path / "wrong.yaml"), *rest)
+    assert "is a folder" in refused(capsys, "train", "gym", "--config", str(tmp_path), *rest)
+
+
+def test_an_option_at_the_wrong_place_is_answered_with_the_right_one():
+    with pytest.raises(RLTransformerError) as error:
+        RunConfig().seed = 3
+    assert "did you mean training.seed" in error.value.fix

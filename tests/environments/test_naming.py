@@ -60,7 +60,7 @@ def test_a_module_that_does_not_register_the_id_is_told_how(module):
     error = refusal(f"{module}:Other-v0")
     assert f"let {module} register it: gymnasium.register('Other-v0', entry_point=...)" in error.fix
     assert "No module named 'no_such_module'" in refusal("no_such_module:Mine-v0").problem
-    assert f"did you mean {module}/Mine-v0" in refusal(f"{module}:{module}/Mime-v0").fix
+    assert f"did you mean {module}:{module}/Mine-v0" in refusal(f"{module}:{module}/Mime-v0").fix
 
 
 @pytest.mark.parametrize("name", ["a:b:c", ":Mine-v0", "module:"])
@@ -122,6 +122,9 @@ def test_other_unknown_ids_are_answered_with_near_ones_and_the_form_of_a_module(
 def test_the_command_of_a_message_about_a_missing_package_is_the_fix():
     box2d = 'Box2D is not installed, run `pip install swig` followed by `pip install "gymnasium[box2d]"`'
     assert install_command(box2d) == 'pip install swig && pip install "gymnasium[box2d]"'
+    either = 'run `pip install "shimmy[gym-v21]"` or `pip install "shimmy[gym-v26]"`'
+    assert install_command(either) == 'pip install "shimmy[gym-v21]"'
+    assert install_command("No module named 'jax'") == "pip install jax"
     assert "rl-transformer[mujoco]" in install_command("MuJoCo is not installed, run `pip install x`")
     assert install_command("something else") is None
 

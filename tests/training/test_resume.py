@@ -280,3 +280,10 @@ def test_a_finished_run_names_options_that_come_too_late_and_data_that_is_not_it
     assert "is finished, so evaluation.env_id has no effect" in capsys.readouterr().out
     with pytest.raises(RLTransformerError, match="is a finished run on other data"):
         train(tiny_config(folder), resume=True, dataset=point_data(seed=1))
+
+
+def test_another_number_of_threads_is_allowed_and_said(tmp_path, capsys):
+    """The advice for a busy machine is fewer threads, and it must not cost the updates that were made."""
+    folder = train(tiny_config(tmp_path / "run", training={"threads": 2}), dataset=point_data())
+    train(tiny_config(folder, training={"threads": 1, "train_steps": 14}), resume=True, dataset=point_data())
+    assert "not bit-exact with the uninterrupted run: threads 2 -> 1" in capsys.readouterr().out

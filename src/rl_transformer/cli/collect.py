@@ -75,7 +75,12 @@ def run(args: Namespace) -> Outcome:
             max_steps=args.max_steps,
         )
         # Whoever evaluates on this data has to make the same environment.
-        spec = replace(spec, env_kwargs=env_kwargs or None, env_wrappers=tuple(wrappers))
+        spec = replace(
+            spec,
+            env_kwargs={name: value for name, value in env_kwargs.items() if name != "max_episode_steps"} or None,
+            env_wrappers=tuple(wrappers),
+            max_episode_steps=args.max_steps or env_kwargs.get("max_episode_steps"),
+        )
         # Episodes are run while they are written, so memory holds one of them, however many are recorded.
         hidden = not sys.stderr.isatty()
         progress = tqdm(trajectories, total=args.num_episodes, unit="episode", disable=hidden, leave=False)

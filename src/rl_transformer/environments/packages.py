@@ -52,9 +52,10 @@ def install_command(message: str) -> str | None:
     """Return the command ``pip install ...`` that an environment's message about a missing package contains."""
     if "mujoco" in message.lower() and "install" in message.lower():
         return "pip install 'rl-transformer[mujoco]'"
-    # The first of several, which usually are alternatives.
-    command = re.search(r"pip install (?:[\"'][^\"']+[\"']|[\w\[\],.<>=-]+)", message)
+    commands = re.findall(r"pip install (?:[\"'][^\"']+[\"']|[\w\[\],.<>=-]+)", message)
     module = re.search(r"No module named '(\w+)", message)
-    if command is None and module is not None:
-        return f"pip install {module[1]}"
-    return None if command is None else command.group()
+    if not commands:
+        return None if module is None else f"pip install {module[1]}"
+    # Several are either steps or alternatives, of which the first will do.
+    between = message.partition(commands[0])[2].partition("pip install")[0]
+    return commands[0] if re.search(r"\bor\b", between) else " && ".join(commands)

@@ -140,7 +140,6 @@ class _Behavior:
             self._random = random
             self._tracker = self._new_tracker()
             self._noise = random.uniform(*self._bounds)
-        action = self._tracker.act(self._environment.unwrapped.ale.getRAM(), random)  # pyright: ignore[reportAttributeAccessIssue]
-        if random.random() < self._noise:
-            return int(random.integers(self._environment.action_space.n))  # pyright: ignore[reportAttributeAccessIssue]
-        return action
+        game: Any = self._environment.unwrapped  # of ale-py, which may not be installed
+        action = self._tracker.act(game.ale.getRAM(), random)
+        return int(random.integers(game.action_space.n)) if random.random() < self._noise else action

@@ -89,7 +89,7 @@ class CoreMonitor:
             return None
         return (
             f"note: the training thread computed for only {100 * share:.0f} % of the first {wall:.0f} s; if other "
-            f"programs use the cores, --training.threads 1 can be several times faster than {self._threads}"
+            f"programs use the cores, --training.threads 1, also with --resume, can be several times faster than {self._threads}"
         )
 
 
