@@ -65,12 +65,13 @@ def _differences(model: nn.Module, reference: nn.Module) -> Iterator[tuple[str, 
             yield name, f"{type(module).__name__} has replaced {type(expected[name]).__name__}"
         else:
             yield from _differing_functions(name, module, expected[name])
-            yield from _differing_settings(name, module, expected[name])
-            yield from _added_hooks(name, module, expected[name])
     for name in expected:
         if name not in mine:
             yield name, f"{type(expected[name]).__name__} was removed"
     yield from _differing_tensors(model, reference)
+    for name in [name for name in mine if name in expected]:
+        yield from _differing_settings(name, mine[name], expected[name])
+        yield from _added_hooks(name, mine[name], expected[name])
 
 
 def _differing_tensors(model: nn.Module, reference: nn.Module) -> Iterator[tuple[str, str]]:
@@ -89,7 +90,7 @@ def _differing_tensors(model: nn.Module, reference: nn.Module) -> Iterator[tuple
     for name, buffer in reference.named_buffers():
         if name in expected or name not in computed or _is_of(reference.get_submodule(name.rpartition(".")[0])):
             continue
-        if not torch.equal(computed[name].cpu(), buffer):
+        if computed[name].dtype != buffer.dtype or not torch.equal(computed[name].cpu(), buffer):
             yield name, "its numbers are not those that the configuration describes, and it is in no file"
 
 
@@ -99,7 +100,7 @@ def _differing_settings(name: str, module: nn.Module, expected: nn.Module) -> It
         if attribute.startswith("_") or attribute in _NO_SETTINGS or not isinstance(value, _SETTINGS):
             continue
         actual = getattr(module, attribute, None)
-        if actual != value:
+        if not isinstance(actual, _SETTINGS) or actual != value:
             yield f"{name}.{attribute}".lstrip("."), f"it is {actual!r}, and the configuration says {value!r}"
 
 
