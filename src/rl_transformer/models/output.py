@@ -115,6 +115,8 @@ def _check_forward_arguments(
     if timesteps is not None:
         _check_shape("timesteps", timesteps, leading, tuple(timesteps.shape) in (leading, (1, leading[1])))
     check_mask(attention_mask, leading, where=_WHERE)
+    if torch.compiler.is_compiling():
+        return  # a comparison with a traced length would become a limit of the compiled model
     # On a GPU an index beyond the table fails later, with an error that does not name it.
     first = 0
     if timesteps is not None and timesteps.numel():

@@ -118,7 +118,8 @@ def _read_outcome(name: str, values: object, count: int) -> tuple[Float64[np.nda
         values = [0.0 if value is None else value for value in values]
     try:
         # NumPy would read "1" as a number.
-        if np.asarray(values).dtype.kind in "US":
+        given = np.asarray(values)
+        if given.dtype.kind in "US" or any(isinstance(value, str | bytes) for value in given.flat):
             raise TypeError
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError):
