@@ -286,7 +286,7 @@ def test_a_convolution_with_other_steps_is_refused(name):
 def test_a_configuration_that_was_exchanged_later_is_refused(tmp_path):
     policy = untrained_policy(point_data())
     policy.model.config = replace(policy.model.config, timestep_embedding="after_norm")
-    with pytest.raises(RLTransformerError, match="model.config: it is "):
+    with pytest.raises(RLTransformerError, match=r"model\.config: it is "):
         policy.save(tmp_path / "p")
 
 

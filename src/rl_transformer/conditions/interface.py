@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -248,6 +248,6 @@ def finite_target(name: str, target: Target) -> Float64[np.ndarray, "1"]:
             f"{number} is a truth value, not a number", where=name, fix="pass a finite target, such as 1.0"
         )
     is_number = isinstance(number, Real)
-    if not is_number or not abs(number) <= float(np.finfo(np.float32).max):
+    if not is_number or not abs(cast(float, number)) <= float(np.finfo(np.float32).max):
         raise RLTransformerError(f"{target} is not a finite number", where=name, fix="pass a finite target")
     return np.array([float(number)])

@@ -124,9 +124,8 @@ def chosen_targets(policy: Policy, given: Sequence[float] | float) -> list[float
     if isinstance(given, Real) or (isinstance(given, np.ndarray) and given.ndim == 0):
         given = [cast(float, given)]
     listed = as_list(given, where="target_returns", fix="pass a list of numbers, such as target_returns=[10.0]")
-    listed = [target.item() if isinstance(target, np.ndarray) and target.ndim == 0 else target for target in listed]
     if listed:
-        return listed
+        return [cast(float, t.item()) if isinstance(t, np.ndarray) and t.ndim == 0 else cast(float, t) for t in listed]
     if policy.spec.takes_target and policy.spec.suggested_targets:
         return list(policy.spec.suggested_targets)
     return [None]

@@ -6,7 +6,6 @@ Shapes: B windows, T timesteps, L tokens, H heads, E hidden_size, F parameters o
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,11 +46,11 @@ def read_forward_arguments(
     config: DecisionTransformerConfig,
     action_kinds: tuple[str, ...],
     dtype: torch.dtype,
-    states: Any,
-    actions: Any,
-    returns_to_go: Any,
-    timesteps: Any,
-    attention_mask: Any,
+    states: Tensor,
+    actions: Tensor,
+    returns_to_go: Tensor | None,
+    timesteps: Tensor | None,
+    attention_mask: Tensor | np.ndarray | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Return the arguments of `DecisionTransformerModel.forward` in dtypes that it can compute with, checked.
 
@@ -75,14 +74,12 @@ def read_forward_arguments(
     else:
         # A head of a plugin may read vectors as well as indices.
         actions = _as_floats("actions", actions, dtype if action_kinds == ("box",) else None)
-    returns_to_go = _as_floats("returns_to_go", returns_to_go, dtype)
-    timesteps = _as_indices("timesteps", timesteps)
+    returns_to_go = None if returns_to_go is None else _as_floats("returns_to_go", returns_to_go, dtype)
+    timesteps = None if timesteps is None else _as_indices("timesteps", timesteps)
     # Data loaders often make NumPy arrays of masks.
-    if isinstance(attention_mask, np.ndarray | list | tuple):
-        attention_mask = torch.as_tensor(attention_mask, device=states.device)
-    _check_is_tensor("attention_mask", attention_mask)
-    _check_forward_arguments(config, states, actions, returns_to_go, timesteps, attention_mask)
-    return states, actions, returns_to_go, timesteps, attention_mask
+    mask = None if attention_mask is None else torch.as_tensor(attention_mask, device=states.device)
+    _check_forward_arguments(config, states, actions, returns_to_go, timesteps, mask)
+    return states, actions, returns_to_go, timesteps, mask
 
 
 def _check_forward_arguments(
@@ -171,7 +168,7 @@ def has_values(tensor: Shaped[Tensor, "..."]) -> bool:
     )
 
 
-def _as_floats(name: str, values: Any, dtype: torch.dtype | None) -> Any:
+def _as_floats(name: str, values: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Return an argument of real numbers; float64, which NumPy makes, becomes ``dtype``, that of the model's weights.
 
     ``dtype`` None leaves it as it is, for example images, whose numbers are bytes.
@@ -180,7 +177,7 @@ def _as_floats(name: str, values: Any, dtype: torch.dtype | None) -> Any:
         RLTransformerError: It is not a tensor, or not one of real numbers.
     """
     _check_is_tensor(name, values)
-    if values is None or dtype is None:
+    if dtype is None:
         return values
     if not values.is_floating_point():
         raise RLTransformerError(
@@ -189,14 +186,14 @@ def _as_floats(name: str, values: Any, dtype: torch.dtype | None) -> Any:
     return values.to(dtype) if values.dtype == torch.float64 else values
 
 
-def _as_indices(name: str, values: Any) -> Any:
+def _as_indices(name: str, values: Tensor) -> Tensor:
     """Return an argument of whole numbers with a dtype that tables can be indexed with.
 
     Raises:
         RLTransformerError: It is not a tensor, or not one of whole numbers.
     """
     _check_is_tensor(name, values)
-    if values is None or values.dtype in (torch.int64, torch.int32):
+    if values.dtype in (torch.int64, torch.int32):
         return values
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise RLTransformerError(
@@ -206,7 +203,7 @@ def _as_indices(name: str, values: Any) -> Any:
 
 
 def _check_is_tensor(name: str, values: object) -> None:
-    if values is not None and not isinstance(values, Tensor):
+    if not isinstance(values, Tensor):
         raise RLTransformerError(
             f"{name} is of the type {type(values).__name__}",
             where=_WHERE,

@@ -6,7 +6,6 @@ Shapes: M length of a legal-action mask; *sessions is the axis of the sessions t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -73,7 +72,7 @@ def _join_parts(allowed: ArrayLike | tuple[ArrayLike, ...], parts: Sequence[int]
         ) from None
 
 
-def _as_booleans(allowed: Any) -> Bool[np.ndarray, "..."]:
+def _as_booleans(allowed: object) -> Bool[np.ndarray, "..."]:
     """Return one mask as booleans.
 
     Raises:

@@ -5,7 +5,7 @@ Shapes: S sessions, R sessions that act now, F parameters of the action head, W 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,24 +46,20 @@ def check_rows(rows: Sequence[int] | np.ndarray, is_open: Bool[np.ndarray, "S"])
     return array
 
 
-def as_list(values: Any, *, where: str, fix: str = "pass one per session, in a list") -> list[Any]:
+def as_list(values: object, *, where: str, fix: str = "pass one per session, in a list") -> list[Any]:
     """Return several values as a list.
 
     Raises:
         RLTransformerError: It is a single value, such as a number or a text.
     """
-    # A text and a dict have a length, too, but their elements are not what is meant.
-    is_single = isinstance(values, str | bytes | Mapping)
-    try:
-        len(values)  # numbers, arrays of no axis and generators have none
-        if not is_single:
-            return list(values)
-    except TypeError:
-        pass
+    # A text and a dict have a length, too, but their elements are not what is meant. An array of no axis has none.
+    is_single = isinstance(values, str | bytes | Mapping) or getattr(values, "ndim", 1) == 0
+    if isinstance(values, Collection) and not is_single:
+        return list(values)
     raise RLTransformerError(f"{values!r} is not a list", where=where, fix=fix)
 
 
-def check_starts(target_returns: Any, seeds: Any, count: int | None) -> tuple[list[Any], list[int]]:
+def check_starts(target_returns: object, seeds: object, count: int | None) -> tuple[list[Any], list[int]]:
     """Return the target returns and the seeds of new episodes, the latter as plain integers.
 
     Args:
