@@ -26,5 +26,5 @@ def test_a_single_target_is_a_list_of_one_and_text_is_none():
     for targets in ("10", b"10", None, {"return": 10.0}):
         with pytest.raises(RLTransformerError, match=r"^target_returns: .*\n.*target_returns=\[10.0\]"):
             evaluate(policy, POINT, target_returns=targets, num_episodes=1)
-    with pytest.raises(RLTransformerError, match="True is a truth value"):
+    with pytest.raises(RLTransformerError, match="it is a truth value"):
         evaluate(policy, POINT, target_returns=True, num_episodes=1)

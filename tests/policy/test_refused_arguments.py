@@ -158,7 +158,7 @@ def test_a_number_in_an_array_of_no_axis_is_a_target_and_a_truth_value_is_none(c
             lambda wrong=wrong: policy.session(5.0, targets={"cost_to_go": wrong}),
             lambda wrong=wrong: setattr(session, "return_to_go", wrong),
         ):
-            with pytest.raises(RLTransformerError, match="True is a truth value, not a number"):
+            with pytest.raises(RLTransformerError, match="True is not a finite number: it is a truth value"):
                 call()
 
 
