@@ -245,7 +245,7 @@ def finite_target(name: str, target: Target) -> Float64[np.ndarray, "1"]:
     number = target.item() if isinstance(target, np.ndarray | np.generic) and target.ndim == 0 else target
     if isinstance(number, bool):
         raise RLTransformerError(
-            f"{number} is not a finite number: it is a truth value", where=name, fix="pass a finite target, such as 1.0"
+            f"{number} is not a finite number: it is a truth value", where=name, fix="pass a finite target"
         )
     is_number = isinstance(number, Real)
     if not is_number or not abs(cast(float, number)) <= float(np.finfo(np.float32).max):
