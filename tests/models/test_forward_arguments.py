@@ -1,9 +1,12 @@
 """Claims about the arguments of `forward`: what is not the contract is refused, and never read as something else."""
 
+import copy
 import re
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from rl_transformer import RLTransformerError
 from rl_transformer.models.decision_transformer import DecisionTransformer
@@ -96,3 +99,71 @@ def test_a_timestep_outside_the_window_is_refused(at):
     model = make("published")
     with pytest.raises(RLTransformerError, match="there is no position"):
         model.predict_actions(*inputs(model.config), at=at)
+
+
+# Types and dtypes
+
+
+def test_a_mask_from_numpy_is_the_mask_it_holds(model):
+    batch = inputs(model.config)
+    expected = call(model, MASK, batch)
+    for mask in (MASK.numpy(), MASK.numpy().astype(bool), MASK.long().numpy()):
+        assert torch.equal(call(model, mask, batch), expected)
+    with pytest.raises(RLTransformerError, match="attention_mask holds -inf"):
+        call(model, MASK.log().numpy(), batch)
+
+
+def test_float64_of_numpy_becomes_the_dtype_of_the_weights(model):
+    states, actions, returns, timesteps = inputs(model.config)
+    actions = actions.double() if actions.is_floating_point() else actions.to(torch.int16)
+    batch = [states.double(), actions, returns.double(), timesteps.to(torch.int16)]
+    expected = [states.double().float(), actions.to(batch[1].dtype), returns, timesteps]
+    assert torch.equal(call(model, MASK, batch), call(model, MASK, expected))
+    precise = make("published").double()
+    floats = [x.double() if x.is_floating_point() else x for x in inputs(precise.config)]
+    assert call(precise, MASK, floats).dtype == torch.float64
+
+
+BAD_DTYPES = {
+    "timesteps of floats": ("published", 3, torch.float32, "timesteps.long()"),
+    "timesteps of truth values": ("published", 3, torch.bool, "timesteps.long()"),
+    "states of integers": ("published", 0, torch.int64, "states.float()"),
+    "actions of integers": ("published", 1, torch.int64, "actions.float()"),
+    "returns of integers": ("published", 2, torch.int64, "returns_to_go.float()"),
+    "indices of floats": ("discrete", 1, torch.float32, "actions.long()"),
+    "indices per part of floats": ("multi-discrete", 1, torch.float32, "actions.long()"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DTYPES)
+def test_an_argument_of_another_dtype_is_refused_and_the_fix_works(name):
+    variant, place, dtype, fix = BAD_DTYPES[name]
+    model = make(variant)
+    batch = inputs(model.config)
+    batch[place] = batch[place].to(dtype)
+    with pytest.raises(RLTransformerError, match=re.escape(f"has the dtype {dtype}")) as caught:
+        call(model, MASK, batch)
+    assert fix in caught.value.fix
+    batch[place] = batch[place].long() if "long" in fix else batch[place].float()
+    call(model, MASK, batch)
+
+
+def traced(tracer, model, mask, batch):
+    """The shape of the predictions, without any numbers."""
+    if tracer == "the meta device":
+        return call(copy.deepcopy(model).to("meta"), mask.to("meta"), [x.to("meta") for x in batch]).shape
+    if tracer == "make_fx":
+        graph = make_fx(lambda m, *b: call(model, m, b), tracing_mode="fake", _allow_non_fake_inputs=True)(mask, *batch)
+        return graph(mask, *batch).shape
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        if tracer == "fake tensors":
+            mask, *batch = [mode.from_tensor(x) for x in (mask, *batch)]
+        return call(model, mask, batch).shape
+
+
+@pytest.mark.parametrize("tracer", ["the meta device", "make_fx", "fake tensors", "fake mode"])
+@pytest.mark.parametrize("variant", ["published", "discrete", "images", "sliding window"])
+def test_a_tracer_that_knows_no_values_gets_through_forward(variant, tracer):
+    model = make(variant)
+    batch = inputs(model.config)
+    assert traced(tracer, model, MASK, batch) == call(model, MASK, batch).shape

@@ -1,5 +1,7 @@
 """Claims about own parts in a model: what is trained can be loaded, or it is refused before it is trained, with a way out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from rl_transformer.models.heads.continuous import ContinuousHead
 from rl_transformer.models.parts import check_same_parts
 from rl_transformer.models.trunk.block import Block
 from rl_transformer.models.trunk.gpt2 import DecisionTransformerGPT2Model
+from rl_transformer.policy.storage import write_policy_folder
+from rl_transformer.trajectories import Space, TrajectoryDataset
 from tests.models.small_models import make
 from tests.toys import point_data, tiny_config, untrained_policy
 
@@ -205,3 +209,140 @@ def test_the_same_model_built_twice_has_the_same_parts():
     for variant in ("published", "images", "multi-discrete", "gaussian", "sliding window"):
         model = make(variant)
         check_same_parts(model, DecisionTransformerModel(model.config))
+
+
+# Settings, hooks and tensors, which no file holds or which a file would lose
+
+
+def change_norm(model):
+    model.embed_ln.eps = 0.1
+
+
+def change_dropout(model):
+    model.encoder.drop.p = 0.7
+
+
+def bound_embedding(model):
+    model.embed_timestep.max_norm = 1.0
+
+
+def change_scale(model):
+    model.encoder.h[1].ln_1.eps = 1e-2
+
+
+def add_hook(model):
+    model.predict_action.register_forward_hook(lambda module, inputs, output: -output)
+
+
+def add_pre_hook(model):
+    model.encoder.register_forward_pre_hook(lambda module, inputs: inputs)
+
+
+def double(model):
+    model.double()
+
+
+def half_a_layer(model):
+    model.embed_state.bfloat16()
+
+
+SETTINGS = {
+    change_norm: ("model.embed_ln.eps", "it is 0.1"),
+    change_dropout: ("model.encoder.drop.p", "it is 0.7"),
+    bound_embedding: ("model.embed_timestep.max_norm", "it is 1.0, and the configuration says None"),
+    change_scale: ("model.encoder.h.1.ln_1.eps", "it is 0.01"),
+    add_hook: ("model.predict_action", "a forward hook of"),
+    add_pre_hook: ("model.encoder", "a forward hook of"),
+    double: ("model.", "float64, and the configuration says"),
+    half_a_layer: ("model.embed_state", "bfloat16, and the configuration says"),
+}
+
+
+@pytest.mark.parametrize("change", SETTINGS, ids=lambda change: change.__name__)
+def test_a_model_that_would_load_as_another_one_is_refused_before_training_and_when_it_is_saved(change, tmp_path):
+    where, problem = SETTINGS[change]
+    run = assemble_run(tiny_config(tmp_path / "run"), point_data())
+    change(run.policy.model)
+    model = make("published")
+    change(model)
+    for save in (run.start, lambda: run.policy.save(tmp_path / "p"), lambda: model.save_pretrained(tmp_path / "m")):
+        with pytest.raises(RLTransformerError) as caught:
+            save()
+        assert caught.value.where.startswith(where)
+        assert problem in caught.value.problem
+    assert not (tmp_path / "p").exists()
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation"])
+def test_a_convolution_with_other_steps_is_refused(name):
+    """Some steps leave the shape of every tensor as it is."""
+    model = make("images")
+    setattr(model.embed_state.convolutions[4], name, (2, 2))
+    with pytest.raises(RLTransformerError, match=rf"convolutions.4.{name}: it is \(2, 2\)"):
+        check_same_parts(model, DecisionTransformerModel(model.config))
+
+
+def test_a_configuration_that_was_exchanged_later_is_refused(tmp_path):
+    policy = untrained_policy(point_data())
+    policy.model.config = replace(policy.model.config, timestep_embedding="after_norm")
+    with pytest.raises(RLTransformerError, match=r"model\.config: it is "):
+        policy.save(tmp_path / "p")
+
+
+def test_numbers_that_are_in_no_file_are_those_of_the_configuration(tmp_path):
+    policy = untrained_policy(point_data(), returns={"predict": True, "bins": 5})
+    policy.return_model.values.mul_(2)
+    with pytest.raises(RLTransformerError, match="values: its numbers are not those"):
+        policy.save(tmp_path / "p")
+
+
+def test_a_models_own_notes_and_removed_hooks_are_no_difference(tmp_path):
+    policy = untrained_policy(point_data())
+    policy.model.note = "mine"
+    policy.model.train()
+    policy.model.requires_grad_(False)
+    policy.model.embed_ln.register_forward_hook(lambda *args: None).remove()
+    policy.save(tmp_path / "p")
+    load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_policy_that_is_not_finite_is_neither_saved_nor_loaded_and_the_tensor_is_named(value, tmp_path):
+    policy = untrained_policy(point_data(), returns={"predict": True, "bins": 5})
+    kind = "NaN" if value != value else "an infinite value"
+    for tensor, name in (
+        (policy.model.embed_ln.bias, "model.embed_ln.bias"),
+        (policy.return_model.return_logits.weight, "return_model.return_logits.weight"),
+        (policy.normalizer.observation_mean, "normalizer.observation_mean"),
+    ):
+        with torch.no_grad():
+            before = tensor.clone()
+            tensor.view(-1)[1] = value
+        with pytest.raises(RLTransformerError, match=f"the policy holds {kind}: {name}"):
+            policy.save(tmp_path / "p")
+        write_policy_folder(tmp_path / name, policy.spec, policy.tensors())
+        with pytest.raises(RLTransformerError, match=f"the policy holds {kind}: {name}"):
+            load_policy(tmp_path / name)
+        with torch.no_grad():
+            tensor.copy_(before)
+    policy.save(tmp_path / "p")
+
+
+def test_actions_without_bounds_are_finite_enough(tmp_path):
+    policy = untrained_policy(unbounded_data(), model={"action_tanh": False})
+    assert torch.isinf(policy.normalizer.action_low).all()
+    policy.save(tmp_path / "p")
+    assert load_policy(tmp_path / "p").session(8.0).act(np.zeros(2)).shape == (1,)
+
+
+def unbounded_data():
+    """Episodes whose actions have no bounds."""
+    random = np.random.default_rng(0)
+    episode = {
+        "observations": random.normal(size=(6, 2)),
+        "actions": random.normal(size=(6, 1)),
+        "rewards": np.ones(6),
+        "terminated": True,
+    }
+    return TrajectoryDataset.from_episodes([episode], action_space=Space.box((1,)))

@@ -145,7 +145,7 @@ def test_only_legal_values_of_every_part_are_chosen(selection):
 BAD_MASKS = {
     "a part without a legal value": ((np.zeros(3, bool), np.ones(2, bool)), "at least one legal action per part"),
     "the other part without one": (np.array([1, 1, 1, 0, 0], bool), "at least one legal action per part"),
-    "too few values": (np.ones(4, bool), r"pass booleans of shape \(1, 5\)"),
+    "too few values": (np.ones(4, bool), r"pass booleans of shape \(5,\)"),
     "parts in another order": ((np.ones(2, bool), np.ones(3, bool)), r"a tuple with a mask of each length in \[3, 2\]"),
     "one part missing": ((np.ones(3, bool),), r"a tuple with a mask of each length in \[3, 2\]"),
     "a list of parts": ([[True] * 3, [True] * 2], r"a tuple with a mask of each length in \[3, 2\]"),

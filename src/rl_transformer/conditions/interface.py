@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -229,9 +229,10 @@ def initial_value(condition: Condition, target: Target) -> Float64[np.ndarray, "
 
 def target_text(target: Target) -> str:
     """Return a target as a person would write it: 25, or [1, 2]."""
-    if isinstance(target, Sequence | np.ndarray):
-        return f"[{', '.join(f'{number:g}' for number in target)}]"
-    return f"{target:g}"
+    numbers = np.asarray(target, np.float64)
+    if numbers.ndim:
+        return f"[{', '.join(f'{number:g}' for number in numbers)}]"
+    return f"{float(numbers):g}"
 
 
 def finite_target(name: str, target: Target) -> Float64[np.ndarray, "1"]:
@@ -241,7 +242,12 @@ def finite_target(name: str, target: Target) -> Float64[np.ndarray, "1"]:
         RLTransformerError: It is not a finite float32 number.
     """
     # Targets come from command lines and from code that no type checker has seen. float() would accept text and True.
-    is_number = isinstance(target, Real)
-    if isinstance(target, Sequence | bool) or not is_number or not abs(target) <= float(np.finfo(np.float32).max):
+    number = target.item() if isinstance(target, np.ndarray | np.generic) and target.ndim == 0 else target
+    if isinstance(number, bool):
+        raise RLTransformerError(
+            f"{number} is not a finite number: it is a truth value", where=name, fix="pass a finite target"
+        )
+    is_number = isinstance(number, Real)
+    if not is_number or not abs(cast(float, number)) <= float(np.finfo(np.float32).max):
         raise RLTransformerError(f"{target} is not a finite number", where=name, fix="pass a finite target")
-    return np.array([float(target)])
+    return np.array([float(number)])

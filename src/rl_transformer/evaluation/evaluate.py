@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
 
 from rl_transformer.conditions.interface import Target
 from rl_transformer.environments.making import source_arguments
@@ -15,6 +19,7 @@ from rl_transformer.evaluation.episodes import Batch, run_batch
 from rl_transformer.evaluation.report import EvaluationReport, TargetReport
 from rl_transformer.evaluation.statistics import D4RL_REFERENCES
 from rl_transformer.policy import Policy
+from rl_transformer.policy.validation import as_list
 from rl_transformer.runtime.machine import versions
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories.data_spec import DataSpec
@@ -28,7 +33,7 @@ def evaluate(
     environment: str | gymnasium.Env | Callable[[], gymnasium.Env] | None = None,
     *,
     env_id: str | None = None,
-    target_returns: Sequence[float] = (),
+    target_returns: Sequence[float] | float = (),
     targets: Mapping[str, Target] | None = None,
     num_episodes: int = 20,
     seed: int = 1_000_000,
@@ -48,7 +53,8 @@ def evaluate(
         environment: A gymnasium id (``MODULE:ID`` imports a module first); an environment, which runs one episode at a
             time and is not closed; or a function that makes one, which is called at most ``max_live`` times.
         env_id: The same as ``environment``, for an id.
-        target_returns: Targets in the environment's units; the policy's suggestions if empty. Behavior cloning takes none.
+        target_returns: Targets in the environment's units, or a single one; the policy's suggestions if empty. Behavior
+            cloning takes none.
         targets: Targets of further conditions, the same in all episodes, for example ``{"cost_to_go": 25.0}``; the
             environment reports their outcomes in ``info``, for example ``info["cost"]``.
         num_episodes: Episodes per target return.
@@ -66,6 +72,7 @@ def evaluate(
     Raises:
         RLTransformerError: The environment does not fit the policy, cannot be made or fails, or a target does not fit.
     """
+    _check_policy(policy)
     given = _one_environment(environment, env_id, policy.spec.data)
     source = EnvironmentSource.of(given, env_kwargs=env_kwargs, wrappers=wrappers)
     _check_arguments(num_episodes, seed, reference)
@@ -107,13 +114,36 @@ def _report(
     )
 
 
-def chosen_targets(policy: Policy, given: Sequence[float]) -> list[float | None]:
-    """Return the given targets, else the policy's suggestions, else [None] for a policy that takes none."""
-    if len(given):
-        return list(given)
+def chosen_targets(policy: Policy, given: Sequence[float] | float) -> list[float | None]:
+    """Return the given targets, else the policy's suggestions, else [None] for a policy that takes none.
+
+    Raises:
+        RLTransformerError: The targets are neither a number nor a list.
+    """
+    # An array of no axis is a number.
+    if isinstance(given, Real) or (isinstance(given, np.ndarray) and given.ndim == 0):
+        given = [cast(float, given)]
+    listed = as_list(given, where="target_returns", fix="pass a list of numbers, such as target_returns=[10.0]")
+    if listed:
+        return [cast(float, t.item()) if isinstance(t, np.ndarray) and t.ndim == 0 else cast(float, t) for t in listed]
     if policy.spec.takes_target and policy.spec.suggested_targets:
         return list(policy.spec.suggested_targets)
     return [None]
+
+
+def _check_policy(policy: object) -> None:
+    """Raise an error for something else than a policy, such as the name of its folder."""
+    if isinstance(policy, str | os.PathLike):
+        name = os.fspath(policy)
+        raise RLTransformerError(
+            f"{name!r} is the name of a folder, not a policy",
+            where="policy",
+            fix=f"load it first: load_policy({name!r})",
+        )
+    if not isinstance(policy, Policy):
+        raise RLTransformerError(
+            f"is of the type {type(policy).__name__}", where="policy", fix="pass what load_policy(folder) returns"
+        )
 
 
 def _one_environment(environment: Environment | None, env_id: str | None, trained: DataSpec) -> Environment:

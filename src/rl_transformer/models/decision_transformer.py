@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from rl_transformer.models.heads import HEADS, make_action_head
 from rl_transformer.models.huggingface.trunk import HFTrunk, fields_of
 from rl_transformer.models.interface import PolicyModel
 from rl_transformer.models.layout import load_model, save_model
-from rl_transformer.models.output import DecisionTransformerOutput, check_forward_arguments
+from rl_transformer.models.output import DecisionTransformerOutput, read_forward_arguments
 from rl_transformer.models.parts import check_same_parts
 from rl_transformer.models.sizes import SizesFromData, model_sizes
 from rl_transformer.models.trunk.interface import Trunk, make_trunk
@@ -68,7 +69,9 @@ class DecisionTransformerModel(PolicyModel):
             self.embed_return = vector_embedding(config, widths.pop(RETURN_TO_GO))
         self.embed_conditions = nn.ModuleDict({name: vector_embedding(config, size) for name, size in widths.items()})
         self.embed_state = make_state_encoder(config)
-        self.embed_action = HEADS.get(config.action_head, where="model.action_head").make_embedding(config)
+        head = HEADS.get(config.action_head, where="model.action_head")
+        self._action_kinds = tuple(head.space_kinds)
+        self.embed_action = head.make_embedding(config)
         self.embed_ln = nn.LayerNorm(width)
         if not config.extensions_in_use:
             # The paper does not train these heads either, but transformers' files have them.
@@ -182,7 +185,7 @@ class DecisionTransformerModel(PolicyModel):
         rewards: Shaped[Tensor, "..."] | None = None,
         returns_to_go: Shaped[Tensor, "..."] | None = None,
         timesteps: Shaped[Tensor, "..."] | None = None,
-        attention_mask: Shaped[Tensor, "..."] | None = None,
+        attention_mask: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         return_dict: bool = True,
@@ -201,17 +204,20 @@ class DecisionTransformerModel(PolicyModel):
             return_dict: Return a `DecisionTransformerOutput` rather than the tuple of the three predictions.
 
         Raises:
-            RLTransformerError: A wrong shape, a timestep beyond the table, a mask with other values than 0 and 1, or a
-                sequence that is all padding.
+            RLTransformerError: A wrong shape or dtype, a timestep beyond the table, a mask with other values than 0 and
+                1, or a sequence that is all padding.
         """
-        check_forward_arguments(self.config, states, actions, returns_to_go, timesteps, attention_mask)
+        dtype = self.embed_timestep.weight.dtype
+        states, actions, returns_to_go, timesteps, mask = read_forward_arguments(
+            self.config, self._action_kinds, dtype, states, actions, returns_to_go, timesteps, attention_mask
+        )
         if timesteps is None:
             timesteps = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
         if returns_to_go is None:
             returns_to_go = states.new_zeros(*states.shape[:2], 0, dtype=torch.float32)
         per_step = self.config.tokens_per_timestep
         # A timestep is padding with all of its tokens.
-        valid = None if attention_mask is None else attention_mask.bool().repeat_interleave(per_step, dim=1)
+        valid = None if mask is None else mask.bool().repeat_interleave(per_step, dim=1)
         tokens = self.embed(states, actions, returns_to_go, timesteps).tokens
         trunk = self.trunk.run(tokens, valid, keep_hidden=output_hidden_states, keep_weights=output_attentions)
         per_timestep = trunk.last_hidden_state.unflatten(1, (-1, per_step))  # (B, T, P, E)

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
@@ -38,7 +42,47 @@ class DecisionTransformerOutput:
         return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
 
 
-def check_forward_arguments(
+def read_forward_arguments(
+    config: DecisionTransformerConfig,
+    action_kinds: tuple[str, ...],
+    dtype: torch.dtype,
+    states: Tensor,
+    actions: Tensor,
+    returns_to_go: Tensor | None,
+    timesteps: Tensor | None,
+    attention_mask: Tensor | np.ndarray | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Return the arguments of `DecisionTransformerModel.forward` in dtypes that it can compute with, checked.
+
+    Args:
+        config: The model's.
+        action_kinds: Kinds of action space that its action head fits.
+        dtype: That of its weights.
+        states: As passed to `forward`, as for the following arguments.
+        actions: As passed.
+        returns_to_go: As passed.
+        timesteps: As passed.
+        attention_mask: As passed.
+
+    Raises:
+        RLTransformerError: A wrong type, dtype or shape, missing returns, a timestep beyond the table, a mask that is not
+            one of zeros and ones, or a sequence that is all padding.
+    """
+    states = _as_floats("states", states, None if config.image_shape else dtype)
+    if "box" not in action_kinds:
+        actions = _as_indices("actions", actions)
+    else:
+        # A head of a plugin may read vectors as well as indices.
+        actions = _as_floats("actions", actions, dtype if action_kinds == ("box",) else None)
+    returns_to_go = None if returns_to_go is None else _as_floats("returns_to_go", returns_to_go, dtype)
+    timesteps = None if timesteps is None else _as_indices("timesteps", timesteps)
+    # Data loaders often make NumPy arrays of masks.
+    mask = None if attention_mask is None else torch.as_tensor(attention_mask, device=states.device)
+    _check_forward_arguments(config, states, actions, returns_to_go, timesteps, mask)
+    return states, actions, returns_to_go, timesteps, mask
+
+
+def _check_forward_arguments(
     config: DecisionTransformerConfig,
     states: Shaped[Tensor, "..."],
     actions: Shaped[Tensor, "..."],
@@ -69,10 +113,15 @@ def check_forward_arguments(
         _check_shape("timesteps", timesteps, leading, tuple(timesteps.shape) in (leading, (1, leading[1])))
     check_mask(attention_mask, leading, where=_WHERE)
     if torch.compiler.is_compiling():
-        return  # a tracer knows shapes, but no values
+        return  # a comparison with a traced length would become a limit of the compiled model
     # On a GPU an index beyond the table fails later, with an error that does not name it.
-    first = 0 if timesteps is None or not timesteps.numel() else int(timesteps.min())
-    length = states.shape[1] if timesteps is None or not timesteps.numel() else int(timesteps.max()) + 1
+    first = 0
+    if timesteps is not None and timesteps.numel():
+        smallest = timesteps.min()
+        if not has_values(smallest):
+            return
+        first = int(smallest)
+        length = int(timesteps.max()) + 1
     if length > config.max_ep_len or first < 0:
         raise RLTransformerError(
             f"timestep {first if first < 0 else length - 1} is beyond the table of {config.max_ep_len} timesteps",
@@ -92,9 +141,9 @@ def check_mask(mask: Shaped[Tensor, "..."] | None, shape: tuple[int, int], *, wh
     fix = f"pass a mask of shape {shape} with 1 at real ones and 0 at padding"
     if tuple(mask.shape) != shape or mask.is_complex():
         raise RLTransformerError(f"attention_mask has shape {tuple(mask.shape)}", where=where, fix=fix)
-    if torch.compiler.is_compiling():
-        return
     is_real = mask == 1
+    if not has_values(is_real):
+        return
     # Masks that are added to scores have 0 at real tokens, which is the opposite.
     if not (is_real | (mask == 0)).all():
         other = mask[~(is_real | (mask == 0))][0].item()
@@ -105,6 +154,60 @@ def check_mask(mask: Shaped[Tensor, "..."] | None, shape: tuple[int, int], *, wh
             "attention_mask has a row of zeros: that sequence is all padding",
             where=where,
             fix="put 1 at real timesteps and 0 at padded ones",
+        )
+
+
+def has_values(tensor: Shaped[Tensor, "..."]) -> bool:
+    """Return False while a tracer follows the computation: it knows shapes and dtypes, but no values."""
+    return not (
+        torch.compiler.is_compiling()
+        or tensor.is_meta
+        or isinstance(tensor, FakeTensor)
+        or get_proxy_mode() is not None
+        or is_batchedtensor(tensor)
+    )
+
+
+def _as_floats(name: str, values: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return an argument of real numbers; float64, which NumPy makes, becomes ``dtype``, that of the model's weights.
+
+    ``dtype`` None leaves it as it is, for example images, whose numbers are bytes.
+
+    Raises:
+        RLTransformerError: It is not a tensor, or not one of real numbers.
+    """
+    _check_is_tensor(name, values)
+    if dtype is None:
+        return values
+    if not values.is_floating_point():
+        raise RLTransformerError(
+            f"{name} has the dtype {values.dtype}", where=_WHERE, fix=f"pass real numbers, such as {name}.float()"
+        )
+    return values.to(dtype) if values.dtype == torch.float64 else values
+
+
+def _as_indices(name: str, values: Tensor) -> Tensor:
+    """Return an argument of whole numbers with a dtype that tables can be indexed with.
+
+    Raises:
+        RLTransformerError: It is not a tensor, or not one of whole numbers.
+    """
+    _check_is_tensor(name, values)
+    if values.dtype in (torch.int64, torch.int32):
+        return values
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise RLTransformerError(
+            f"{name} has the dtype {values.dtype}", where=_WHERE, fix=f"pass whole numbers, such as {name}.long()"
+        )
+    return values.long()
+
+
+def _check_is_tensor(name: str, values: object) -> None:
+    if not isinstance(values, Tensor):
+        raise RLTransformerError(
+            f"{name} is of the type {type(values).__name__}",
+            where=_WHERE,
+            fix=f"pass a tensor, such as torch.as_tensor({name})",
         )
 
 

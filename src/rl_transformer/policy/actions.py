@@ -146,9 +146,10 @@ def check_executed(
         outside = outside | (flat != np.floor(flat))
     if outside.any():
         raise _refused(f"{array.reshape(outside.shape)[outside][0]} lies outside the action space", fix)
-    for action, mask in zip(stored, allowed, strict=True):
+    # A mask counts from 0; the message shows what the caller passed, which may begin elsewhere.
+    for action, index, mask in zip(space.decode_actions(stored), stored, allowed, strict=True):
         starts = np.cumsum((0, *space.nvec[:-1])) if space.nvec else 0
-        if mask is not None and not mask[action + starts].all():
+        if mask is not None and not mask[index + starts].all():
             raise _refused(f"{action.tolist()} was not allowed when the session acted", "pass a legal action")
     return array
 

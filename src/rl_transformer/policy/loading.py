@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models import build_model
-from rl_transformer.policy.policy import MODEL, NORMALIZER, RETURN_MODEL, SUPPORT, Policy
-from rl_transformer.policy.storage import FIX, SPEC_FILE, TENSOR_FILE, read_policy_folder
+from rl_transformer.policy.policy import MODEL, RETURN_MODEL, SUPPORT, Policy
+from rl_transformer.policy.storage import FIX, NORMALIZER, SPEC_FILE, TENSOR_FILE, check_finite, read_policy_folder
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime.files import user_path
 from rl_transformer.trajectories.data_spec import DataSpec
@@ -25,7 +25,8 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
     Torch, numpy and safetensors are enough for it. ``hub:ORG/NAME@REVISION`` loads from the Hugging Face Hub.
 
     Raises:
-        RLTransformerError: There is no policy, its format is a later one, or its content has changed.
+        RLTransformerError: There is no policy, its format is a later one, its content has changed, or it holds
+            NaN or infinite values.
     """
     # The network is used only for a path that names the Hub; transformers' loaders also try it for a folder that is
     # misspelled.
@@ -49,6 +50,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
     sample = {name: tensor.cpu() for name, tensor in _with_prefix(SUPPORT, tensors).items()}
     size = spec.data.observation_space.flat_dim
     support = Support.from_tensors(sample, size, where=folder / TENSOR_FILE)
+    check_finite(tensors, where=folder / TENSOR_FILE, fix=f"{_RESTORE}, or train the policy again")
     return Policy(spec, model, Normalizer(**statistics), return_model, support)
 
 

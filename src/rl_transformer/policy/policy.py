@@ -24,7 +24,7 @@ from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.policy.session import PolicySession
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.spec import PolicySpec
-from rl_transformer.policy.storage import write_policy_folder
+from rl_transformer.policy.storage import NORMALIZER, check_finite, write_policy_folder
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import user_path
@@ -35,8 +35,8 @@ from rl_transformer.windows.normalization import Normalizer
 # Prefixes of the tensors in policy.safetensors.
 MODEL = "model."
 RETURN_MODEL = "return_model."
-NORMALIZER = "normalizer."
 SUPPORT = "support."
+_MAX_NOTES = 10
 
 
 class Policy:
@@ -55,7 +55,7 @@ class Policy:
         self.normalizer = normalizer
         self.return_model = None if return_model is None else return_model.eval()
         self.support = support
-        self._last_note: str | None = None
+        self._notes: set[str] = set()
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -197,11 +197,16 @@ class Policy:
         return max(self.spec.suggested_targets)
 
     def note_target(self, target_return: float | None, targets: Mapping[str, Target] | None = None) -> None:
-        """Print a note if a target lies outside the range of the training data, once for sessions that follow each other."""
-        note = self.target_warning([] if target_return is None else [target_return], targets)
-        if note and note != self._last_note:
+        """Print a note for each target outside the range of the training data, once for each distinct one."""
+        warning = self.target_warning([] if target_return is None else [target_return], targets)
+        for note in (warning or "").splitlines():
+            # A service may start a session per second, each with another target.
+            if note in self._notes or len(self._notes) >= _MAX_NOTES:
+                continue
+            self._notes.add(note)
             log.info(note)
-        self._last_note = note or self._last_note
+            if len(self._notes) == _MAX_NOTES:
+                log.info("further notes are not printed")
 
     def target_warning(
         self, target_returns: Sequence[float], targets: Mapping[str, Target] | None = None
@@ -246,10 +251,17 @@ class Policy:
         """Write the policy folder completely, or leave the disk unchanged if that fails.
 
         Raises:
-            RLTransformerError: A part of the model is not what the spec describes, so that the folder could not be loaded.
+            RLTransformerError: A part of the model is not what the spec describes, so that the folder could not be loaded
+                as this policy; or a tensor holds NaN or infinite values.
         """
         self.check_rebuildable()
-        write_policy_folder(user_path(folder), self.spec, self.tensors())
+        tensors = self.tensors()
+        check_finite(
+            tensors,
+            where="policy",
+            fix="save an earlier policy; a run whose loss is NaN needs a smaller training.learning_rate",
+        )
+        write_policy_folder(user_path(folder), self.spec, tensors)
 
     def check_rebuildable(self, prepare: Callable[[nn.Module], None] | None = None) -> None:
         """Raise an error if a network has other parts than the spec describes: `load_policy` could not rebuild it.

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from rl_transformer.policy.legal_actions import legal_action_mask
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.validation import stack_live
 from rl_transformer.runtime.types import JsonObject, Nested
@@ -85,12 +86,11 @@ class PolicySession:
             RLTransformerError: A shape is wrong, a number is not finite, or `observe` was not called since the last
                 action.
         """
-        # A batch of one session. A mask may have parts of different lengths, which only a tuple can hold.
-        if isinstance(allowed, tuple) and self._batch.policy.spec.model.action_parts:
-            mask: Any = tuple([part] for part in allowed)
-        else:
-            mask = None if allowed is None else [allowed]
-        stacked = stack_live(self._batch.policy.spec.data.observation_space, observation)
+        # A batch of one session. Mask and observation are read here, so that a message speaks of one session.
+        policy = self._batch.policy
+        legal = legal_action_mask(allowed, (), policy.spec, policy.model.predict_action)
+        mask = None if legal is None else legal[None]
+        stacked = stack_live(policy.spec.data.observation_space, observation)
         if not return_info:
             return self._batch.act([self._row], stacked, mask)[0]
         actions, infos = self._batch.act([self._row], stacked, mask, return_info=True)

@@ -18,15 +18,16 @@ from rl_transformer.conditions.interface import Target
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.action_info import describe_actions
 from rl_transformer.policy.actions import ActionUnits, check_executed, select_executed
+from rl_transformer.policy.legal_actions import legal_action_mask
 from rl_transformer.policy.predictor import ActingPolicy, Predictor
-from rl_transformer.policy.session_rows import SessionRows
+from rl_transformer.policy.session_rows import SessionRows, read_only
 from rl_transformer.policy.session_state import pack, unpack
 from rl_transformer.policy.validation import (
+    as_list,
     check_finite_actions,
     check_needed,
     check_starts,
     flatten_live,
-    legal_action_mask,
     read_outcomes,
 )
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int, Shaped
@@ -56,8 +57,7 @@ class SessionBatch:
         self._device = policy.device
         self._units = ActionUnits(policy.spec.data.action_space, policy.normalizer, self._device)
         self._rows = SessionRows(policy.spec, self._predictor)
-        if len(target_returns) or len(seeds):
-            self.add(target_returns, seeds)
+        self.add(target_returns, seeds)
 
     def __len__(self) -> int:
         """Return the number of live sessions."""
@@ -73,13 +73,13 @@ class SessionBatch:
 
     @property
     def step(self) -> Int[np.ndarray, "S"]:
-        """Return the timestep of each row's next action."""
-        return self._rows.step
+        """Return the timestep of each row's next action; read-only."""
+        return read_only(self._rows.step)
 
     @property
     def conditions(self) -> dict[str, Float64[np.ndarray, "S W"]]:
-        """Return the present value of each condition, in the data's units."""
-        return self._rows.conditions
+        """Return the present value of each condition, in the data's units; read-only, see `set_return_to_go`."""
+        return {name: read_only(values) for name, values in self._rows.conditions.items()}
 
     def awaits_outcome(self, row: int) -> bool:
         """Return True if a session has acted and its outcome was not observed yet."""
@@ -104,7 +104,7 @@ class SessionBatch:
             seeds: One per session.
             targets: Targets of further conditions for all of them; None: those that the batch was made with.
         """
-        starts = self._check_starts(target_returns, seeds, targets, len(target_returns))
+        starts = self._check_starts(target_returns, seeds, targets)
         rows = self._rows.open(len(starts))
         for row, (seed, conditions) in zip(rows, starts, strict=True):
             self._rows.begin(row, seed, conditions)
@@ -115,15 +115,13 @@ class SessionBatch:
         target_returns: Sequence[float | None],
         seeds: Sequence[int],
         targets: Mapping[str, Target] | None,
-        count: int,
+        count: int | None = None,
     ) -> list[tuple[int, dict[str, Float64[np.ndarray, "_"]]]]:
         """Return seed and conditions of new episodes; everything is checked before anything is written."""
-        checked = check_starts(target_returns, seeds, count)
+        returns, checked = check_starts(target_returns, seeds, count)
         chosen = self._targets if targets is None else targets
-        return [
-            (seed, self.policy.initial_conditions(target, chosen))
-            for seed, target in zip(checked, target_returns, strict=True)
-        ]
+        starts = zip(checked, returns, strict=True)
+        return [(seed, self.policy.initial_conditions(target, chosen)) for seed, target in starts]
 
     def close(self, rows: Sequence[int] | np.ndarray) -> None:
         """End sessions and free their memory; `add` gives their rows out again."""
@@ -153,9 +151,7 @@ class SessionBatch:
         if "return_to_go" not in self.conditions:
             problem = "this policy is not conditioned on a return"
             raise RLTransformerError(problem, where="return_to_go", fix="read session.conditions")
-        values = self.conditions["return_to_go"][:, 0].copy()
-        values.flags.writeable = False  # set_return_to_go checks what is written
-        return values
+        return read_only(self.conditions["return_to_go"][:, 0].copy())
 
     def set_return_to_go(self, rows: Sequence[int] | np.ndarray, values: Sequence[float]) -> None:
         """Set the return to aim for from the next action on; rewards that are still missing will not be subtracted.
@@ -164,16 +160,17 @@ class SessionBatch:
             RLTransformerError: The policy takes no target, a value is not finite, or an action awaits its outcome.
         """
         checked = self._rows.check(rows)
-        if len(values) != len(checked):
+        listed = as_list(values, where="return_to_go")
+        if len(listed) != len(checked):
             raise RLTransformerError(
-                f"{len(values)} values for {len(checked)} sessions", where="return_to_go", fix="pass one per session"
+                f"{len(listed)} values for {len(checked)} sessions", where="return_to_go", fix="pass one per session"
             )
-        numbers = [self.policy.check_return_to_go(value) for value in values]
+        numbers = [self.policy.check_return_to_go(value) for value in listed]
         # It would not be clear whether the reward of that action is part of the new return.
         self._rows.check_idle(checked, where="return_to_go", fix="call observe() first, then set it")
-        for value in values:
-            self.policy.note_target(value)
-        self.conditions["return_to_go"][checked, 0] = numbers
+        for number in numbers:
+            self.policy.note_target(number)
+        self._rows.conditions["return_to_go"][checked, 0] = numbers
         self._rows.missing["reward"][checked] = 0
 
     @torch.inference_mode()
@@ -197,15 +194,17 @@ class SessionBatch:
         rows = self._rows.check(rows)
         self._rows.check_idle(rows, where="act", fix="call observe(reward) after every action")
         spec = self.policy.spec
-        mask = legal_action_mask(allowed, len(rows), spec, self.policy.model.predict_action, self._device)
+        legal = legal_action_mask(allowed, (len(rows),), spec, self.policy.model.predict_action)
+        mask = None if legal is None else torch.from_numpy(legal).to(self._device)
         flat = flatten_live(spec.data.observation_space, observations, len(rows))
         slots = self._rows.slots[rows]
         steps = self.step[rows]
-        self._predictor.write_step(slots, steps, flat, {name: value[rows] for name, value in self.conditions.items()})
+        conditions = self._rows.conditions
+        self._predictor.write_step(slots, steps, flat, {name: value[rows] for name, value in conditions.items()})
         parameters, generated = self._predictor.parameters(slots, steps)
         if generated is not None:
-            self.conditions["return_to_go"][rows, 0] = generated
-        check_finite_actions(parameters, {name: value[rows] for name, value in self.conditions.items()})
+            conditions["return_to_go"][rows, 0] = generated
+        check_finite_actions(parameters, {name: value[rows] for name, value in conditions.items()})
         drawn = self._choose(rows, parameters, mask)
         actions = self._units.to_environment(drawn)
         # The history holds what is executed, as the logged data does: after clipping and rounding.
@@ -215,7 +214,7 @@ class SessionBatch:
         if not return_info:
             return actions
         states = self._predictor.newest_states(slots, steps)
-        targets = self.conditions["return_to_go"][rows, 0] if "return_to_go" in self.conditions else None
+        targets = conditions["return_to_go"][rows, 0] if "return_to_go" in conditions else None
         return actions, describe_actions(self.policy, parameters, mask, drawn, executed, states, targets)
 
     def _choose(
@@ -266,7 +265,7 @@ class SessionBatch:
         rewards: Sequence[float | None] | np.ndarray | None = None,
         **outcomes: ArrayLike | Sequence[float | None] | None,
     ) -> None:
-        """Report outcomes that were None in an earlier `observe`, one at a time and at any time.
+        """Report outcomes that were None in an earlier `observe`, one at a time and at any time; None: still not known.
 
         Each is charged as it would have been then; what the model has read in the meantime stays as it was.
 

@@ -17,7 +17,7 @@ from rl_transformer.policy.session_state import STORED_COLUMNS, SessionState, hi
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.validation import check_rows
 from rl_transformer.runtime.random_streams import Stream, generator
-from rl_transformer.runtime.shapes import Bool, Float64, Int, Int64
+from rl_transformer.runtime.shapes import Bool, Float64, Int, Int64, Shaped
 
 _NO_SLOT = -1
 Outcomes = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -196,9 +196,9 @@ class SessionRows:
         """Charge outcomes that were missing.
 
         Raises:
-            RLTransformerError: Nothing is reported for a session, or nothing of this kind is missing there.
+            RLTransformerError: Nothing is reported at all, or nothing of this kind is missing in a session.
         """
-        if not np.any([is_reported for _, is_reported in outcomes.values()], axis=0).all():
+        if not any(is_reported.any() for _, is_reported in outcomes.values()):
             raise RLTransformerError(
                 "nothing is reported", where="observe_late", fix="pass a reward or another outcome"
             )
@@ -249,3 +249,10 @@ class SessionRows:
         predictor.history.write_session(slot, steps, session.history)
         if predictor.cache is not None and session.cache is not None:
             predictor.cache.write_session(slot, session.acts, session.cache)
+
+
+def read_only(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """Return a view that cannot be written to: only the methods of a batch check what they write."""
+    view = values.view()
+    view.flags.writeable = False
+    return view

@@ -19,6 +19,9 @@ from rl_transformer.runtime.files import read_json, to_json, verify_folder, writ
 FIX = "name a run folder of rlt train, or its policy folder"
 SPEC_FILE = "policy.json"
 TENSOR_FILE = "policy.safetensors"
+NORMALIZER = "normalizer."
+# The bounds of actions that have none.
+_MAY_BE_INFINITE = (NORMALIZER + "action_low", NORMALIZER + "action_high")
 
 
 def write_policy_folder(folder: Path, spec: PolicySpec, tensors: dict[str, Tensor]) -> None:
@@ -48,3 +51,12 @@ def read_policy_folder(folder: Path, *, device: str) -> tuple[PolicySpec, dict[s
     if values["format_version"] < FORMAT_VERSION:
         tensors = {migrate_policy_tensor(name): tensor for name, tensor in tensors.items()}
     return spec, tensors
+
+
+def check_finite(tensors: dict[str, Tensor], *, where: object, fix: str) -> None:
+    """Raise an error that names the first tensor with NaN or infinite values: the policy could not act."""
+    for name, tensor in tensors.items():
+        is_nan = bool(tensor.isnan().any())
+        if is_nan or (name not in _MAY_BE_INFINITE and bool(tensor.isinf().any())):
+            kind = "NaN" if is_nan else "an infinite value"
+            raise RLTransformerError(f"the policy holds {kind}: {name}", where=where, fix=fix)

@@ -1,25 +1,23 @@
 """Check the arguments of a session; each error message says what to pass instead.
 
-Shapes: S sessions, R sessions that act now, F parameters of the action head, M length of a legal-action mask, W width of a condition.
+Shapes: S sessions, R sessions that act now, F parameters of the action head, W width of a condition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.models.heads import ActionHead
 from rl_transformer.policy.actions import describe_space
 from rl_transformer.policy.session_state import MAX_SEED
-from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int64, Shaped
 from rl_transformer.runtime.types import Nested
-from rl_transformer.trajectories.nested import stack
+from rl_transformer.trajectories.nested import select_part, stack
 from rl_transformer.trajectories.spaces import Space
 
 
@@ -48,16 +46,36 @@ def check_rows(rows: Sequence[int] | np.ndarray, is_open: Bool[np.ndarray, "S"])
     return array
 
 
-def check_starts(target_returns: Sequence[float | None], seeds: Sequence[int], count: int) -> list[int]:
-    """Return the seeds of ``count`` new episodes as plain integers.
+def as_list(values: object, *, where: str, fix: str = "pass one per session, in a list") -> list[Any]:
+    """Return several values as a list.
 
     Raises:
-        RLTransformerError: There are more or fewer targets or seeds, or one is no seed.
+        RLTransformerError: It is a single value, such as a number or a text.
     """
-    listed = list(seeds)
-    if len(listed) != count or len(target_returns) != count:
+    # A text and a dict have a length, too, but their elements are not what is meant. An array of no axis has none.
+    is_single = isinstance(values, str | bytes | Mapping) or getattr(values, "ndim", 1) == 0
+    if isinstance(values, Collection) and not is_single:
+        return list(values)
+    raise RLTransformerError(f"{values!r} is not a list", where=where, fix=fix)
+
+
+def check_starts(target_returns: object, seeds: object, count: int | None) -> tuple[list[Any], list[int]]:
+    """Return the target returns and the seeds of new episodes, the latter as plain integers.
+
+    Args:
+        target_returns: As the caller passed them.
+        seeds: As the caller passed them.
+        count: The number of sessions; None if it is that of the target returns.
+
+    Raises:
+        RLTransformerError: They are not lists of ``count`` values, or a seed is none.
+    """
+    targets = as_list(target_returns, where="target_returns")
+    listed = as_list(seeds, where="seeds")
+    count = len(targets) if count is None else count
+    if len(listed) != count or len(targets) != count:
         raise RLTransformerError(
-            f"{len(target_returns)} target returns and {len(listed)} seeds for {count} sessions",
+            f"{len(targets)} target returns and {len(listed)} seeds for {count} sessions",
             where="sessions",
             fix="pass one target return (or None) and one seed per session",
         )
@@ -65,7 +83,7 @@ def check_starts(target_returns: Sequence[float | None], seeds: Sequence[int], c
         raise RLTransformerError(
             f"{listed[:5]} are not all seeds", where="seeds", fix="pass integers of 0 or more, below 2**256"
         )
-    return [int(seed) for seed in listed]
+    return targets, [int(seed) for seed in listed]
 
 
 def read_outcomes(
@@ -89,10 +107,16 @@ def _read_outcome(name: str, values: object, count: int) -> tuple[Float64[np.nda
     if values is None:
         return np.zeros(count), np.zeros(count, dtype=bool)
     is_reported = np.ones(count, dtype=bool)
+    if isinstance(values, np.ndarray) and values.dtype == object:  # it may hold None
+        values = values.tolist()
     if isinstance(values, list | tuple) and len(values) == count:
         is_reported = np.array([value is not None for value in values], dtype=bool)
         values = [0.0 if value is None else value for value in values]
     try:
+        # NumPy would read "1" as a number.
+        given = np.asarray(values)
+        if given.dtype.kind in "US" or any(isinstance(value, str | bytes) for value in given.flat):
+            raise TypeError
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError):
         raise RLTransformerError(
@@ -130,7 +154,7 @@ def stack_live(space: Space, observation: Nested) -> Nested:
         RLTransformerError: It is not made of arrays.
     """
     try:
-        return stack([observation])
+        return stack([_tuples_as_arrays(space, observation)])
     except ValueError as error:  # numpy's, for lists of different lengths
         raise _foreign_observation(space, f"is not an observation: {error}") from None
 
@@ -147,7 +171,9 @@ def flatten_live(space: Space, observations: Nested, count: int) -> Shaped[np.nd
         RLTransformerError: They are not observations of the space, not finite, or not one per session.
     """
     try:
-        flat = space.flatten(observations)
+        arrays = _tuples_as_arrays(space, observations)
+        flat = space.flatten(arrays)
+        _check_binary(space, arrays)
     except RLTransformerError as error:  # its fix is for logged data
         raise _foreign_observation(space, error.problem, error.where) from None
     except (TypeError, ValueError, IndexError) as error:
@@ -166,52 +192,29 @@ def flatten_live(space: Space, observations: Nested, count: int) -> Shaped[np.nd
     return flat
 
 
-def legal_action_mask(
-    allowed: ArrayLike | tuple[ArrayLike, ...] | None,
-    count: int,
-    spec: PolicySpec,
-    head: ActionHead,
-    device: torch.device,
-) -> Bool[Tensor, "R M"] | None:
-    """Return the mask of legal actions on the device, or None if every action is legal.
-
-    Raises:
-        RLTransformerError: The actions take no mask, or the mask has a wrong shape or forbids every action.
-    """
-    if allowed is None:
-        return None
-    # A plain discrete action is a single part. Every part needs a legal value, or its distribution would be empty.
-    parts = spec.model.action_parts or (head.num_allowed,)
-    mask = _join_parts(allowed, spec.model.action_parts)
-    expected = (count, head.num_allowed)
-    ends = np.cumsum(parts)
-    if (
-        head.num_allowed == 0
-        or mask.shape != expected
-        or not all(mask[:, end - size : end].any(axis=1).all() for end, size in zip(ends, parts, strict=True))
-    ):
-        raise RLTransformerError(
-            f"allowed has shape {mask.shape}, or forbids every action, or the actions are not discrete",
-            where="act",
-            fix=f"pass booleans of shape {expected}, with at least one legal action per part, for discrete actions",
-        )
-    return torch.from_numpy(mask).to(device)
+def _tuples_as_arrays(space: Space, values: Nested) -> Nested:
+    """Return nested values in which only the parts of a tuple space are tuples; numbers in a tuple become an array."""
+    if not isinstance(values, dict | tuple):
+        return values
+    if not space.parts:
+        return np.asarray(values) if isinstance(values, tuple) else values
+    parts = dict(space.parts)
+    if isinstance(values, dict):
+        return {name: _tuples_as_arrays(parts[name], part) if name in parts else part for name, part in values.items()}
+    return tuple(_tuples_as_arrays(parts[str(i)], part) if str(i) in parts else part for i, part in enumerate(values))
 
 
-def _join_parts(allowed: ArrayLike | tuple[ArrayLike, ...], parts: Sequence[int]) -> Bool[np.ndarray, "..."]:
-    """Return a mask as one array; if the actions have ``parts``, a tuple holds one mask for each of them."""
-    try:
-        if not (isinstance(allowed, tuple) and parts):
-            return np.asarray(allowed, dtype=bool)
-        masks = [np.asarray(part, dtype=bool) for part in allowed]
-        if [mask.shape[-1:] for mask in masks] != [(size,) for size in parts]:
-            raise ValueError(f"the masks have the shapes {[mask.shape for mask in masks]}")
-        return np.concatenate(masks, axis=-1)
-    except ValueError as error:  # numpy's for lists of unequal lengths
-        per_part = f", or a tuple with a mask of each length in {list(parts)}" if parts else ""
-        raise RLTransformerError(
-            f"allowed is not an array of booleans: {error}", where="act", fix=f"pass one array{per_part}"
-        ) from None
+def _check_binary(space: Space, values: Nested, where: str = "observation") -> None:
+    """Raise an error for a live value of a multi-binary space, or of a part that is one, that is neither 0 nor 1."""
+    # A dict or tuple may also be given flattened, as one array.
+    if isinstance(values, dict | tuple | list):
+        for name, part in space.parts:
+            _check_binary(part, select_part(values, name, where), f"{where}[{name}]")
+    if space.kind == "multi_binary":
+        array = np.asarray(values)
+        is_other = (array != 0) & (array != 1)
+        if is_other.any():
+            raise RLTransformerError(f"{array[is_other][0]} is neither 0 nor 1", where=where, fix="pass zeros and ones")
 
 
 def check_finite_actions(
