@@ -19,8 +19,12 @@ from rl_transformer.trajectories.spaces import Space
 from tests.trajectories.foreign_files import write_minari
 
 
-class Mine(gym.Wrapper):
+class Mine(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """A wrapper of the user's own."""
+
+    def __init__(self, env):
+        gym.utils.RecordConstructorArgs.__init__(self)
+        super().__init__(env)
 
 
 def recorded_in(environment, tmp_path, monkeypatch):
