@@ -175,7 +175,7 @@ class Checker:
             step = inner_end(name, np.asarray(values))
             if step is not None:
                 problem = f"is set at step {step}: the episode goes on after its end, or another one begins there"
-                fix = "cut the recording at these flags, and give every episode on its own"
+                fix = "cut the recording at these flags, and give every episode on its own; if they are none, rename it"
                 positions = [{"episode": episode}]
                 self.add_finding("error", "end inside of an episode", name, problem, fix, positions=positions)
 
