@@ -226,6 +226,7 @@ class Checker:
         space = self.spec.action_space
         bad = space.outside(actions, slack=BOUND_SLACK)
         if space.is_continuous:
+            bad &= np.isfinite(actions)  # clipping is no cure for the others, which have a finding of their own
             problem = "is outside the bounds of the action space"
             fix = "declare the true bounds, or clip the actions: append ?clip_actions=true to the URI, or clip_actions=True in Python"
             self._add_at(episode, bad, "action outside the space", "actions", problem, fix)
