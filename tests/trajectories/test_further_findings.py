@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rl_transformer import RLTransformerError
+from rl_transformer import RLTransformerError, open_trajectories
 from tests.trajectories.samples import finding, from_vectors, kinds, vectors
 from tests.trajectories.test_refusals_and_cures import declared
 from tests.trajectories.test_silent_mistakes import pictures, seen
@@ -112,3 +112,54 @@ def test_the_fix_for_guessed_actions_names_the_smallest_logged_one(actions, kept
     assert int(np.min(cured.actions)) == 0
     as_floats = finding(from_vectors(vectors(actions=actions.astype(float))), "guessed space")
     assert fix in as_floats.fix
+
+
+TUPLES = [(np.ones(2), np.ones(3))] * 6
+TUPLE_SPACE = gym.spaces.Tuple([gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(-1, 1, (3,))])
+
+
+@pytest.mark.parametrize(
+    "observations",
+    [TUPLES, TUPLES * 2, tuple(TUPLES), (np.ones((6, 2)), np.ones((6, 3))), [(np.ones(2), 1)] * 6],
+)
+def test_tuple_observations_without_a_space_are_answered_like_dicts(observations):
+    with pytest.raises(RLTransformerError, match="observations are nested") as caught:
+        from_vectors(vectors(observations=observations))
+    assert caught.value.fix == "pass observation_space="
+    assert from_vectors(vectors(observations=TUPLES), observation_space=TUPLE_SPACE).observations.shape == (6, 5)
+
+
+@pytest.mark.parametrize("observe", [[1], ["1"], (np.int64(1),), "1", 1])
+def test_parts_of_a_tuple_are_named_by_numbers_or_texts(observe, tmp_path):
+    data = from_vectors(vectors(observations=TUPLES), observation_space=TUPLE_SPACE, observe=observe)
+    assert data.observations.shape == (6, 3)
+    whole = from_vectors(vectors(observations=TUPLES), observation_space=TUPLE_SPACE).save(tmp_path / "s")
+    assert open_trajectories(whole, observe=observe).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("observe", [[1.5], [None], [True]])
+def test_what_is_no_name_of_a_part_is_refused(observe):
+    with pytest.raises(RLTransformerError, match=r"dataset\.observe: .* is no name of a part"):
+        from_vectors(vectors(observations=TUPLES), observation_space=TUPLE_SPACE, observe=observe)
+
+
+@pytest.mark.parametrize(
+    ("actions", "space"),
+    [
+        (np.array([-1, 0, 1, -1, 0, 1]), gym.spaces.Discrete(3)),
+        (np.array([1, 2, 3, 1, 2, 3]), gym.spaces.Discrete(3)),
+        (np.array([[1, 0], [2, 1], [3, 0], [1, 0], [1, 0], [1, 1]]), gym.spaces.MultiDiscrete([3, 2])),
+    ],
+)
+def test_actions_that_begin_elsewhere_are_answered_with_a_space_that_takes_them(actions, space):
+    with pytest.raises(RLTransformerError, match="is not") as caught:
+        from_vectors(vectors(actions=actions), action_space=space)
+    cured = from_vectors(vectors(actions=actions), action_space=declared(caught.value.fix))
+    np.testing.assert_array_equal(cured.trajectory(0).actions, actions)
+
+
+@pytest.mark.parametrize("infos", [[{"a": 1}] * 6, {"a": np.ones(6)}, [[1], [1, 2], [], [3], [4], [5]]])
+def test_a_column_that_cannot_be_stored_may_be_left_out(infos):
+    with pytest.raises(RLTransformerError, match="infos") as caught:
+        from_vectors(vectors(infos=infos))
+    assert "leave it out" in caught.value.fix

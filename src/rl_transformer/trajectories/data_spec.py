@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from numbers import Integral
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
@@ -79,11 +80,13 @@ class DataSpec:
 
         Args:
             patterns: Names of parts, or globs such as ``"*position"``; a part of a nested space is ``"outer.inner"``,
-                and the name of an outer part selects all of it. An empty sequence selects everything.
+                and the name of an outer part selects all of it. Parts of a tuple are named by their index. An empty
+                sequence selects everything.
 
         Raises:
             RLTransformerError: The observations have no parts, or a pattern matches none of them.
         """
+        patterns = part_names(patterns)
         if not patterns:
             return self
         names = [name for name, _ in _named_parts(self.observation_space)]
@@ -171,6 +174,23 @@ class DataSpec:
         )
         spec.check_observations()
         return spec
+
+
+def part_names(observe: Sequence[str]) -> list[str]:
+    """Return the names of parts to observe, of which one may be given alone, and those of a tuple as numbers.
+
+    Raises:
+        RLTransformerError: One of them is no name.
+    """
+    given = [observe] if isinstance(observe, str | Integral) else list(observe)
+    for name in given:
+        if not isinstance(name, str | Integral) or isinstance(name, bool):
+            raise RLTransformerError(
+                f"{name!r} is no name of a part of the observations",
+                where="dataset.observe",
+                fix='give the names of parts, such as ["image"], or, for a tuple, their indices, such as [1]',
+            )
+    return [str(name) for name in given]
 
 
 def _named_parts(space: Space, prefix: str = "") -> Iterator[tuple[str, Space]]:

@@ -14,6 +14,7 @@ from rl_transformer.runtime.registry import call_plugin
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.data_options import clip_actions as clipped_actions
 from rl_transformer.trajectories.data_options import observe_parts
+from rl_transformer.trajectories.data_spec import part_names
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.findings import raise_on_errors
 from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
@@ -127,6 +128,7 @@ def _open(
     Raises:
         RLTransformerError: The scheme is not registered, the reader does not have one of the options, or opening fails.
     """
+    observe = part_names(observe)
     scheme, path, query = parse_uri(uri)
     # Not left to the registry: a typing mistake in a URI deserves examples of URIs, not a list of registered names.
     if scheme not in READERS.names():
