@@ -119,18 +119,6 @@ def test_the_advice_for_an_environment_is_complete(tmp_path, monkeypatch):
     assert point_data(2).spec.environment_options == ""
 
 
-def test_wrappers_of_the_recorded_environment_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    wrapped = gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), -1, 1)
-    spaces = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32), gym.spaces.Box(-1, 1, (1,), np.float32)
-    uri = write_minari("toy/wrapped-v0", buffers_of(telling_data()), *spaces, env=wrapped.spec)
-    text = as_text(describe(open_trajectories(uri)))
-    assert (
-        """pass --env-id Pendulum-v1 --env-kwargs '{"max_episode_steps": 200}'; it was wrapped in RescaleAction, so wrap it again"""
-        in text
-    )
-
-
 def test_the_advice_cannot_do_harm_in_a_terminal():
     spec = DataSpec(Space.box((1,)), Space.discrete(2), env_id="X-v0; rm \x1b[2J", env_kwargs={"a": "'\x1b$(b)"})
     assert spec.environment_options == """--env-id 'X-v0; rm ?[2J' --env-kwargs '{"a": "'"'"'\\u001b$(b)"}'"""

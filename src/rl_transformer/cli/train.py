@@ -140,7 +140,10 @@ def _next_step(folder: Path, policy: Policy) -> str:
         targets = [f"{target!r}" for target in policy.spec.suggested_targets]
         lines.append(f"target returns: {', '.join(targets)} (quartiles and maximum of the data, or as configured)")
         words += ["--target-return", targets[-1]]
-    return "\n".join([*lines, f"next: {' '.join(words)}"])
+    lines.append(f"next: {' '.join(words)}")
+    if policy.spec.data.wrappers_note:  # on a line of its own, so that the command can be copied
+        lines.append(f"the environment of the data: {policy.spec.data.wrappers_note}")
+    return "\n".join(lines)
 
 
 def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:

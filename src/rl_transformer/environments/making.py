@@ -184,7 +184,7 @@ def source_arguments(trained: DataSpec) -> str | None:
     """Return the options of the command line for the environment of the data, or None if the data names none."""
     if not trained.env_id:
         return None
-    return trained.environment_options
+    return "; ".join(filter(None, (trained.environment_options, trained.wrappers_note)))
 
 
 def source_note(environment: gymnasium.Env, trained: DataSpec, max_steps: int | None = None) -> str | None:

@@ -13,6 +13,7 @@ from rl_transformer.trajectories.dataset_checks import dataset_checks
 from rl_transformer.trajectories.end_flags import inner_end
 from rl_transformer.trajectories.findings import LEVELS, MAX_POSITIONS, Finding
 from rl_transformer.trajectories.nested import leaves
+from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
 # Fraction of the bounds' width by which an action may exceed them. Logged float32 actions at the bound may be rounded
@@ -95,7 +96,8 @@ class Checker:
         for name, array in arrays.items():
             array = np.asarray(array)
             if array.dtype.kind not in "biuf":
-                self.add_finding("error", "not numbers", name, f"holds {array.dtype}", "record numbers", positions=here)
+                fix = "leave it out, or record numbers" if name in trajectory.extras else "record numbers"
+                self.add_finding("error", "not numbers", name, f"holds {array.dtype}", fix, positions=here)
                 is_readable = False
             elif array.ndim == 0 or len(array) != length:
                 rows = f"{len(array)} rows" if array.ndim else "one number"
@@ -175,7 +177,7 @@ class Checker:
             step = inner_end(name, np.asarray(values))
             if step is not None:
                 problem = f"is set at step {step}: the episode goes on after its end, or another one begins there"
-                fix = "cut the recording at these flags, and give every episode on its own"
+                fix = "cut the recording at these flags, and give every episode on its own; if they are none, rename it"
                 positions = [{"episode": episode}]
                 self.add_finding("error", "end inside of an episode", name, problem, fix, positions=positions)
 
@@ -226,6 +228,7 @@ class Checker:
         space = self.spec.action_space
         bad = space.outside(actions, slack=BOUND_SLACK)
         if space.is_continuous:
+            bad &= np.isfinite(actions)  # clipping is no cure for the others, which have a finding of their own
             problem = "is outside the bounds of the action space"
             fix = "declare the true bounds, or clip the actions: append ?clip_actions=true to the URI, or clip_actions=True in Python"
             self._add_at(episode, bad, "action outside the space", "actions", problem, fix)
@@ -234,7 +237,8 @@ class Checker:
             problem = f"is not one of the {space.n} actions from {space.start}"
         else:
             problem = f"is not among the {list(space.nvec)} actions from {list(space.starts)}"
-        self._add_at(episode, bad, "action off the space", "actions", problem, "record actions of the declared space")
+        fix = "record actions of the declared space" + (_with_start(space, actions) if bad.any() else "")
+        self._add_at(episode, bad, "action off the space", "actions", problem, fix)
 
     def _add_at(
         self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str, level: str = "error"
@@ -248,6 +252,18 @@ class Checker:
             for position in np.argwhere(bad)[:MAX_POSITIONS]
         ]
         self.add_finding(level, kind, name, problem, fix, positions=positions, count=int(bad.sum()))
+
+
+def _with_start(space: Space, actions: np.ndarray) -> str:
+    """Return the declaration of a space of as many actions, from the smallest recorded one, if that contains them all."""
+    low = actions.min(axis=0)
+    sizes = space.n if space.kind == "discrete" else np.asarray(space.nvec)
+    # False for NaN, too.
+    if not (np.isfinite(actions).all() and (actions == np.floor(actions)).all() and (actions < low + sizes).all()):
+        return ""
+    start = low.astype(int).tolist()
+    given = f"Discrete({space.n}" if space.kind == "discrete" else f"MultiDiscrete({list(space.nvec)}"
+    return f", or declare the smallest one, action_space=gymnasium.spaces.{given}, start={start})"
 
 
 def _final_leaves(trajectory: Trajectory) -> dict[str, np.ndarray]:

@@ -50,12 +50,17 @@ def _clipped(space: Space, trajectories: Iterable[Trajectory], note: Finding) ->
         if actions.shape[1:] != space.shape or actions.dtype.kind not in "biuf":
             yield trajectory
             continue
-        clipped = np.clip(actions, low, high)
-        outside = space.outside(actions.reshape(len(actions), -1), slack=BOUND_SLACK).any(axis=1)
+        # An infinite action is a defect of the recording, which a bound in its place would hide from the checks.
+        is_finite = ~np.isinf(actions)
+        clipped = np.where(is_finite, np.clip(actions, low, high), actions)
+        outside = space.outside(actions.reshape(len(actions), -1), slack=BOUND_SLACK)
+        outside = (outside & is_finite.reshape(len(actions), -1)).any(axis=1)
         num_steps += len(actions)
         if outside.any():
             num_clipped += int(outside.sum())
-            largest = max(largest, float(np.nanmax(np.abs(actions - clipped))))
+            largest = max(
+                largest, float(np.nanmax(np.abs(actions - clipped, where=is_finite, out=np.zeros(actions.shape))))
+            )
             note.level = "warning"
             note.fix = "nothing, if the environment clips them, too; otherwise declare the true bounds"
             note.count = num_clipped

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from numbers import Integral
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
+from rl_transformer.trajectories.environment_advice import environment_options, wrappers_note
 from rl_transformer.trajectories.spaces import KINDS, Space
 
 _ACTION_KINDS = ("box", "discrete", "multi_discrete")
@@ -34,7 +35,8 @@ class DataSpec:
     max_episode_steps: int | None = None
     """Length at which that environment cut episodes; shown to the user like ``env_id``."""
     env_wrappers: tuple[str, ...] = ()
-    """Names of the wrappers around that environment, which its options do not make; shown to the user."""
+    """Wrappers around that environment, innermost first: ``NAME`` or ``NAME={...}`` for classes of gymnasium.wrappers, and
+    ``MODULE:NAME`` for others; shown to the user like ``env_id``."""
 
     def __post_init__(self) -> None:
         # Checked here, so that data, stores and policies of any origin are rejected with the same message.
@@ -78,11 +80,13 @@ class DataSpec:
 
         Args:
             patterns: Names of parts, or globs such as ``"*position"``; a part of a nested space is ``"outer.inner"``,
-                and the name of an outer part selects all of it. An empty sequence selects everything.
+                and the name of an outer part selects all of it. Parts of a tuple are named by their index. An empty
+                sequence selects everything.
 
         Raises:
             RLTransformerError: The observations have no parts, or a pattern matches none of them.
         """
+        patterns = part_names(patterns)
         if not patterns:
             return self
         names = [name for name, _ in _named_parts(self.observation_space)]
@@ -109,17 +113,12 @@ class DataSpec:
         """
         if not self.env_id:
             return ""
-        # The text comes from the source's files: quoted, so that it can be copied into a shell without harm, and
-        # ASCII, so that it cannot control a terminal.
-        options = ["--env-id", _printable(self.env_id)]
-        arguments = dict(self.env_kwargs or {})
-        if self.max_episode_steps:
-            # An argument of the environment rather than a limit of the evaluation, because it can also raise the limit
-            # that the environment is registered with.
-            arguments["max_episode_steps"] = self.max_episode_steps
-        if arguments:
-            options += ["--env-kwargs", json.dumps(arguments, sort_keys=True)]
-        return shlex.join(options)
+        return environment_options(self.env_id, self.env_kwargs or {}, self.max_episode_steps, self.env_wrappers)
+
+    @property
+    def wrappers_note(self) -> str:
+        """What to do about recorded wrappers that `environment_options` cannot make; empty if there are none."""
+        return wrappers_note(self.env_wrappers)
 
     @property
     def environment_note(self) -> str:
@@ -129,9 +128,8 @@ class DataSpec:
         """
         if not self.env_id:
             return ""
-        names = ", ".join(map(_printable, self.env_wrappers))
-        wrappers = f"; it was wrapped in {names}, so wrap it again" if names else ""
-        return f"this data says where it was made; to act there, pass {self.environment_options}{wrappers}"
+        note = f"; {self.wrappers_note}" if self.wrappers_note else ""
+        return f"this data says where it was made; to act there, pass {self.environment_options}{note}"
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
@@ -178,6 +176,23 @@ class DataSpec:
         return spec
 
 
+def part_names(observe: Sequence[str]) -> list[str]:
+    """Return the names of parts to observe, of which one may be given alone, and those of a tuple as numbers.
+
+    Raises:
+        RLTransformerError: One of them is no name.
+    """
+    given = [observe] if isinstance(observe, str | Integral) else list(observe)
+    for name in given:
+        if not isinstance(name, str | Integral) or isinstance(name, bool):
+            raise RLTransformerError(
+                f"{name!r} is no name of a part of the observations",
+                where="dataset.observe",
+                fix='give the names of parts, such as ["image"], or, for a tuple, their indices, such as [1]',
+            )
+    return [str(name) for name in given]
+
+
 def _named_parts(space: Space, prefix: str = "") -> Iterator[tuple[str, Space]]:
     """Yield (name, space) for every part and the parts inside of it."""
     for name, part in space.parts:
@@ -204,7 +219,3 @@ def _select(space: Space, patterns: Sequence[str], prefix: str) -> Space:
 
 def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)  # a name may contain characters that globs give a meaning
-
-
-def _printable(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode().translate(dict.fromkeys((*range(32), 127), "?"))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, build_columns
@@ -151,7 +150,7 @@ class TrajectoryDataset:
             RLTransformerError: The folder is not empty, or the data would corrupt training; then nothing is written.
         """
         episodes = (self.trajectory(index) for index in range(len(self)))
-        return write_columns(user_path(folder), self.spec, episodes, notes=self.findings)
+        return write_columns(folder, self.spec, episodes, notes=self.findings)
 
     @classmethod
     def from_episodes(

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rl_transformer.trajectories.consecutive_ends import ConsecutiveEnds
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.images import SMALLEST_IMAGE, image_axes
@@ -20,11 +21,16 @@ _SMALL_SHARE = 0.01
 # Rounding error, as a share of a feature's range, above which float32 loses too much of it.
 _LARGE_ERROR = 1e-3
 # Below this share of its magnitude, the range of a float64 feature is rounding noise.
-_NOISE = 1e-12
+_NOISE = 1e-14
 # Steps above which the timestep table, with a row per step of the longest episode, is large.
 _LONG_EPISODE = 50_000
-# Side from which a small uint8 array is rather a picture than the map of a grid world.
+# Sides of small uint8 arrays that may be pictures, and that are rather pictures than the map of a grid world.
+_SMALLEST_PICTURE = 8
 _SMALL_PICTURE = 28
+# Maps of grid worlds number their objects and colors with smaller values; pictures have larger ones.
+_LARGEST_CODE = 31
+
+_FROM_FLOAT = "(255 * pictures).round().astype(np.uint8)"
 
 
 class DatasetCheck(Protocol):
@@ -42,51 +48,6 @@ class DatasetCheck(Protocol):
 def dataset_checks(spec: DataSpec) -> list[DatasetCheck]:
     """Return new checks for data with these spaces."""
     return [ConsecutiveEnds(), ActionRange(spec), Precision(spec), Rewards(), Lengths(), Pictures(spec)]
-
-
-class ConsecutiveEnds:
-    """Finds recordings in which the flag of an end stays set, so that every further step looks like an episode."""
-
-    def __init__(self) -> None:
-        # Apart for the two flags: a flag of the task may stay set in data whose other episodes end by a time limit.
-        self._num_long = {"terminated": 0, "truncated": 0}
-        self._num_followed = {"terminated": 0, "truncated": 0}
-        self._num_short = 0
-        self._num_unflagged = 0  # longer ones without an end
-        self._run = 0  # one-step episodes since the last longer one
-        self._last_end = ""  # the flag of that longer one
-
-    def add(self, trajectory: Trajectory, actions: np.ndarray) -> None:
-        """Count whether one-step episodes follow longer ones."""
-        flag = "terminated" if trajectory.terminated else "truncated" if trajectory.truncated else ""
-        if len(trajectory.rewards) > 1:
-            self._last_end = flag
-            self._run = 0
-            if flag:
-                self._num_long[flag] += 1
-            else:
-                self._num_unflagged += 1
-            return
-        self._num_short += 1
-        self._run = self._run + 1 if flag else 0
-        # Two in a row: a single episode of one step may follow any other.
-        if self._run == 2 and self._last_end:
-            self._num_followed[self._last_end] += 1
-
-    def findings(self) -> Iterator[Finding]:
-        """Yield a warning if most longer episodes that end by one flag are followed by several of one step."""
-        num_episodes = self._num_short + self._num_unflagged + sum(self._num_long.values())
-        by_chance = (self._num_short / max(num_episodes, 1)) ** 2  # two in a row, if the order meant nothing
-        for flag, followed in self._num_followed.items():
-            share = followed / max(self._num_long[flag], 1)
-            # In games such as Blackjack, episodes of one step are many, and runs of them common.
-            if share > max(0.5, by_chance + 0.2):
-                problem = (
-                    f"{self._num_short} episodes have one step, in runs after {followed} of the {self._num_long[flag]} "
-                    f"longer {flag} ones: the flag seems to stay set after an end"
-                )
-                fix = "end the episode at the first flag and leave out the steps after it, or record without them"
-                yield Finding("warning", "consecutive ends", flag, problem, fix, followed)
 
 
 class ActionRange:
@@ -211,11 +172,11 @@ class Pictures:
         self._boxes = dict(_boxes(spec.observation_space, "observations"))
         # Values decide whether arrays without bounds look like pixels; only candidates are looked at.
         self._candidates = [
-            name for name, box in self._boxes.items() if not box.is_image and image_axes(box.shape, _SMALL_PICTURE)
+            name for name, box in self._boxes.items() if not box.is_image and image_axes(box.shape, _SMALLEST_PICTURE)
         ]
         self._low = dict.fromkeys(self._candidates, np.inf)
         self._high = dict.fromkeys(self._candidates, -np.inf)
-        self._is_bytes = {name: self._boxes[name].dtype == "uint8" for name in self._candidates}
+        self._dtypes = {name: {self._boxes[name].dtype} for name in self._candidates}
 
     def add(self, trajectory: Trajectory, actions: np.ndarray) -> None:
         """Update the range of the values of candidates."""
@@ -225,7 +186,7 @@ class Pictures:
         arrays = leaves(trajectory.observations, "observations")
         for name in self._candidates:
             if name in arrays:
-                self._is_bytes[name] |= arrays[name].dtype == np.uint8
+                self._dtypes[name].add(str(arrays[name].dtype))
                 self._low[name] = min(self._low[name], float(arrays[name].min()))
                 self._high[name] = max(self._high[name], float(arrays[name].max()))
 
@@ -246,8 +207,9 @@ class Pictures:
                 fix = "write the store again from its source: rlt convert"
                 yield Finding("warning", "flattened picture", name, problem, fix, 1)
             else:
+                cast = "pictures.view(np.uint8)" if "int8" in self._dtypes[name] else _FROM_FLOAT
                 fix = (
-                    "record uint8 pixels, such as (255 * pictures).round().astype(np.uint8), and let the environment "
+                    f"record uint8 pixels, such as {cast}, and let the environment "
                     "give them, too (gymnasium.wrappers.TransformObservation), unless they are no pictures"
                 )
                 yield Finding("warning", "flattened picture", name, problem, fix, 1)
@@ -255,11 +217,13 @@ class Pictures:
     def _looks_like_pixels(self, name: str) -> bool:
         """Return True if values, or else bounds, are those of pixels: from 0 to 1 or to 255."""
         box = self._boxes[name]
-        if self._is_bytes[name]:
-            return len(box.shape) > 2 or image_axes(box.shape) is not None
         low = self._low[name] if np.isfinite(self._low[name]) else float(box.bounds[0].min())
         high = self._high[name] if np.isfinite(self._high[name]) else float(box.bounds[1].max())
-        return low >= 0 and 0.5 < high <= 255 and image_axes(box.shape) is not None
+        is_image = image_axes(box.shape) is not None
+        if self._dtypes[name] & {"uint8", "int8"}:  # bytes that were read as signed ones are negative if bright
+            is_small_picture = len(box.shape) > 2 and image_axes(box.shape, _SMALL_PICTURE) is not None
+            return is_image or is_small_picture or max(-low, high) > _LARGEST_CODE
+        return low >= 0 and 0.5 < high <= 255 and is_image
 
 
 def _boxes(space: Space, name: str) -> Iterator[tuple[str, Space]]:

@@ -12,15 +12,24 @@ from rl_transformer.errors import RLTransformerError
 
 # Names in lower case, without the prefixes "is" and "next" and without "_", "." and "/" between the words. They are
 # those of gym, gymnasium, D4RL, Minari, RLlib, torchrl, RLDS, Stable-Baselines3, d3rlpy and dm_env.
-_TERMINATED = {"terminated", "terminateds", "terminal", "terminals", "termination", "terminations"}
+_TERMINATED = {"terminated", "terminateds", "terminal", "terminals", "termination", "terminations", "term", "absorbing"}
 _TRUNCATED = {"truncated", "truncateds", "truncation", "truncations", "timeout", "timeouts", "timelimittruncated"}
+_TRUNCATED |= {"trunc", "timelimit", "timelimits"}
 _DONE = {"done", "dones", "donesfloat", "last", "episodeend", "episodeends", "doneflag", "doneflags"}
+_DONE |= {"end", "ends", "ended"}
 _FIRST = {"first", "episodestart", "episodestarts"}
-# Columns with these names are flags only if they hold nothing but 0 and 1.
-_AMBIGUOUS = {"last", "first"}
+# Columns with these names are 0 where the task ended the episode.
+_INVERTED = {"mask", "masks", "discount", "discounts", "continue", "continues", "nonterminal", "nonterminals"}
+# dm_env: 0 at the first step of an episode, 2 at its last one, and 1 between them.
+_STEP_TYPE = {"steptype", "steptypes"}
+_STEP_TYPE_FIRST = 0
+_STEP_TYPE_LAST = 2
+# Columns with these names are flags only if they hold one number per step, and values of a flag: usually 0 and 1.
+_AMBIGUOUS = {"last", "first", "end", "ends", "ended", "term", "trunc", "timelimit", "timelimits", "absorbing"}
+_AMBIGUOUS |= _INVERTED | _STEP_TYPE
 # Any other column that holds only 0 and 1 and has one of these words in its name is probably a flag, too.
 _SUSPICIOUS = re.compile(
-    r"(?:^|[^a-z])(?:dones?|termina\w*|truncat\w*|time_?outs?|finished|(?:game|episode)_over|end_of_episode)(?:$|[^a-z])"
+    r"(?:^|[^a-z])(?:dones?|termina\w*|truncat\w*|time_?outs?|finished|ended|absorbing|time_?limits?|(?:game|episode)_over|end_of_episode)(?:$|[^a-z])"
 )
 
 TERMINATED = "terminated"
@@ -36,15 +45,41 @@ def flag_kind(name: str) -> str | None:
     step.
     """
     plain = _plain(name)
-    for kind, names in ((TERMINATED, _TERMINATED), (TRUNCATED, _TRUNCATED), (DONE, _DONE), (FIRST, _FIRST)):
-        if plain in names:
-            return kind
-    return None
+    kinds = {
+        TERMINATED: _TERMINATED | _INVERTED,
+        TRUNCATED: _TRUNCATED,
+        DONE: _DONE | _STEP_TYPE,
+        FIRST: _FIRST,
+    }
+    return next((kind for kind, names in kinds.items() if plain in names), None)
+
+
+def is_ambiguous(name: str) -> bool:
+    """Return True if columns with this name may also be something else than a flag, which their values tell."""
+    return _plain(name) in _AMBIGUOUS
 
 
 def is_flag(name: str, values: ArrayLike) -> bool:
     """Return True if a column is a flag of episode ends by its name, and, for ambiguous names, by its values."""
-    return flag_kind(name) is not None and (_plain(name) not in _AMBIGUOUS or _is_boolean(np.asarray(values)))
+    if flag_kind(name) is None or not is_ambiguous(name):
+        return flag_kind(name) is not None
+    array = _as_array(values)
+    if array.dtype.kind not in "biuf" or (array.ndim and array.size != len(array)):
+        return False  # one per action, for example, such as a mask of legal actions
+    if _plain(name) in _STEP_TYPE:
+        return bool(np.isin(array, (0, 1, 2)).all())
+    if _plain(name) in _INVERTED:
+        others = np.unique(array[array != 0])  # a discount is one number, and 0 at an end
+        return array.ndim > 0 and len(others) <= 1 and bool((others > 0).all())
+    return _is_boolean(array)
+
+
+def end_marks(name: str, values: ArrayLike) -> np.ndarray:
+    """Return a column that `is_flag` as a flag that is set at ends, or, for a flag of first steps, at beginnings."""
+    array = _as_array(values)
+    if _plain(name) in _STEP_TYPE:
+        return array == _STEP_TYPE_LAST
+    return array == 0 if _plain(name) in _INVERTED else array
 
 
 def read_end_flags(columns: Mapping[str, ArrayLike], num_steps: int, *, where: object) -> tuple[bool, bool]:
@@ -65,7 +100,18 @@ def read_end_flags(columns: Mapping[str, ArrayLike], num_steps: int, *, where: o
         if kind == FIRST:
             _check_first(values, num_steps, where=f"{where}: {name}")
             continue
-        is_set = flag_at_end(values, num_steps, where=f"{where}: {name}")
+        inner = inner_end(name, values) if is_ambiguous(name) else None
+        if inner is not None:
+            what = "is 0" if _plain(name) in _INVERTED else "is set"
+            raise RLTransformerError(
+                f"{what} at step {inner} of {num_steps}: an episode seems to end or begin there, inside of this one",
+                where=f"{where}: {name}",
+                fix="cut the recording there, and give every episode on its own, with terminated or truncated; if it is "
+                "no flag of episode ends, give it another name",
+            )
+        is_set = flag_at_end(
+            end_marks(name, values) if is_ambiguous(name) else values, num_steps, where=f"{where}: {name}"
+        )
         earlier, before = seen.setdefault(kind, (name, is_set))
         if before != is_set:
             raise RLTransformerError(
@@ -101,7 +147,7 @@ def refuse_unknown_flags(columns: Mapping[str, np.ndarray], *, where: object) ->
             )
 
 
-def inner_end(name: str, values: np.ndarray) -> int | None:
+def inner_end(name: str, values: ArrayLike) -> int | None:
     """Return the first step inside of an episode at which the flag ``name`` says that an episode ends or begins.
 
     Args:
@@ -111,12 +157,19 @@ def inner_end(name: str, values: np.ndarray) -> int | None:
     Returns:
         The step; None if there is none, or if the column holds no flag.
     """
-    kind = flag_kind(name)
-    if kind is None or values.size != len(values) or not _is_boolean(values):
+    if not is_flag(name, values):
         return None
-    flags = values.reshape(-1).astype(bool)
-    inner = np.flatnonzero(flags[1:] if kind == FIRST else flags[:-1])
-    return int(inner[0]) + (kind == FIRST) if inner.size else None
+    array = _as_array(values)
+    marks = end_marks(name, array)
+    if not array.ndim or marks.size != len(marks) or not _is_boolean(marks):
+        return None
+    ends = marks.reshape(-1).astype(bool)[:-1]
+    if flag_kind(name) == FIRST:
+        ends = marks.reshape(-1).astype(bool)[1:]
+    elif _plain(name) in _STEP_TYPE:
+        ends = ends | (array.reshape(-1)[1:] == _STEP_TYPE_FIRST)
+    inner = np.flatnonzero(ends)
+    return int(inner[0]) + (flag_kind(name) == FIRST) if inner.size else None
 
 
 def flag_at_end(flag: ArrayLike, num_steps: int, *, where: object) -> bool:
@@ -151,7 +204,7 @@ def _check_first(flag: ArrayLike, num_steps: int, *, where: object) -> None:
 
 def _flags(flag: ArrayLike, num_steps: int, where: object) -> np.ndarray:
     """Return a flag as a one-dimensional boolean array: one element, or one per step."""
-    array = np.asarray(flag)
+    array = _as_array(flag)
     # HDF5 files store flags as integers or floats as well, so 0 and 1 of any numeric type are accepted.
     if not _is_boolean(array):
         raise RLTransformerError(f"is {flag!r:.100}", where=where, fix="give True or False, or one of them per step")
@@ -165,6 +218,14 @@ def _flags(flag: ArrayLike, num_steps: int, where: object) -> np.ndarray:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z]", "", re.sub(r"^(?:is|next)[_/]?", "", name.lower()))
+
+
+def _as_array(values: ArrayLike) -> np.ndarray:
+    """Return values as an array; those that were collected as Python objects, as in tables, get the type of bool."""
+    array = np.asarray(values)
+    if array.dtype == object and array.size and all(isinstance(value, bool | np.bool_) for value in array.flat):
+        return array.astype(bool)
+    return array
 
 
 def _is_boolean(array: np.ndarray) -> bool:

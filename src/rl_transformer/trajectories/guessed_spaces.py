@@ -64,9 +64,11 @@ def _guess_discrete(actions: list[np.ndarray], where: object) -> tuple[Space, li
         nvec = high - starts + 1
         problem = f"parts with {nvec.tolist()} values from {starts.tolist()} were counted; other values may exist"
         space = Space.multi_discrete(nvec, starts)
-        fix = f"pass action_space=gymnasium.spaces.MultiDiscrete({nvec.tolist()}, start={starts.tolist()})"
+        counts = (high - low + 1).tolist()
+        fix = f"pass action_space=gymnasium.spaces.MultiDiscrete({counts}, start={low.tolist()})"
     else:
-        start = min(0, min(int(a.min()) for a in actions))
+        smallest = min(int(a.min()) for a in actions)
+        start = min(0, smallest)  # actions are usually counted from 0, and the first ones may just not occur
         n = max(int(a.max()) for a in actions) - start + 1
         if n > _MOST_ACTIONS:
             raise RLTransformerError(
@@ -77,7 +79,7 @@ def _guess_discrete(actions: list[np.ndarray], where: object) -> tuple[Space, li
             )
         problem = f"{n} actions from {start} were counted; other ones may exist"
         space = Space.discrete(n, start)
-        fix = f"pass action_space=gymnasium.spaces.Discrete({n}, start={start})"
+        fix = f"pass action_space=gymnasium.spaces.Discrete({n + start - smallest}, start={smallest})"
     return space, [Finding("warning", GUESSED_SPACE, "actions", problem, f"{fix}, with the true numbers", 1)]
 
 
@@ -107,7 +109,7 @@ def _guess_box(actions: list[np.ndarray]) -> tuple[Space, list[Finding]]:
     if _are_whole_numbers(values):
         # At the bounds of a continuous action, -1 and 1, whole numbers are usual.
         level = "info" if is_small.all() and _has_negative(values) else "warning"
-        first = np.minimum(0, np.fmin.reduce([np.fmin.reduce(v, axis=0) for v in values])).astype(int).tolist()
+        first = np.fmin.reduce([np.fmin.reduce(v, axis=0) for v in values]).astype(int).tolist()
         sizes = (np.fmax.reduce([np.fmax.reduce(v, axis=0) for v in values]) - first + 1).astype(int).tolist()
         declared = (
             f"Discrete({sizes[0]}, start={first[0]})" if len(sizes) == 1 else f"MultiDiscrete({sizes}, start={first})"

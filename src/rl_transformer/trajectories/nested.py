@@ -42,7 +42,8 @@ def stack_steps(observations: Nested, space: Space | None, where: object) -> Nes
         where: The episode, for messages.
 
     Raises:
-        RLTransformerError: The observations of different steps do not have the same parts.
+        RLTransformerError: The observations of different steps do not have the same parts or shapes, or they have parts
+            and the space is not known.
     """
     is_sequence = isinstance(observations, list | tuple) or (
         isinstance(observations, np.ndarray) and observations.dtype.kind == "O"
@@ -58,7 +59,9 @@ def stack_steps(observations: Nested, space: Space | None, where: object) -> Nes
         # A list of tuples may also hold the rows of a table: only the space tells which of the two is meant.
         is_one_per_step = isinstance(first, dict) or (isinstance(first, tuple) and kind == "tuple")
     if not is_one_per_step:
-        return observations
+        return (
+            observations if isinstance(observations, tuple) or kind == "tuple" else _table(observations, space, where)
+        )
     try:
         return stack(list(observations))
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -66,6 +69,33 @@ def stack_steps(observations: Nested, space: Space | None, where: object) -> Nes
             f"its steps do not have the same parts: {type(error).__name__}: {error}",
             where=f"{where}: observations",
             fix="give every step an observation of the same form",
+        ) from None
+
+
+def _table(observations: Nested, space: Space | None, where: object) -> np.ndarray:
+    """Return observations that are given as rows of numbers as an array."""
+    if space is not None:
+        return as_array(observations, where=f"{where}: observations")
+    try:
+        table = np.asarray(observations)
+    except ValueError:  # parts of different shapes
+        table = None
+    if table is None or (table.dtype == object and isinstance(observations[0], tuple)):
+        raise RLTransformerError("observations are nested", where=where, fix="pass observation_space=")
+    return table
+
+
+def as_array(values: object, *, where: object, otherwise: str = "") -> np.ndarray:
+    """Return values as an array; ``otherwise`` is what else may be done about values that are none.
+
+    Raises:
+        RLTransformerError: They differ in their shapes.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise RLTransformerError(
+            "its rows have different shapes", where=where, fix=f"give every step values of one shape{otherwise}"
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -13,6 +14,7 @@ from rl_transformer.runtime.registry import call_plugin
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.data_options import clip_actions as clipped_actions
 from rl_transformer.trajectories.data_options import observe_parts
+from rl_transformer.trajectories.data_spec import part_names
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.findings import raise_on_errors
 from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
@@ -126,6 +128,7 @@ def _open(
     Raises:
         RLTransformerError: The scheme is not registered, the reader does not have one of the options, or opening fails.
     """
+    observe = part_names(observe)
     scheme, path, query = parse_uri(uri)
     # Not left to the registry: a typing mistake in a URI deserves examples of URIs, not a list of registered names.
     if scheme not in READERS.names():
@@ -134,7 +137,8 @@ def _open(
             where=uri,
             fix=f"name the data as one of {', '.join(usages())}; a scheme of your own needs --plugin MODULE",
         )
-    if hint := suggest_uri(path, scheme, has_scheme=str(uri).startswith(f"{scheme}:")):
+    given = f"?{str(uri).rpartition('?')[2]}" if query else ""
+    if hint := suggest_uri(path, scheme, has_scheme=str(uri).startswith(f"{scheme}:"), options=given):
         problem, better = hint
         fix = f"write it as {better}"
         if better is None:
@@ -161,6 +165,9 @@ def parse_uri(uri: str | Path) -> tuple[str, str, dict[str, str]]:
     """Return scheme, path and options of ``SCHEME:PATH?option=value``; a path without a scheme is a store.
 
     In every path, ``~`` stands for a home folder.
+
+    Raises:
+        RLTransformerError: An option is given twice.
     """
     text = str(uri)
     scheme, colon, rest = text.partition(":")
@@ -175,7 +182,12 @@ def parse_uri(uri: str | Path) -> tuple[str, str, dict[str, str]]:
         query = ""
     if path.startswith("~"):
         path = str(user_path(path))
-    return scheme, path, dict(parse_qsl(query, keep_blank_values=True))
+    pairs = parse_qsl(query, keep_blank_values=True)
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RLTransformerError(f"the option {twice} is given twice", where=uri, fix="give it once")
+    return scheme, path, dict(pairs)
 
 
 def _option_values(
@@ -184,10 +196,12 @@ def _option_values(
     """Return a value for every option of a reader: from the call, else from the URI, else the default."""
     for name in [*query, *given]:
         if name not in known:
+            near = difflib.get_close_matches(name, [*known, "observe", "clip_actions"], n=1)
             raise RLTransformerError(
                 f"the reader of {usage} has no option {name!r}",
                 where=where,
-                fix=f"remove it; options of this reader: {', '.join(known) or 'none'}",
+                fix=f"{f'did you mean {near[0]}? otherwise ' if near else ''}remove it; options of this reader: "
+                f"{', '.join(known) or 'none'}; of every one: observe, clip_actions",
             )
     # Readers get every option, so that their own signatures need no second set of defaults.
     defaults = {name: option.default for name, option in known.items()}

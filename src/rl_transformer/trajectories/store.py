@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import below, check_format, read_json, user_path, verify_folder
+from rl_transformer.runtime.files import below, check_format, read_json, verify_folder
 from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary
@@ -17,7 +17,8 @@ from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.end_flags import flag_kind
 from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.statistics import ObservationStatistics
-from rl_transformer.trajectories.store_files import FORMAT_VERSION, write_columns
+from rl_transformer.trajectories.store_files import FORMAT_VERSION, store_folder, write_columns
+from rl_transformer.trajectories.suggestions import no_store, no_such_path
 from rl_transformer.trajectories.trajectory import Trajectory
 from rl_transformer.trajectories.wide_rows import row_shape
 
@@ -42,12 +43,17 @@ def open_store(folder: str | Path, *, verify: bool = False) -> TrajectoryDataset
     Raises:
         RLTransformerError: The folder is missing, damaged or of a later version, or its columns do not fit each other.
     """
-    folder = user_path(folder)
-    again = "write the store again with rlt convert or rlt collect"
-    if not folder.is_dir():
+    if not str(folder):
         raise RLTransformerError(
-            "no such folder", where=folder, fix="name a store written by rlt collect or rlt convert"
+            "no path is given, so there is no store",
+            where="store",
+            fix="name a store written by rlt collect or rlt convert",
         )
+    folder = store_folder(folder)
+    again = "write the store again with rlt convert or rlt collect"
+    other = no_store(folder) if folder.is_dir() else no_such_path(folder)
+    if other is not None:
+        raise RLTransformerError(other[0], where=folder, fix=other[1])
     manifest = verify_folder(folder, required=_REQUIRED, hashes=verify)
     info = read_json(below(folder, "store.json"), fix=again)
     check_format(info, FORMAT_VERSION, where=folder / "store.json")

@@ -63,6 +63,11 @@ class _GrowingArray:
         self._file.close()
 
 
+def store_folder(folder: str | Path) -> Path:
+    """Return the path of a store that a user gave, perhaps as its URI: ``rlt:walks`` for ``walks``."""
+    return user_path(str(folder).removeprefix("rlt:"))
+
+
 def write_columns(
     folder: str | Path, spec: DataSpec, trajectories: Iterable[Trajectory], *, notes: Iterable[Finding] = ()
 ) -> Path:
@@ -79,7 +84,7 @@ def write_columns(
     Raises:
         RLTransformerError: The folder is not empty, or the data would corrupt training; then nothing is written.
     """
-    folder = user_path(folder).resolve()
+    folder = store_folder(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RLTransformerError(
             "exists already and is not empty", where=folder, fix="name another folder, or remove this one"

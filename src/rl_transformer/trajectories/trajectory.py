@@ -11,7 +11,7 @@ import numpy as np
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, Nested
 from rl_transformer.trajectories.end_flags import is_flag, read_end_flags, refuse_unknown_flags
-from rl_transformer.trajectories.nested import stack_steps
+from rl_transformer.trajectories.nested import as_array, stack_steps
 from rl_transformer.trajectories.spaces import Space
 
 _KEYS = ("observations", "actions", "rewards")
@@ -55,14 +55,18 @@ class Trajectory:
                 fix='give every episode as a dict: {"observations": ..., "actions": ..., "rewards": ...}',
             )
         _check_keys(episode, where)
-        actions = np.asarray(episode["actions"])
+        actions = as_array(episode["actions"], where=f"{where}: actions")
         length = len(actions) if actions.ndim else 0
-        rewards = np.asarray(episode["rewards"]) if "rewards" in episode else np.zeros(length)
+        rewards = as_array(episode.get("rewards", np.zeros(length)), where=f"{where}: rewards")
         length = len(rewards) if rewards.ndim else 0
         observations, final = split_final(stack_steps(episode["observations"], observation_space, where), length)
         further = {str(k): v for k, v in episode.items() if k not in (*_KEYS, "final_observation")}
         flags = {name: value for name, value in further.items() if is_flag(name, value)}
-        extras = {name: np.asarray(value) for name, value in further.items() if name not in flags}
+        extras = {
+            name: as_array(value, where=f"{where}: {name}", otherwise=", or leave it out")
+            for name, value in further.items()
+            if name not in flags
+        }
         refuse_unknown_flags(extras, where=where)
         terminated, truncated = read_end_flags(flags, length, where=where)
         return cls(

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.end_flags import DONE, TERMINATED, TRUNCATED, flag_kind
+from rl_transformer.trajectories.end_flags import (
+    DONE,
+    FIRST,
+    TERMINATED,
+    TRUNCATED,
+    end_marks,
+    flag_kind,
+    is_ambiguous,
+    is_flag,
+)
 from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.readers.interface import ReaderOption, Source
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import h5py
 
 _REQUIRED = ("observations", "actions", "rewards")
 
@@ -61,7 +73,7 @@ def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
 
     with open_hdf5(path) as file:
         arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        flags = [name for name in arrays if flag_kind(name) in (TERMINATED, TRUNCATED, DONE)]
+        flags = _flag_names(arrays)
         missing = [name for name in _REQUIRED if name not in arrays]
         if not flags:
             missing.append("terminals")
@@ -78,7 +90,20 @@ def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
             )
         # Read before the file is closed; episodes are slices of these arrays.
         rows = {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
-        return rows, {name: arrays[name][:] for name in flags}
+        return rows, {name: end_marks(name, arrays[name][:]) for name in flags}
+
+
+def _flag_names(arrays: Mapping[str, h5py.Dataset]) -> list[str]:
+    """Return the names of the flags of episode ends in a file."""
+    flags = [name for name in arrays if flag_kind(name) in (TERMINATED, TRUNCATED, DONE) and not is_ambiguous(name)]
+    # A name that can mean something else counts only where no other name gives the same flag.
+    kinds = {flag_kind(name) for name in flags}
+    steps = arrays["rewards"].shape[:1] if "rewards" in arrays else ()
+    for name in arrays:
+        is_candidate = is_ambiguous(name) and flag_kind(name) not in (*kinds, FIRST)
+        if is_candidate and steps and arrays[name].shape in (steps, (*steps, 1)) and is_flag(name, arrays[name][:]):
+            flags.append(name)
+    return flags
 
 
 def _ends(

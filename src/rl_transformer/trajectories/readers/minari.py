@@ -15,6 +15,7 @@ from rl_transformer.runtime.files import read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.end_flags import flag_at_end
+from rl_transformer.trajectories.environment_advice import wrapper_text
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
 from rl_transformer.trajectories.readers.interface import ReaderOption, Source
 from rl_transformer.trajectories.spaces import Space
@@ -22,6 +23,8 @@ from rl_transformer.trajectories.suggestions import minari_root
 from rl_transformer.trajectories.trajectory import Trajectory, split_final
 
 _ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*-v\d+")
+# They record or show episodes, and change nothing that a policy sees.
+_RECORDING_WRAPPERS = ("DataCollector", "RecordVideo", "RecordEpisodeStatistics", "RenderCollection", "HumanRendering")
 
 
 class MinariReader:
@@ -130,19 +133,32 @@ def _environment(metadata: JsonObject) -> JsonObject:
         found: JsonObject = {"env_id": str(environment["id"])}
     except (KeyError, TypeError, ValueError, RecursionError):
         return {}
+    wrappers = environment.get("additional_wrappers")
+    found["env_wrappers"] = tuple(_wrappers(wrappers)) if isinstance(wrappers, list) else ()
     kwargs = environment.get("kwargs")
     if isinstance(kwargs, dict):
-        # How the recording was drawn does not change what the environment does.
-        found["env_kwargs"] = {name: value for name, value in kwargs.items() if name != "render_mode"} or None
+        # How the recording was drawn does not change what the environment does, unless it is a part of observations.
+        is_drawn = any(wrapper.startswith("AddRenderObservation") for wrapper in found["env_wrappers"])
+        found["env_kwargs"] = {n: value for n, value in kwargs.items() if n != "render_mode" or is_drawn} or None
     limit = environment.get("max_episode_steps")
     if type(limit) is int and limit > 0:
         found["max_episode_steps"] = limit
-    wrappers = environment.get("additional_wrappers")
-    if isinstance(wrappers, list):
-        names = (str(wrapper.get("name")) for wrapper in wrappers if isinstance(wrapper, dict))
-        # Minari's own wrapper, which records.
-        found["env_wrappers"] = tuple(name for name in names if name != "DataCollector")
     return found
+
+
+def _wrappers(recorded: list[object]) -> Iterator[str]:
+    """Yield the wrappers of the metadata, innermost first, in the form of `DataSpec.env_wrappers`."""
+    for wrapper in recorded:
+        if not isinstance(wrapper, dict) or wrapper.get("name") in _RECORDING_WRAPPERS:
+            continue
+        module, _, name = str(wrapper.get("entry_point")).rpartition(":")
+        # A class of another package may have a name of gymnasium.wrappers, too.
+        if not module or module.split(".")[:2] == ["gymnasium", "wrappers"]:
+            name = str(wrapper.get("name"))
+        else:
+            name = f"{module}:{name}"
+        arguments = wrapper.get("kwargs")
+        yield wrapper_text(name, arguments if isinstance(arguments, dict) else None)
 
 
 def _episodes(dataset: Any, folder: Path) -> Iterator[Trajectory]:
