@@ -66,7 +66,7 @@ def bad_inputs(ready, tmp):
         ),
         "no episode ends": (with_data(f"d4rl:{tmp / 'endless.hdf5'}"), "no episode of the 4 steps ends"),
         "no such store": (with_data("rlt:/nowhere"), "/nowhere: no such folder"),
-        "an empty folder as store": (with_data(f"rlt:{tmp / 'empty'}"), "manifest.json: no such file"),
+        "an empty folder as store": (with_data(f"rlt:{tmp / 'empty'}"), "holds no store: it is empty"),
         "malformed Minari id": (with_data("minari:../x-v0"), "not a Minari id"),
         "no such Minari set": (with_data("minari:no/such-v0"), "no such dataset"),
         "output holds something": (

@@ -54,6 +54,11 @@ def test_a_step_type_that_begins_again_is_refused():
         from_vectors(vectors(step_type=np.array([0, 1, 1, 1, 0, 1])))
 
 
+def test_a_changing_discount_that_is_0_inside_is_refused():
+    with pytest.raises(RLTransformerError, match="discount: is 0 at step 2 of 6"):
+        from_vectors(vectors(discount=np.array([1, 0.99, 0, 1, 0.99, 0])))
+
+
 def test_columns_that_are_no_flags_stay_columns():
     columns = {
         "success": IS_INNER_END,

@@ -69,8 +69,10 @@ def is_flag(name: str, values: ArrayLike) -> bool:
     if _plain(name) in _STEP_TYPE:
         return bool(np.isin(array, (0, 1, 2)).all())
     if _plain(name) in _INVERTED:
-        others = np.unique(array[array != 0])  # a discount is one number, and 0 at an end
-        return array.ndim > 0 and len(others) <= 1 and bool((others > 0).all())
+        others = np.unique(array[array != 0])
+        # A mask is 0 and 1. A discount is usually one number, and 0 at an end; it may also change from step to step.
+        is_mask = len(others) <= 1 or ("discount" in _plain(name) and bool((array == 0).any()))
+        return array.ndim > 0 and is_mask and bool((others > 0).all())
     return _is_boolean(array)
 
 
