@@ -99,7 +99,7 @@ def _find(path: Path) -> _Found | None:
     if (path / "data" / "metadata.json").is_file():
         return _minari(path)
     if path.is_dir() and any(path.glob("$store$_action_ckpt.*.gz")):
-        return "dqn-replay", str(path), "a folder of replay buffers"
+        return _Found("dqn-replay", str(path), "a folder of replay buffers")
     # An id without its scheme.
     if (
         not path.is_absolute()
