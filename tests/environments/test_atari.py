@@ -91,7 +91,7 @@ def test_a_game_is_recorded_from_the_command_line_with_what_makes_it_again(tmp_p
     data = open_trajectories(f"rlt:{output}")
     assert data.spec.observation_space.image_shape == (1, 84, 84)
     assert dict(data.spec.env_kwargs) == PROTOCOLS["paper"].env_kwargs
-    assert list(data.spec.env_wrappers) == PROTOCOLS["paper"].wrappers
+    assert list(data.spec.env_wrappers) == [*PROTOCOLS["paper"].wrappers, 'TimeLimit={"max_episode_steps": 40}']
     small = ["--model.hidden_size", "16", "--model.n_layer", "1", "--windows.context_length", "4"]
     run = str(tmp_path / "run")
     train = ["train", "atari", "--data", f"rlt:{output}", "--output", run, "--train-steps", "2", *small]

@@ -74,12 +74,14 @@ def run(args: Namespace) -> Outcome:
             behavior=scripted_behavior(args.policy, live.environment) if is_scripted else None,
             max_steps=args.max_steps,
         )
-        # Whoever evaluates on this data has to make the same environment.
+        # Whoever evaluates on this data has to make the same environment. The limit counts steps outside of all wrappers,
+        # some of which skip steps of the environment.
+        limit = [] if args.max_steps is None else [f'TimeLimit={{"max_episode_steps": {args.max_steps}}}']
         spec = replace(
             spec,
             env_kwargs={name: value for name, value in env_kwargs.items() if name != "max_episode_steps"} or None,
-            env_wrappers=tuple(wrappers),
-            max_episode_steps=args.max_steps or env_kwargs.get("max_episode_steps"),
+            env_wrappers=(*wrappers, *limit),
+            max_episode_steps=env_kwargs.get("max_episode_steps"),
         )
         # Episodes are run while they are written, so memory holds one of them, however many are recorded.
         hidden = not sys.stderr.isatty()
