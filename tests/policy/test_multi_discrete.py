@@ -97,7 +97,7 @@ def test_whole_numbers_in_columns_are_guessed_to_be_parts_and_the_guess_is_repor
     assert data.spec.action_space == Space.multi_discrete([3, 5])
     (guess,) = [finding for finding in data.findings if finding.kind == "guessed space"]
     assert guess.level == "warning"
-    assert "MultiDiscrete([3, 5], start=[0, 0])" in guess.fix
+    assert "MultiDiscrete([3, 4], start=[0, 1])" in guess.fix  # from the smallest logged value of each part
     assert "[3, 5]" in guess.problem
 
 
