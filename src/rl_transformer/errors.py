@@ -1,8 +1,9 @@
-"""The one exception for problems that the user can fix."""
+"""The one exception for problems that the user can fix, and the suggestion of similar names in its fixes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from functools import partial
 
 
@@ -46,3 +47,9 @@ def require(package: str, *, extra: str | None, purpose: str) -> None:
             where=package,
             fix=f"pip install {name}",
         )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that suggests names similar to ``name``, with a space at the end; empty if there are none."""
+    close = difflib.get_close_matches(name, list(known), n=2)
+    return f"did you mean {' or '.join(close)}? " if close else ""

@@ -1,5 +1,6 @@
 """Claims about plugins: what fails while one is loaded names it, and no file can ask for one."""
 
+import importlib
 import sys
 from importlib import metadata
 
@@ -42,6 +43,7 @@ def write_module(tmp_path, monkeypatch):
     def write(name, text):
         names.append(name)
         (tmp_path / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()  # the folder may have been listed within the resolution of its clock
         return name
 
     yield write

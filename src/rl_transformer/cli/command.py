@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol, Union, get_args, get_origin
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
-from rl_transformer.config.base import did_you_mean, type_text
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.config.base import type_text
+from rl_transformer.errors import RLTransformerError, did_you_mean
 
 _MOST_SEEDS = 10_000  # more is a mistake, and a range of billions would fill the memory
 

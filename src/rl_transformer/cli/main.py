@@ -13,8 +13,7 @@ from typing import cast
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from rl_transformer.cli.command import Command, add_shared_arguments, wrong_value
-from rl_transformer.config.base import did_you_mean
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, did_you_mean
 from rl_transformer.runtime.signals import Interrupted
 from rl_transformer.runtime.system import SafeStream
 

@@ -12,8 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rl_transformer.cli.command import Outcome, parse_seeds
 from rl_transformer.cli.config_options import RESUME, Flag, config_parser, read_options_file, resolve_config
 from rl_transformer.config import PRESETS, RunConfig, preset
-from rl_transformer.config.base import did_you_mean
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, did_you_mean
 
 if TYPE_CHECKING:
     from rl_transformer.policy import Policy

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import PurePath
 from types import UnionType
 from typing import ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, did_you_mean
 from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
 
 Problem = tuple[str, str, str]
@@ -180,12 +179,6 @@ class ConfigBase(Section):
         for section_name, section in self.sections().items():
             for name, problem, fix in section.problems():
                 raise RLTransformerError(problem, where=f"{section_name}.{name}", fix=fix)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a question that suggests names similar to ``name``, with a space at the end; empty if there are none."""
-    close = difflib.get_close_matches(name, list(known), n=2)
-    return f"did you mean {' or '.join(close)}? " if close else ""
 
 
 def unknown_option(name: str, known: list[str], *, where: object) -> RLTransformerError:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rl_transformer.config import sections
-from rl_transformer.config.base import ConfigBase, did_you_mean, option
+from rl_transformer.config.base import ConfigBase, option
 from rl_transformer.config.migrations import migrate_run_config
 from rl_transformer.config.rules import contradictions
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, did_you_mean
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 # Training windows per context length with sliding-window attention. At 3, two thirds of a window's predictions have a

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, did_you_mean
 from rl_transformer.runtime.plugins import import_user_module
 from rl_transformer.runtime.types import JsonObject
 
@@ -52,6 +51,7 @@ def find_wrapper(wrapper: Wrapper) -> Callable[[Any], gymnasium.Env]:
         found = _of_gymnasium(name, where)
 
     def wrap(environment: gymnasium.Env) -> gymnasium.Env:
+        """Return the wrapped environment; an error names the wrapper."""
         try:
             return found(environment, **arguments)
         except (Exception, SystemExit) as error:
@@ -94,8 +94,7 @@ def _of_gymnasium(name: str, where: str) -> Callable[..., gymnasium.Env]:
     if name in _REFUSED:
         raise RLTransformerError("does not fit an evaluation", where=where, fix=_REFUSED[name])
     if name not in wrappers.__all__ or not isinstance(getattr(wrappers, name), type):
-        near = difflib.get_close_matches(name, wrappers.__all__, n=2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(name, wrappers.__all__)
         raise RLTransformerError(
             "gymnasium.wrappers has no such class",
             where=where,

@@ -129,6 +129,7 @@ def _run_in_processes(
     # Every count-th episode instead of a contiguous block: episodes are ordered by target, and high targets often mean
     # long episodes, so blocks would give one process most of the work.
     def run_share(which: int) -> list[Episode]:
+        """Run the episodes of one process."""
         share = slice(which, None, count)
         part = replace(
             assignment,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from rl_transformer.config.base import did_you_mean
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, did_you_mean
 
 if TYPE_CHECKING:
     from rl_transformer.reproductions.experiment import Experiment

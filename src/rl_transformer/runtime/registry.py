@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Generic, TypeVar, cast
 
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, did_you_mean
 
 T = TypeVar("T")
 ResultT = TypeVar("ResultT")
@@ -93,8 +92,7 @@ class Registry(Generic[T]):
             RLTransformerError: The name is not registered; similar names are suggested.
         """
         if name not in self._entries:
-            close = difflib.get_close_matches(name, self._entries, n=2)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            hint = did_you_mean(name, self._entries)
             raise RLTransformerError(
                 f"there is no {self.kind} {name!r}",
                 where=where,

@@ -15,8 +15,7 @@ from typing import ClassVar
 import numpy as np
 from tqdm import tqdm
 
-from rl_transformer.config.base import did_you_mean
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.errors import RLTransformerError, did_you_mean
 from rl_transformer.runtime.files import MANIFEST, user_path, verify_folder
 from rl_transformer.trajectories.atari_games import NUM_ACTIONS
 from rl_transformer.trajectories.checks import Finding
