@@ -19,47 +19,56 @@ Memory = np.ndarray
 
 
 class PongTracker:
-    """Moves the paddle to where the ball will cross its column, and hits the ball a little off the paddle's middle."""
+    """Moves the paddle to where the ball will cross its column."""
 
     # Places in the game's memory, and positions in its units; found by playing.
     _BALL_X, _BALL_Y, _PADDLE_Y = 49, 54, 51
     _TOP, _BOTTOM, _PADDLE_X, _MIDDLE = 44, 207, 189, 130
     _STAY, _UP, _DOWN = 0, 2, 3
-    # Hit off the middle, the ball leaves at a steep angle, which the opponent often misses.
-    _AIM, _SPREAD, _TOLERANCE = -6.0, 3.0, 5.0
+    _AIM = -6.0  # the paddle's position is its upper edge: the ball meets the middle at about this distance
+    _SPREAD = 5.0  # off the middle, the ball leaves at a steep angle, which the opponent misses more often
+    # The paddle keeps moving after an action: about 22 units for a single one, of which the last action has 15 to go. Half of
+    # a movement is the best tolerance, because a smaller one makes the paddle swing around its target.
+    _COAST, _COAST_PER_SPEED, _TOLERANCE = 15.0, 0.36, 11.0
     _SERVE = 40  # a ball that moved farther in a step was served anew
 
     def __init__(self) -> None:
         self._before: tuple[int, int] | None = None
+        self._paddle_before: int | None = None
+        self._direction = 0
         self._comes_closer = False
         self._aim = self._AIM
 
     def act(self, memory: Memory, random: np.random.Generator) -> int:
         """Return the action for the present state of the game."""
         x, y, paddle = (int(memory[place]) for place in (self._BALL_X, self._BALL_Y, self._PADDLE_Y))
+        speed = 0 if self._paddle_before is None else paddle - self._paddle_before
+        self._paddle_before = paddle
+        comes_to_rest = paddle + self._COAST * self._direction + self._COAST_PER_SPEED * speed
+        distance = self._target(x, y, random) - comes_to_rest
+        self._direction = 0 if abs(distance) <= self._TOLERANCE else int(np.sign(distance))
+        return {0: self._STAY, -1: self._UP, 1: self._DOWN}[self._direction]
+
+    def _target(self, x: int, y: int, random: np.random.Generator) -> float:
+        """Return where the paddle should be, for a ball at (x, y)."""
         before = self._before
         self._before = (x, y) if y else None  # 0: there is no ball on the screen
         if before is None or not y or abs(x - before[0]) > self._SERVE:
-            return self._towards(self._MIDDLE, paddle, 2 * self._TOLERANCE)
+            return self._MIDDLE
         speed_x, speed_y = x - before[0], y - before[1]
         if self._comes_closer and speed_x < 0:  # hit: aim anew, or rallies would repeat for ever
             self._aim = self._AIM + random.uniform(-self._SPREAD, self._SPREAD)
         self._comes_closer = speed_x > 0
         if not self._comes_closer:
-            return self._towards(self._MIDDLE, paddle, 2 * self._TOLERANCE)
+            return self._MIDDLE
         steps = max(0.0, (self._PADDLE_X - x) / speed_x)
-        return self._towards(self._reflect(y + speed_y * steps) + self._aim, paddle, self._TOLERANCE)
+        return self._reflect(y + speed_y * steps) + self._aim
 
     def _reflect(self, y: float) -> float:
         """Return where a ball is that would be at ``y`` if it were not reflected at the walls."""
         span = self._BOTTOM - self._TOP
         folded = (y - self._TOP) % (2 * span)
         return self._TOP + (folded if folded <= span else 2 * span - folded)
-
-    def _towards(self, target: float, paddle: int, tolerance: float) -> int:
-        if target < paddle - tolerance:
-            return self._UP
-        return self._DOWN if target > paddle + tolerance else self._STAY
 
 
 class BreakoutTracker:

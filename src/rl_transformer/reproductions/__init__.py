@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "small-data": "baselines:SmallData",
     "wikipedia": "wikipedia:Wikipedia",
     "scaling": "scaling:Scaling",
+    "atari": "atari:Atari",
 }
 
 

@@ -1,0 +1,240 @@
+"""Atari from pixels (Chen et al. 2021, section 4.1): on games of scripted players, or on the published replay buffers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from rl_transformer.config import RunConfig, preset
+from rl_transformer.environments.atari import PROTOCOLS, atari_arguments
+from rl_transformer.environments.scripted import scripted_behavior
+from rl_transformer.environments.sources import EnvironmentSource, opened
+from rl_transformer.evaluation import plots
+from rl_transformer.evaluation.collection import record_episodes
+from rl_transformer.evaluation.evaluate import evaluate
+from rl_transformer.evaluation.statistics import over_seeds
+from rl_transformer.evaluation.video import save_video
+from rl_transformer.policy import Policy
+from rl_transformer.reproductions.differences import format_difference, is_above_zero, paired_difference, reaches_zero
+from rl_transformer.reproductions.experiment import (
+    JSON,
+    Cell,
+    Check,
+    Experiment,
+    Measured,
+    Row,
+    Score,
+    Setup,
+    Summary,
+    pick,
+    values_of,
+)
+from rl_transformer.reproductions.run_cache import EVALUATION_SEED, cached_dataset, cached_policy, with_options
+from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
+from rl_transformer.trajectories.store import write_store
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PROTOCOL = "paper"
+GAMES: dict[str, JSON] = {
+    "Pong": {"episodes": 36, "noise": "0..0.5", "max_steps": 3_000},
+    "Breakout": {"episodes": 170, "noise": "0..1", "max_steps": None},
+}
+"""How the games of the scripted players are recorded: about 100,000 frames of each."""
+ARMS: dict[str, JSON] = {
+    "dt": {},
+    "bc-25": {"model.conditions": [], "dataset.top_fraction": 0.25},
+    "bc": {"model.conditions": []},
+}
+TITLES = {
+    "dt": "Decision Transformer, target: the data's best return",
+    "bc-25": "%BC, best 25 % of timesteps",
+    "bc": "behavior cloning on all data",
+}
+_RECIPE = {
+    "windows.context_length": 4,
+    "training.batch_size": 64,
+    "training.train_steps": 2_000,
+    "training.warmup_steps": 100,
+    "training.precision": "bfloat16",
+    "policy.action_selection": "sample",
+}
+_QUICK = {"training.train_steps": 20, "training.batch_size": 8, "model.hidden_size": 32, "model.n_layer": 1}
+_GIF_STEPS = 400
+
+
+class Atari(Experiment):
+    """Decision Transformer, %BC and BC from the pixels of two games."""
+
+    name = "atari"
+    title = "Atari from pixels"
+    question = (
+        "Pong and Breakout from 84 x 84 gray pixels, in about 100,000 frames of each: a scripted player that follows the ball "
+        "plays games of mixed quality, because in every game another share of its actions is random. Does a Decision "
+        "Transformer with the data's best return as target play better than the data and than behavior cloning, and as well as %BC? "
+        "All policies play ten whole games by the paper's protocol; games of Pong are cut off after 3,000 steps, in the data too."
+    )
+    rules: ClassVar = {
+        f"{game.lower()}-{rule}": f"{game}: {text}"
+        for game in GAMES
+        for rule, text in {
+            "data": "it earns more than the mean of the data: the 95 % interval of the difference lies above 0",
+            "bc": "it earns more than behavior cloning: the interval of the paired difference lies above 0",
+            "rival": "it is not worse than %BC: the interval of the paired difference reaches 0 or above",
+        }.items()
+    }
+    unit = "game score"
+    seeds = 3
+    differs = (
+        "The data is of scripted players, 100,000 frames a game, and not of a DQN in training, 500,000.",
+        "The preset `image` (3 layers, 4 heads, width 128), K = 4, 2,000 updates of 64 windows in bfloat16; the paper has 6 "
+        "layers, 8 heads, K = 30 or 50, and about 20,000 updates of 128 windows.",
+        "%BC and behavior cloning are the same model and training without returns; the share of 25 % was chosen before.",
+        "Raw game scores, not normalized by a human's.",
+    )
+    unknown = (
+        "Scripted actions depend on the game's memory and on the player's own last action; how much of them four frames show "
+        "was not measured.",
+        "The 1 % of the DQN replay data that the paper uses is not on this machine.",
+    )
+
+    def recipe(self, setup: Setup) -> JSON:
+        """Return games, sizes and options."""
+        return {
+            "games": {
+                game: {**made, **({"episodes": 2, "max_steps": 60} if setup.quick else {})}
+                for game, made in GAMES.items()
+            },
+            "protocol": PROTOCOL,
+            "evaluation_episodes": 2 if setup.quick else 10,
+            "preset": "image",
+            "options": {**_RECIPE, **(_QUICK if setup.quick else {})},
+            "arms": ARMS,
+        }
+
+    def prepare(self, setup: Setup) -> JSON:
+        """Record the games, and return what identifies them."""
+        return {game: {"fingerprint": self._dataset(game, setup).fingerprint} for game in GAMES}
+
+    def cells(self, setup: Setup) -> list[Cell]:
+        """Return one policy per game, arm and seed."""
+        return [
+            {"game": game, "arm": arm, "seed": seed} for seed in range(setup.seeds) for game in GAMES for arm in ARMS
+        ]
+
+    def measure(self, cell: Cell, setup: Setup) -> JSON:
+        """Return the scores of the policy's games beside the returns of the data."""
+        recipe = self.recipe(setup)
+        game = cell["game"]
+        dataset = self._dataset(game, setup)
+        policy = cached_policy(self._config(cell, setup), setup, dataset)
+        best = float(dataset.episode_returns.max())
+        max_steps = recipe["games"][game]["max_steps"]
+        scores = _play(policy, game, best, recipe["evaluation_episodes"], max_steps)
+        if cell["arm"] == "dt" and cell["seed"] == 0:
+            _film(policy, game, best, setup.output / f"{game.lower()}.gif")
+        returns = dataset.episode_returns
+        data = {
+            "mean": float(np.mean(returns)),
+            "best": best,
+            "episodes": len(returns),
+            "steps": int(dataset.offsets[-1]),
+        }
+        return {"mean": float(np.mean(scores)), "episodes": scores, "data": data}
+
+    def _config(self, cell: Cell, setup: Setup) -> RunConfig:
+        recipe = self.recipe(setup)
+        config = preset(recipe["preset"])
+        return with_options(config, {**recipe["options"], **ARMS[cell["arm"]], "training.seed": cell["seed"]})
+
+    def _dataset(self, game: str, setup: Setup) -> TrajectoryDataset:
+        made = self.recipe(setup)["games"][game]
+        name = f"{game.lower()}-{made['episodes']}-{made['noise']}-{made['max_steps']}"
+        return open_trajectories(f"rlt:{cached_dataset(setup, name, lambda folder: record_game(folder, game, **made))}")
+
+    def summarize(self, measured: Measured, setup: Setup) -> Summary:
+        """Compare the arms of each game, seed by seed."""
+        rows: list[Row] = []
+        checks: dict[str, Check] = {}
+        figures: JSON = {"data": {}, "differences": {}}
+        for game in GAMES:
+            scores = {arm: over_seeds(values_of(measured, "mean", game=game, arm=arm)) for arm in ARMS}
+            data = pick(measured, game=game)[0]["data"]
+            rows += [Row(f"{game}: {TITLES[arm]}", score) for arm, score in scores.items()]
+            rows += [Row(f"{game}: mean of the data", _constant(data["mean"], scores["dt"]))]
+            differences = {
+                "data": paired_difference(scores["dt"], _constant(data["mean"], scores["dt"])),
+                "bc": paired_difference(scores["dt"], scores["bc"]),
+                "rival": paired_difference(scores["dt"], scores["bc-25"]),
+            }
+            for rule, difference in differences.items():
+                holds = reaches_zero(difference) if rule == "rival" else is_above_zero(difference)
+                checks[f"{game.lower()}-{rule}"] = Check(holds, format_difference(difference))
+            figures["data"][game] = data
+            figures["differences"][game] = differences
+        return Summary(rows, checks, figures)
+
+    def draw(self, measured: Measured, summary: Summary, axes: Axes) -> None:
+        """Draw one bar per row."""
+        plots.bars(axes, [(row.what, row.score) for row in summary.rows], "game score")
+
+
+def record_game(folder: Path, game: str, *, episodes: int, noise: str, max_steps: int | None) -> TrajectoryDataset:
+    """Record games of a scripted player as a store.
+
+    Args:
+        folder: Where the store is written.
+        game: Pong or Breakout.
+        episodes: Games to play.
+        noise: Share of random actions, as in ``scripted:tracker?noise=``.
+        max_steps: Steps after which a game is cut off.
+    """
+    env_id = f"ALE/{game}-v5"
+    with opened(EnvironmentSource.of(env_id, **atari_arguments(env_id, PROTOCOL))) as live:
+        behavior = scripted_behavior(f"scripted:tracker?noise={noise}", live.environment)
+        spec, games = record_episodes(
+            live.environment, env_id, episodes, seed=0, behavior=behavior, max_steps=max_steps
+        )
+        protocol = PROTOCOLS[PROTOCOL]
+        spec = replace(spec, env_kwargs=protocol.env_kwargs, env_wrappers=tuple(protocol.wrappers))
+        return write_store(folder, spec, games)
+
+
+def _play(policy: Policy, game: str, target: float, num_episodes: int, max_steps: int | None) -> list[float]:
+    """Return the score of each game."""
+    env_id = f"ALE/{game}-v5"
+    report = evaluate(
+        policy,
+        env_id=env_id,
+        target_returns=[target] if policy.spec.takes_target else [],
+        num_episodes=num_episodes,
+        seed=EVALUATION_SEED,
+        max_steps=max_steps,
+        **atari_arguments(env_id, PROTOCOL),
+    )
+    return report.targets[0].episode_returns
+
+
+def _film(policy: Policy, game: str, target: float, path: Path) -> None:
+    """Write the first steps of a game as a GIF."""
+    env_id = f"ALE/{game}-v5"
+    report = evaluate(
+        policy,
+        env_id=env_id,
+        target_returns=[target],
+        num_episodes=1,
+        seed=EVALUATION_SEED,
+        max_steps=_GIF_STEPS,
+        record=1,
+        **atari_arguments(env_id, PROTOCOL),
+    )
+    save_video(report.recordings[0][::2], str(path), frames_per_second=15)
+
+
+def _constant(value: float, like: Score) -> Score:
+    """Return a score that is the same with every seed."""
+    return over_seeds([value] * len(like["values"]))
