@@ -1,5 +1,6 @@
 """Claims about Atari: the two protocols are what they say, and scripted players make data of any quality."""
 
+import gzip
 import json
 
 import gymnasium
@@ -126,3 +127,28 @@ def test_other_environments_have_neither_protocol_nor_tracker(tmp_path, capsys):
     assert "there is no tracker for CartPole" in capsys.readouterr().err
     with pytest.raises(RLTransformerError, match="there is no protocol"):
         atari_arguments(PONG, "best")
+
+
+@pytest.mark.parametrize("game", [PONG, BREAKOUT])
+def test_a_replay_folder_of_real_play_is_read_bit_for_bit(game, tmp_path, capsys):
+    """Recorded twice by the same command, as a store and as replay buffers."""
+    command = ["collect", game, "--atari-protocol", "paper", "--policy", "scripted:tracker?noise=0..1"]
+    command += ["--num-episodes", "3", "--max-steps", "260"]
+    assert main([*command, "--output", str(tmp_path / "store")]) == 0
+    capsys.readouterr()
+    assert main([*command, "--output", str(tmp_path / "replay"), "--layout", "dqn-replay"]) == 0
+    printed = capsys.readouterr().out
+    uri = printed.partition("wrote ")[2].split()[0]
+    assert uri == f"dqn-replay:{tmp_path / 'replay'}?game={game[4:-3]}"
+    stored = open_trajectories(f"rlt:{tmp_path / 'store'}")
+    replay = open_trajectories(uri)
+    assert np.array_equal(replay.observations, stored.observations)
+    assert np.array_equal(replay.actions, stored.actions)
+    assert np.array_equal(replay.offsets, stored.offsets)
+    assert np.array_equal(replay.rewards, np.clip(stored.rewards, -1, 1))
+    assert replay.spec.action_space == stored.spec.action_space
+    cut_off = int((~stored.summary.terminated).sum())
+    assert (f"{cut_off} of 3 games were cut off" in printed) == bool(cut_off)
+    # The same files as numpy and gzip read them, which is how other libraries do.
+    with gzip.open(tmp_path / "replay/$store$_observation_ckpt.0.gz") as file:
+        assert np.array_equal(np.load(file), stored.observations[:, 0])

@@ -12,6 +12,8 @@ KINDS = {
     "clipped": {"returns": {"reward_clip": 0.4}},
     "cloning": {"model": {"conditions": []}},
     "mlp": {"model": {"arch": "behavior_cloning"}},
+    "window positions": {"model": {"timestep_embedding": "window"}},
+    "window positions added": {"model": {"timestep_embedding": "window", "condition_entry": "added"}},
     "sliding window": {"model": {"attention": "sliding_window"}},
     "sliding window added": {"model": {"attention": "sliding_window", "condition_entry": "added"}},
     "gaussian sample": {"model": {"action_head": "gaussian"}, "policy": {"action_selection": "sample"}},

@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_transformer import RLTransformerError, TrajectoryDataset, open_trajectories
+from rl_transformer.cli.main import main
+from rl_transformer.trajectories import Space
 from rl_transformer.trajectories.readers.dqn_replay_buffers import MEMBERS
+from rl_transformer.trajectories.replay_writer import write_replay
 from rl_transformer.trajectories.store import write_store
 from rl_transformer.windows.gathering import ConditionColumn, WindowGatherer
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowIndex
-from tests.trajectories.foreign_files import write_replay_buffer
+from tests.toys import point_data
+from tests.trajectories.foreign_files import game_data, write_replay_buffer
 
 
 def random_buffer(random, length, *, end_share=0.1, side=36):
@@ -242,3 +246,42 @@ def test_without_a_game_the_number_of_actions_is_a_guess_that_is_told(tmp_path):
     (guess,) = [finding for finding in data.findings if finding.kind == "guessed actions"]
     assert "?game=NAME" in guess.fix
     assert open_trajectories(f"dqn-replay:{tmp_path / 'logs'}?game=Pong").spec.action_space.n == 6
+
+
+def test_the_writer_begins_a_buffer_after_so_many_steps_and_counts_what_it_changes(tmp_path, capsys):
+    episodes = [
+        {
+            "observations": np.full((length, 1, 36, 36), length, np.uint8),
+            "actions": np.arange(length) % 3,
+            "rewards": np.arange(length) - 1.0,
+            "terminated": length != 4,
+            "truncated": length == 4,
+        }
+        for length in (5, 4, 6, 3)
+    ]
+    data = TrajectoryDataset.from_episodes(episodes, action_space=Space.discrete(3))
+    trajectories = [data.trajectory(index) for index in range(4)]
+    uri = write_replay(tmp_path / "games", data.spec, trajectories, buffer_steps=9)
+    assert uri == f"dqn-replay:{tmp_path / 'games'}"
+    assert sorted(len(columns_of(tmp_path / "games", number)["reward"]) for number in range(2)) == [9, 9]
+    printed = capsys.readouterr().out
+    assert "note: 6 rewards were clipped to [-1, 1]" in printed
+    assert "note: 1 of 4 games were cut off" in printed
+    read = open_trajectories(uri)
+    assert np.array_equal(read.observations, data.observations)
+    assert np.array_equal(read.rewards, np.clip(data.rewards, -1, 1))
+    assert read.lengths.tolist() == [5, 4, 6, 3]
+
+
+def test_what_replay_buffers_cannot_hold_is_refused_before_anything_is_written(tmp_path, capsys):
+    with pytest.raises(RLTransformerError, match="no pictures, and replay buffers hold one gray frame"):
+        write_replay(tmp_path / "vectors", point_data().spec, [])
+    with pytest.raises(RLTransformerError, match="holds no episode"):
+        write_replay(tmp_path / "none", game_data().spec, [])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("all of it")
+    with pytest.raises(RLTransformerError, match="is not empty"):
+        write_replay(tmp_path / "full", game_data().spec, [])
+    assert main(["convert", "rlt:nowhere", "--output", str(tmp_path / "x"), "--layout", "parquet"]) == 2
+    assert "choose one of store, dqn-replay" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]

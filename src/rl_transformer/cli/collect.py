@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
+from rl_transformer.cli.convert import add_layout_argument, check_layout, write_in_layout
 from rl_transformer.cli.environment import add_environment_arguments, environment_arguments
 from rl_transformer.cli.targets import add_targets_argument, parse_targets
 from rl_transformer.errors import RLTransformerError
@@ -18,7 +18,8 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
     parser = new_parser(prog, "Record episodes of random actions, or of a policy, as a store.")
     parser.add_argument("env_id", type=str, help="Gymnasium id of the environment.")
-    parser.add_argument("--output", type=str, required=True, help="Folder of the store; must be empty or new.")
+    parser.add_argument("--output", type=str, required=True, help="Folder to write; must be empty or new.")
+    add_layout_argument(parser)
     parser.add_argument("--num-episodes", type=int, required=True, help="Number of episodes to record.")
     parser.add_argument(
         "--policy",
@@ -42,9 +43,8 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.environments.sources import EnvironmentSource, opened
     from rl_transformer.evaluation.collection import record_episodes
     from rl_transformer.policy import load_policy
-    from rl_transformer.trajectories.inspection import describe
-    from rl_transformer.trajectories.store import write_store
 
+    check_layout(args.layout)
     # gymnasium rejects a negative seed only when the first episode begins, with an error of its own.
     if args.num_episodes < 1 or args.seed < 0:
         raise RLTransformerError(
@@ -86,6 +86,4 @@ def run(args: Namespace) -> Outcome:
         # Episodes are run while they are written, so memory holds one of them, however many are recorded.
         hidden = not sys.stderr.isatty()
         progress = tqdm(trajectories, total=args.num_episodes, unit="episode", disable=hidden, leave=False)
-        dataset = write_store(Path(args.output), spec, progress)
-    print(f"wrote {dataset}")
-    return Outcome(describe(dataset))
+        return write_in_layout(args, spec, progress)

@@ -98,8 +98,8 @@ def image() -> RunConfig:
 def atari() -> RunConfig:
     """Return the published sizes for Atari (kzl `run_dt_atari.py`): 6 layers, 8 heads, width 128, K = 30, batch 128.
 
-    It differs from the published code by one timestep embedding per step instead of a global and a local position, a
-    cosine decay to zero instead of to 10 %, and rewards that are clipped both in the data and while acting.
+    It differs from the published code by one timestep embedding per step instead of a global and a local position (which
+    ``model.timestep_embedding window`` gives), a cosine decay to zero instead of to 10 %, and rewards that are clipped both in the data and while acting.
     """
     config = image()
     config.preset = "atari"

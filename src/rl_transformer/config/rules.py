@@ -166,6 +166,9 @@ def _windows(c: RunOptions) -> Iterator[Problem]:
             f"windows of {c.window_length} timesteps would train on more than the {context_length} seen while acting"
         )
         yield "windows.window_length", problem, "leave it out, or set model.attention to sliding_window"
+    if c.model.attention == "sliding_window" and c.model.timestep_embedding == "window":
+        problem = "gives every token a place in its window, and sliding-window attention has no fixed windows"
+        yield "model.timestep_embedding", problem, "use before_norm, or model.attention full"
     if c.window_length < context_length:
         problem = f"windows of {c.window_length} timesteps never fill a context of {context_length}"
         yield "windows.window_length", problem, "give context_length or more"
@@ -184,6 +187,7 @@ def _without_effect(c: RunOptions) -> Iterator[Problem]:
         "returns.bins": not c.needs_return_model and "there is no return model",
         "policy.prior_exponent": c.policy.target == "given" and "policy.target is given",
         "policy.prior_floor": c.policy.target == "given" and "policy.target is given",
+        "model.timestep_initializer_range": c.model.timestep_embedding == "window" and "the table begins at zero",
         "model.trunk_weights": not c.model.trunk and "model.trunk is not set",
         "model.positions": not c.model.trunk and "model.trunk is not set",
         "model.blocks": bool(c.model.trunk) and "model.trunk brings its own blocks",

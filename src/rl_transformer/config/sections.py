@@ -81,9 +81,10 @@ class ModelConfig(Section):
     # 1.0 is nn.Embedding's default, which the published code uses. The sum of a token and its timestep is then
     # dominated by the timestep at first; our own recipes start with 0.02 instead.
     timestep_initializer_range: float = option(1.0, "Standard deviation of the initial timestep table.", at_least=0)
-    timestep_embedding: Literal["before_norm", "after_norm"] = option(
+    timestep_embedding: Literal["before_norm", "after_norm", "window"] = option(
         "before_norm",
-        "Add the timestep embedding before the tokens' layer norm, as published, or after it (Reid et al.'s code).",
+        "Add it before the tokens' layer norm, as published, or after it (Reid et al.'s code); window: as published for "
+        "Atari, one timestep per window, positions in it, and tanh instead of the norm.",
     )
     frame_stack: int = option(1, "Images per state, the newest last.", above=0)
     attention: Literal["full", "sliding_window"] = option(

@@ -13,7 +13,7 @@ ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "tanh")
 CONDITION_ENTRIES = ("token", "added")
 EMBEDDINGS = ("linear", "mlp")
 RETURN_TO_GO = "return_to_go"
-TIMESTEP_EMBEDDINGS = ("before_norm", "after_norm")
+TIMESTEP_EMBEDDINGS = ("before_norm", "after_norm", "window")
 
 _HF_MODEL_TYPE = "decision_transformer"
 _SIZES = ("state_dim", "act_dim", "hidden_size", "max_ep_len", "vocab_size", "n_positions", "n_layer", "n_head")
@@ -98,7 +98,10 @@ class DecisionTransformerConfig(Section):
     tie_action_head: bool = False
     """Use the action embedding's weight, without a bias, as the action head's (Reid et al. 2022)."""
     timestep_embedding: str = "before_norm"
-    """Add the timestep embedding before_norm, as published, or after_norm (Reid et al.'s code)."""
+    """Add the timestep embedding before_norm, as published, or after_norm (Reid et al.'s code); window: as published for
+    Atari, see `embeddings.WindowPositions`."""
+    window_length: int | None = None
+    """With ``timestep_embedding`` window: the most timesteps of a window."""
     condition_widths: tuple[int, ...] | None = None
     """Numbers per timestep of each condition; None: one for each."""
     action_parts: tuple[int, ...] = ()
@@ -147,6 +150,10 @@ class DecisionTransformerConfig(Section):
         # In a sliding window the number of earlier tokens grows without end, so that a position table would run out.
         if self.attention_span is not None and (self.trunk is not None or self.token_positions):
             yield "sliding-window attention needs our own blocks without token positions", "leave attention_span None"
+        if (self.timestep_embedding == "window") != (self.window_length is not None):
+            yield "timestep_embedding window and window_length belong together", "give both, or neither"
+        if self.window_length is not None and (self.window_length < 1 or self.attention_span is not None):
+            yield f"window_length={self.window_length} needs full attention and a positive length", "give 1 or more"
         # A tied head has exactly the outputs that its embedding has inputs; a Gaussian needs two per dimension.
         if self.tie_action_head and (self.action_head == "gaussian" or self.embedding != "linear"):
             yield "tie_action_head needs a linear embedding and one output per action dimension", "leave it False"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_transformer.models.config import RETURN_TO_GO, DecisionTransformerConfig
-from rl_transformer.models.embeddings import make_state_encoder, vector_embedding
+from rl_transformer.models.embeddings import WindowPositions, make_state_encoder, vector_embedding
 from rl_transformer.models.heads import HEADS, make_action_head
 from rl_transformer.models.huggingface.trunk import HFTrunk, fields_of
 from rl_transformer.models.interface import PolicyModel
@@ -72,13 +72,16 @@ class DecisionTransformerModel(PolicyModel):
         head = HEADS.get(config.action_head, where="model.action_head")
         self._action_kinds = tuple(head.space_kinds)
         self.embed_action = head.make_embedding(config)
-        self.embed_ln = nn.LayerNorm(width)
+        # The published Atari model squashes its tokens, see `WindowPositions`, and has no norm before the blocks.
+        is_window = config.timestep_embedding == "window"
+        self.embed_ln = nn.Identity() if is_window else nn.LayerNorm(width)
+        self.embed_position = WindowPositions(config) if is_window else None
         if not config.extensions_in_use:
             # The paper does not train these heads either, but transformers' files have them.
             self.predict_state = nn.Linear(width, config.state_dim)
             self.predict_return = nn.Linear(width, 1)
         self.predict_action = make_action_head(config)
-        nn.init.normal_(self.embed_timestep.weight, std=config.timestep_initializer_range)
+        nn.init.normal_(self.embed_timestep.weight, std=0.0 if is_window else config.timestep_initializer_range)
 
     @property
     def trunk(self) -> Trunk:
@@ -94,6 +97,10 @@ class DecisionTransformerModel(PolicyModel):
     ) -> TokenEmbeddings:
         """Embed and interleave the inputs of `predict_actions`."""
         time = self.embed_timestep(timesteps)  # (B, T, E)
+        if self.embed_position is not None:
+            embedded = [*self._embed_conditions(conditions), self.embed_action(actions)]
+            tokens, squashed = self.embed_position(embedded, self.embed_state(states), time)
+            return TokenEmbeddings(tokens.flatten(1, 2), squashed.flatten(1, 2))
         after_norm = self.config.timestep_embedding == "after_norm"
         early_time = torch.zeros_like(time) if after_norm else time
         observation = self.embed_state(states) + early_time

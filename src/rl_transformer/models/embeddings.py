@@ -74,6 +74,36 @@ class ResidualMLP(nn.Module):
         return self.second(F.gelu(hidden)) + hidden
 
 
+class WindowPositions(nn.Module):
+    """The tokens of the published Atari model (kzl `mingpt/model_atari.py`).
+
+    The embeddings of conditions and actions go through a tanh, as that of an image does in its encoder, and there is no
+    norm. Every token gets a vector of its place in the window, and the timestep of the window's first step. Both tables
+    begin at zero.
+    """
+
+    def __init__(self, config: DecisionTransformerConfig) -> None:
+        super().__init__()
+        assert config.window_length is not None
+        self.is_added = config.condition_entry == "added"
+        self.per_token = nn.Parameter(torch.zeros(config.window_length, config.tokens_per_timestep, config.hidden_size))
+
+    def forward(
+        self, others: list[Float[Tensor, "B T E"]], observation: Float[Tensor, "B T E"], time: Float[Tensor, "B T E"]
+    ) -> tuple[Float[Tensor, "B T P E"], Float[Tensor, "B T P E"]]:
+        """Return the tokens with and without their positions.
+
+        Args:
+            others: Embeddings of the conditions and, last, of the action.
+            observation: Embedding of the observation.
+            time: Embeddings of all timesteps, of which the first one is used.
+        """
+        *conditions, action = [embedded.tanh() for embedded in others]
+        before = [sum(conditions, observation)] if self.is_added else [*conditions, observation]
+        tokens = torch.stack([*before, action], dim=2)
+        return tokens + time[:, :1, None] + self.per_token[: tokens.shape[1]], tokens
+
+
 def vector_embedding(config: DecisionTransformerConfig, inputs: int) -> nn.Module:
     """Return the module that embeds vectors of ``inputs`` numbers: (..., inputs) -> (..., hidden_size)."""
     embedding = nn.Linear if config.embedding == "linear" else ResidualMLP

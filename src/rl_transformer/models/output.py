@@ -112,6 +112,8 @@ def _check_forward_arguments(
     if timesteps is not None:
         _check_shape("timesteps", timesteps, leading, tuple(timesteps.shape) in (leading, (1, leading[1])))
     check_mask(attention_mask, leading, where=_WHERE)
+    if config.window_length is not None:
+        _check_window(config.window_length, leading[1], attention_mask)
     if torch.compiler.is_compiling():
         return  # a comparison with a traced length would become a limit of the compiled model
     # On a GPU an index beyond the table fails later, with an error that does not name it.
@@ -127,6 +129,19 @@ def _check_forward_arguments(
             f"timestep {first if first < 0 else length - 1} is beyond the table of {config.max_ep_len} timesteps",
             where=_WHERE,
             fix="count timesteps from 0" if first < 0 else f"build the model with max_ep_len of {length} or more",
+        )
+
+
+def _check_window(longest: int, length: int, mask: Shaped[Tensor, "..."] | None) -> None:
+    """Refuse what a model with positions in the window has no place for."""
+    if length > longest:
+        problem = f"{length} timesteps, and the model has positions for {longest}"
+        raise RLTransformerError(problem, where=_WHERE, fix=f"pass the last {longest} timesteps")
+    if mask is not None and not (mask[:, 0] == 1).all():
+        raise RLTransformerError(
+            "a sequence begins with padding, and its positions count from its first timestep",
+            where=_WHERE,
+            fix="pad on the right",
         )
 
 

@@ -135,6 +135,7 @@ def _model_config(
         "condition_widths": None if set(widths) <= {1} else widths,
         "action_head": head,
         "image_shape": (image[0] * options.frame_stack, *image[1:]) if image else None,
+        "window_length": config.window_length if options.timestep_embedding == "window" else None,
         "attention_span": config.windows.context_length if options.attention == "sliding_window" else None,
         "token_positions": options.positions == "tokens",
     }

@@ -17,7 +17,8 @@ from rl_transformer.runtime.system import sync_folder
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# Dopamine's replay buffers are files such as $store$_action_ckpt.0.gz.
+_NAME = re.compile(r"(?:\$store\$_)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def below(root: Path, name: str) -> Path:
