@@ -169,3 +169,28 @@ def test_every_experiment_runs_quickly(name, tmp_path):
     assert (result["name"], result["quick"], result["verdict"]) == (name, True, "not established")
     for file in ("README.md", "figure.png", "protocol.json"):
         assert (tmp_path / "results" / name / file).stat().st_size > 0
+
+
+def test_the_published_atari_experiment_runs_on_a_folder_of_replay_buffers(tmp_path, capsys):
+    """The same code with all steps of a small folder; the published sizes are in its recipe."""
+    made = ["collect", "ALE/Breakout-v5", "--atari-protocol", "paper", "--num-episodes", "4", "--max-steps", "70"]
+    assert main([*made, "--output", str(tmp_path / "replay"), "--layout", "dqn-replay"]) == 0
+    command = ["reproduce", "atari", "--game", "Breakout", "--replay", str(tmp_path / "replay")]
+    assert main([*command, "--quick", "--jobs", "1", "--output", str(tmp_path / "out/atari")]) == 0
+    result = json.loads((tmp_path / "out/atari/result.json").read_text())
+    assert result["command"].endswith(f"--game Breakout --replay {tmp_path / 'replay'}")
+    assert result["data"]["Breakout"]["episodes"] == 4
+    assert set(result["rules"]) == {"data", "bc", "rival"}
+    full = find_experiment("atari", replay_of="Pong")
+    recipe = full.recipe(Setup(quick=False, seeds=3, output=tmp_path, game="Pong", replay="x"))
+    assert recipe["games"] == {"Pong": {"steps": 500_000, "max_steps": None}}
+    assert recipe["options"] == {
+        "windows.context_length": 50, "training.batch_size": 512, "training.train_steps": 5 * 500_000 // 512,
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main(["reproduce", "atari", "--game", "Breakout"]) == 2
+    assert "give both, or neither" in capsys.readouterr().err
+    assert main(["reproduce", "graph", "--game", "Breakout", "--replay", "x"]) == 2
+    assert "graph has no games" in capsys.readouterr().err
+    assert main([*command[:-1], str(tmp_path / "nothing"), "--output", str(tmp_path / "other")]) == 2
+    assert "no such folder" in capsys.readouterr().err

@@ -30,6 +30,13 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     )
     parser.add_argument("--data", type=str | None, default=None, help="URI of control data; null: it is generated.")
     parser.add_argument("--env-id", type=str | None, default=None, help="Environment of --data.")
+    parser.add_argument("--game", type=str | None, default=None, help="atari: the game of --replay, such as Breakout.")
+    parser.add_argument(
+        "--replay",
+        type=str | None,
+        default=None,
+        help="atari: folder of the game's replay buffers, such as Breakout/1/replay_logs; null: scripted players make data.",
+    )
     parser.add_argument("--text", type=str | None, default=None, help="wikipedia: text file to pretrain on.")
     parser.add_argument(
         "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
@@ -43,7 +50,7 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.reproductions.reproduction import Setup, reproduce
     from rl_transformer.runtime.system import usable_cores
 
-    experiment = find_experiment(args.name)
+    experiment = find_experiment(args.name, replay_of=_game(args))
     default_seeds = experiment.quick_seeds if args.quick else experiment.seeds
     seeds = default_seeds if args.seeds is None else _count(parse_seeds(args.seeds))
     jobs = usable_cores() if args.jobs is None else args.jobs
@@ -55,9 +62,28 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError(f"{args.name} makes its own data", where="--data", fix="leave --data and --env-id out")
     if args.text and not experiment.takes_text:
         raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
-    output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{args.name}")
-    setup = Setup(quick=args.quick, seeds=seeds, output=output, data=args.data, env_id=args.env_id, text=args.text)
+    folder = f"{args.name}-{args.game.lower()}" if args.game else args.name
+    output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{folder}")
+    setup = Setup(
+        quick=args.quick,
+        seeds=seeds,
+        output=output,
+        data=args.data,
+        env_id=args.env_id,
+        text=args.text,
+        game=args.game,
+        replay=args.replay,
+    )
     return Outcome(reproduce(experiment, setup, jobs=jobs, command=_command(args, seeds)))
+
+
+def _game(args: Namespace) -> str | None:
+    """Return the game whose replay buffers are used, after checking what was given with it."""
+    if bool(args.game) != bool(args.replay):
+        raise RLTransformerError("one of the two is missing", where="--game and --replay", fix="give both, or neither")
+    if args.game and args.name != "atari":
+        raise RLTransformerError(f"{args.name} has no games", where="--game, --replay", fix="leave them out")
+    return args.game
 
 
 def _count(seeds: list[int]) -> int:
@@ -78,6 +104,8 @@ def _command(args: Namespace, seeds: int) -> str:
     words = ["rlt", "reproduce", args.name, *(["--quick"] if args.quick else []), "--seeds", str(seeds)]
     if args.data:
         words += ["--data", args.data, "--env-id", args.env_id]
+    if args.game:
+        words += ["--game", args.game, "--replay", args.replay]
     if args.text:
         words += ["--text", args.text]
     return shlex.join(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
 from rl_transformer.runtime.types import JsonMapping, Nested
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.images import with_layout
 
 if TYPE_CHECKING:
     import gymnasium
@@ -51,17 +53,30 @@ class LiveEnvironment:
         self.environment = environment
         self.name = name
         self.spec = spec
+        self._own_space = spec.observation_space  # self.spec's may be that of a policy, see match_policy
         self._is_ours = is_ours
         self._find_masks = _mask_function(environment)
         self._info: JsonMapping = {}
 
+    def another(self, environment: gymnasium.Env) -> LiveEnvironment:
+        """Return a further environment of the same source, which matches what this one does."""
+        made = LiveEnvironment(environment, self.name, self.spec, is_ours=self._is_ours)
+        made._own_space = self._own_space
+        return made
+
     def match_policy(self, trained: DataSpec) -> None:
         """Check that the spaces are those of a policy's data, and leave out the parts that the policy ignores.
+
+        Images may have their channels on another axis than in the data; observations are then returned as the data has them.
 
         Raises:
             RLTransformerError: A space differs.
         """
         self.spec = matched_spaces(self.spec, trained, self.name)
+        self._own_space = self.spec.observation_space
+        if self._own_space.is_image and not self._own_space.parts and not trained.observation_space.parts:
+            shaped = replace(self._own_space, shape=trained.observation_space.shape)
+            self.spec = replace(self.spec, observation_space=shaped)
 
     @property
     def has_time_limit(self) -> bool:
@@ -172,10 +187,13 @@ class LiveEnvironment:
 
     def _checked_copy(self, observation: Nested) -> Nested:
         """Return a copy of an observation, because an environment may write the next one into the same array."""
-        problem = misfit(observation, self.spec.observation_space, "")
+        problem = misfit(observation, self._own_space, "")
         if problem:
             fix = "repair the environment: its observations and its observation_space must agree"
             raise self._wrong(f"its observation{problem}", fix)
+        wanted = self.spec.observation_space.shape
+        if self._own_space.is_image and self._own_space.shape != wanted:
+            return with_layout(np.asarray(observation), wanted)
         return copied(observation)
 
     def _number(self, name: str, value: Any) -> float:

@@ -15,7 +15,6 @@ from rl_transformer.environments.making import environment_spec, make_environmen
 from rl_transformer.environments.wrappers import Wrapper, find_wrapper, wrapper_name
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
-from rl_transformer.trajectories.data_spec import DataSpec
 
 if TYPE_CHECKING:
     import gymnasium
@@ -96,12 +95,14 @@ class EnvironmentSource:
                 fix="leave it out, or pass a function that makes an environment instead of the environment",
             )
 
-    def open(self, *, render: bool = False, like: DataSpec | None = None, already_open: int = 0) -> LiveEnvironment:
+    def open(
+        self, *, render: bool = False, like: LiveEnvironment | None = None, already_open: int = 0
+    ) -> LiveEnvironment:
         """Return a new environment, or the one that belongs to the caller.
 
         Args:
             render: Make ``render()`` return images.
-            like: Spaces, if they are known from another environment of this source.
+            like: Another environment of this source, whose spaces this one has.
             already_open: Environments of this source that are open.
 
         Raises:
@@ -114,7 +115,9 @@ class EnvironmentSource:
         try:
             refuse_other_apis(made, self.name)
             name = self.name if self.is_id or self.is_one else _environment_name(made)
-            return LiveEnvironment(made, name, like or environment_spec(made, name), is_ours=not self.is_one)
+            if like is not None:
+                return like.another(made)
+            return LiveEnvironment(made, name, environment_spec(made, name), is_ours=not self.is_one)
         except RLTransformerError:
             if not self.is_one and hasattr(made, "close"):
                 made.close()
@@ -131,7 +134,7 @@ class EnvironmentSource:
             for render in rendering[1:]:
                 # What the constructor warns about was said once, for the first environment.
                 with warnings.catch_warnings(record=True):
-                    made = self.open(render=render, like=first.spec, already_open=len(opened))
+                    made = self.open(render=render, like=first, already_open=len(opened))
                 # Wrappers may be new although the environment inside of them is not.
                 if any(_innermost(made.environment) is _innermost(other.environment) for other in opened):
                     raise RLTransformerError(

@@ -27,8 +27,12 @@ EXPERIMENTS = {
 }
 
 
-def find_experiment(name: str) -> Experiment:
-    """Return the named experiment."""
+def find_experiment(name: str, *, replay_of: str | None = None) -> Experiment:
+    """Return the named experiment; with ``replay_of`` the one on the replay buffers of that Atari game."""
+    if replay_of is not None:
+        from rl_transformer.reproductions.atari_replay import AtariReplay
+
+        return AtariReplay()
     if name not in EXPERIMENTS:
         fix = f"{did_you_mean(name, EXPERIMENTS)}choose one of {', '.join(EXPERIMENTS)}"
         raise RLTransformerError(f"no experiment {name!r}", where="reproduce", fix=fix)

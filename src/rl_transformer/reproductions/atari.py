@@ -63,7 +63,12 @@ _RECIPE = {
     "training.precision": "bfloat16",
     "policy.action_selection": "sample",
 }
-_QUICK = {"training.train_steps": 20, "training.batch_size": 8, "model.hidden_size": 32, "model.n_layer": 1}
+QUICK = {"training.train_steps": 20, "training.batch_size": 8, "model.hidden_size": 32, "model.n_layer": 1}
+RULES = {
+    "data": "it earns more than the mean of the data: the 95 % interval of the difference lies above 0",
+    "bc": "it earns more than behavior cloning: the interval of the paired difference lies above 0",
+    "rival": "it is not worse than %BC: the interval of the paired difference reaches 0 or above",
+}
 _GIF_STEPS = 400
 
 
@@ -78,15 +83,7 @@ class Atari(Experiment):
         "Transformer with the data's best return as target play better than the data and than behavior cloning, and as well as %BC? "
         "All policies play ten whole games by the paper's protocol; games of Pong are cut off after 3,000 steps, in the data too."
     )
-    rules: ClassVar = {
-        f"{game.lower()}-{rule}": f"{game}: {text}"
-        for game in GAMES
-        for rule, text in {
-            "data": "it earns more than the mean of the data: the 95 % interval of the difference lies above 0",
-            "bc": "it earns more than behavior cloning: the interval of the paired difference lies above 0",
-            "rival": "it is not worse than %BC: the interval of the paired difference reaches 0 or above",
-        }.items()
-    }
+    rules: ClassVar = {f"{game.lower()}-{rule}": f"{game}: {text}" for game in GAMES for rule, text in RULES.items()}
     unit = "game score"
     seeds = 3
     differs = (
@@ -112,28 +109,39 @@ class Atari(Experiment):
             "protocol": PROTOCOL,
             "evaluation_episodes": 2 if setup.quick else 10,
             "preset": "image",
-            "options": {**_RECIPE, **(_QUICK if setup.quick else {})},
+            "options": {**_RECIPE, **(QUICK if setup.quick else {})},
             "arms": ARMS,
         }
 
     def prepare(self, setup: Setup) -> JSON:
         """Record the games, and return what identifies them."""
-        return {game: {"fingerprint": self._dataset(game, setup).fingerprint} for game in GAMES}
+        return {game: {"fingerprint": self.dataset(game, setup).fingerprint} for game in self.games(setup)}
+
+    def games(self, setup: Setup) -> list[str]:
+        """Return the games that are played."""
+        return list(GAMES)
+
+    def rule(self, game: str, name: str) -> str:
+        """Return the name of one of the rules for a game."""
+        return f"{game.lower()}-{name}"
 
     def cells(self, setup: Setup) -> list[Cell]:
         """Return one policy per game, arm and seed."""
         return [
-            {"game": game, "arm": arm, "seed": seed} for seed in range(setup.seeds) for game in GAMES for arm in ARMS
+            {"game": game, "arm": arm, "seed": seed}
+            for seed in range(setup.seeds)
+            for game in self.games(setup)
+            for arm in ARMS
         ]
 
     def measure(self, cell: Cell, setup: Setup) -> JSON:
         """Return the scores of the policy's games beside the returns of the data."""
         recipe = self.recipe(setup)
         game = cell["game"]
-        dataset = self._dataset(game, setup)
+        dataset = self.dataset(game, setup)
         policy = cached_policy(self._config(cell, setup), setup, dataset)
         best = float(dataset.episode_returns.max())
-        max_steps = recipe["games"][game]["max_steps"]
+        max_steps = recipe["games"].get(game, {}).get("max_steps")
         scores = _play(policy, game, best, recipe["evaluation_episodes"], max_steps)
         if cell["arm"] == "dt" and cell["seed"] == 0:
             _film(policy, game, best, setup.output / f"{game.lower()}.gif")
@@ -151,7 +159,8 @@ class Atari(Experiment):
         config = preset(recipe["preset"])
         return with_options(config, {**recipe["options"], **ARMS[cell["arm"]], "training.seed": cell["seed"]})
 
-    def _dataset(self, game: str, setup: Setup) -> TrajectoryDataset:
+    def dataset(self, game: str, setup: Setup) -> TrajectoryDataset:
+        """Record the games of a scripted player, once, and open them."""
         made = self.recipe(setup)["games"][game]
         name = f"{game.lower()}-{made['episodes']}-{made['noise']}-{made['max_steps']}"
         return open_trajectories(f"rlt:{cached_dataset(setup, name, lambda folder: record_game(folder, game, **made))}")
@@ -161,7 +170,7 @@ class Atari(Experiment):
         rows: list[Row] = []
         checks: dict[str, Check] = {}
         figures: JSON = {"data": {}, "differences": {}}
-        for game in GAMES:
+        for game in self.games(setup):
             scores = {arm: over_seeds(values_of(measured, "mean", game=game, arm=arm)) for arm in ARMS}
             data = pick(measured, game=game)[0]["data"]
             rows += [Row(f"{game}: {TITLES[arm]}", score) for arm, score in scores.items()]
@@ -173,7 +182,7 @@ class Atari(Experiment):
             }
             for rule, difference in differences.items():
                 holds = reaches_zero(difference) if rule == "rival" else is_above_zero(difference)
-                checks[f"{game.lower()}-{rule}"] = Check(holds, format_difference(difference))
+                checks[self.rule(game, rule)] = Check(holds, format_difference(difference))
             figures["data"][game] = data
             figures["differences"][game] = differences
         return Summary(rows, checks, figures)

@@ -31,6 +31,8 @@ class Setup:
     data: str | None = None
     env_id: str | None = None
     text: str | None = None
+    game: str | None = None
+    replay: str | None = None
 
     @property
     def runs(self) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 # Pixels per side. On smaller images nothing remains after the three convolutions of the image encoder (nature_cnn).
 SMALLEST_IMAGE = 36
 _CHANNELS = (1, 3, 4)  # gray, RGB and RGBA
@@ -37,6 +39,20 @@ def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
     if axes is None:
         return None
     return math.prod(shape[axis] for axis in axes[:-2]), shape[axes[-2]], shape[axes[-1]]
+
+
+def with_layout(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an image with its axes as in ``shape``, whose channels, height and width are the same.
+
+    Raises:
+        ValueError: One of the two is not an image, or they differ in a size.
+    """
+    axes = image_axes(image.shape)
+    wanted = image_axes(shape)
+    if axes is None or wanted is None or image_layout(image.shape) != image_layout(shape):
+        raise ValueError(f"an image of shape {image.shape} has no layout {shape}")
+    ordered = image.transpose(axes).reshape([shape[axis] for axis in wanted])
+    return np.ascontiguousarray(ordered.transpose(np.argsort(wanted)))
 
 
 def was_image_before(shape: tuple[int, ...]) -> bool:
