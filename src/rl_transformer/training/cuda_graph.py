@@ -95,7 +95,7 @@ class DeviceUpdates:
         self._rows[:count] = torch.from_numpy(rows).flatten(1)
         self._trajectories[:count] = torch.from_numpy(trajectories).flatten(1)
         if self.sources[0].image_shift:
-            shifts = np.stack([[index.shifts for index in runs] for runs in indices])
+            shifts = np.array([[index.shifts for index in runs] for runs in indices])
             self._shifts[:count] = torch.from_numpy(shifts).flatten(1, 2)
         self._rates[:count] = torch.tensor([learning_rate(step, lead.config) for step in steps])
         if lead.ema is not None:
