@@ -108,7 +108,8 @@ def test_a_target_return_of_zero_is_reached_as_well_as_one_of_one(tmp_path):
     assert choices == {0.0: 1, 1.0: 0}
 
 
-def test_a_policy_learns_from_stacked_images(tmp_path):
+@pytest.mark.parametrize(("encoder", "image_shift"), [("auto", 0), ("auto", 4), ("impala", 0), ("impala", 4)])
+def test_a_policy_learns_from_stacked_images(encoder, image_shift, tmp_path):
     """The picture's bright half says the action; the network must look at it."""
     random = np.random.default_rng(0)
     episodes = []
@@ -119,13 +120,10 @@ def test_a_policy_learns_from_stacked_images(tmp_path):
             pictures[t, :, :, 18 * answer : 18 * (answer + 1)] = 200
         episodes.append({"observations": pictures, "actions": answers, "rewards": np.ones(4), "terminated": True})
     data = TrajectoryDataset.from_episodes(episodes, action_space=Space.discrete(2))
-    training = LONGER | {"train_steps": 80, "learning_rate": 1e-3, "batch_size": 16}
-    policy = load_policy(
-        train(
-            tiny_config(tmp_path / "run", training=training, windows={"context_length": 2}, model={"frame_stack": 2}),
-            dataset=data,
-        )
-    )
+    training = LONGER | {"train_steps": 80, "learning_rate": 1e-3, "batch_size": 16, "image_shift": image_shift}
+    model = {"frame_stack": 2, "state_encoder": encoder}
+    config = tiny_config(tmp_path / "run", training=training, windows={"context_length": 2}, model=model)
+    policy = load_policy(train(config, dataset=data))
     session = policy.session(4.0)
     right = 0
     for t in range(4):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -140,7 +140,7 @@ def build_trainer(
         return_balance=config.windows.return_balance,
         episode_returns=data.episode_returns,
     )
-    windows = WindowSource(sampler, gatherer, config.training.batch_size)
+    windows = WindowSource(sampler, gatherer, config.training.batch_size, config.training.image_shift)
     folder = user_path(config.output)
     evaluations: list[Evaluation] = []
     # Held-out windows come from the same gatherer, so they have the same normalization and conditions.
@@ -271,7 +271,7 @@ class TrainingRun:
             for condition in policy.spec.conditions
         ]
         gatherer = self.windows.gatherer.with_conditions(columns)
-        self.windows = WindowSource(self.windows.sampler, gatherer, self.windows.batch_size)
+        self.windows = replace(self.windows, gatherer=gatherer)
         self.trainer.batches = self.windows
         # Expected returns vary less than realized ones. Suggested targets must come from what the policy was trained
         # on.

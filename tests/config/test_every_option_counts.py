@@ -67,6 +67,7 @@ OTHER_VALUES = {
     "training.max_gradient_norm": 0.01,
     "training.ema_decay": 0.5,
     "training.entropy_weight": 0.1,
+    "training.image_shift": 3,
     "training.trunk": "frozen",
     "training.lora_rank": 4,
     "training.trunk_learning_rate": 0.01,

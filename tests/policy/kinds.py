@@ -82,6 +82,7 @@ ALL_KINDS = {
         image_data,
         {"model": {"frame_stack": 3, "attention": "sliding_window"}, "policy": SAMPLE},
     ),
+    "images through impala": (image_data, {"model": {"state_encoder": "impala"}}),
     "one step of context": (image_data, {"model": {"frame_stack": 2}, "windows": {"context_length": 1}}),
 }
 

@@ -12,7 +12,7 @@ from rl_transformer.language.text import TextSequences
 from rl_transformer.windows.gathering import ConditionColumn, WindowGatherer, WindowSource
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowSampler
-from tests.toys import telling_data
+from tests.toys import camera_data, telling_data
 
 CPU = torch.device("cpu")
 BATCH_SIZE = 12
@@ -45,6 +45,20 @@ def balanced_windows(seed):
     return WindowSource(sampler, source.gatherer, BATCH_SIZE)
 
 
+def shifted_images(seed):
+    data = camera_data()
+    gatherer = WindowGatherer(
+        data,
+        conditions=[],
+        window_length=WINDOW_LENGTH,
+        max_timesteps=9,
+        normalizer=Normalizer.from_data(data.spec, data.statistics, action_tanh=False),
+        frame_stack=2,
+    )
+    sampler = WindowSampler(data.offsets, np.arange(len(data)), seed=seed)
+    return WindowSource(sampler, gatherer, BATCH_SIZE, image_shift=3)
+
+
 def text(seed):
     return TextSequences(np.arange(100, dtype=np.int32), length=6, batch_size=BATCH_SIZE, seed=seed, device=CPU)
 
@@ -53,7 +67,13 @@ def chains(seed):
     return RandomSequences(SyntheticConfig(states=5, length=8), batch_size=BATCH_SIZE, seed=seed, device=CPU)
 
 
-SOURCES = {"windows": windows, "balanced windows": balanced_windows, "text": text, "random sequences": chains}
+SOURCES = {
+    "windows": windows,
+    "balanced windows": balanced_windows,
+    "shifted images": shifted_images,
+    "text": text,
+    "random sequences": chains,
+}
 
 
 @pytest.fixture(params=SOURCES)
@@ -71,7 +91,10 @@ def tensors_of(batch):
 
 def items_of(index):
     """Return an index as plain numbers."""
-    return index.tolist() if isinstance(index, np.ndarray) else [index.rows.tolist(), index.trajectories.tolist()]
+    if isinstance(index, np.ndarray):
+        return index.tolist()
+    shifts = None if index.shifts is None else index.shifts.tolist()
+    return [index.rows.tolist(), index.trajectories.tolist(), shifts]
 
 
 def test_a_draw_is_a_function_of_seed_and_step_alone(make_source):

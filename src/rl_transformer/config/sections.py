@@ -62,7 +62,7 @@ class ModelConfig(Section):
     # The published models for vectors end in a tanh as well, because D4RL's actions are in [-1, 1].
     action_tanh: bool = option(True, "Squash continuous actions into the bounds of the action space.")
     state_encoder: str = option(
-        "auto", "auto: vector or nature_cnn, whichever fits the observations; or a registered encoder."
+        "auto", "auto: vector or nature_cnn, whichever fits; or impala for images; or a registered encoder."
     )
     # Names from here to attn_pdrop are those of transformers' DecisionTransformerConfig.
     hidden_size: int = option(128, "Width of a token.", above=0, common=True)
@@ -217,6 +217,7 @@ class TrainingConfig(Section):
         at_least=0,
         below=1,
     )
+    image_shift: int = option(0, "Shift the images of each training window by up to N pixels (DrQ).", at_least=0)
     entropy_weight: float = option(0.0, "Weight of the entropy bonus of the gaussian head.", at_least=0)
     trunk: Literal["full", "frozen", "lora"] = option(
         "full",

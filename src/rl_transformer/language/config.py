@@ -14,7 +14,7 @@ from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 # Options of a policy's training that have no effect on a language model. TrainingConfig is shared, so they exist here,
 # too, and setting one has to be an error.
-_UNUSED = ("trunk", "lora_rank", "trunk_learning_rate", "trunk_weight_decay", "entropy_weight")
+_UNUSED = ("trunk", "lora_rank", "trunk_learning_rate", "trunk_weight_decay", "entropy_weight", "image_shift")
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ Shapes: *B any leading axes (windows, timesteps), E hidden_size, D length of an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,44 +14,9 @@ from torch.nn import functional as F
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.contracts import check_module, trying_out
+from rl_transformer.models.image_encoders import impala, nature_cnn
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
-from rl_transformer.runtime.shapes import Float, Int, UInt8
-from rl_transformer.trajectories.images import SMALLEST_IMAGE
-
-
-class ImageEncoder(nn.Module):
-    """The convolutions of Mnih et al. (2015), as Decision Transformer uses them for Atari.
-
-    Pixels are divided by 255 here, so that windows of images stay uint8 until they are on the device.
-    """
-
-    def __init__(self, image_shape: Sequence[int], hidden_size: int) -> None:
-        super().__init__()
-        channels, height, width = image_shape
-        if min(height, width) < SMALLEST_IMAGE:
-            raise RLTransformerError(
-                f"images of {height} x {width} pixels are too small for the image encoder",
-                where="image_shape",
-                fix=f"resize the images to {SMALLEST_IMAGE} x {SMALLEST_IMAGE} or more, or flatten them to vectors",
-            )
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, 32, 8, stride=4),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 4, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, stride=1),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
-        # The size after the convolutions depends on the image in steps, because strides leave pixels out at the border.
-        with torch.no_grad():
-            flat = self.convolutions(torch.zeros(1, channels, height, width)).shape[1]
-        self.project = nn.Sequential(nn.Linear(flat, hidden_size), nn.Tanh())
-
-    def forward(self, images: UInt8[Tensor, "*B channels height width"]) -> Float[Tensor, "*B E"]:
-        # Convolutions take one leading axis, windows of images have two.
-        pixels = images.flatten(0, -4).float() / 255
-        return self.project(self.convolutions(pixels)).view(*images.shape[:-3], -1)
+from rl_transformer.runtime.shapes import Float, Int
 
 
 class DiscreteActionEmbedding(nn.Embedding):
@@ -126,14 +91,6 @@ def _vector_encoder(config: DecisionTransformerConfig) -> nn.Module:
     return vector_embedding(config, config.state_dim)
 
 
-def _image_encoder(config: DecisionTransformerConfig) -> nn.Module:
-    if config.image_shape is None:
-        raise RLTransformerError(
-            "nature_cnn takes images, and the observations are vectors", where="model.state_encoder", fix="use auto"
-        )
-    return ImageEncoder(config.image_shape, config.hidden_size)
-
-
 Encoder = Callable[[DecisionTransformerConfig], nn.Module]
 """A function that builds, from a configuration, a module from observations to tokens (B, T, E): from vectors (B, T, D),
 or from uint8 images (B, T, channels, height, width)."""
@@ -142,7 +99,8 @@ ENCODERS: Registry[Encoder] = Registry("state encoder")
 """All state encoders by their name in ``model.state_encoder``."""
 
 ENCODERS.register("vector", _vector_encoder)
-ENCODERS.register("nature_cnn", _image_encoder)
+ENCODERS.register("nature_cnn", nature_cnn)
+ENCODERS.register("impala", impala)
 
 
 def make_state_encoder(config: DecisionTransformerConfig) -> nn.Module:

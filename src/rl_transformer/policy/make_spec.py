@@ -166,6 +166,7 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
         )
     if options.frame_stack > 1 and not is_image:
         raise RLTransformerError("frames are stacked for images only", where="model.frame_stack", fix="set it to 1")
+    _check_image_shift(config.training.image_shift, dataset.spec.observation_space.image_shape)
     if not dataset.spec.action_space.is_continuous and options.action_tanh != config.defaults().model.action_tanh:
         raise RLTransformerError(f"{kind} actions are not squashed", where="model.action_tanh", fix="leave it out")
     if options.arch == "behavior_cloning" and is_image:
@@ -185,4 +186,17 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
             f"the {head_name} head has no distribution to sample from",
             where="policy.action_selection",
             fix="use greedy",
+        )
+
+
+def _check_image_shift(most: int, image_shape: tuple[int, ...] | None) -> None:
+    """Raise an error if observations cannot be shifted by up to ``most`` pixels."""
+    if most and image_shape is None:
+        raise RLTransformerError("only images can be shifted", where="training.image_shift", fix="set it to 0")
+    if image_shape is not None and most >= min(image_shape[-2:]):
+        height, width = image_shape[-2:]
+        raise RLTransformerError(
+            f"a shift of {most} pixels can leave nothing of images of {height} x {width} pixels",
+            where="training.image_shift",
+            fix=f"give less than {min(height, width)}; 4 is the published shift of 84 x 84 pixels",
         )

@@ -23,6 +23,7 @@ from rl_transformer.training.trainer import Trainer
 from rl_transformer.training.updates import EagerUpdates, UpdateResult, Updates
 from rl_transformer.windows.batch import WindowBatch
 from rl_transformer.windows.gathering import WindowSource
+from rl_transformer.windows.image_shift import shift_batch
 
 # Updates between two synchronizations with the CPU. With a block this long the copies and the synchronization cost
 # little per update, and a stop signal still has to wait for 100 updates at most.
@@ -51,6 +52,7 @@ class DeviceUpdates:
         # allocated once and the graph selects the row at `_position`, a counter that it increments itself.
         self._rows = torch.zeros(max_steps, len(trainers) * lead.config.batch_size, dtype=torch.int64, device=device)
         self._trajectories = torch.zeros_like(self._rows)
+        self._shifts = torch.zeros(*self._rows.shape, 2, dtype=torch.int64, device=device)  # of images
         self._rates = torch.zeros(max_steps, device=device)
         self._ema_weights = torch.zeros(max_steps, device=device)
         self._results = torch.zeros(max_steps, len(trainers), 2, device=device)
@@ -92,6 +94,9 @@ class DeviceUpdates:
         trajectories = np.stack([[index.trajectories for index in runs] for runs in indices])
         self._rows[:count] = torch.from_numpy(rows).flatten(1)
         self._trajectories[:count] = torch.from_numpy(trajectories).flatten(1)
+        if self.sources[0].image_shift:
+            shifts = np.array([[index.shifts for index in runs] for runs in indices])
+            self._shifts[:count] = torch.from_numpy(shifts).flatten(1, 2)
         self._rates[:count] = torch.tensor([learning_rate(step, lead.config) for step in steps])
         if lead.ema is not None:
             self._ema_weights[:count] = torch.tensor([lead.ema.weight(step) for step in steps])
@@ -142,7 +147,10 @@ class DeviceUpdates:
         position = self._position
         rows = self._rows.index_select(0, position)[0]
         trajectories = self._trajectories.index_select(0, position)[0]
-        losses, norms = self.backward(self.sources[0].gatherer.gather_at(rows, trajectories))
+        batch = self.sources[0].gatherer.gather_at(rows, trajectories)
+        if self.sources[0].image_shift:
+            batch = shift_batch(batch, self._shifts.index_select(0, position)[0])
+        losses, norms = self.backward(batch)
         self._results.index_copy_(0, position, torch.stack([losses.float(), norms.float()], dim=-1)[None])
         # The CPU looks at losses only after the block. The flag stays set until then, so that no update after the first
         # bad one changes the weights, which is the contract of `Updates`.

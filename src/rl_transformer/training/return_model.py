@@ -6,6 +6,7 @@ Shapes: N steps of data, T timesteps.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def fit_return_model(
     # The policy's sampler may draw rare returns more often than they occur (windows.return_balance). The model's
     # expectation would then be biased towards them, so its own windows are drawn uniformly over timesteps.
     labelled = windows.gatherer.with_conditions([condition_column(returns, dataset)])
-    source = WindowSource(windows.sampler.without_balance(), labelled, windows.batch_size)
+    source = replace(windows, sampler=windows.sampler.without_balance(), gatherer=labelled)
     trainer = Trainer(
         model=model,
         batches=source,

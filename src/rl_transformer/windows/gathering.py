@@ -20,6 +20,7 @@ from rl_transformer.runtime.shapes import Float, Int, Shaped
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.wide_rows import WideLayout, row_shape, wide_layout
 from rl_transformer.windows.batch import WindowBatch
+from rl_transformer.windows.image_shift import draw_shifts, shift_batch
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowIndex, WindowSampler
 
@@ -114,13 +115,15 @@ class WindowGatherer:
         """Return the windows at ``index``.
 
         Args:
-            index: Where the windows begin.
+            index: Where the windows begin, and how far their images are shifted.
             extra: Further fields of the batch: rewards, terminations and next_states.
         """
         rows = torch.from_numpy(index.rows).to(self._home)
         trajectories = torch.from_numpy(index.trajectories).to(self._home)
         batch = self.gather_at(rows, trajectories)
-        return replace(batch, **self._gather_extra(rows, trajectories, extra)) if extra else batch
+        if extra:
+            batch = replace(batch, **self._gather_extra(rows, trajectories, extra))
+        return batch if index.shifts is None else shift_batch(batch, torch.from_numpy(index.shifts).to(self.device))
 
     def gather_at(self, rows: Int[Tensor, "B"], trajectories: Int[Tensor, "B"]) -> WindowBatch:
         """Return the windows that begin at ``rows`` of the data, in the episodes ``trajectories``.
@@ -238,6 +241,8 @@ class WindowSource:
     sampler: WindowSampler
     gatherer: WindowGatherer
     batch_size: int
+    image_shift: int = 0
+    """Pixels by which images are shifted at most (`rl_transformer.windows.image_shift`)."""
 
     @property
     def device(self) -> torch.device:
@@ -246,7 +251,11 @@ class WindowSource:
 
     def draw(self, step: int) -> WindowIndex:
         """Return the windows of update ``step``."""
-        return self.sampler.draw(step, self.batch_size)
+        index = self.sampler.draw(step, self.batch_size)
+        if not self.image_shift:
+            return index
+        # Drawn for the global batch, like the windows: processes that train together each take a slice of both.
+        return replace(index, shifts=draw_shifts(self.sampler.seed, step, self.batch_size, self.image_shift))
 
     def gather(self, index: WindowIndex) -> WindowBatch:
         """Return the windows at ``index`` on the device."""

@@ -25,12 +25,15 @@ class WindowIndex:
     """First row of each window in the data."""
     trajectories: Int[np.ndarray, "B"]
     """The episode of each window."""
+    shifts: Int[np.ndarray, "B 2"] | None = None
+    """Rows and columns by which the images of each window are shifted; None: not at all."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, items: slice) -> WindowIndex:
-        return WindowIndex(self.rows[items], self.trajectories[items])
+        shifts = None if self.shifts is None else self.shifts[items]
+        return WindowIndex(self.rows[items], self.trajectories[items], shifts)
 
 
 class WindowSampler:
