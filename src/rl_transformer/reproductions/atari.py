@@ -94,6 +94,8 @@ class Atari(Experiment):
         "Raw game scores, not normalized by a human's.",
     )
     unknown = (
+        "Pong: no arm learned to play in 2,000 updates, so the comparison there says nothing about the methods. Whether more "
+        "updates suffice was not measured.",
         "Scripted actions depend on the game's memory and on the player's own last action; how much of them four frames show "
         "was not measured.",
         "The 1 % of the DQN replay data that the paper uses is not on this machine.",
