@@ -9,7 +9,7 @@ import pytest
 
 from rl_transformer import RLTransformerError, open_trajectories
 from rl_transformer.cli.main import main
-from rl_transformer.environments.atari import PROTOCOLS, atari_arguments
+from rl_transformer.environments.atari import PROTOCOLS, atari_arguments, protocol_of
 from rl_transformer.environments.making import make_environment
 from rl_transformer.environments.scripted import scripted_behavior
 from rl_transformer.environments.sources import EnvironmentSource, opened
@@ -100,7 +100,8 @@ def test_a_game_is_recorded_from_the_command_line_with_what_makes_it_again(tmp_p
     score = ["evaluate", run, "--env-id", BREAKOUT, "--atari-protocol", "modern", "--num-episodes", "2"]
     report = tmp_path / "report.json"
     assert main([*score, "--max-steps", "20", "--target-return", "5", "--json", str(report)]) == 0
-    assert json.loads(report.read_text())["env_kwargs"] == PROTOCOLS["modern"].env_kwargs
+    written = json.loads(report.read_text())
+    assert (written["env_kwargs"], written["protocol"]) == (PROTOCOLS["modern"].env_kwargs, "modern")
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,12 @@ def test_a_replay_folder_of_real_play_is_read_bit_for_bit(game, tmp_path, capsys
     # The same files as numpy and gzip read them, which is how other libraries do.
     with gzip.open(tmp_path / "replay/$store$_observation_ckpt.0.gz") as file:
         assert np.array_equal(np.load(file), stored.observations[:, 0])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_is_named_only_where_nothing_differs_from_it(protocol):
+    arguments = atari_arguments(PONG, protocol)
+    assert protocol_of(PONG, **arguments) == protocol
+    assert protocol_of(PONG, arguments["env_kwargs"], [*arguments["wrappers"], "ClipReward"]) is None
+    assert protocol_of(PONG, {**arguments["env_kwargs"], "difficulty": 1}, arguments["wrappers"]) is None
+    assert protocol_of("CartPole-v1", **arguments) is None

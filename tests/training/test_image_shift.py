@@ -84,12 +84,12 @@ def shifted_batches(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("predict", [False, True])
-def test_training_batches_are_shifted_and_those_of_evaluations_are_not(predict, shifted_batches, tmp_path):
+@pytest.mark.parametrize(("returns", "count"), [({}, 12), ({"predict": True}, 24), ({"label": "expected"}, 24)])
+def test_training_batches_are_shifted_and_those_of_evaluations_are_not(returns, count, shifted_batches, tmp_path):
     """The batches of a return model are training batches, too."""
-    sections = {"dataset": {"validation_fraction": 0.5}, "evaluation": {"every": 4}, "returns": {"predict": predict}}
+    sections = {"dataset": {"validation_fraction": 0.5}, "evaluation": {"every": 4}, "returns": returns}
     train(config_of(tmp_path / "run", **sections), dataset=camera_data())
-    assert shifted_batches == [8] * (24 if predict else 12)
+    assert shifted_batches == [8] * count
 
 
 def test_without_a_shift_windows_are_those_of_the_sampler(shifted_batches, tmp_path):
@@ -128,14 +128,13 @@ def test_blocks_of_updates_shift_as_the_plain_loop_does(blocks, shifted_batches,
     assert_close_weights(model_weights(folders[True]), model_weights(folders[False]), atol=1e-6)
 
 
-@pytest.mark.parametrize("encoder", ["nature_cnn", "impala"])
-def test_seeds_trained_together_shift_as_each_does_alone(encoder, blocks, shifted_batches, monkeypatch, tmp_path):
+def test_seeds_trained_together_shift_as_each_does_alone(blocks, shifted_batches, monkeypatch, tmp_path):
     blocks(True)
     monkeypatch.setattr(seeds, "can_stack_seeds", lambda config: True)
 
     def config(folder, **more):
         training = SHIFTED["training"] | {"train_steps": 3} | more
-        return tiny_config(tmp_path / folder, training=training, model={"state_encoder": encoder})
+        return tiny_config(tmp_path / folder, training=training)
 
     alone = [train(config(f"alone-{seed}", seed=seed), dataset=camera_data()) for seed in (0, 3)]
     together = train_seeds(config("together"), (0, 3), dataset=camera_data())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.types import JsonObject
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,16 @@ PROTOCOLS = {
     "modern": AtariProtocol(0.25, 0, "Machado et al. 2018"),
 }
 """All protocols by their name in ``--atari-protocol``."""
+
+
+def protocol_of(env_id: str, env_kwargs: JsonMapping, wrappers: Sequence[str]) -> str | None:
+    """Return the protocol whose arguments and wrappers these are, or None if there is any difference."""
+    if not env_id.startswith("ALE/"):
+        return None
+    for name, protocol in PROTOCOLS.items():
+        if dict(env_kwargs) == protocol.env_kwargs and list(wrappers) == protocol.wrappers:
+            return name
+    return None
 
 
 def atari_arguments(env_id: str, protocol: str) -> JsonObject:

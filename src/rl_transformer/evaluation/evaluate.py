@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from rl_transformer.conditions.interface import Target
+from rl_transformer.environments.atari import protocol_of
 from rl_transformer.environments.making import source_arguments
 from rl_transformer.environments.sources import Environment, EnvironmentSource
 from rl_transformer.environments.wrappers import Wrapper
@@ -110,6 +111,7 @@ def _report(
         max_steps=batch.step_limit,
         env_kwargs=source.env_kwargs,
         wrappers=source.wrappers,
+        protocol=protocol_of(batch.environment, source.env_kwargs, source.wrappers),
         environment_note=batch.note,
     )
 

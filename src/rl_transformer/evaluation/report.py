@@ -124,6 +124,8 @@ class EvaluationReport:
     """Arguments that the environment was made with."""
     wrappers: list[str] = field(default_factory=list)
     """Wrappers around the environment, the innermost one first."""
+    protocol: str | None = None
+    """The Atari protocol (paper or modern) that these arguments and wrappers are exactly; else None."""
     environment_note: str | None = None
     """How the environment differs from the one that the data came from; None if nothing is known to differ."""
     training_seeds: list[int] = field(default_factory=list)
@@ -165,7 +167,8 @@ class EvaluationReport:
         over = f"{len(self.training_seeds)} training seeds" if self.training_seeds else "episodes of one policy"
         methods = sorted({t.interval_method for t in self.targets if t.interval_method})
         method = f", {' and '.join(_METHODS[name] for name in methods)}" if methods else ""
-        return f"{self.env_id}, seeds from {self.seed} (interval over {over}{method})"
+        protocol = f", protocol {self.protocol}" if self.protocol else ""
+        return f"{self.env_id}{protocol}, seeds from {self.seed} (interval over {over}{method})"
 
     def _notes(self) -> list[str]:
         """Return lines about another environment than the data's, missing intervals, and episodes that were cut off."""
