@@ -27,7 +27,7 @@ def atari_model(**options):
     model = DecisionTransformerModel(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(std=0.1)
+            parameter.normal_(std=0.4)  # so that a tanh makes a difference
     return model
 
 
