@@ -181,6 +181,16 @@ def test_the_published_atari_experiment_runs_on_a_folder_of_replay_buffers(tmp_p
     assert result["command"].endswith(f"--game Breakout --replay {tmp_path / 'replay'}")
     assert result["data"]["Breakout"]["episodes"] == 4
     assert set(result["rules"]) == {"data", "bc", "rival"}
+    # Buffers of another folder are other data, although game and sizes are the same.
+    other = find_experiment("atari", replay_of="Breakout")
+    assert main([*made, "--seed", "9", "--output", str(tmp_path / "second"), "--layout", "dqn-replay"]) == 0
+    prints = {
+        other.prepare(
+            Setup(quick=True, seeds=1, output=tmp_path / "out/x", game="Breakout", replay=str(tmp_path / name))
+        )["Breakout"]["fingerprint"]
+        for name in ("replay", "second")
+    }
+    assert len(prints) == 2
     full = find_experiment("atari", replay_of="Pong")
     recipe = full.recipe(Setup(quick=False, seeds=3, output=tmp_path, game="Pong", replay="x"))
     assert recipe["games"] == {"Pong": {"steps": 500_000, "max_steps": None}}

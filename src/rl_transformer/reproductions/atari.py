@@ -15,6 +15,7 @@ from rl_transformer.environments.sources import EnvironmentSource, opened
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.collection import record_episodes
 from rl_transformer.evaluation.evaluate import evaluate
+from rl_transformer.evaluation.report import EvaluationReport
 from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.evaluation.video import save_video
 from rl_transformer.policy import Policy
@@ -143,10 +144,12 @@ class Atari(Experiment):
         dataset = self.dataset(game, setup)
         policy = cached_policy(self._config(cell, setup), setup, dataset)
         best = float(dataset.episode_returns.max())
-        max_steps = recipe["games"].get(game, {}).get("max_steps")
-        scores = _play(policy, game, best, recipe["evaluation_episodes"], max_steps)
+        max_steps = recipe["games"][game]["max_steps"]
+        report = _play(policy, game, best, recipe["evaluation_episodes"], max_steps)
+        scores = report.targets[0].episode_returns
         if cell["arm"] == "dt" and cell["seed"] == 0:
-            _film(policy, game, best, setup.output / f"{game.lower()}.gif")
+            (frames,) = _play(policy, game, best, 1, _GIF_STEPS, record=1).recordings
+            save_video(frames[::2], str(setup.output / f"{game.lower()}.gif"), frames_per_second=15)
         returns = dataset.episode_returns
         data = {
             "mean": float(np.mean(returns)),
@@ -215,35 +218,21 @@ def record_game(folder: Path, game: str, *, episodes: int, noise: str, max_steps
         return write_store(folder, spec, games)
 
 
-def _play(policy: Policy, game: str, target: float, num_episodes: int, max_steps: int | None) -> list[float]:
-    """Return the score of each game."""
+def _play(
+    policy: Policy, game: str, target: float, num_episodes: int, max_steps: int | None, record: int = 0
+) -> EvaluationReport:
+    """Let the policy play by the protocol, with the target if it takes one."""
     env_id = f"ALE/{game}-v5"
-    report = evaluate(
+    return evaluate(
         policy,
         env_id=env_id,
         target_returns=[target] if policy.spec.takes_target else [],
         num_episodes=num_episodes,
         seed=EVALUATION_SEED,
         max_steps=max_steps,
+        record=record,
         **atari_arguments(env_id, PROTOCOL),
     )
-    return report.targets[0].episode_returns
-
-
-def _film(policy: Policy, game: str, target: float, path: Path) -> None:
-    """Write the first steps of a game as a GIF."""
-    env_id = f"ALE/{game}-v5"
-    report = evaluate(
-        policy,
-        env_id=env_id,
-        target_returns=[target],
-        num_episodes=1,
-        seed=EVALUATION_SEED,
-        max_steps=_GIF_STEPS,
-        record=1,
-        **atari_arguments(env_id, PROTOCOL),
-    )
-    save_video(report.recordings[0][::2], str(path), frames_per_second=15)
 
 
 def _constant(value: float, like: Score) -> Score:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar
 
 from rl_transformer.errors import RLTransformerError
@@ -60,8 +61,8 @@ class AtariReplay(Atari):
         """Draw the transitions, and say what the experiment costs."""
         if not setup.quick:
             log.info(
-                f"note: with the published sizes each of the {len(self.cells(setup))} policies takes days on a CPU, and the "
-                f"data 3.5 GB in {setup.runs}; finished policies are kept, and the same command continues"
+                f"note: {len(self.cells(setup))} policies are trained with the published sizes ({_updates(self.recipe(setup))}), and "
+                f"500,000 frames take 3.5 GB in {setup.runs}; finished policies are kept, and the same command continues"
             )
         return super().prepare(setup)
 
@@ -80,8 +81,20 @@ class AtariReplay(Atari):
         folder = find_folder(user_path(setup.replay or ""))
         steps = self.recipe(setup)["games"][game]["steps"]
         source = stream_trajectories(f"dqn-replay:{folder}?game={game}&steps={steps}")
-        name = f"replay-{game.lower()}-{steps}"
+        # Two folders of one game are two data sets.
+        files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+        identity = hashlib.sha256(repr((str(folder.resolve()), files)).encode()).hexdigest()[:16]
+        name = f"replay-{game.lower()}-{steps}-{identity}"
         stored = cached_dataset(
             setup, name, lambda output: write_store(output, source.spec, source.trajectories, notes=source.notes)
         )
         return open_trajectories(f"rlt:{stored}")
+
+
+def _updates(recipe: JSON) -> str:
+    """Return how much a policy is trained."""
+    options = recipe["options"]
+    return (
+        f"{options['training.train_steps']:,} updates of {options['training.batch_size']} windows of "
+        f"{options['windows.context_length']} frames each"
+    )
