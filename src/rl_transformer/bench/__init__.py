@@ -9,6 +9,7 @@ from rl_transformer.runtime.types import JsonObject
 
 OPTIONS: dict[str, JsonObject] = {
     "train": {"sizes": ["hopper"], "repeats": 15},
+    "gpu": {"sizes": ["hopper"], "repeats": 5},
     "data": {"repeats": 30, "store_steps": 20_000_000},
     "act": {"repeats": 30, "sessions": None},
     "evaluate": {
@@ -29,7 +30,7 @@ def bench(name: str, **options: object) -> list[JsonObject]:
     """Run a benchmark and return its rows.
 
     Args:
-        name: train, data, act or evaluate.
+        name: train, gpu, data, act or evaluate.
         options: Its options as in `OPTIONS`; None is the default.
 
     Raises:

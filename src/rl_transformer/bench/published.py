@@ -123,8 +123,10 @@ class PublishedTrainer:
         batch_size: int,
         precision: str,
         warmup_steps: int = 10_000,
+        device: str = "cpu",
     ) -> None:
-        self.model = model.train()
+        self.device = torch.device(device)
+        self.model = model.train().to(self.device)
         self.sampler = sampler
         self.batch_size = batch_size
         self.precision = precision
@@ -135,8 +137,9 @@ class PublishedTrainer:
 
     def update(self) -> Tensor:
         """Make one update and return its loss, not read back."""
-        states, actions, returns, timesteps, mask = self.sampler.draw(self.batch_size)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+        batch = [column.to(self.device) for column in self.sampler.draw(self.batch_size)]
+        states, actions, returns, timesteps, mask = batch
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             predicted = self.model(
                 states=states, actions=actions, returns_to_go=returns, timesteps=timesteps, attention_mask=mask
             ).action_preds

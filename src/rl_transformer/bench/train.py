@@ -28,10 +28,15 @@ def bench_train(*, sizes: list[str], repeats: int) -> list[JsonObject]:
 
     All four take turns, each in a process of its own.
     """
+    return [row for size in checked_sizes(sizes) for row in _compare(size, repeats)]
+
+
+def checked_sizes(sizes: list[str]) -> list[str]:
+    """Return the sizes, or raise an `RLTransformerError` that names the known ones."""
     for size in sizes:
         if size not in SIZES:
             raise RLTransformerError(f"no size {size!r}", where="--sizes", fix=f"choose among {', '.join(SIZES)}")
-    return [row for size in sizes for row in _compare(size, repeats)]
+    return sizes
 
 
 def _compare(size: str, repeats: int) -> list[JsonObject]:
@@ -80,7 +85,7 @@ def _eager_updates(size: str, precision: str) -> Callable[[], object]:
     return lambda: updates.run(next(steps), 1)
 
 
-def published_updates(size: str, precision: str) -> Callable[[], object]:
+def published_updates(size: str, precision: str, device: str = "cpu") -> Callable[[], object]:
     """Return a function that makes the published loop's next update."""
     config = make_config(size, precision)
     dataset = synthetic_data()
@@ -93,7 +98,8 @@ def published_updates(size: str, precision: str) -> Callable[[], object]:
         seed=config.training.seed,
     )
     model = published_model(model_config)
-    return PublishedTrainer(model, sampler, batch_size=config.training.batch_size, precision=precision).update
+    batch_size = config.training.batch_size
+    return PublishedTrainer(model, sampler, batch_size=batch_size, precision=precision, device=device).update
 
 
 def flops(size: str) -> float:
