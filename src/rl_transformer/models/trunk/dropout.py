@@ -85,9 +85,11 @@ class _HashedMasks(_MaskStream):
         odd = _hash(self._key + 2 * self._site + 1) | 1
         positions = torch.arange(-(-count // 2), device=self._key.device)
         word = _hash((positions * odd + offset) & _WORD)
-        # Words are int64 here, as torch has no arithmetic for uint32. Shifted into the range of int32, each of them can
-        # be viewed as two int16.
-        return (word - (1 << 31)).to(torch.int32).view(torch.int16)[:count] >= threshold
+        # The two halves of a word, as signed numbers of 16 bits. Viewing the words as int16 would be one operation, but
+        # vmap has no rule for a view of another type before torch 2.13, and stacked seeds run under vmap.
+        low = ((word & 0xFFFF) ^ 0x8000) - 0x8000
+        high = (word >> 16) - 0x8000
+        return torch.stack([low, high], dim=-1).flatten()[:count] >= threshold
 
 
 def _hash(word: Int[Tensor, "*axes"]) -> Int[Tensor, "*axes"]:
