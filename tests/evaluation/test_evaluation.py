@@ -14,9 +14,8 @@ from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation import episodes as episodes_module
 from rl_transformer.evaluation import statistics
 from rl_transformer.evaluation.collection import record_episodes
-from rl_transformer.evaluation.episodes import Episode, run_episodes
+from rl_transformer.evaluation.episodes import run_episodes
 from rl_transformer.evaluation.plots import plot_data, plot_target_vs_achieved
-from rl_transformer.evaluation.report import TargetReport
 from rl_transformer.evaluation.video import save_video
 from rl_transformer.runtime.machine import cpu_threads
 from rl_transformer.runtime.workers import run_in_processes
@@ -157,16 +156,6 @@ def test_the_report_has_the_promised_fields_and_nothing_undefined(policy):
     assert [target[name] for name in undefined] == [None] * 4
     assert target["interval_over"] == "episodes"
     assert report["policy"] == policy.content_hash
-
-
-def test_normalized_scores_come_with_the_name_of_their_reference():
-    for name, value, expected in (("hopper", 3600, 111.24), ("halfcheetah", 6000, 50.58), ("walker2d", 5000, 108.88)):
-        assert statistics.normalized_score(value, name) == pytest.approx(expected, abs=0.005)
-    episode = Episode(target_return=1.0, seed=0, episode_return=3600.0, episode_length=10)
-    target = TargetReport.from_episodes(1.0, [episode, episode], "hopper", {})
-    assert target.reference == "d4rl/infos.py: hopper"
-    assert target.normalized_score == pytest.approx(111.24, abs=0.005)
-    assert TargetReport.from_episodes(1.0, [episode], None, {}).normalized_score is None
 
 
 def test_wilson_intervals_are_those_of_the_formula():

@@ -97,7 +97,7 @@ def _matrix_peak(precision: str, size: int = 8192, calls: int = 10) -> float:
 
     def products() -> None:
         for _ in range(calls):
-            left @ right
+            torch.mm(left, right)
         torch.cuda.synchronize()
 
     times = timing.time_in_turns({"product": products}, repeats=5)

@@ -48,7 +48,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--reference",
         type=str | None,
         default=None,
-        help="hopper, halfcheetah or walker2d: also report D4RL's normalized score.",
+        help="Also report the normalized score: hopper, halfcheetah, walker2d (D4RL), or atari-GAME for breakout, qbert, pong, seaquest.",
     )
     parser.add_argument(
         "--figure",

@@ -17,8 +17,8 @@ from rl_transformer.environments.wrappers import Wrapper
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.episode_loop import Assignment
 from rl_transformer.evaluation.episodes import Batch, run_batch
+from rl_transformer.evaluation.references import Reference, find_reference
 from rl_transformer.evaluation.report import EvaluationReport, TargetReport
-from rl_transformer.evaluation.statistics import D4RL_REFERENCES
 from rl_transformer.policy import Policy
 from rl_transformer.policy.validation import as_list
 from rl_transformer.runtime.machine import versions
@@ -65,7 +65,8 @@ def evaluate(
         max_steps: Steps after which an episode is cut off; None: see `step_limit`.
         env_kwargs: Further arguments of ``gymnasium.make``, such as ``max_episode_steps``; for an id only.
         wrappers: Wrappers to apply, the innermost one first: names as in ``--wrapper``, or callables.
-        reference: hopper, halfcheetah or walker2d: add D4RL's normalized score, for returns comparable with D4RL's.
+        reference: Name of reference scores (`rl_transformer.evaluation.references`): add the normalized score, such as
+            D4RL's of hopper or the human-normalized score of atari-breakout.
         record: Store the frames of the first N episodes of the first target in ``recordings``.
         progress: Show a progress bar on a terminal.
         check: Called at every step; may raise to stop.
@@ -76,7 +77,8 @@ def evaluate(
     _check_policy(policy)
     given = _one_environment(environment, env_id, policy.spec.data)
     source = EnvironmentSource.of(given, env_kwargs=env_kwargs, wrappers=wrappers)
-    _check_arguments(num_episodes, seed, reference)
+    _check_arguments(num_episodes, seed)
+    scale = None if reference is None else find_reference(reference, source.name)
     chosen = chosen_targets(policy, target_returns)
     for target in chosen:
         policy.initial_conditions(target, targets)  # raises for a wrong target before any episode is run
@@ -85,11 +87,11 @@ def evaluate(
     seeds = [seed + i for _ in chosen for i in range(num_episodes)]
     assignment = Assignment(repeated, seeds, targets, record, max_live, max_steps)
     batch = run_batch(policy, source, assignment, show_progress=progress, check=check)
-    return _report(policy, source, assignment, batch, reference)
+    return _report(policy, source, assignment, batch, scale)
 
 
 def _report(
-    policy: Policy, source: EnvironmentSource, assignment: Assignment, batch: Batch, reference: str | None
+    policy: Policy, source: EnvironmentSource, assignment: Assignment, batch: Batch, reference: Reference | None
 ) -> EvaluationReport:
     """Return the report of finished episodes, which are ordered by target."""
     num_episodes = len(set(assignment.seeds))  # the same seeds for every target
@@ -174,15 +176,9 @@ def no_environment(trained: DataSpec) -> RLTransformerError:
     return RLTransformerError("no environment is named", where="--env-id", fix=fix)
 
 
-def _check_arguments(num_episodes: int, seed: int, reference: str | None) -> None:
-    """Raise an `RLTransformerError` for numbers out of bounds and an unknown reference."""
+def _check_arguments(num_episodes: int, seed: int) -> None:
+    """Raise an `RLTransformerError` for numbers out of bounds."""
     if num_episodes < 1:
         raise RLTransformerError(f"is {num_episodes}", where="num_episodes", fix="set it to 1 or more")
     if seed < 0:
         raise RLTransformerError(f"{seed} is negative", where="seed", fix="use 0 or more")
-    if reference is not None and reference not in D4RL_REFERENCES:
-        raise RLTransformerError(
-            f"no reference scores for {reference!r}",
-            where="reference",
-            fix=f"choose one of {', '.join(D4RL_REFERENCES)}",
-        )

@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from rl_transformer.conditions.interface import Target, target_text
+from rl_transformer.evaluation.references import Reference
 from rl_transformer.evaluation.statistics import (
     CLOPPER_PEARSON,
     STUDENT_T,
     interquartile_mean,
-    normalized_score,
     rank_correlation,
     return_interval,
     standard_error,
@@ -65,7 +65,7 @@ class TargetReport:
         cls,
         target: float | None,
         episodes: Sequence[Outcome],
-        reference: str | None,
+        reference: Reference | None,
         targets: Mapping[str, Target],
         *,
         return_range: tuple[float, float] | None = None,
@@ -75,7 +75,7 @@ class TargetReport:
         Args:
             target: The target return.
             episodes: The episodes.
-            reference: A key of `D4RL_REFERENCES`.
+            reference: Reference scores of the environment, for the normalized score.
             targets: Targets of further conditions.
             return_range: Smallest and largest return of the training episodes.
         """
@@ -94,8 +94,8 @@ class TargetReport:
             interval_over="episodes",
             interval_method=None if interval is None else interval.method,
             interquartile_mean=interquartile_mean(returns),
-            normalized_score=normalized_score(mean, reference),
-            reference=None if reference is None else f"d4rl/infos.py: {reference}",
+            normalized_score=None if reference is None else reference.normalized(mean),
+            reference=None if reference is None else str(reference),
             targets=dict(targets),
             episode_outcomes={name: [float(e.outcomes.get(name, 0.0)) for e in episodes] for name in names},
             truncated_by_limit=sum(bool(episode.truncated_by_limit) for episode in episodes),

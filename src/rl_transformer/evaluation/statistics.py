@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,12 +11,6 @@ from scipy import stats
 
 from rl_transformer.runtime.types import JsonObject
 
-# Random and expert returns of D4RL (`d4rl/infos.py`): score = 100 (R - random) / (expert - random).
-D4RL_REFERENCES = {
-    "halfcheetah": (-280.178953, 12135.0),
-    "hopper": (-20.272305, 3234.3),
-    "walker2d": (1.629008, 4592.3),
-}
 _CONFIDENCE = 0.95
 STUDENT_T = "student_t"
 CLOPPER_PEARSON = "clopper_pearson"
@@ -114,14 +108,27 @@ def rank_correlation(targets: Sequence[float], achieved: Sequence[float]) -> flo
     return float(cast(float, stats.spearmanr(targets, achieved)[0]))
 
 
-def normalized_score(mean: float, reference: str | None) -> float | None:
-    """Return D4RL's normalized score 100 (R - random) / (expert - random); None without a reference.
+def interquartile_mean_over_games(
+    scores: Mapping[str, Sequence[float]], *, resamples: int = 10_000, seed: int = 0
+) -> JsonObject:
+    """Return the interquartile mean of all runs of all games, with its 95 % interval; JSON-ready.
+
+    The interval is the stratified bootstrap of Agarwal et al. 2021 (section 4): the runs of each game are resampled,
+    the games are not, so it says nothing about other games. With few runs per game it is too narrow.
 
     Args:
-        mean: Mean return R, in the environment's units.
-        reference: A key of `D4RL_REFERENCES`.
+        scores: Normalized scores by game, one per training seed. Raw scores of several games cannot be averaged.
+        resamples: Resamples.
+        seed: Seed of the resampling.
     """
-    if reference is None:
-        return None
-    random, expert = D4RL_REFERENCES[reference]
-    return 100 * (mean - random) / (expert - random)
+    random = np.random.default_rng(seed)
+    games = [np.asarray(values, np.float64) for values in scores.values()]
+    drawn = [values[random.integers(0, len(values), (resamples, len(values)))] for values in games]
+    means = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
+    low, high = np.quantile(means, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return {
+        "mean": interquartile_mean(np.concatenate(games).tolist()),
+        "interval": [float(low), float(high)] if all(len(values) > 1 for values in games) else None,
+        "interval_over": "training_seeds",
+        "games": list(scores),
+    }

@@ -10,7 +10,7 @@ import numpy as np
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.evaluate import chosen_targets
 from rl_transformer.evaluation.report import EvaluationReport, TargetReport
-from rl_transformer.evaluation.statistics import interquartile_mean, mean_interval, normalized_score, standard_error
+from rl_transformer.evaluation.statistics import interquartile_mean, mean_interval, standard_error
 from rl_transformer.policy import Policy
 
 
@@ -57,7 +57,8 @@ def _combine_targets(parts: Sequence[TargetReport]) -> TargetReport:
     means = [part.mean for part in parts]
     interval = mean_interval(means)
     mean = float(np.mean(means))
-    reference = parts[0].reference
+    # The normalized score is linear in the return, so the mean of the seeds' scores is the score of their mean.
+    normalized = [part.normalized_score for part in parts if part.normalized_score is not None]
     names = parts[0].episode_outcomes
     return replace(
         parts[0],
@@ -70,7 +71,7 @@ def _combine_targets(parts: Sequence[TargetReport]) -> TargetReport:
         interval_over="training_seeds",
         interval_method=None if interval is None else interval.method,
         interquartile_mean=interquartile_mean(means),
-        normalized_score=None if reference is None else normalized_score(mean, reference.rpartition(" ")[2]),
+        normalized_score=float(np.mean(normalized)) if normalized else None,
         truncated_by_limit=sum(part.truncated_by_limit for part in parts),
         seed_means=means,
     )

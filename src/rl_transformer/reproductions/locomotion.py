@@ -10,7 +10,8 @@ from rl_transformer.config import RunConfig, preset
 from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.collection import record_episodes
-from rl_transformer.evaluation.statistics import D4RL_REFERENCES, normalized_score, over_seeds
+from rl_transformer.evaluation.references import REFERENCES
+from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.policy import load_policy
 from rl_transformer.reproductions.differences import format_difference, paired_difference, reaches_zero
 from rl_transformer.reproductions.experiment import (
@@ -165,7 +166,7 @@ def _evaluate_four_times(config: RunConfig, env_id: str, target_return: float) -
 def _d4rl_reference(setup: Setup) -> str | None:
     """Return the name of D4RL's reference scores if the data is D4RL's."""
     name = (setup.env_id or "").partition("-")[0].lower()
-    return name if (setup.data or "").startswith("d4rl:") and name in D4RL_REFERENCES else None
+    return name if (setup.data or "").startswith("d4rl:") and name in REFERENCES else None
 
 
 def _normalized_rows(last: dict[str, Score], reference: str | None, random: float, largest: float) -> list[Row]:
@@ -176,7 +177,7 @@ def _normalized_rows(last: dict[str, Score], reference: str | None, random: floa
             local = [100 * (value - random) / (largest - random) for value in score["values"]]
             rows.append(Row(f"{TITLES[arm]}: last, local score", over_seeds(local), unit="score"))
         else:
-            normalized = [normalized_score(value, reference) or 0.0 for value in score["values"]]
+            normalized = [REFERENCES[reference].normalized(value) for value in score["values"]]
             what = f"{TITLES[arm]}: last, D4RL's score"
             rows.append(Row(what, over_seeds(normalized), _PUBLISHED.get(arm, "-"), "score"))
     return rows
