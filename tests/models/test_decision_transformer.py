@@ -93,7 +93,7 @@ def test_actions_from_the_kv_cache_are_those_of_the_whole_history(variant):
         live = rows if t % 7 else rows[::-1].copy()  # in whatever order they come
         cache.begin(live, np.full(3, t))
         pair = [column[live.copy()][:, [max(0, t - 1), t]] for column in given]
-        actions = model.predict_next_action(*pair, cache)
+        actions = model.next_action_from(model.embed(*pair).tokens, cache)
         torch.testing.assert_close(actions, expected[live.copy(), t], atol=1e-5, rtol=1e-5)
 
 

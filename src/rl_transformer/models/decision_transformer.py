@@ -96,14 +96,24 @@ class DecisionTransformerModel(PolicyModel):
         timesteps: Int[Tensor, "B T"],
     ) -> TokenEmbeddings:
         """Embed and interleave the inputs of `predict_actions`."""
+        return self.embed_encoded(self.embed_state(states), actions, conditions, timesteps)
+
+    def embed_encoded(
+        self,
+        encoded: Float[Tensor, "B T E"],
+        actions: Shaped[Tensor, "B T *action"],
+        conditions: Float[Tensor, "B T C"],
+        timesteps: Int[Tensor, "B T"],
+    ) -> TokenEmbeddings:
+        """Embed and interleave the inputs, of which the states were encoded by ``embed_state`` before."""
         time = self.embed_timestep(timesteps)  # (B, T, E)
         if self.embed_position is not None:
             embedded = [*self._embed_conditions(conditions), self.embed_action(actions)]
-            tokens, squashed = self.embed_position(embedded, self.embed_state(states), time)
+            tokens, squashed = self.embed_position(embedded, encoded, time)
             return TokenEmbeddings(tokens.flatten(1, 2), squashed.flatten(1, 2))
         after_norm = self.config.timestep_embedding == "after_norm"
         early_time = torch.zeros_like(time) if after_norm else time
-        observation = self.embed_state(states) + early_time
+        observation = encoded + early_time
         tokens = []
         for embedded in self._embed_conditions(conditions):
             if self.config.condition_entry == "added":
@@ -141,8 +151,10 @@ class DecisionTransformerModel(PolicyModel):
         are left-aligned, so that no real step sees the padding behind it.
         """
         tokens = self.embed(states, actions, conditions, timesteps).tokens
-        if at is None:
-            return self.actions_from(tokens)
+        return self.actions_from(tokens) if at is None else self.action_from(tokens, at)
+
+    def action_from(self, tokens: Float[Tensor, "B L E"], at: int) -> Float[Tensor, "B F"]:
+        """Return the action head's parameters at the observation token of timestep ``at``."""
         tokens = tokens[:, :-1]
         position = at * self.config.tokens_per_timestep + self.config.observation_token
         # One position would be enough, but its sums would depend on the batch size: see reproducible_sums.
@@ -163,25 +175,14 @@ class DecisionTransformerModel(PolicyModel):
             hidden = hidden @ (weight if isinstance(self.embed_action, nn.Linear) else weight.t())
         return self.predict_action(hidden)
 
-    def predict_next_action(
-        self,
-        states: Shaped[Tensor, "B 2 *state"],
-        actions: Shaped[Tensor, "B 2 *action"],
-        conditions: Float[Tensor, "B 2 C"],
-        timesteps: Int[Tensor, "B 2"],
-        cache: KVCache,
-    ) -> Float[Tensor, "B F"]:
+    def next_action_from(self, tokens: Float[Tensor, "B L E"], cache: KVCache) -> Float[Tensor, "B F"]:
         """Return the action head's parameters at the newest observation, with sliding-window attention.
 
         Args:
-            states: The previous timestep and this one, as for the following arguments; as in `predict_actions`.
-            actions: The first is the last action; the second is ignored.
-            conditions: Scaled.
-            timesteps: Below max_ep_len.
-            cache: Earlier tokens of the same sessions; `KVCache.begin` was called for these timesteps.
+            tokens: Of the previous timestep and this one, from `embed`; the last action is ignored.
+            cache: Earlier tokens of the same sessions; `KVCache.begin` was called for this timestep.
         """
         per_step = self.config.tokens_per_timestep
-        tokens = self.embed(states, actions, conditions, timesteps).tokens
         new = tokens[:, per_step - 1 : -1]  # the last action, then conditions and observation of this timestep
         return read_rows(self._read_actions, self.trunk.decode_step(new, cache)[:, -1])
 

@@ -6,6 +6,8 @@ the axes of an image, channels first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +23,9 @@ class History:
     step and reading a window are one indexing operation each, whatever the sessions' lengths.
     """
 
-    def __init__(self, spec: PolicySpec, sessions: int, length: int, device: torch.device) -> None:
+    def __init__(
+        self, spec: PolicySpec, sessions: int, length: int, device: torch.device, encoded: int | None = None
+    ) -> None:
         self.length = length
         self._device = device
         rows = sessions * length
@@ -30,17 +34,31 @@ class History:
             name: torch.zeros(rows, *shape, dtype=dtype, device=device)
             for name, (shape, dtype) in column_formats(spec).items()
         }
+        self._inputs = list(self.columns)
+        if encoded is not None:
+            self.columns["encoded"] = torch.zeros(rows, encoded, device=device)
 
     def put(self, rows: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R"], **values: Shaped[Tensor, "R ..."]) -> None:
-        """Write ``states``, ``actions``, ``conditions`` or ``timesteps`` at one step of each of ``rows``."""
+        """Write ``states``, ``actions`` and other columns at one step of each of ``rows``."""
         at = self._positions(rows, steps)
         for name, value in values.items():
             self.columns[name].index_copy_(0, at, value.to(self.columns[name].dtype))
 
     def take(self, rows: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R T"]) -> tuple[Shaped[Tensor, "R T ..."], ...]:
-        """Return the inputs of a model at the given steps of ``rows``: every column, in its order."""
+        """Return the inputs of a model at the given steps of ``rows``, in the order of `predict_actions`."""
+        return self._take(self._inputs, rows, steps)
+
+    def take_encoded(
+        self, rows: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R T"]
+    ) -> tuple[Shaped[Tensor, "R T ..."], ...]:
+        """Return the inputs at the given steps of ``rows``, with the encoded states in place of the states."""
+        return self._take(["encoded", *self._inputs[1:]], rows, steps)
+
+    def _take(
+        self, names: Sequence[str], rows: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R T"]
+    ) -> tuple[Shaped[Tensor, "R T ..."], ...]:
         at = self._positions(rows[:, None], steps).flatten()
-        return tuple(column.index_select(0, at).unflatten(0, steps.shape) for column in self.columns.values())
+        return tuple(self.columns[name].index_select(0, at).unflatten(0, steps.shape) for name in names)
 
     def stack_frames(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor
 from rl_transformer.conditions.interface import Target
 from rl_transformer.models import PolicyModel
 from rl_transformer.models.decision_transformer import DecisionTransformerModel
+from rl_transformer.models.image_encoders import ImageEncoder
 from rl_transformer.models.return_model import ReturnModel, select_return
 from rl_transformer.models.trunk.kv_cache import KVCache
 from rl_transformer.models.trunk.reproducible_sums import repeat_to_min_rows
@@ -76,9 +77,14 @@ class Predictor:
         self.slots = slots
         uses_cache = spec.model.attention_span is not None
         self.cache = KVCache(spec.model, slots, self._device) if uses_cache else None
+        # Each image is encoded once, when it is written, and not again with every window that holds it. Encoders of
+        # others may treat the images of a window differently, so theirs run over the whole window.
+        self._encoder = image_encoder(policy.model)
+        width = None if self._encoder is None else spec.model.hidden_size
         # With a cache only the newest timestep and the action before it are read again. Two is also the least that
         # stacked frames need, which are made from the state before.
-        self.history = History(spec, slots, 2 if uses_cache else max(2, spec.context_length), policy.device)
+        length = 2 if uses_cache else max(2, spec.context_length)
+        self.history = History(spec, slots, length, policy.device, width)
 
     def resize(self, keep: Int[np.ndarray, "K"], slots: int) -> None:
         """Change the number of slots; the first hold the sessions that were in ``keep``, the others are empty."""
@@ -123,6 +129,8 @@ class Predictor:
                 for condition in spec.conditions
             ]
             written["conditions"] = torch.from_numpy(np.concatenate(scaled, axis=1)).to(device)
+        if self._encoder is not None:
+            written["encoded"] = self._encoder.encode_sessions(written["states"])
         self.history.put(slots, steps, **written)
 
     def write_actions(
@@ -131,6 +139,14 @@ class Predictor:
         """Write the actions of a timestep, in the model's units."""
         # A cache holds the action's token only after the next observation, so that writing it anew changes that, too.
         self.history.put(slots, steps, actions=actions)
+
+    def restore_history(
+        self, slot: int, steps: Int[np.ndarray, "N"], columns: dict[str, Shaped[Tensor, "N ..."]]
+    ) -> None:
+        """Write the last timesteps of a session that continues here."""
+        if self._encoder is not None and len(steps):
+            columns = {**columns, "encoded": self._encoder.encode_sessions(columns["states"].to(self._device))}
+        self.history.write_session(slot, steps, columns)
 
     def newest_states(
         self, slots: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R"]
@@ -164,13 +180,16 @@ class Predictor:
         repeated = repeat_to_min_rows(np.arange(count), length)
         slots = slots[repeated]
         window = steps[repeated][:, None] - np.arange(length - 1, -1, -1)  # oldest first
-        inputs = self.history.take(slots, window)
         generated = None
-        # The targets become part of the history, which is therefore read again.
         if self._policy.spec.target == "generated":
-            generated = self._generate_targets(slots, window[:, -1], inputs)[:count]
-            inputs = self.history.take(slots, window)
-        return self._policy.model.predict_actions(*inputs, at=length - 1)[:count], generated
+            generated = self._generate_targets(slots, window[:, -1], self.history.take(slots, window))[:count]
+        # Read after the targets were chosen, because they have become part of the history.
+        model = self._policy.model
+        if self._encoder is None:
+            return model.predict_actions(*self.history.take(slots, window), at=length - 1)[:count], generated
+        assert isinstance(model, DecisionTransformerModel)
+        tokens = model.embed_encoded(*self.history.take_encoded(slots, window)).tokens
+        return model.action_from(tokens, length - 1)[:count], generated
 
     def _decode(self, slots: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R"], cache: KVCache) -> Float[Tensor, "R F"]:
         """Return the action head's parameters from the newest tokens and the cache."""
@@ -181,8 +200,12 @@ class Predictor:
         slots = slots[repeated]
         steps = steps[repeated]
         cache.begin(slots, steps)
-        inputs = self.history.take(slots, steps[:, None] - [1, 0])
-        return model.predict_next_action(*inputs, cache=cache)[:count]
+        two = steps[:, None] - [1, 0]  # the last action belongs to the timestep before
+        if self._encoder is None:
+            tokens = model.embed(*self.history.take(slots, two)).tokens
+        else:
+            tokens = model.embed_encoded(*self.history.take_encoded(slots, two)).tokens
+        return model.next_action_from(tokens, cache)[:count]
 
     def _generate_targets(
         self, slots: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R"], inputs: tuple[Tensor, ...]
@@ -212,3 +235,9 @@ class Predictor:
     def nbytes(self) -> int:
         """Return the memory of all slots, in bytes."""
         return self.history.nbytes + (0 if self.cache is None else self.cache.nbytes)
+
+
+def image_encoder(model: PolicyModel) -> ImageEncoder | None:
+    """Return the encoder whose tokens can be kept from one action to the next; None if there is none."""
+    encoder = model.embed_state if isinstance(model, DecisionTransformerModel) else None
+    return encoder if isinstance(encoder, ImageEncoder) else None

@@ -246,7 +246,7 @@ class SessionRows:
         predictor = self._predictor
         slot = int(self.slots[row])
         steps = history_steps(session.acts, predictor.history.length)
-        predictor.history.write_session(slot, steps, session.history)
+        predictor.restore_history(slot, steps, session.history)
         if predictor.cache is not None and session.cache is not None:
             predictor.cache.write_session(slot, session.acts, session.cache)
 
