@@ -10,6 +10,7 @@ from rl_transformer.runtime.types import JsonObject
 OPTIONS: dict[str, JsonObject] = {
     "train": {"sizes": ["hopper"], "repeats": 15},
     "gpu": {"sizes": ["hopper"], "repeats": 5},
+    "atari": {"repeats": 5, "max_steps": 200},
     "data": {"repeats": 30, "store_steps": 20_000_000},
     "act": {"repeats": 30, "sessions": None},
     "evaluate": {
@@ -22,7 +23,7 @@ OPTIONS: dict[str, JsonObject] = {
     },
 }
 """The options of each benchmark, with their defaults."""
-_POSITIVE = ("repeats", "sessions", "num_episodes", "baseline_episodes")
+_POSITIVE = ("repeats", "max_steps", "sessions", "num_episodes", "baseline_episodes")
 _REQUIRED = {"evaluate": ("policy", "env_id", "target_return")}
 
 
@@ -30,7 +31,7 @@ def bench(name: str, **options: object) -> list[JsonObject]:
     """Run a benchmark and return its rows.
 
     Args:
-        name: train, gpu, data, act or evaluate.
+        name: train, gpu, atari, data, act or evaluate.
         options: Its options as in `OPTIONS`; None is the default.
 
     Raises:

@@ -11,6 +11,7 @@ _OPTIONS = {
     "--repeats": (int, "Rounds, in which the two sides take turns"),
     "--sessions": (int, "Live sessions in one batch, timed instead of the comparison with transformers"),
     "--store-steps": (int, "Steps of the store on disk"),
+    "--max-steps": (int, "Steps after which a game is cut off"),
     "--num-episodes": (int, "Episodes per target of this library"),
     "--baseline-episodes": (int, "Episodes per target of the baseline"),
     "--policy": (str, "Folder of a policy trained with the preset gym"),
