@@ -173,11 +173,6 @@ def test_spaces_without_a_meaning_here_are_refused_by_name():
         spec.check_observations()
     with pytest.raises(RLTransformerError, match="actions of kind multi_binary are not supported"):
         DataSpec(Space.box((1,)), Space("multi_binary", (2,)))
-    image = Space.box((40, 40, 3), 0, 255, "uint8")
-    with pytest.raises(RLTransformerError, match="image inside a dict"):
-        DataSpec(
-            Space("dict", parts=(("camera", image), ("at", Space.discrete(2)))), Space.discrete(2)
-        ).check_observations()
 
 
 def test_the_fingerprint_depends_on_content_alone():

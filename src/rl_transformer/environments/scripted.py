@@ -19,14 +19,15 @@ Memory = np.ndarray
 
 
 class PongTracker:
-    """Moves the paddle to where the ball will cross its column."""
+    """Keeps the paddle at the height of the ball, so that every picture shows where it has to go."""
 
     # Places in the game's memory, and positions in its units; found by playing.
     _BALL_X, _BALL_Y, _PADDLE_Y = 49, 54, 51
     _TOP, _BOTTOM, _PADDLE_X, _MIDDLE = 44, 207, 189, 130
     _STAY, _UP, _DOWN = 0, 2, 3
     _AIM = -6.0  # the paddle's position is its upper edge: the ball meets the middle at about this distance
-    _SPREAD = 5.0  # off the middle, the ball leaves at a steep angle, which the opponent misses more often
+    _SPREAD = 3.0  # off the middle, the ball leaves at a steep angle, which the opponent misses more often
+    _AHEAD = 2.0  # steps: the paddle needs about as long to follow
     # The paddle keeps moving after an action: about 22 units for a single one, of which the last action has 15 to go. Half of
     # a movement is the best tolerance, because a smaller one makes the paddle swing around its target.
     _COAST, _COAST_PER_SPEED, _TOLERANCE = 15.0, 0.36, 11.0
@@ -60,8 +61,8 @@ class PongTracker:
             self._aim = self._AIM + random.uniform(-self._SPREAD, self._SPREAD)
         self._comes_closer = speed_x > 0
         if not self._comes_closer:
-            return self._MIDDLE
-        steps = max(0.0, (self._PADDLE_X - x) / speed_x)
+            return y + self._aim
+        steps = min(self._AHEAD, max(0.0, (self._PADDLE_X - x) / speed_x))
         return self._reflect(y + speed_y * steps) + self._aim
 
     def _reflect(self, y: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
@@ -83,6 +84,9 @@ class DecisionTransformerConfig(Section):
     """Name of a registered action head: continuous, discrete, multi_discrete or gaussian."""
     image_shape: tuple[int, ...] | None = None
     """(channels, height, width) of uint8 images, where stacked frames count as channels; None for vectors."""
+    streams: tuple[tuple[int, ...], ...] = ()
+    """Shapes of the parts of an observation that has pictures beside other parts: (channels, height, width) for each picture,
+    and (V,) for all numbers together, the last one. Observations are rows of bytes then, see `mixed_rows`."""
     embedding: str = "linear"
     """Embedding and readout of vectors: linear, as published, or mlp, as in LaMo."""
     attention_span: int | None = None
@@ -115,6 +119,7 @@ class DecisionTransformerConfig(Section):
         # JSON has lists only. As tuples the values compare equal wherever they were read from.
         self.conditions = tuple(self.conditions)
         self.image_shape = None if self.image_shape is None else tuple(self.image_shape)
+        self.streams = tuple(tuple(shape) for shape in self.streams)
         self.condition_widths = None if self.condition_widths is None else tuple(self.condition_widths)
         self.action_parts = tuple(self.action_parts)
         for problem, fix in self._contradictions():
@@ -157,6 +162,10 @@ class DecisionTransformerConfig(Section):
         # A tied head has exactly the outputs that its embedding has inputs; a Gaussian needs two per dimension.
         if self.tie_action_head and (self.action_head == "gaussian" or self.embedding != "linear"):
             yield "tie_action_head needs a linear embedding and one output per action dimension", "leave it False"
+        is_picture = [len(shape) == 3 for shape in self.streams]
+        has_numbers_last = [len(shape) for shape in self.streams[-1:]] == [1]
+        if self.streams and (self.image_shape is not None or not all(is_picture[: -1 if has_numbers_last else None])):
+            yield f"streams {list(self.streams)} are not pictures and then numbers", "give (c, h, w) each, then (V,)"
         if len(set(self.conditions)) < len(self.conditions):
             yield f"conditions {list(self.conditions)} repeat a name", "name each condition once"
         widths = self.condition_widths
@@ -167,6 +176,19 @@ class DecisionTransformerConfig(Section):
     def widths(self) -> tuple[int, ...]:
         """Return the numbers per timestep of each condition."""
         return (1,) * len(self.conditions) if self.condition_widths is None else self.condition_widths
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Return the shape of one observation as the model reads it."""
+        if self.streams:
+            # Pictures are bytes, and numbers have four of them.
+            return (sum(math.prod(shape) if len(shape) == 3 else 4 * shape[0] for shape in self.streams),)
+        return (self.state_dim,) if self.image_shape is None else self.image_shape
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Return True if observations are uint8: images, or rows of pictures and numbers."""
+        return self.image_shape is not None or bool(self.streams)
 
     @property
     def inner_size(self) -> int:

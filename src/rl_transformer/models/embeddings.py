@@ -1,11 +1,13 @@
 """Modules that turn observations and actions into tokens and hidden states into numbers; the registry of state encoders.
 
-Shapes: *B any leading axes (windows, timesteps), E hidden_size, D length of an observation vector.
+Shapes: *B any leading axes (windows, timesteps), E hidden_size, D length of an observation vector, L bytes of an observation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,11 @@ from torch.nn import functional as F
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.models.contracts import check_module, trying_out
-from rl_transformer.models.image_encoders import impala, nature_cnn
+from rl_transformer.models.image_encoders import ImageEncoder, impala, nature_cnn
+from rl_transformer.models.trunk.reproducible_sums import read_rows
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
-from rl_transformer.runtime.shapes import Float, Int
+from rl_transformer.runtime.shapes import Float, Int, UInt8
+from rl_transformer.trajectories.mixed_rows import Streams, split_rows
 
 
 class DiscreteActionEmbedding(nn.Embedding):
@@ -93,7 +97,7 @@ def _vector_encoder(config: DecisionTransformerConfig) -> nn.Module:
 
 Encoder = Callable[[DecisionTransformerConfig], nn.Module]
 """A function that builds, from a configuration, a module from observations to tokens (B, T, E): from vectors (B, T, D),
-or from uint8 images (B, T, channels, height, width)."""
+or from uint8 images (B, T, channels, height, width). Of observations with several pictures it encodes each one."""
 
 ENCODERS: Registry[Encoder] = Registry("state encoder")
 """All state encoders by their name in ``model.state_encoder``."""
@@ -109,6 +113,8 @@ def make_state_encoder(config: DecisionTransformerConfig) -> nn.Module:
     Raises:
         RLTransformerError: No such encoder, or one from a plugin that breaks the contract.
     """
+    if config.streams:
+        return StreamEncoder(config)
     name = config.state_encoder
     if name == "auto":
         name = "vector" if config.image_shape is None else "nature_cnn"
@@ -121,13 +127,54 @@ def make_state_encoder(config: DecisionTransformerConfig) -> nn.Module:
     return encoder
 
 
+class StreamEncoder(nn.Module):
+    """Encodes every picture and the numbers of an observation on their own, and adds their tokens.
+
+    Each picture has an encoder of the kind ``config.state_encoder``; the numbers are embedded as vectors are.
+    """
+
+    def __init__(self, config: DecisionTransformerConfig) -> None:
+        super().__init__()
+        self.streams = Streams(*split_shapes(config.streams))
+        self.pictures = nn.ModuleList(
+            make_state_encoder(replace(config, image_shape=shape, streams=())) for shape in self.streams.pictures
+        )
+        self.numbers = vector_embedding(config, self.streams.numbers) if self.streams.numbers else None
+
+    def forward(self, rows: UInt8[Tensor, "B T L"]) -> Float[Tensor, "B T E"]:
+        pictures, numbers = split_rows(self.streams, rows)
+        tokens = [encode(picture) for encode, picture in zip(self.pictures, pictures, strict=True)]
+        if self.numbers is not None and numbers is not None:
+            tokens.append(self.numbers(numbers))
+        return torch.stack(tokens).sum(0)
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """True if tokens of one timestep do not depend on others, so that acting can keep them."""
+        return all(isinstance(encoder, ImageEncoder) for encoder in self.pictures)
+
+    def encode_sessions(self, rows: UInt8[Tensor, "R L"]) -> Float[Tensor, "R E"]:
+        """Return the tokens of one observation per session; see `ImageEncoder.encode_sessions`."""
+        pictures, numbers = split_rows(self.streams, rows)
+        tokens = [
+            cast(ImageEncoder, encoder).encode_sessions(picture)
+            for encoder, picture in zip(self.pictures, pictures, strict=True)
+        ]
+        if self.numbers is not None and numbers is not None:
+            tokens.append(read_rows(self.numbers, numbers))
+        return torch.stack(tokens).sum(0)
+
+
+def split_shapes(shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[tuple[int, ...], ...], int]:
+    """Return the shapes of the pictures, and how many numbers there are beside them."""
+    pictures = tuple(shape for shape in shapes if len(shape) == 3)
+    return pictures, sum(shape[0] for shape in shapes if len(shape) == 1)
+
+
 def check_encoder_contract(encoder: nn.Module, config: DecisionTransformerConfig, name: str) -> None:
     """Encode a few zeros and raise an error if the tokens do not have the promised shape."""
     # Two windows of three timesteps: different sizes, so that exchanged axes are noticed.
-    if config.image_shape is None:
-        states = torch.zeros(2, 3, config.state_dim)
-    else:
-        states = torch.zeros(2, 3, *config.image_shape, dtype=torch.uint8)
+    states = torch.zeros(2, 3, *config.state_shape, dtype=torch.uint8 if config.reads_bytes else torch.float32)
     with trying_out(encoder):
         tokens = encoder(states)
     is_float = isinstance(tokens, Tensor) and tokens.is_floating_point()

@@ -70,6 +70,11 @@ class ImageEncoder(nn.Module):
         # With the channels as the innermost axis, convolutions of few channels run two to four times as fast on a CPU.
         return self.convolutions(pixels.contiguous(memory_format=torch.channels_last))
 
+    @property
+    def keeps_tokens(self) -> bool:
+        """True: a token follows from one image, so that acting can keep it."""
+        return True
+
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions, each after a ReLU, with a residual connection."""

@@ -68,7 +68,7 @@ def read_forward_arguments(
         RLTransformerError: A wrong type, dtype or shape, missing returns, a timestep beyond the table, a mask that is not
             one of zeros and ones, or a sequence that is all padding.
     """
-    states = _as_floats("states", states, None if config.image_shape else dtype)
+    states = _as_floats("states", states, None if config.reads_bytes else dtype)
     if "box" not in action_kinds:
         actions = _as_indices("actions", actions)
     else:
@@ -98,7 +98,7 @@ def _check_forward_arguments(
     """
     batch, length, *_ = (*states.shape, 0, 0)  # states of fewer axes are refused below
     leading = (batch, length)
-    state = (config.state_dim,) if config.image_shape is None else config.image_shape
+    state = config.state_shape
     _check_shape(
         "states", states, ("B", "T", *state), tuple(states.shape[2:]) == state and states.dim() == 2 + len(state)
     )

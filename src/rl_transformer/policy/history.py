@@ -106,12 +106,12 @@ class History:
 
 def column_formats(spec: PolicySpec) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Return the shape of one timestep and the dtype of every column."""
-    observation = spec.data.observation_space.flat_shape
-    is_image = len(observation) == 3
-    state = (observation[0] * spec.frame_stack, *observation[1:]) if is_image else observation
+    space = spec.data.observation_space
+    observation = space.flat_shape
+    state = (observation[0] * spec.frame_stack, *observation[1:]) if space.is_image else observation
     action_space = spec.data.action_space
     return {
-        "states": (state, torch.uint8 if is_image else torch.float32),
+        "states": (state, torch.uint8 if space.has_image else torch.float32),
         "actions": (action_space.action_shape, torch.float32 if action_space.is_continuous else torch.int64),
         "conditions": ((sum(spec.model.widths),), torch.float32),
         "timesteps": ((), torch.int64),

@@ -14,6 +14,7 @@ from rl_transformer.policy.storage import FIX, NORMALIZER, SPEC_FILE, TENSOR_FIL
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime.files import user_path
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.mixed_rows import num_numbers
 from rl_transformer.windows.normalization import Normalizer
 
 _RESTORE = "restore the folder from a copy"
@@ -80,7 +81,7 @@ def _is_needed(name: str, data: DataSpec) -> bool:
     """Return True if a policy on this data needs the statistic ``name``."""
     if name.startswith("action_"):
         return data.action_space.is_continuous
-    return not data.observation_space.is_image
+    return num_numbers(data.observation_space) > 0
 
 
 def _download(uri: str) -> Path:

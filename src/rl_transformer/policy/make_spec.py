@@ -125,7 +125,8 @@ def _model_config(
     widths = tuple(condition.width for condition in conditions)
     values: JsonObject = {name: getattr(options, name) for name in shared_option_names()}
     values |= {
-        "state_dim": 1 if space.is_image else max(1, space.flat_dim),
+        "state_dim": 1 if space.has_image else max(1, space.flat_dim),
+        "streams": space.streams.shapes if space.streams else (),
         "act_dim": action_space.flat_dim,
         "action_parts": action_space.nvec,
         "max_ep_len": options.max_ep_len or longest,
@@ -157,25 +158,27 @@ def _initial_ranges(
 def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: TrajectoryDataset) -> None:
     """Raise an error if options do not fit the spaces of the data."""
     options = config.model
-    is_image = dataset.spec.observation_space.is_image
+    space = dataset.spec.observation_space
     kind = dataset.spec.action_space.kind
     head = HEADS.get(head_name, where="model.action_head")
     if kind not in head.space_kinds:
         raise RLTransformerError(
             f"the {head_name} head does not fit these actions ({kind})", where="model.action_head", fix="use auto"
         )
-    if options.frame_stack > 1 and not is_image:
-        raise RLTransformerError("frames are stacked for images only", where="model.frame_stack", fix="set it to 1")
-    _check_image_shift(config.training.image_shift, dataset.spec.observation_space.image_shape)
+    if options.frame_stack > 1 and not space.is_image:
+        raise RLTransformerError(
+            "frames are stacked for observations that are a single image", where="model.frame_stack", fix="set it to 1"
+        )
+    _check_image_shift(config.training.image_shift, space.image_shape)
     if not dataset.spec.action_space.is_continuous and options.action_tanh != config.defaults().model.action_tanh:
         raise RLTransformerError(f"{kind} actions are not squashed", where="model.action_tanh", fix="leave it out")
-    if options.arch == "behavior_cloning" and is_image:
+    if options.arch == "behavior_cloning" and space.has_image:
         raise RLTransformerError(
             "the MLP takes vectors, not images",
             where="model.arch",
             fix="use decision_transformer with conditions []",
         )
-    if is_image and config.policy.support_size not in (0, config.defaults().policy.support_size):
+    if space.has_image and config.policy.support_size not in (0, config.defaults().policy.support_size):
         raise RLTransformerError(
             "images are not compared", where="policy.support_size", fix="leave it out, or set it to 0"
         )
@@ -192,7 +195,7 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
 def _check_image_shift(most: int, image_shape: tuple[int, ...] | None) -> None:
     """Raise an error if observations cannot be shifted by up to ``most`` pixels."""
     if most and image_shape is None:
-        raise RLTransformerError("only images can be shifted", where="training.image_shift", fix="set it to 0")
+        raise RLTransformerError("only a single image can be shifted", where="training.image_shift", fix="set it to 0")
     if image_shape is not None and most >= min(image_shape[-2:]):
         height, width = image_shape[-2:]
         raise RLTransformerError(

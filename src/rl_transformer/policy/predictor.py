@@ -16,6 +16,7 @@ from torch import Tensor
 from rl_transformer.conditions.interface import Target
 from rl_transformer.models import PolicyModel
 from rl_transformer.models.decision_transformer import DecisionTransformerModel
+from rl_transformer.models.embeddings import StreamEncoder
 from rl_transformer.models.image_encoders import ImageEncoder
 from rl_transformer.models.return_model import ReturnModel, select_return
 from rl_transformer.models.trunk.kv_cache import KVCache
@@ -237,7 +238,7 @@ class Predictor:
         return self.history.nbytes + (0 if self.cache is None else self.cache.nbytes)
 
 
-def image_encoder(model: PolicyModel) -> ImageEncoder | None:
+def image_encoder(model: PolicyModel) -> ImageEncoder | StreamEncoder | None:
     """Return the encoder whose tokens can be kept from one action to the next; None if there is none."""
     encoder = model.embed_state if isinstance(model, DecisionTransformerModel) else None
-    return encoder if isinstance(encoder, ImageEncoder) else None
+    return encoder if isinstance(encoder, ImageEncoder | StreamEncoder) and encoder.keeps_tokens else None

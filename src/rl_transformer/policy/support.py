@@ -42,7 +42,7 @@ class Support:
         space = dataset.spec.observation_space
         rows = _evenly_spaced_rows(dataset, split, min(size, _MAX_NUMBERS // max(1, space.flat_dim)))
         # Distances between pixels say little about pictures, and between a handful of observations about nothing.
-        if space.is_image or len(rows) < MIN_SUPPORT_SIZE or dataset.observations.shape[1:] != (space.flat_dim,):
+        if space.has_image or len(rows) < MIN_SUPPORT_SIZE or dataset.observations.shape[1:] != (space.flat_dim,):
             return None
         recorded = torch.from_numpy(np.ascontiguousarray(dataset.observations[rows])).to(normalizer_device(normalizer))
         observations = normalizer.normalize(recorded).float().cpu()

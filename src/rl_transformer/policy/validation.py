@@ -17,6 +17,7 @@ from rl_transformer.policy.actions import describe_space
 from rl_transformer.policy.session_state import MAX_SEED
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int64, Shaped
 from rl_transformer.runtime.types import Nested
+from rl_transformer.trajectories.mixed_rows import numbers_of
 from rl_transformer.trajectories.nested import select_part, stack
 from rl_transformer.trajectories.spaces import Space
 
@@ -182,10 +183,11 @@ def flatten_live(space: Space, observations: Nested, count: int) -> Shaped[np.nd
         raise RLTransformerError(
             f"{len(flat)} observations for {count} sessions", where="act", fix="pass one per session"
         )
-    if flat.dtype.kind == "f" and not np.isfinite(flat).all():
-        bad = np.argwhere(~np.isfinite(flat))[0]
+    numbers = flat if space.streams is None else numbers_of(space, flat)
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        bad = np.argwhere(~np.isfinite(numbers))[0]
         raise RLTransformerError(
-            f"feature {bad[1]} of the observation is {flat[tuple(bad)]}",
+            f"feature {bad[1]} of the observation is {numbers[tuple(bad)]}",
             where="act",
             fix="repair the environment's observation",
         )

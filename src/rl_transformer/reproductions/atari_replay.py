@@ -53,7 +53,9 @@ class AtariReplay(Atari):
             "protocol": PROTOCOL,
             "evaluation_episodes": 2 if setup.quick else 10,
             "preset": "atari",
-            "options": {**options, **(_QUICK if setup.quick else {})},
+            "options": options,
+            "game_options": {},
+            "quick_options": _QUICK if setup.quick else {},
             "arms": ARMS,
         }
 

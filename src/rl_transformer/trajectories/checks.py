@@ -12,6 +12,7 @@ from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset_checks import dataset_checks
 from rl_transformer.trajectories.end_flags import inner_end
 from rl_transformer.trajectories.findings import LEVELS, MAX_POSITIONS, Finding
+from rl_transformer.trajectories.mixed_rows import numbers_of
 from rl_transformer.trajectories.nested import leaves
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
@@ -120,7 +121,9 @@ class Checker:
             actions: (T, ...) actions as recorded.
             rewards: (T,) float64.
         """
-        for name, array in (("observations", observations), ("actions", actions), ("rewards", rewards)):
+        space = self.spec.observation_space
+        numbers = observations if space.streams is None else numbers_of(space, observations)
+        for name, array in (("observations", numbers), ("actions", actions), ("rewards", rewards)):
             if array.dtype.kind == "f":
                 self._check_finite(episode, name, array)
         self._check_actions(episode, actions)

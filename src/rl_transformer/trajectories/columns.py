@@ -13,6 +13,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import Finding
+from rl_transformer.trajectories.mixed_rows import num_numbers, numbers_of
 from rl_transformer.trajectories.nested import stack
 from rl_transformer.trajectories.returns import returns_to_go
 from rl_transformer.trajectories.space_values import observed
@@ -82,7 +83,7 @@ class ColumnBuilder:
         self._spec = spec
         self._append = append
         self._checker = checker
-        self._statistics = None if observation.is_image else StreamingStatistics(observation.flat_dim)
+        self._statistics = StreamingStatistics(num_numbers(observation)) if num_numbers(observation) else None
         if observation.is_wide:
             self._statistics = WideStatistics(observation)
         self._hashes = {name: hashlib.sha256() for name in _HASHED}
@@ -112,8 +113,11 @@ class ColumnBuilder:
         for name in _HASHED:
             self._hashes[name].update(np.ascontiguousarray(rows[name]).data)
         # An episode with NaN is an error anyway, and would turn the statistics that `rlt inspect` shows into NaN.
-        if self._statistics is not None and np.isfinite(rows["observations"]).all():
-            self._statistics.add(rows["observations"])
+        if self._statistics is not None:
+            space = self._spec.observation_space
+            numbers = rows["observations"] if space.is_wide else numbers_of(space, rows["observations"])
+            if np.isfinite(numbers).all():
+                self._statistics.add(numbers)
         self._checker.check_ends(episode, trajectory)
         self._lengths.append(len(rows["rewards"]))
         self._ends.append((trajectory.terminated, trajectory.truncated))

@@ -11,7 +11,7 @@ from numbers import Integral
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.environment_advice import environment_options, wrappers_note
-from rl_transformer.trajectories.spaces import KINDS, Space
+from rl_transformer.trajectories.spaces import KINDS, WIDE, Space
 
 _ACTION_KINDS = ("box", "discrete", "multi_discrete")
 
@@ -51,22 +51,22 @@ class DataSpec:
         """Check that policies support the observation space, or what `observing` left of it.
 
         Raises:
-            RLTransformerError: A part is an image beside other parts, or of a kind that is not supported.
+            RLTransformerError: A part is of a kind that is not supported, or has very many values beside an image.
         """
         # Not checked when the spec is made: the parts to observe are chosen after the source was opened.
         space = self.observation_space
         unsupported = [name for name, part in _named_parts(space) if part.kind not in KINDS]
         images = [name for name, part in _named_parts(space) if part.is_image and not part.parts]
         others = [name for name, part in _named_parts(space) if not part.parts and name not in (*unsupported, *images)]
-        if not unsupported and (not images or space.is_image):
+        if not unsupported and not (space.is_wide and images):
             return
         if unsupported:
             kind = dict(_named_parts(space))[unsupported[0]].kind
             problem = f"the part {unsupported[0]!r} of the observations is {kind}, which is not supported"
             chosen = others
         else:
-            problem = f"an image inside a dict or tuple observation is not supported: {images[0]}"
-            chosen = images[:1]
+            problem = f"a part of more than {WIDE} values beside the image {images[0]} is not supported"
+            chosen = images
         fix = "record observations of numbers"
         if chosen:
             fix = (

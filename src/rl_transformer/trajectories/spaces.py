@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject, Nested
 from rl_transformer.trajectories.images import image_layout, was_image_before
+from rl_transformer.trajectories.mixed_rows import Streams, find_streams, pack_rows
 from rl_transformer.trajectories.space_values import box_bounds, compact_bound, flatten, json_value
 
 # A discrete part with more values than this makes a space wide: the rows of a dataset then hold the part's index instead
@@ -86,15 +88,20 @@ class Space:
         """True for an image, or a dict or tuple that contains one."""
         return self.is_image or any(part.has_image for _, part in self.parts)
 
+    @cached_property  # asked for at every action
+    def streams(self) -> Streams | None:
+        """Pictures and numbers of a dict or tuple that has a picture beside other parts; None for any other space."""
+        return find_streams(self)
+
     @property
     def flat_shape(self) -> tuple[int, ...]:
         """Shape of one value after `flatten`."""
-        return self.image_shape or (self.flat_dim,)
+        return (self.streams.row_bytes,) if self.streams else self.image_shape or (self.flat_dim,)
 
     @property
     def flat_dtype(self) -> np.dtype:
-        """Dtype of values after `flatten`: uint8 for images, float32 for vectors."""
-        return np.dtype(np.uint8 if self.is_image else np.float32)
+        """Dtype of values after `flatten`: uint8 where there is an image, float32 for vectors."""
+        return np.dtype(np.uint8 if self.has_image else np.float32)
 
     @property
     def is_wide(self) -> bool:
@@ -124,13 +131,15 @@ class Space:
     def flatten(self, values: Nested, *, where: object = "observation") -> np.ndarray:
         """Convert values with one leading axis to float32 vectors (T, flat_dim), images to uint8 (T, C, H, W).
 
+        Pictures beside other parts become rows of bytes, see `mixed_rows`.
+
         A discrete value becomes a one-hot vector, a multi-discrete one the concatenation of one-hot parts. The parts of
         a dict or tuple are concatenated in the order of the space.
 
         Raises:
             RLTransformerError: The values do not have the form of this space.
         """
-        return flatten(self, values, where)
+        return flatten(self, values, where) if self.streams is None else pack_rows(self, values, where)
 
     def observed_like(self, other: Space) -> Space:
         """Return this space as a policy with the space ``other`` of the same observations takes it.

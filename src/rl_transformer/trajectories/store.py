@@ -16,6 +16,7 @@ from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.end_flags import flag_kind
 from rl_transformer.trajectories.findings import Finding
+from rl_transformer.trajectories.mixed_rows import num_numbers
 from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.store_files import FORMAT_VERSION, store_folder, write_columns
 from rl_transformer.trajectories.suggestions import no_store, no_such_path
@@ -102,7 +103,7 @@ def _swallowed_flags(spec: DataSpec, steps: dict[str, np.ndarray], offsets: np.n
 def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summary) -> bool:
     """Return True if the shapes of all columns fit the spaces and the offsets."""
     offsets = summary.offsets
-    shape = spec.observation_space.flat_shape
+    space = spec.observation_space
     # Gathering indexes the columns by offsets without further checks. Wrong offsets would silently mix up episodes.
     if (
         offsets.dtype != np.int64
@@ -114,7 +115,7 @@ def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summar
         return False
     # The first version wrote one-hot vectors in every case, and nothing else has two forms.
     stored = steps["observations"].shape[1:]
-    is_row = stored in (shape, row_shape(spec.observation_space))
+    is_row = stored in (space.flat_shape, row_shape(space))
     rows = {"observations": stored, "actions": spec.action_space.action_shape, "rewards": (), "returns_to_go": ()}
     per_episode = (summary.terminated, summary.truncated, summary.episode_returns)
     return (
@@ -122,7 +123,10 @@ def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summar
         and all(len(column) == offsets[-1] for column in steps.values())
         and all(steps[name].shape[1:] == row for name, row in rows.items())
         and all(column.shape == (len(offsets) - 1,) for column in per_episode)
-        and (summary.statistics is None or summary.statistics.mean.shape == summary.statistics.std.shape == shape)
+        and (
+            summary.statistics is None
+            or summary.statistics.mean.shape == summary.statistics.std.shape == (num_numbers(space),)
+        )
     )
 
 

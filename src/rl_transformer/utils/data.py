@@ -110,7 +110,8 @@ class Dataset(torch.utils.data.Dataset[Batch]):
         action = self.data.spec.action_space
         image = observation.image_shape
         return {
-            "state_dim": 1 if image else observation.flat_dim,
+            "state_dim": 1 if observation.has_image else observation.flat_dim,
+            "streams": observation.streams.shapes if observation.streams else (),
             "act_dim": action.flat_dim,
             "action_parts": action.nvec,
             "action_head": default_head(action.kind),

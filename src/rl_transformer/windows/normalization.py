@@ -14,6 +14,7 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Float, Shaped
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.mixed_rows import NUMBER_BYTES, as_bytes, as_numbers
 from rl_transformer.trajectories.statistics import ObservationStatistics
 
 
@@ -21,7 +22,7 @@ from rl_transformer.trajectories.statistics import ObservationStatistics
 class Normalizer:
     """Normalizes observations, maps actions to the model's units and back, and clips them to their bounds.
 
-    Observation fields are None for images, and action fields are None for discrete actions. The bounds may be infinite.
+    Observation fields are None for images (of pictures beside numbers they are those of the numbers), and action fields are None for discrete actions. The bounds may be infinite.
     """
 
     observation_mean: Float[Tensor, "D"] | None
@@ -56,9 +57,13 @@ class Normalizer:
         return cls(mean, scale, *_tensors((high + low) / 2, half, low, high))
 
     def normalize(self, recorded: Shaped[Tensor, "*axes"]) -> Shaped[Tensor, "*axes"]:
-        """Normalize observation vectors; return images unchanged."""
+        """Normalize observation vectors, also those beside pictures; return images unchanged."""
         if self.observation_mean is None or self.observation_scale is None:
             return recorded
+        if recorded.dtype == torch.uint8:  # pictures and numbers as bytes, see `mixed_rows`
+            begin = recorded.shape[-1] - NUMBER_BYTES * len(self.observation_mean)
+            numbers = (as_numbers(recorded[..., begin:]) - self.observation_mean) / self.observation_scale
+            return torch.cat([recorded[..., :begin], as_bytes(numbers)], dim=-1)
         return (recorded - self.observation_mean) / self.observation_scale
 
     def normalize_in_place(self, flat: Shaped[Tensor, "*axes"]) -> Shaped[Tensor, "*axes"]:
