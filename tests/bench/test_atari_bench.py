@@ -16,7 +16,7 @@ def both_models():
     """Our model with the positions of the published code, and the baseline with the same weights."""
     torch.manual_seed(0)
     config = DecisionTransformerConfig(
-        state_dim=1, act_dim=4, action_head="discrete", image_shape=(4, 84, 84), hidden_size=WIDTH, n_layer=2,
+        state_dim=1, act_dim=6, action_head="discrete", image_shape=(4, 84, 84), hidden_size=WIDTH, n_layer=2,
         n_head=2, activation_function="gelu", max_ep_len=50, timestep_embedding="window", window_length=STEPS,
     )  # fmt: skip
     ours = DecisionTransformerModel(config).eval()
@@ -142,5 +142,6 @@ def test_the_benchmark_reports_every_comparison(monkeypatch):
     rows = bench("atari", repeats=1, max_steps=4)
     assert [row["what"] for row in rows] == [
         "training step", "training step", "training step", "step of one game", "step of 10 games together, per game",
+        "step of 10 games together, per game, sliding-window attention (ours)",
     ]  # fmt: skip
     assert all(row["ratio"] > 0 for row in rows)

@@ -147,7 +147,7 @@ def test_seeds_trained_together_shift_as_each_does_alone(blocks, shifted_batches
 
 
 def test_vectors_and_shifts_as_large_as_the_image_are_refused_and_the_fix_works(tmp_path):
-    with pytest.raises(RLTransformerError, match="only images can be shifted") as caught:
+    with pytest.raises(RLTransformerError, match="only a single image can be shifted") as caught:
         train(tiny_config(tmp_path / "run", training={"image_shift": 2}), dataset=point_data())
     assert (caught.value.where, caught.value.fix) == ("training.image_shift", "set it to 0")
     train(tiny_config(tmp_path / "run", training={"image_shift": 0}), dataset=point_data())

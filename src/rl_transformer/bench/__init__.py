@@ -10,7 +10,7 @@ from rl_transformer.runtime.types import JsonObject
 OPTIONS: dict[str, JsonObject] = {
     "train": {"sizes": ["hopper"], "repeats": 15},
     "gpu": {"sizes": ["hopper"], "repeats": 5},
-    "atari": {"repeats": 5, "max_steps": 200},
+    "atari": {"repeats": 3, "max_steps": 600},
     "data": {"repeats": 30, "store_steps": 20_000_000},
     "act": {"repeats": 30, "sessions": None},
     "evaluate": {
