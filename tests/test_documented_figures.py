@@ -1,0 +1,192 @@
+"""Claim: the results in README and in the pages that quote them are recomputed from committed files."""
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rl_transformer.evaluation.statistics import over_seeds
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "reproductions/results"
+STUDIES = ROOT / "studies/results"
+
+
+def read(name):
+    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
+def text_of(name):
+    """Return a page with single spaces, so that a sentence may be broken anywhere."""
+    return re.sub(r"\s+", " ", (ROOT / name).read_text(encoding="utf-8"))
+
+
+def row(page, what):
+    """Return the cells of the table row that begins with ``what``."""
+    (line,) = [
+        line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith(f"| {what} |")
+    ]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def values_of(experiment, what):
+    (values,) = [
+        r["values"] for r in read(f"reproductions/results/{experiment}/result.json")["rows"] if r["what"] == what
+    ]
+    return np.array(values)
+
+
+def as_percent(values):
+    score = over_seeds((100 * values).tolist())
+    low, high = (min(max(bound, 0), 100) for bound in score["interval"])
+    return f"{score['mean']:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def as_return(values):
+    score = over_seeds(list(values))
+    return f"{score['mean']:.0f} [{score['interval'][0]:.0f}, {score['interval'][1]:.0f}]"
+
+
+@pytest.mark.parametrize(
+    ("title", "what", "few"),
+    [
+        ("Decision Transformer, target return 1", "Decision Transformer, {} walks", True),
+        ("%BC (successful walks only)", "%BC (successful episodes only), {} walks", True),
+        (
+            "behavior cloning with the Decision Transformer's sampler",
+            "behavior cloning, Decision Transformer's sampler, {} walks",
+            False,
+        ),
+        ("behavior cloning", "behavior cloning, {} walks", False),
+    ],
+)
+def test_the_key_to_door_table_is_that_of_the_six_runs(title, what, few):
+    cells = row("README.md", title)
+    many = values_of("key-to-door", what.format("10,000"))
+    assert len(many) == 6
+    assert cells[0] == as_percent(many)
+    assert cells[2] == (as_percent(values_of("key-to-door", what.format("1,000"))) if few else "-")
+
+
+@pytest.mark.parametrize(
+    ("title", "what"),
+    [
+        ("%BC, best 25 % of timesteps", "%BC, best 25 % of timesteps"),
+        ("%BC, best 40 %", "%BC, best 40 % of timesteps"),
+        ("Decision Transformer, target: the data's best return", "Decision Transformer"),
+        ("%BC, best 10 %", "%BC, best 10 % of timesteps"),
+        ("behavior cloning on all data", "behavior cloning (100 %)"),
+    ],
+)
+def test_the_table_of_the_mixed_data_is_that_of_percent_bc(title, what):
+    values = values_of("percent-bc", what)
+    assert len(values) == 5
+    assert row("README.md", title) == [as_return(values)]
+
+
+def test_the_demo_is_quoted_as_it_ran():
+    report = (ROOT / "docs/demo.md").read_text(encoding="utf-8")
+    assert "1,000 walks, target return 1 | 64.9 %" in report
+    assert "%BC, 1,000 walks | 70.1 %" in report
+    assert "(64.9 % against 70.1 %)" in text_of("README.md")
+
+
+def curves(folder, side):
+    """Return (seconds, score) of every evaluation of every seed."""
+    files = sorted((STUDIES / folder).glob(f"{side}-seed-*.json"))
+    return [[(s["seconds"], s["mean"]) for s in json.loads(file.read_text())["scores"]] for file in files]
+
+
+@pytest.mark.parametrize(
+    ("folder", "times", "quoted"),
+    [("time-to-score", 8.1, "8.1 times fewer seconds"), ("time-to-score-half-cheetah", 5.0, "5.0 times the seconds")],
+)
+def test_time_to_score_is_the_first_crossing_on_both_sides(folder, times, quoted):
+    published = curves(folder, "published")
+    ours = curves(folder, "fast-bfloat16")
+    goal = np.mean([curve[-1][1] for curve in published])
+    first = np.mean([next(seconds for seconds, score in curve if score >= goal) for curve in published])
+    assert all(len(curve) == 1 for curve in ours)  # ours was scored at its end only
+    assert np.mean([curve[0][1] for curve in ours]) > goal
+    assert first / np.mean([curve[0][0] for curve in ours]) == pytest.approx(times, abs=0.06)
+    assert quoted in text_of("docs/performance.md")
+
+
+def test_the_scores_of_fast_and_of_the_published_loop_on_medium_expert():
+    ours = [curve[-1][1] for curve in curves("time-to-score", "fast-bfloat16")]
+    cells = row("README.md", "`fast` in bfloat16, target return 3600; this recipe was tuned on this data")
+    assert cells == ["5", as_return(ours)]
+    at_8000 = [f"{curve[1][1]:.0f}" for curve in curves("time-to-score", "published")]
+    assert row("README.md", "published loop with transformers' model, target return 3600") == [
+        "2",
+        " and ".join(at_8000),
+    ]
+
+
+def test_the_speed_in_readme_is_that_of_the_measurement():
+    rows = {(r["dtype"], r["baseline_dtype"]): r for r in read("studies/results/train-hopper-2cpu-2026-11-21.json")}
+    share = {key: f"{r['ours']['median_ms'] / r['baseline']['median_ms']:.2f}" for key, r in rows.items()}
+    page = text_of("README.md")
+    assert f"takes {share['float32', 'float32']} of the time" in page
+    expected = f"in bfloat16 {share['bfloat16', 'float32']} of its float32 time, and {share['bfloat16', 'bfloat16']} of"
+    assert expected in page
+
+
+def test_the_speed_on_a_gpu_is_that_of_the_measurement():
+    rows = {
+        (r["what"], r["dtype"], r["baseline_dtype"]): r
+        for r in read("studies/results/train-hopper-h100-2026-11-26.json")
+    }
+    page = "docs/performance.md"
+
+    def ours(what, dtype):
+        return rows[what, dtype, dtype]["ours"]["median_ms"]
+
+    graph = [ours("captured graph", dtype) for dtype in ("float32", "bfloat16")]
+    seeds = [ours("8 seeds at once", dtype) for dtype in ("float32", "bfloat16")]
+    baseline = [rows["captured graph", d, d]["baseline"]["median_ms"] for d in ("float32", "bfloat16")]
+    assert row(page, "published loop")[-2:] == [f"{ms:.1f} ms" for ms in baseline]
+    assert row(page, "ours, captured graph (what `rlt train` uses)") == [f"{ms:.2f} ms" for ms in graph]
+    assert row(page, "ours, eight seeds at once: all eight") == [f"{ms:.2f} ms" for ms in seeds]
+    text = text_of(page)
+    assert f"The graph is {baseline[0] / graph[0]:.1f} times as fast" in text
+    assert f"({baseline[1] / graph[1]:.1f} both in bfloat16)" in text
+    assert f"take as long as {seeds[0] / graph[0]:.1f} ({seeds[1] / graph[1]:.1f}) alone" in text
+
+
+def holm(p_values):
+    """Return p-values after Holm's correction."""
+    order = np.argsort(p_values)
+    adjusted = np.empty(len(order))
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, (len(order) - rank) * p_values[index])
+        adjusted[index] = min(1.0, largest)
+    return adjusted
+
+
+def test_the_p_values_of_the_language_page_are_those_of_the_committed_seeds():
+    rows = {r["what"]: np.array(r["values"]) for r in read("reproductions/results/wikipedia/result.json")["rows"]}
+    scores = {what.partition(": ")[0]: values for what, values in rows.items() if what.endswith("final")}
+    text, markov = "pretrained on text", "pretrained on a random Markov chain"
+    random = "from scratch, the language model's initial weights"
+    pairs = list(itertools.combinations(scores, 2))
+    every = dict(zip(pairs, holm([stats.ttest_rel(scores[a], scores[b])[1] for a, b in pairs]), strict=True))
+    others = [name for name in scores if name != text]
+    five = dict(zip(others, holm([stats.ttest_rel(scores[text], scores[name])[1] for name in others]), strict=True))
+    page = text_of("docs/language.md")
+    pair = next(pair for pair in pairs if set(pair) == {text, markov})
+    assert f"p = {five[markov]:.3f} ({every[pair]:.2f} for all fifteen" in page
+    pair = next(pair for pair in pairs if set(pair) == {random, markov})
+    assert min(every, key=every.get) == pair
+    assert f"+{as_return(scores[markov] - scores[random])}, p = {every[pair]:.3f} among the fifteen" in page
+    losses = {what.partition(": ")[0]: values.mean() for what, values in rows.items() if what.endswith("loss")}
+    independent, scratch = (
+        losses["pretrained on independent random tokens"],
+        losses["from scratch, our initial weights"],
+    )
+    assert f"({independent:.4f} against {scratch:.4f})" in page
