@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from rl_transformer.evaluation.in_training import PolicyEvaluator
 from rl_transformer.language.co_training import LanguageLoss
 from rl_transformer.language.initialization import TrunkInitialization
 from rl_transformer.models import build_model
+from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.policy import Policy
 from rl_transformer.policy.gatherer import condition_column, make_gatherer
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
@@ -30,7 +32,7 @@ from rl_transformer.training.lora import apply_trunk_mode, merge_lora
 from rl_transformer.training.losses import HeldOutError
 from rl_transformer.training.metrics import Metrics, last_and_best, make_trackers
 from rl_transformer.training.optimizer import describe_parameter_groups, learning_rate
-from rl_transformer.training.return_model import fit_return_model, predicted_returns
+from rl_transformer.training.return_model import cross_fitted_returns, fit_return_model
 from rl_transformer.training.run_folder import mark_finished, write_run_files
 from rl_transformer.training.trainer import Evaluation, Trainer
 from rl_transformer.trajectories import TrajectoryDataset
@@ -240,31 +242,31 @@ class TrainingRun:
             log.info("\n".join(describe_parameter_groups(self.trainer.optimizer, self.config.training)))
 
     def fit_return_model(self) -> None:
-        """Train the return model, if the run has one; with ``returns.label`` expected, relabel the data with it.
-
-        Raises:
-            Interrupted: SIGTERM or SIGINT, after a checkpoint was saved.
-            RLTransformerError: A loss or gradient is not finite.
-        """
+        """Train the return model, if the run has one; with ``returns.label`` expected, relabel the data."""
         policy = self.policy
         dataset = self.data.dataset
         if policy.return_model is None:
             return
-        fit_return_model(
-            policy.return_model,
-            self.config.training,
-            self.windows,
-            dataset,
-            self.data.returns,
-            self.folder / "return_model",
-            self.trainer.group,
-        )
+        folder = self.folder / "return_model"
+        untrained = copy.deepcopy(policy.return_model)
+
+        def fit_model(model: ReturnModel, windows: WindowSource, folder: Path) -> ReturnModel:
+            group = self.trainer.group
+            fit_return_model(model, self.config.training, windows, dataset, self.data.returns, folder, group)
+            return model
+
+        fit_model(policy.return_model, self.windows, folder)
         if self.config.returns.label != "expected":
             return
-        # Predictions are in the model's units; labels are stored in the data's units with their scale, like any
-        # condition.
+        # Predictions are in the model's units; labels are stored in the data's, with their scale, like any condition.
         scale = self.data.returns.scale
-        expected = predicted_returns(policy.return_model, self.windows.gatherer, dataset.offsets) * scale
+        expected = scale * cross_fitted_returns(
+            policy.return_model,
+            self.windows,
+            dataset.offsets,
+            self.config.returns.folds,
+            lambda fold, windows: fit_model(copy.deepcopy(untrained), windows, folder / f"fold-{fold}"),
+        )
         labels = ConditionColumn(expected.astype(np.float32), scale)
         columns = [
             labels if condition.name == "return_to_go" else condition_column(condition, dataset)
@@ -273,8 +275,7 @@ class TrainingRun:
         gatherer = self.windows.gatherer.with_conditions(columns)
         self.windows = replace(self.windows, gatherer=gatherer)
         self.trainer.batches = self.windows
-        # Expected returns vary less than realized ones. Suggested targets must come from what the policy was trained
-        # on.
+        # Expected returns vary less than realized ones, and suggested targets must come from what was trained on.
         first_steps = dataset.offsets[np.sort(self.windows.sampler.trajectories)]
         policy.spec = with_suggested_targets(policy.spec, self.config, expected[first_steps])
 

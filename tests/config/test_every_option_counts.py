@@ -55,6 +55,7 @@ OTHER_VALUES = {
     "returns.label": "expected",
     "returns.predict": True,
     "returns.bins": 7,
+    "returns.folds": 3,
     "training.train_steps": 3,
     "training.batch_size": 5,
     "training.learning_rate": 0.01,

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from rl_transformer import RLTransformerError, load_policy, train
+from rl_transformer import RLTransformerError, load_policy, train, training_run
+from rl_transformer.config import RunConfig
+from rl_transformer.launch.seeds import assemble_run
 from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.models.return_model import AFTER_ACTION, BEFORE_ACTION, ReturnModel, return_bins, select_return
+from rl_transformer.training import return_model as module
 from rl_transformer.training.return_model import predicted_returns, return_loss
 from rl_transformer.training.updates import EagerUpdates
 from rl_transformer.trajectories import TrajectoryDataset
@@ -152,6 +155,96 @@ def test_expected_labels_do_not_ask_for_luck(tmp_path):
             best = max(policy.spec.suggested_targets)
             assert int(policy.session(best).act(np.zeros(1, np.float32))) == 1
     assert chosen["realized"] == 0
+
+
+def lucky_episodes(count, seed=0):
+    """One step, eight numbers that say nothing, and a reward that is luck alone."""
+    random = np.random.default_rng(seed)
+    return TrajectoryDataset.from_episodes(
+        [
+            {
+                "observations": random.normal(size=(1, 8)),
+                "actions": [int(random.integers(2))],
+                "rewards": [float(random.choice([-1.0, 1.0]))],
+                "terminated": True,
+            }
+            for _ in range(count)
+        ],
+        source="luck",
+    )
+
+
+def labels_of(folder, data, **returns):
+    """Return the labels of a run with expected returns, after the training of its return models."""
+    options = {
+        "model": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+        "windows": {"context_length": 1},
+        "training": {"train_steps": 600, "batch_size": 64, "learning_rate": 3e-3, "checkpoint_every": 600},
+    }
+    run = assemble_run(tiny_config(folder, **options, returns={"label": "expected", "bins": 3, **returns}), data)
+    run.fit_return_model()
+    (column,) = run.windows.gatherer._conditions
+    return run, column[:, 0].numpy()
+
+
+def test_labels_do_not_follow_luck_that_the_model_could_remember(tmp_path):
+    """With one fold the model labels what it learned from, and remembers it; with two it cannot."""
+    data = lucky_episodes(300)
+    luck = np.asarray(data.rewards)
+    correlation = {
+        folds: np.corrcoef(labels_of(tmp_path / str(folds), data, folds=folds)[1], luck)[0, 1] for folds in (1, 2, 3)
+    }
+    assert correlation[1] > 0.5
+    assert abs(correlation[2]) < 0.15
+    assert abs(correlation[3]) < 0.15
+
+
+def test_every_episode_is_labelled_by_the_model_that_did_not_learn_from_it(tmp_path, monkeypatch):
+    """Of five models: four folds of the training episodes, and the whole one for those that are held out."""
+    seen = {}
+    genuine = module.fit_return_model
+
+    def remember(model, options, windows, dataset, returns, folder, group):
+        genuine(model, options, windows, dataset, returns, folder, group)
+        seen[folder.name] = (model, set(windows.sampler.trajectories.tolist()))
+
+    monkeypatch.setattr(training_run, "fit_return_model", remember)
+    data = point_data(11)
+    config = tiny_config(
+        tmp_path / "run", returns={"label": "expected", "folds": 4}, dataset={"validation_fraction": 0.2}
+    )
+    run = assemble_run(config, data)
+    trained = set(run.windows.sampler.trajectories.tolist())
+    run.fit_return_model()
+    labels = run.windows.gatherer._conditions[0][:, 0].numpy()
+    assert set(seen) == {"return_model", "fold-0", "fold-1", "fold-2", "fold-3"}
+    assert seen["return_model"][1] == trained
+    for episode in range(11):
+        blind = [name for name, (_, learned) in seen.items() if episode not in learned]
+        labelled_by = "return_model" if episode not in trained else next(n for n in blind if n != "return_model")
+        assert episode not in trained or blind == [labelled_by]
+        expected = predicted_returns(seen[labelled_by][0], run.windows.gatherer, data.offsets)
+        rows = slice(data.offsets[episode], data.offsets[episode + 1])
+        np.testing.assert_allclose(labels[rows], expected[rows] * config_scale(run), rtol=1e-5)
+
+
+def config_scale(run):
+    return run.data.returns.scale
+
+
+def test_fewer_episodes_than_folds_are_refused_with_a_way_out(tmp_path):
+    config = tiny_config(tmp_path / "run", returns={"label": "expected", "folds": 5})
+    with pytest.raises(RLTransformerError, match="4 episodes cannot be labelled in 5 parts") as error:
+        train(config, dataset=point_data(4))
+    assert error.value.where == "returns.folds"
+
+
+def test_a_run_of_an_earlier_version_keeps_its_one_fold():
+    stored = RunConfig().to_dict()
+    del stored["returns"]["folds"]
+    assert RunConfig.from_dict(stored).returns.folds == 2
+    stored["returns"]["label"] = "expected"
+    assert RunConfig.from_dict(stored).returns.folds == 1
 
 
 def test_generated_targets_come_from_the_return_model_and_the_caller_may_give_none(tmp_path):

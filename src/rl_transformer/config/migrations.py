@@ -47,7 +47,16 @@ def migrate_run_config(values: JsonMapping) -> JsonObject:
         for key, value in options.items():
             name, present = migrate_option(f"{section}.{key}", value)
             migrated[section][name.partition(".")[2]] = present
-    return _keep_unfinished_to_uri(migrated)
+    return _with_one_fold(_keep_unfinished_to_uri(migrated))
+
+
+def _with_one_fold(values: JsonObject) -> JsonObject:
+    """Add returns.folds to the options of a run whose one return model labelled the episodes that it learned from."""
+    returns = values.get("returns")
+    # Files that a run wrote hold every option of their version; a file of a user may hold the label only.
+    if isinstance(returns, dict) and returns.get("label") == "expected" and {"bins", "predict"} <= set(returns):
+        returns.setdefault("folds", 1)
+    return values
 
 
 def _keep_unfinished_to_uri(values: JsonObject) -> JsonObject:

@@ -184,6 +184,7 @@ def _without_effect(c: RunOptions) -> Iterator[Problem]:
         "evaluation.every": never_evaluated and f"{never_evaluated}, and no episodes are held out",
         "model.condition_entry": not c.model.conditions and "there are no conditions",
         "training.lora_rank": c.training.trunk != "lora" and "training.trunk is not lora",
+        "returns.folds": c.get("returns.label") != "expected" and "returns.label is not expected",
         "returns.bins": not c.needs_return_model and "there is no return model",
         "policy.prior_exponent": c.policy.target == "given" and "policy.target is given",
         "policy.prior_floor": c.policy.target == "given" and "policy.target is given",

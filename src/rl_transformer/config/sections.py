@@ -177,6 +177,12 @@ class ReturnConfig(Section):
         "realized",
         "Label a step with the return that followed, or with the one that a return model expects after its action.",
     )
+    # Two is the least that keeps a model from labelling what it learned from; each more is another model to train.
+    folds: int = option(
+        2,
+        "Label expected: parts of the episodes, each labelled by a model that learned from the others; 1: one model labels all.",
+        at_least=1,
+    )
     predict: bool = option(
         False,
         "Train a return model with the policy and store it; implied by label expected and by policy.target generated.",

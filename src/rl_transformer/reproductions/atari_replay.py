@@ -55,6 +55,7 @@ class AtariReplay(Atari):
             "preset": "atari",
             "options": options,
             "game_options": {},
+            "actions": {},
             "quick_options": _QUICK if setup.quick else {},
             "arms": ARMS,
         }

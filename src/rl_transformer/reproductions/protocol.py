@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rl_transformer.config import PRESETS, RunConfig
+from rl_transformer.config import PRESETS
 from rl_transformer.config.migrations import migrate_option
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.reproductions.experiment import JSON, Experiment, Setup
+from rl_transformer.reproductions.run_cache import options_not_at_default
 from rl_transformer.runtime.files import read_json, to_json, write_text
 
 # Wording of rules and rows in results of earlier versions, and the present wording of the same thing.
@@ -79,7 +80,7 @@ def _make_protocol(experiment: Experiment, setup: Setup, data: JSON | None) -> J
         "env_id": setup.env_id,
         "recipe": experiment.recipe(setup),
         "rules": experiment.rules,
-        "presets": {name: _options_not_at_default(PRESETS[name]()) for name in ("fast", "gym", "key-to-door")},
+        "presets": {name: options_not_at_default(PRESETS[name]()) for name in ("fast", "gym", "key-to-door")},
     }
     return protocol if data is None else {**protocol, "identity_of_data": data}
 
@@ -93,19 +94,6 @@ def _refuse_another_protocol(before: JSON, now: JSON, folder: Path) -> None:
             where=folder,
             fix="name another folder with --output, or remove this one to start again",
         )
-
-
-def _options_not_at_default(preset: RunConfig) -> JSON:
-    """Return what a preset sets, by section.field: options that come to exist later do not change it."""
-    values = preset.to_dict()
-    defaults = RunConfig().to_dict()
-    return {
-        f"{section}.{name}": value
-        for section, options in values.items()
-        if isinstance(options, dict)
-        for name, value in options.items()
-        if value != defaults[section][name]
-    }
 
 
 def _migrate_options(value: Any) -> Any:

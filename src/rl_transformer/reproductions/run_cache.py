@@ -14,7 +14,7 @@ from rl_transformer.policy import Policy, load_policy
 from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.run import train
 from rl_transformer.runtime.system import locked
-from rl_transformer.runtime.types import JsonMapping
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 
 ConfigT = TypeVar("ConfigT", bound=ConfigBase)
@@ -39,11 +39,24 @@ def cached_run(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> P
     config.training.threads = 1
     config.dataset.uri = config.dataset.uri or dataset.fingerprint
     config.output = ""  # where a run is written is no part of its identity
-    identity = json.dumps([dataset.fingerprint, dataset.spec.to_dict(), config.to_dict()], sort_keys=True)
+    identity = json.dumps([dataset.fingerprint, dataset.spec.to_dict(), options_not_at_default(config)], sort_keys=True)
     folder = setup.runs / hashlib.sha256(identity.encode()).hexdigest()[:16]
     config.output = str(folder)
     with locked(folder.with_suffix(".lock")):
         return train(config, resume=True, dataset=dataset)
+
+
+def options_not_at_default(config: RunConfig) -> JsonObject:
+    """Return what a configuration sets, by section.field: options that come to exist later do not change it."""
+    values = config.to_dict()
+    defaults = RunConfig().to_dict()
+    return {
+        f"{section}.{name}": value
+        for section, options in values.items()
+        if isinstance(options, dict)
+        for name, value in options.items()
+        if value != defaults[section][name]
+    }
 
 
 def cached_dataset(setup: Setup, name: str, make: Callable[[Path], TrajectoryDataset]) -> Path:

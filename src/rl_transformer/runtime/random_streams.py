@@ -30,6 +30,7 @@ class Stream(IntEnum):
     DROPOUT = 0xD0
     DATA_SUBSET = 0xDA
     ENTROPY = 0xE0
+    RETURN_FOLDS = 0xF0
 
 
 def generator(stream: Stream, *key: int) -> np.random.Generator:

@@ -1,11 +1,11 @@
 """Train a return model, and label data with the returns that it expects.
 
-Shapes: N steps of data, T timesteps.
+Shapes: N steps of data, E episodes, X some of them, T timesteps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from rl_transformer.conditions import ReturnToGo
 from rl_transformer.config import TrainingConfig
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.return_model import AFTER_ACTION, ReturnModel
 from rl_transformer.policy.gatherer import condition_column
+from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.training.cuda_graph import make_updates
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.losses import masked_mean
@@ -89,7 +91,12 @@ def return_loss(
 
 @torch.inference_mode()
 def predicted_returns(
-    model: ReturnModel, gatherer: WindowGatherer, offsets: np.ndarray, *, when: int = AFTER_ACTION
+    model: ReturnModel,
+    gatherer: WindowGatherer,
+    offsets: np.ndarray,
+    *,
+    when: int = AFTER_ACTION,
+    episodes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the expected return-to-go at every step of the data.
 
@@ -101,12 +108,14 @@ def predicted_returns(
         gatherer: Gathers the windows; a step is predicted from as much of its history as a window holds.
         offsets: (E + 1,) rows at which episodes begin.
         when: BEFORE_ACTION or AFTER_ACTION.
+        episodes: (X,) indices of the episodes to predict; None: all of them.
 
     Returns:
-        (N,) float64, divided by the return scale.
+        (N,) float64, divided by the return scale; NaN in other episodes than ``episodes``.
     """
-    expected = np.empty(int(offsets[-1]))
-    for index in _windows(offsets, gatherer.window_length):
+    expected = np.full(int(offsets[-1]), np.nan)
+    chosen = np.arange(len(offsets) - 1) if episodes is None else episodes
+    for index in _windows(offsets, chosen, gatherer.window_length):
         batch = gatherer.gather(index)
         values = model.expected(model(batch.states, batch.actions, batch.timesteps)[:, :, when]).cpu().numpy()
         first = index.rows == offsets[index.trajectories]
@@ -119,12 +128,59 @@ def predicted_returns(
     return expected
 
 
-def _windows(offsets: np.ndarray, length: int) -> Iterator[WindowIndex]:
-    """Yield every window of ``length`` steps of every episode, a few hundred at a time; short episodes have one."""
-    lengths = np.diff(offsets)
+def cross_fitted_returns(
+    model: ReturnModel,
+    windows: WindowSource,
+    offsets: np.ndarray,
+    folds: int,
+    fit_fold: Callable[[int, WindowSource], ReturnModel],
+) -> np.ndarray:
+    """Return the expected return-to-go at every step; no training episode is labelled by a model that learned from it.
+
+    A model that has seen how an episode ended can remember it: with 300 episodes its labels would follow the luck that they
+    should average out (cross-fitting: Chernozhukov et al. 2018).
+
+    Args:
+        model: A return model that learned from all training episodes. It labels the others.
+        windows: The policy's windows, whose sampler knows the training episodes.
+        offsets: (E + 1,) rows at which episodes begin.
+        folds: Parts of the training episodes; 1 lets ``model`` label all of them.
+        fit_fold: Returns the model of a fold: a function of its number and of the windows to learn from.
+
+    Returns:
+        (N,) float64, divided by the return scale.
+
+    Raises:
+        RLTransformerError: There are fewer episodes than folds.
+    """
+    trained = np.sort(windows.sampler.trajectories)
+    if folds == 1:
+        return predicted_returns(model, windows.gatherer, offsets)
+    if len(trained) < folds:
+        raise RLTransformerError(
+            f"{len(trained)} episodes cannot be labelled in {folds} parts",
+            where="returns.folds",
+            fix="record more episodes, or set it to 1: then the model labels what it learned from, luck included",
+        )
+    expected = np.full(int(offsets[-1]), np.nan)
+    others = np.setdiff1d(np.arange(len(offsets) - 1), trained)
+    parts = [(model, others)] if len(others) else []
+    shuffled = generator(Stream.RETURN_FOLDS, windows.sampler.seed).permutation(trained)
+    for fold, part in enumerate(np.array_split(shuffled, folds)):
+        rest = replace(windows, sampler=windows.sampler.only(np.setdiff1d(trained, part)))
+        parts.append((fit_fold(fold, rest), np.sort(part)))
+    for labelling, episodes in parts:
+        labels = predicted_returns(labelling, windows.gatherer, offsets, episodes=episodes)
+        expected = np.where(np.isnan(labels), expected, labels)
+    return expected
+
+
+def _windows(offsets: np.ndarray, episodes: np.ndarray, length: int) -> Iterator[WindowIndex]:
+    """Yield every window of ``length`` steps of some episodes, a few hundred at a time; short episodes have one."""
+    lengths = np.diff(offsets)[episodes]
     counts = np.maximum(lengths - length, 0) + 1  # windows per episode
     # Window k of an episode begins k rows after the episode does; k restarts at 0 where a new episode's windows begin.
-    trajectories = np.repeat(np.arange(len(lengths)), counts)
+    trajectories = np.repeat(episodes, counts)
     ends = np.cumsum(counts)
     rows = offsets[trajectories] + np.arange(ends[-1]) - np.repeat(ends - counts, counts)
     for part in np.array_split(np.arange(len(rows)), -(-len(rows) // _WINDOWS_AT_ONCE)):

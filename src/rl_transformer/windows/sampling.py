@@ -89,7 +89,11 @@ class WindowSampler:
 
     def without_balance(self) -> WindowSampler:
         """Return the same sampler without ``return_balance``, which is uniform over timesteps."""
-        return WindowSampler(self._offsets, np.sort(self.trajectories), seed=self.seed, start=self.start)
+        return self.only(self.trajectories)
+
+    def only(self, trajectories: Int[np.ndarray, "X"]) -> WindowSampler:
+        """Return a sampler of these episodes alone, uniform over timesteps."""
+        return WindowSampler(self._offsets, np.sort(trajectories), seed=self.seed, start=self.start)
 
     @property
     def num_steps(self) -> int:
