@@ -159,7 +159,7 @@ def make_config(precision: str) -> RunConfig:
     return config
 
 
-def random_frames(episodes: int = 8, length: int = 250) -> TrajectoryDataset:
+def random_frames(episodes: int = 2, length: int = 1000) -> TrajectoryDataset:
     """Return games of random pixels with six actions."""
     random = np.random.default_rng(0)
     spec = DataSpec(Space.box((1, *PIXELS[1:]), 0, 255, dtype="uint8"), Space.discrete(6), "synthetic")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import mmap
 import multiprocessing
 import multiprocessing.context
 import os
@@ -15,6 +16,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
+
+import numpy as np
 
 _POLL_SECONDS = 0.1
 
@@ -98,6 +101,32 @@ def keep_freed_memory() -> None:
         large = 1 << 30
         mallopt(mmap_threshold, large)
         mallopt(trim_threshold, large)
+
+
+class ReadAhead:
+    """Tells the system which rows of a memory-mapped array are read soon, so that it fetches them from the disk meanwhile."""
+
+    def __init__(self, mapping: mmap.mmap, offset: int, row_bytes: int) -> None:
+        self._mapping = mapping
+        self._offset = offset
+        self._row_bytes = row_bytes
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> ReadAhead | None:
+        """Return None for an array in memory, and on systems that take no such advice (Windows)."""
+        owner: Any = array
+        while owner is not None and not isinstance(owner, mmap.mmap):
+            owner = getattr(owner, "base", None)
+        if owner is None or not hasattr(owner, "madvise") or not array.flags.c_contiguous or not array.ndim:
+            return None
+        address = ctypes.addressof(ctypes.c_char.from_buffer(owner))
+        return cls(owner, array.ctypes.data - address, array.strides[0])
+
+    def announce(self, first: int, end: int) -> None:
+        """Announce that rows from ``first`` up to ``end`` are read soon; this does not wait for them."""
+        begin = self._offset + first * self._row_bytes
+        begin -= begin % mmap.PAGESIZE
+        self._mapping.madvise(mmap.MADV_WILLNEED, begin, self._offset + end * self._row_bytes - begin)
 
 
 def render_without_screen() -> None:

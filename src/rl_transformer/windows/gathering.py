@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Float, Int, Shaped
+from rl_transformer.runtime.system import ReadAhead
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.wide_rows import WideLayout, row_shape, wide_layout
 from rl_transformer.windows.batch import WindowBatch
@@ -76,6 +77,8 @@ class WindowGatherer:
         self._home = self.device if self._fits_on_device(arrays) else torch.device("cpu")
         space = dataset.spec.observation_space
         holds_rows = space.is_wide and dataset.observations.shape[1:] == row_shape(space)
+        # Data on a disk is announced one update ahead. Otherwise every update would wait for its frames.
+        self._read_ahead = ReadAhead.of(dataset.observations) if self._home.type == "cpu" else None
         self._one_hot = OneHotRows(wide_layout(space), self.device) if holds_rows else None
         self._observations = torch.from_numpy(dataset.observations).to(self._home)
         self._actions = torch.from_numpy(dataset.actions).to(self._home)
@@ -105,6 +108,21 @@ class WindowGatherer:
     def on_device(self) -> bool:
         """Return True if the data is on the device of the batches, so that a batch needs no copy."""
         return self._home == self.device
+
+    @property
+    def reads_from_disk(self) -> bool:
+        """Return True if `announce` has an effect."""
+        return self._read_ahead is not None
+
+    def announce(self, index: WindowIndex) -> None:
+        """Let the system read the observations of the windows at ``index`` while something else is computed."""
+        if self._read_ahead is None:
+            return
+        offsets = self._offsets.numpy()
+        first = np.maximum(index.rows - (self.frame_stack - 1), offsets[index.trajectories])
+        end = np.minimum(index.rows + self.window_length, offsets[index.trajectories + 1])
+        for begin, stop in zip(first.tolist(), end.tolist(), strict=True):
+            self._read_ahead.announce(begin, stop)
 
     def count_valid(self, index: WindowIndex) -> int:
         """Return the number of real steps in the windows at ``index``."""
@@ -250,8 +268,10 @@ class WindowSource:
         return self.gatherer.device
 
     def draw(self, step: int) -> WindowIndex:
-        """Return the windows of update ``step``."""
+        """Return the windows of update ``step``; data on a disk begins to be read for the next update."""
         index = self.sampler.draw(step, self.batch_size)
+        if self.gatherer.reads_from_disk:
+            self.gatherer.announce(self.sampler.draw(step + 1, self.batch_size))
         if not self.image_shift:
             return index
         # Drawn for the global batch, like the windows: processes that train together each take a slice of both.
