@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rl_transformer.evaluation.references import REFERENCES
 from rl_transformer.evaluation.statistics import over_seeds
 
 ROOT = Path(__file__).parents[1]
@@ -190,3 +191,51 @@ def test_the_p_values_of_the_language_page_are_those_of_the_committed_seeds():
         losses["from scratch, our initial weights"],
     )
     assert f"({independent:.4f} against {scratch:.4f})" in page
+
+
+def test_the_atari_table_is_that_of_the_measurement():
+    rows = {
+        (r["what"], r["dtype"], r.get("baseline_dtype")): r for r in read("studies/results/atari-2cpu-2026-11-26.json")
+    }
+    titles = {
+        "training step, float32": ("training step", "float32", "float32"),
+        "the same, ours under bfloat16 autocast, baseline float32 as published": ("training step", "bfloat16", "float32"),
+        "the same, both under bfloat16 autocast": ("training step", "bfloat16", "bfloat16"),
+        "a step of one game, action included": ("step of one game", "float32", None),
+        "a step of ten games together, per game, against one game at a time": (
+            "step of 10 games together, per game", "float32", None,
+        ),
+        "the same with sliding-window attention (a policy that is trained differently)": (
+            "step of 10 games together, per game, sliding-window attention (ours)", "float32", None,
+        ),
+    }  # fmt: skip
+    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8").partition("**Atari sizes**")[2]
+    for title, key in titles.items():
+        (line,) = [
+            line for line in text.partition("**Images larger")[0].splitlines() if line.startswith(f"| {title} |")
+        ]
+        ours, baseline, ratio = (cell.strip() for cell in line.strip("|").split("|")[1:4])
+        found = rows[key]
+        for cell, side in ((ours, "ours"), (baseline, "baseline")):
+            assert float(cell.removesuffix(" ms").replace(",", "")) == pytest.approx(found[side]["median_ms"], rel=5e-3)
+        assert float(ratio) == pytest.approx(found["ratio"], abs=0.006)
+
+
+def test_the_figures_of_large_images_are_those_of_the_measurement():
+    measured = read("studies/results/large-images-2cpu-2026-11-26.json")
+    image, atari = measured["rows"]
+    page = text_of("docs/performance.md")
+    assert f"waits for its frames for {100 * image['waiting_share']:.0f} % of its time" in page
+    assert f"one of `atari` for {100 * atari['waiting_share']:.0f} %" in page
+    assert f"needs {image['peak_anonymous_mib']:,} MiB of anonymous memory with `image`" in page
+    assert f"with `atari` {atari['peak_anonymous_mib']:,} MiB" in page
+
+
+def test_the_full_preset_on_a_gpu_is_quoted_as_it_ran():
+    run = read("studies/results/atari-preset-h100-2026-11-26.json")
+    page = text_of("docs/performance.md")
+    assert np.mean(run["episode_returns"]) == pytest.approx(run["mean"])
+    assert f"it scored {run['mean']:.1f} over {['', 'ten'][len(run['episode_returns']) == 10]} games" in page
+    assert f"{REFERENCES['atari-breakout'].normalized(run['mean']):.0f} % of a human" in page
+    assert f"makes {run['updates_per_second']:.0f} updates per second" in page
+    assert f"({run['updates'] / run['updates_per_second']:.0f} seconds)" in page
