@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from rl_transformer.models.image_encoders import ImageEncoder
-from rl_transformer.policy.gatherer import condition_column
-from rl_transformer.windows.gathering import WindowGatherer
+from rl_transformer.policy.gatherer import make_gatherer
 from rl_transformer.windows.sampling import WindowIndex
 from tests.toys import camera_data, untrained_policy
 
@@ -66,14 +65,7 @@ def test_the_actions_are_those_of_the_model_on_whole_windows(name):
     data = camera_data()
     policy = policy_of(name)
     context = policy.spec.context_length
-    gatherer = WindowGatherer(
-        data,
-        conditions=[condition_column(condition, data) for condition in policy.spec.conditions],
-        window_length=context,
-        max_timesteps=policy.spec.model.max_ep_len,
-        normalizer=policy.normalizer,
-        frame_stack=policy.spec.frame_stack,
-    )
+    gatherer = make_gatherer(policy.spec, policy.normalizer, data, context, torch.device("cpu"))
     index = int(np.argmax(data.lengths))
     episode = data.trajectory(index)
     assert len(episode.rewards) > context

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from rl_transformer import RLTransformerError, evaluate, load_policy, train
-from rl_transformer.policy.gatherer import condition_column
+from rl_transformer.policy.gatherer import make_gatherer
 from rl_transformer.trajectories import Space, TrajectoryDataset, open_trajectories
 from rl_transformer.trajectories.mixed_rows import numbers_of, split_rows
 from rl_transformer.trajectories.store import write_store
 from rl_transformer.utils.data import Dataset
-from rl_transformer.windows.gathering import WindowGatherer
 from rl_transformer.windows.sampling import WindowIndex
 from tests.toys import tiny_config, untrained_policy
 
@@ -121,13 +120,7 @@ def test_numbers_are_normalized_by_their_statistics_and_pictures_stay_bytes():
     data = robot_data(6)
     policy = untrained_policy(data)
     space = data.spec.observation_space
-    gatherer = WindowGatherer(
-        data,
-        conditions=[condition_column(condition, data) for condition in policy.spec.conditions],
-        window_length=5,
-        max_timesteps=8,
-        normalizer=policy.normalizer,
-    )
+    gatherer = make_gatherer(policy.spec, policy.normalizer, data, 5, torch.device("cpu"))
     states = gatherer.gather(WindowIndex(np.arange(0, 48, 8), np.arange(6))).states
     assert states.dtype == torch.uint8
     pictures, numbers = split_rows(space.streams, states)
@@ -154,13 +147,7 @@ def test_a_policy_acts_as_it_predicts_on_windows_alone_and_among_others_and_afte
     policy = untrained_policy(data)
     episode = robot_episodes(3)[2]
     context = policy.spec.context_length
-    gatherer = WindowGatherer(
-        data,
-        conditions=[condition_column(condition, data) for condition in policy.spec.conditions],
-        window_length=context,
-        max_timesteps=policy.spec.model.max_ep_len,
-        normalizer=policy.normalizer,
-    )
+    gatherer = make_gatherer(policy.spec, policy.normalizer, data, context, torch.device("cpu"))
     target = float(data.episode_returns[2])
     session = policy.session(target)
     batch = policy.sessions([target, 1.0], [0, 1])
