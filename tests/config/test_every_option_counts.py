@@ -23,6 +23,7 @@ OTHER_VALUES = {
     "model.arch": "behavior_cloning",
     "model.conditions": [],
     "model.condition_entry": "added",
+    "model.stream_entry": "tokens",
     "model.action_head": "gaussian",
     "model.action_tanh": False,
     "model.state_encoder": "nature_cnn",

@@ -16,6 +16,7 @@ from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.policy.make_spec import make_policy_spec, shared_option_names
 from rl_transformer.training_run import select_data
 from tests.toys import point_data, tiny_config
+from tests.trajectories.robot import robot_data
 
 CONFIGS = {
     **PRESETS,
@@ -225,7 +226,7 @@ def test_configurations_do_not_share_lists_and_dicts():
 
 SHARED = [
     "activation_function", "attn_pdrop", "blocks", "condition_entry", "embd_pdrop", "embedding", "hidden_size",
-    "n_head", "n_inner", "n_layer", "resid_pdrop", "state_encoder", "tie_action_head", "timestep_embedding",
+    "n_head", "n_inner", "n_layer", "resid_pdrop", "state_encoder", "stream_entry", "tie_action_head", "timestep_embedding",
     "timestep_initializer_range",
 ]  # fmt: skip
 # In both configurations, but what the option leaves open follows from the data or from other options.
@@ -233,7 +234,7 @@ RESOLVED = ["action_head", "action_tanh", "conditions", "max_ep_len", "trunk"]
 OTHER_VALUES = {
     "activation_function": "silu", "attn_pdrop": 0.3, "blocks": "my_blocks", "condition_entry": "added", "embd_pdrop": 0.3,
     "embedding": "mlp", "hidden_size": 24, "n_head": 2, "n_inner": 40, "n_layer": 3, "resid_pdrop": 0.3,
-    "state_encoder": "my_encoder", "tie_action_head": True, "timestep_embedding": "after_norm",
+    "state_encoder": "my_encoder", "stream_entry": "tokens", "tie_action_head": True, "timestep_embedding": "after_norm",
     "timestep_initializer_range": 0.5,
 }  # fmt: skip
 
@@ -253,7 +254,8 @@ def test_no_option_of_the_network_is_forgotten():
 def test_a_shared_option_reaches_the_network(name):
     def network(**model):
         config = tiny_config("unused", model=model)
-        data = select_data(point_data(2), config)
+        # Streams are those of observations with pictures beside other parts.
+        data = select_data(robot_data(2) if name == "stream_entry" else point_data(2), config)
         return make_policy_spec(data.dataset, data.returns, data.split, config, {}).model
 
     value = OTHER_VALUES[name]

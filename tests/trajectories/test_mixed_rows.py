@@ -15,81 +15,7 @@ from rl_transformer.trajectories.store import write_store
 from rl_transformer.utils.data import Dataset
 from rl_transformer.windows.sampling import WindowIndex
 from tests.toys import tiny_config, untrained_policy
-
-ROBOT = "tests/TwoCameras-v0"
-PARTS = {
-    "front": gym.spaces.Box(0, 255, (40, 38, 3), np.uint8),  # channels last
-    "gripper": gym.spaces.Discrete(3),
-    "joints": gym.spaces.Box(-np.inf, np.inf, (4,), np.float32),
-    "wrist": gym.spaces.Box(0, 255, (1, 36, 36), np.uint8),
-}
-
-
-class TwoCameras(gym.Env):
-    """The brightness of the wrist camera is the action that earns a reward, if the gripper is 0; else joint 0 tells it."""
-
-    metadata = {"render_modes": []}  # noqa: RUF012
-
-    def __init__(self, render_mode=None):
-        self.render_mode = render_mode
-        self.observation_space = gym.spaces.Dict(PARTS)
-        self.action_space = gym.spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return self._look(), {}
-
-    def step(self, action):
-        reward = float(action == self.right)
-        self.steps += 1
-        return self._look(), reward, self.steps == 8, False, {}
-
-    def _look(self):
-        random = self.np_random
-        self.right = int(random.integers(2))
-        gripper = int(random.integers(3))
-        tells = [self.right, 1 - self.right] if gripper == 0 else [int(random.integers(2)), self.right]
-        joints = random.normal(50, 20, 4).astype(np.float32)
-        joints[0] = 1000 + tells[1]
-        return {
-            "front": random.integers(0, 256, (40, 38, 3), dtype=np.uint8),
-            "gripper": gripper,
-            "joints": joints,
-            "wrist": np.full((1, 36, 36), 40 + 160 * tells[0], np.uint8),
-        }
-
-
-if ROBOT not in gym.registry:
-    gym.register(ROBOT, entry_point=TwoCameras)
-
-
-def robot_episodes(count, seed=0, skill=0.8):
-    environment = TwoCameras()
-    random = np.random.default_rng(seed)
-    episodes = []
-    for episode in range(count):
-        observation, _ = environment.reset(seed=seed * 1000 + episode)
-        seen, actions, rewards = [observation], [], []
-        for _ in range(8):
-            action = environment.right if random.random() < skill else 1 - environment.right
-            observation, reward, *_ = environment.step(action)
-            seen.append(observation)
-            actions.append(action)
-            rewards.append(reward)
-        columns = {name: np.stack([row[name] for row in seen]) for name in PARTS}
-        episodes.append({"observations": columns, "actions": actions, "rewards": rewards, "terminated": True})
-    return episodes
-
-
-def robot_data(count=6, **more):
-    environment = TwoCameras()
-    return TrajectoryDataset.from_episodes(
-        robot_episodes(count, **more),
-        observation_space=environment.observation_space,
-        action_space=environment.action_space,
-        source="robot",
-    )
+from tests.trajectories.robot import PARTS, ROBOT, TwoCameras, robot_data, robot_episodes
 
 
 def test_a_row_holds_every_picture_and_number_as_recorded():
@@ -142,9 +68,18 @@ def test_the_token_is_the_sum_of_the_tokens_of_every_part():
     torch.testing.assert_close(encoder(rows), expected)
 
 
-def test_a_policy_acts_as_it_predicts_on_windows_alone_and_among_others_and_after_a_restart():
+ENTRIES = {
+    "sum": {},
+    "tokens": {"stream_entry": "tokens"},
+    "tokens, return added": {"stream_entry": "tokens", "condition_entry": "added"},
+    "tokens, impala": {"stream_entry": "tokens", "state_encoder": "impala"},
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_policy_acts_as_it_predicts_on_windows_alone_and_among_others_and_after_a_restart(entry):
     data = robot_data(3)
-    policy = untrained_policy(data)
+    policy = untrained_policy(data, model=ENTRIES[entry])
     episode = robot_episodes(3)[2]
     context = policy.spec.context_length
     gatherer = make_gatherer(policy.spec, policy.normalizer, data, context, torch.device("cpu"))
@@ -165,6 +100,49 @@ def test_a_policy_acts_as_it_predicts_on_windows_alone_and_among_others_and_afte
         with torch.inference_mode():
             expected = policy.model.predict_actions(*window.inputs)[0, t - start].softmax(-1)
         np.testing.assert_allclose(info["action_probabilities"], expected.numpy(), atol=1e-5)
+
+
+def test_every_part_can_have_a_token_of_its_own():
+    data = robot_data(2)
+    model = untrained_policy(data, model={"stream_entry": "tokens"}).model
+    assert model.config.tokens_per_timestep == 5  # return, two cameras, numbers, action
+    rows = torch.from_numpy(data.observations[:6]).view(2, 3, -1)
+    encoder = model.embed_state
+    (front, wrist), numbers = split_rows(data.spec.observation_space.streams, rows)
+    parts = [encoder.pictures[0](front), encoder.pictures[1](wrist), encoder.numbers(numbers)]
+    torch.testing.assert_close(encoder(rows), torch.stack(parts, dim=2))
+    actions = torch.zeros(2, 3, dtype=torch.int64)
+    timesteps = torch.arange(3).expand(2, 3)
+    tokens = model.embed(rows, actions, torch.zeros(2, 3, 1), timesteps).tokens.unflatten(1, (3, 5))
+    time = model.embed_timestep(timesteps)
+    for place, part in enumerate(parts, start=1):
+        torch.testing.assert_close(tokens[:, :, place], model.embed_ln(part + time))
+
+
+def test_a_sliding_window_sees_every_part_of_the_last_steps_alone():
+    """The cache computes what the whole window does, and a part of an earlier step changes later actions."""
+    data = robot_data(3)
+    policy = untrained_policy(data, model={"stream_entry": "tokens", "attention": "sliding_window", "n_layer": 1})
+    episode = robot_episodes(3)[2]["observations"]
+
+    def play(changed=None):
+        session = policy.session(3.0)
+        results = []
+        for t in range(8):
+            observation = {name: values[t].copy() for name, values in episode.items()}
+            if t == 2 and changed:
+                observation[changed] = observation[changed] * 0 + 1
+            _, info = session.act(observation, return_info=True)
+            session.observe(1.0, action=0)
+            results.append(info["action_probabilities"])
+        return results
+
+    plain = play()
+    for name in PARTS:
+        other = play(name)
+        assert other[:2] == plain[:2]
+        assert other[2] != plain[2]
+        assert other[7] == plain[7]  # one layer with a span of five steps
 
 
 def test_training_uses_the_cameras_and_the_numbers(tmp_path):

@@ -82,6 +82,11 @@ class ModelConfig(Section):
     # 1.0 is nn.Embedding's default, which the published code uses. The sum of a token and its timestep is then
     # dominated by the timestep at first; our own recipes start with 0.02 instead.
     timestep_initializer_range: float = option(1.0, "Standard deviation of the initial timestep table.", at_least=0)
+    # One token keeps sequences short; parts of their own let attention choose among cameras.
+    stream_entry: Literal["sum", "tokens"] = option(
+        "sum",
+        "Observations of images beside other parts: sum adds their tokens to one; tokens gives each image, and all numbers, its own.",
+    )
     timestep_embedding: Literal["before_norm", "after_norm", "window"] = option(
         "before_norm",
         "Add it before the tokens' layer norm, as published, or after it (Reid et al.'s code); window: as published for "

@@ -67,8 +67,10 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     even = np.tril(np.ones((length * per_step, length * per_step)))
     even /= even.sum(1, keepdims=True)
     names = [*model.config.conditions] if model.config.condition_entry == "token" else []
+    count = model.config.tokens_per_observation
+    observation = ["observation"] if count == 1 else [f"observation part {i + 1}" for i in range(count)]
     return {
-        "tokens": [*names, "observation", "action"],
+        "tokens": [*names, *observation, "action"],
         "context_length": length,
         "num_windows": len(index.rows),
         "policy": policy.content_hash,

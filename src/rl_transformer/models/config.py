@@ -13,6 +13,7 @@ from rl_transformer.runtime.types import JsonMapping, JsonObject
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "tanh")
 CONDITION_ENTRIES = ("token", "added")
 EMBEDDINGS = ("linear", "mlp")
+STREAM_ENTRIES = ("sum", "tokens")
 RETURN_TO_GO = "return_to_go"
 TIMESTEP_EMBEDDINGS = ("before_norm", "after_norm", "window")
 
@@ -89,6 +90,8 @@ class DecisionTransformerConfig(Section):
     and (V,) for all numbers together, the last one. Observations are rows of bytes then, see `mixed_rows`."""
     embedding: str = "linear"
     """Embedding and readout of vectors: linear, as published, or mlp, as in LaMo."""
+    stream_entry: str = "sum"
+    """With ``streams``: sum adds the parts' tokens to one, tokens gives each part its own."""
     attention_span: int | None = None
     """Sliding-window attention: the number of timesteps that a token sees in every layer; None: the full window."""
     constant_position: bool = False
@@ -139,6 +142,7 @@ class DecisionTransformerConfig(Section):
             ("activation_function", ACTIVATIONS),
             ("condition_entry", CONDITION_ENTRIES),
             ("embedding", EMBEDDINGS),
+            ("stream_entry", STREAM_ENTRIES),
             ("timestep_embedding", TIMESTEP_EMBEDDINGS),
         ):
             if getattr(self, name) not in allowed:
@@ -162,6 +166,8 @@ class DecisionTransformerConfig(Section):
         # A tied head has exactly the outputs that its embedding has inputs; a Gaussian needs two per dimension.
         if self.tie_action_head and (self.action_head == "gaussian" or self.embedding != "linear"):
             yield "tie_action_head needs a linear embedding and one output per action dimension", "leave it False"
+        if self.window_length is not None and self.tokens_per_observation > 1:
+            yield "timestep_embedding window has one token per observation", "leave stream_entry sum"
         is_picture = [len(shape) == 3 for shape in self.streams]
         has_numbers_last = [len(shape) for shape in self.streams[-1:]] == [1]
         if self.streams and (self.image_shape is not None or not all(is_picture[: -1 if has_numbers_last else None])):
@@ -197,13 +203,19 @@ class DecisionTransformerConfig(Section):
 
     @property
     def tokens_per_timestep(self) -> int:
-        """Return the number of condition tokens, plus the observation token and the action token."""
+        """Return the number of condition tokens, plus those of the observation and the action token."""
         return self.observation_token + 2
 
     @property
+    def tokens_per_observation(self) -> int:
+        """Return the number of tokens of an observation: one, or one for each of its parts."""
+        return len(self.streams) if self.streams and self.stream_entry == "tokens" else 1
+
+    @property
     def observation_token(self) -> int:
-        """Return the index of the observation's token among those of its timestep."""
-        return len(self.conditions) if self.condition_entry == "token" else 0
+        """Return the index of the observation's token, or of its last one, among those of its timestep."""
+        conditions = len(self.conditions) if self.condition_entry == "token" else 0
+        return conditions + self.tokens_per_observation - 1
 
     @property
     def extensions_in_use(self) -> list[str]:

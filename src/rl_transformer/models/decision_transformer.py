@@ -1,8 +1,8 @@
 """Decision Transformer (Chen et al. 2021), which predicts actions from returns-to-go, observations and earlier actions.
 
-Shapes: B windows, T timesteps, C numbers of all conditions, P tokens per timestep, L = P * T tokens, E hidden_size,
-F parameters of the action head; *state and *action are the axes of one observation and of one action. The tokens of a
-timestep are (conditions..., observation, action).
+Shapes: B windows, T timesteps, C numbers of all conditions, S tokens of an observation, P tokens per timestep, L = P * T
+tokens, E hidden_size, F parameters of the action head; *state and *action are the axes of one observation and of one
+action. The tokens of a timestep are (conditions..., observation, action).
 """
 
 from __future__ import annotations
@@ -100,12 +100,12 @@ class DecisionTransformerModel(PolicyModel):
 
     def embed_encoded(
         self,
-        encoded: Float[Tensor, "B T E"],
+        encoded: Float[Tensor, "B T E"] | Float[Tensor, "B T S E"],
         actions: Shaped[Tensor, "B T *action"],
         conditions: Float[Tensor, "B T C"],
         timesteps: Int[Tensor, "B T"],
     ) -> TokenEmbeddings:
-        """Embed and interleave the inputs, of which the states were encoded by ``embed_state`` before."""
+        """Embed and interleave the inputs, of which the states were encoded by ``embed_state`` before; S tokens for each."""
         time = self.embed_timestep(timesteps)  # (B, T, E)
         if self.embed_position is not None:
             embedded = [*self._embed_conditions(conditions), self.embed_action(actions)]
@@ -113,14 +113,15 @@ class DecisionTransformerModel(PolicyModel):
             return TokenEmbeddings(tokens.flatten(1, 2), squashed.flatten(1, 2))
         after_norm = self.config.timestep_embedding == "after_norm"
         early_time = torch.zeros_like(time) if after_norm else time
-        observation = encoded + early_time
+        parts = encoded.unbind(2) if self.config.tokens_per_observation > 1 else [encoded]
+        *earlier_parts, observation = [part + early_time for part in parts]
         tokens = []
         for embedded in self._embed_conditions(conditions):
             if self.config.condition_entry == "added":
                 observation = observation + embedded
             else:
                 tokens.append(embedded + early_time)
-        tokens += [observation, self.embed_action(actions) + early_time]
+        tokens += [*earlier_parts, observation, self.embed_action(actions) + early_time]
         # Stacked behind the timesteps, so that flattening both axes interleaves the tokens.
         normalized = self.embed_ln(torch.stack(tokens, dim=2))  # (B, T, P, E)
         late = normalized + time[:, :, None] if after_norm else normalized

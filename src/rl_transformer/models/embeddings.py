@@ -1,6 +1,6 @@
 """Modules that turn observations and actions into tokens and hidden states into numbers; the registry of state encoders.
 
-Shapes: *B any leading axes (windows, timesteps), E hidden_size, D length of an observation vector, L bytes of an observation.
+Shapes: *B any leading axes (windows, timesteps), E hidden_size, D length of an observation vector, L bytes of an observation, S tokens of an observation.
 """
 
 from __future__ import annotations
@@ -128,32 +128,38 @@ def make_state_encoder(config: DecisionTransformerConfig) -> nn.Module:
 
 
 class StreamEncoder(nn.Module):
-    """Encodes every picture and the numbers of an observation on their own, and adds their tokens.
+    """Encodes every picture and the numbers of an observation on their own.
 
-    Each picture has an encoder of the kind ``config.state_encoder``; the numbers are embedded as vectors are.
+    Each picture has an encoder of the kind ``config.state_encoder``; the numbers are embedded as vectors are. The result is
+    the sum of their tokens (B, T, E), or with ``stream_entry`` tokens all of them (B, T, S, E).
     """
 
     def __init__(self, config: DecisionTransformerConfig) -> None:
         super().__init__()
         self.streams = Streams(*split_shapes(config.streams))
+        self.is_summed = config.stream_entry == "sum"
         self.pictures = nn.ModuleList(
             make_state_encoder(replace(config, image_shape=shape, streams=())) for shape in self.streams.pictures
         )
         self.numbers = vector_embedding(config, self.streams.numbers) if self.streams.numbers else None
 
-    def forward(self, rows: UInt8[Tensor, "B T L"]) -> Float[Tensor, "B T E"]:
+    def forward(self, rows: UInt8[Tensor, "B T L"]) -> Float[Tensor, "B T E"] | Float[Tensor, "B T S E"]:
         pictures, numbers = split_rows(self.streams, rows)
         tokens = [encode(picture) for encode, picture in zip(self.pictures, pictures, strict=True)]
         if self.numbers is not None and numbers is not None:
             tokens.append(self.numbers(numbers))
-        return torch.stack(tokens).sum(0)
+        return self._joined(tokens)
+
+    def _joined(self, tokens: list[Float[Tensor, "*B E"]]) -> Float[Tensor, "*B E"] | Float[Tensor, "*B S E"]:
+        """Return the sum of the parts' tokens, or all of them."""
+        return torch.stack(tokens).sum(0) if self.is_summed or len(tokens) == 1 else torch.stack(tokens, dim=-2)
 
     @property
     def keeps_tokens(self) -> bool:
         """True if tokens of one timestep do not depend on others, so that acting can keep them."""
         return all(isinstance(encoder, ImageEncoder) for encoder in self.pictures)
 
-    def encode_sessions(self, rows: UInt8[Tensor, "R L"]) -> Float[Tensor, "R E"]:
+    def encode_sessions(self, rows: UInt8[Tensor, "R L"]) -> Float[Tensor, "R E"] | Float[Tensor, "R S E"]:
         """Return the tokens of one observation per session; see `ImageEncoder.encode_sessions`."""
         pictures, numbers = split_rows(self.streams, rows)
         tokens = [
@@ -162,7 +168,7 @@ class StreamEncoder(nn.Module):
         ]
         if self.numbers is not None and numbers is not None:
             tokens.append(read_rows(self.numbers, numbers))
-        return torch.stack(tokens).sum(0)
+        return self._joined(tokens)
 
 
 def split_shapes(shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[tuple[int, ...], ...], int]:

@@ -24,7 +24,7 @@ class History:
     """
 
     def __init__(
-        self, spec: PolicySpec, sessions: int, length: int, device: torch.device, encoded: int | None = None
+        self, spec: PolicySpec, sessions: int, length: int, device: torch.device, encoded: tuple[int, ...] | None = None
     ) -> None:
         self.length = length
         self._device = device
@@ -36,7 +36,7 @@ class History:
         }
         self._inputs = list(self.columns)
         if encoded is not None:
-            self.columns["encoded"] = torch.zeros(rows, encoded, device=device)
+            self.columns["encoded"] = torch.zeros(rows, *encoded, device=device)
 
     def put(self, rows: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R"], **values: Shaped[Tensor, "R ..."]) -> None:
         """Write ``states``, ``actions`` and other columns at one step of each of ``rows``."""

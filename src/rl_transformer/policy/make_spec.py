@@ -165,6 +165,10 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
         raise RLTransformerError(
             f"the {head_name} head does not fit these actions ({kind})", where="model.action_head", fix="use auto"
         )
+    if options.stream_entry != "sum" and space.streams is None:
+        raise RLTransformerError(
+            "these observations are not images beside other parts", where="model.stream_entry", fix="leave it sum"
+        )
     if options.frame_stack > 1 and not space.is_image:
         raise RLTransformerError(
             "frames are stacked for observations that are a single image", where="model.frame_stack", fix="set it to 1"

@@ -81,11 +81,13 @@ class Predictor:
         # Each image is encoded once, when it is written, and not again with every window that holds it. Encoders of
         # others may treat the images of a window differently, so theirs run over the whole window.
         self._encoder = image_encoder(policy.model)
-        width = None if self._encoder is None else spec.model.hidden_size
+        parts = spec.model.tokens_per_observation
+        shape = (spec.model.hidden_size,) if parts == 1 else (parts, spec.model.hidden_size)
+        encoded = None if self._encoder is None else shape
         # With a cache only the newest timestep and the action before it are read again. Two is also the least that
         # stacked frames need, which are made from the state before.
         length = 2 if uses_cache else max(2, spec.context_length)
-        self.history = History(spec, slots, length, policy.device, width)
+        self.history = History(spec, slots, length, policy.device, encoded)
 
     def resize(self, keep: Int[np.ndarray, "K"], slots: int) -> None:
         """Change the number of slots; the first hold the sessions that were in ``keep``, the others are empty."""
