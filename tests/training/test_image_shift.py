@@ -84,9 +84,9 @@ def shifted_batches(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize(("returns", "count"), [({}, 12), ({"predict": True}, 24), ({"label": "expected"}, 24)])
+@pytest.mark.parametrize(("returns", "count"), [({}, 12), ({"predict": True}, 24), ({"label": "expected"}, 48)])
 def test_training_batches_are_shifted_and_those_of_evaluations_are_not(returns, count, shifted_batches, tmp_path):
-    """The batches of a return model are training batches, too."""
+    """The batches of return models are training batches, too: one model, or that and one for each of two folds."""
     sections = {"dataset": {"validation_fraction": 0.5}, "evaluation": {"every": 4}, "returns": returns}
     train(config_of(tmp_path / "run", **sections), dataset=camera_data())
     assert shifted_batches == [8] * count

@@ -101,6 +101,8 @@ class Atari(Experiment):
         "The preset `image` (3 layers, 4 heads, width 128), K = 4, 2,000 updates of 64 windows in bfloat16 (Pong: 2,400, and the "
         "residual network of IMPALA as encoder); the paper has 6 layers, 8 heads, K = 30 or 50, and about 20,000 updates of 128 windows.",
         "%BC and behavior cloning are the same model and training without returns; the share of 25 % was chosen before.",
+        "Pong's encoder, number of updates and scripted player are a second attempt: with the convolutions of Mnih et al., 2,000 "
+        "updates and another player no arm had learned to play (-20.7). They were chosen by held-out errors and single games.",
         "In Pong actions are greedy. They are sampled in the paper and in Breakout here. This was changed after seed 0 had been seen: "
         "with sampled actions its Decision Transformer scored -8.8 and %BC -8.3.",
         "Normalized scores are between a random player (0) and a human (100) by the paper's constants; those of Pong are of games "
