@@ -18,6 +18,7 @@ from rl_transformer.cli.main import main
 from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation.episodes import run_episodes
 from rl_transformer.launch.seeds import assemble_run
+from rl_transformer.models.trunk import cpu_linear
 from rl_transformer.training.losses import action_loss
 from rl_transformer.windows.sampling import WindowIndex
 from tests.toys import POINT, point_data, tiny_config
@@ -138,7 +139,10 @@ def test_a_training_row_has_its_fields(small, tmp_path, capsys):
         assert row["ratio"] == pytest.approx(row["baseline"]["median_ms"] / row["ours"]["median_ms"], rel=0.01)
         assert row["threads"] == 1
         assert row["dropout"] == 0.1  # as published, on both sides
-    assert capsys.readouterr().out.count("ratio") == 3
+    assert {row["float32_products"] for row in rows} == {cpu_linear.float32_products()}
+    out = capsys.readouterr().out
+    assert out.count("ratio") == 3
+    assert f"float32 products of ours on this CPU: {cpu_linear.float32_products()}" in out
 
 
 def make_sleeper(seconds):

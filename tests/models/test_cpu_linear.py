@@ -98,3 +98,14 @@ def test_a_row_is_the_same_to_the_bit_among_any_number_of_rows():
                 whole = linear(x, weight, bias)
                 for rows in (1, 2, 3, 4, 5, 12, 59, 177):
                     assert torch.equal(linear(x[:rows], weight, bias), whole[:rows]), (rows, inputs, threads)
+
+
+def test_the_library_of_the_products_is_named_as_it_is_used(monkeypatch):
+    x, weight, bias = torch.randn(4, 3), torch.randn(3, 2), torch.randn(2)
+    monkeypatch.setattr(cpu_linear, "_onednn", None)
+    assert cpu_linear.float32_products() == "torch"
+    assert torch.equal(cpu_linear.linear(x, weight, bias), torch.addmm(bias, x, weight))
+    monkeypatch.setattr(cpu_linear, "_onednn", lambda x, weight, bias, *_: torch.full((4, 2), 7.0))
+    assert cpu_linear.float32_products() == "oneDNN"
+    with torch.no_grad():
+        assert (cpu_linear.linear(x, weight, bias) == 7).all()

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
+from rl_transformer.models.trunk.cpu_linear import float32_products
 from rl_transformer.runtime.machine import describe_hardware, versions
 from rl_transformer.runtime.system import peak_memory_mib
 from rl_transformer.runtime.types import JsonObject
@@ -124,5 +125,10 @@ def make_row(times: Mapping[str, Mapping[str, float]], **settings: object) -> Js
 
 
 def describe_conditions() -> JsonObject:
-    """Return what durations depend on: threads, versions and hardware."""
-    return {"threads": torch.get_num_threads(), "versions": versions("transformers"), "hardware": describe_hardware()}
+    """Return what durations depend on: threads, the library of our products, versions and hardware."""
+    return {
+        "threads": torch.get_num_threads(),
+        "float32_products": float32_products(),
+        "versions": versions("transformers"),
+        "hardware": describe_hardware(),
+    }

@@ -24,6 +24,11 @@ if torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(torch.ops.mkl
     _onednn = torch.ops.mkldnn._linear_pointwise.default
 
 
+def float32_products() -> str:
+    """Return the library that computes our float32 products on this CPU: oneDNN, or whatever torch uses."""
+    return "torch" if _onednn is None else "oneDNN"
+
+
 def linear(x: Float[Tensor, "N I"], weight: Float[Tensor, "I O"], bias: Float[Tensor, "O"]) -> Float[Tensor, "N O"]:
     """Return x @ weight + bias."""
     if not _can_use_onednn(x, weight):
