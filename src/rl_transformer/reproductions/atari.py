@@ -106,7 +106,8 @@ class Atari(Experiment):
         "In Pong actions are greedy. They are sampled in the paper and in Breakout here. This was changed after seed 0 had been seen: "
         "with sampled actions its Decision Transformer scored -8.8 and %BC -8.3.",
         "Normalized scores are between a random player (0) and a human (100) by the paper's constants; those of Pong are of games "
-        "that are cut off, and cannot be compared with whole games.",
+        "that are cut off, and cannot be compared with whole games. The interval of their interquartile mean is a stratified bootstrap, "
+        "which is too narrow with few seeds.",
     )
     unknown = (
         "Scripted actions depend on the game's memory and on the player's own last action; how much of them four frames show "
