@@ -39,10 +39,11 @@ def test_only_memory_mapped_arrays_are_read_ahead(store, monkeypatch):
     assert ReadAhead.of(data.observations) is None
 
 
-def test_the_announced_bytes_are_those_of_the_rows(tmp_path):
+@pytest.mark.parametrize("mode", ["c", "r"])
+def test_the_announced_bytes_are_those_of_the_rows(mode, tmp_path):
     array = np.arange(6000, dtype=np.int32).reshape(60, 100)
     np.save(tmp_path / "array.npy", array)
-    mapped = np.asarray(np.load(tmp_path / "array.npy", mmap_mode="c"))[10:]  # a view that begins inside of the file
+    mapped = np.asarray(np.load(tmp_path / "array.npy", mmap_mode=mode))[10:]  # a view that begins inside of the file
     ahead = ReadAhead.of(mapped)
     asked = []
     genuine = ahead._mapping

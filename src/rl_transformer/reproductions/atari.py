@@ -80,6 +80,7 @@ RULES = {
     "rival": "it is not worse than %BC: the interval of the paired difference reaches 0 or above",
 }
 _GIF_STEPS = 400
+_PLAYER = "player-2"
 
 
 class Atari(Experiment):
@@ -187,7 +188,8 @@ class Atari(Experiment):
     def dataset(self, game: str, setup: Setup) -> TrajectoryDataset:
         """Record the games of a scripted player, once, and open them."""
         made = self.recipe(setup)["games"][game]
-        name = f"{game.lower()}-{made['episodes']}-{made['noise']}-{made['max_steps']}"
+        # Games of an earlier version's player must not be taken for those of the present one.
+        name = f"{game.lower()}-{_PLAYER}-{made['episodes']}-{made['noise']}-{made['max_steps']}"
         return open_trajectories(f"rlt:{cached_dataset(setup, name, lambda folder: record_game(folder, game, **made))}")
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:

@@ -119,7 +119,7 @@ class ReadAhead:
             owner = getattr(owner, "base", None)
         if owner is None or not hasattr(owner, "madvise") or not array.flags.c_contiguous or not array.ndim:
             return None
-        address = ctypes.addressof(ctypes.c_char.from_buffer(owner))
+        address = np.frombuffer(owner, np.uint8).ctypes.data  # also of a mapping that cannot be written to
         return cls(owner, array.ctypes.data - address, array.strides[0])
 
     def announce(self, first: int, end: int) -> None:
