@@ -36,6 +36,7 @@ OTHER_VALUES = {
     "model.embd_pdrop": 0.5,
     "model.attn_pdrop": 0.5,
     "model.max_ep_len": 7,
+    "model.initializer_range": 0.1,
     "model.timestep_initializer_range": 0.5,
     "model.timestep_embedding": "after_norm",
     "model.frame_stack": 3,

@@ -226,14 +226,14 @@ def test_configurations_do_not_share_lists_and_dicts():
 
 SHARED = [
     "activation_function", "attn_pdrop", "blocks", "condition_entry", "embd_pdrop", "embedding", "hidden_size",
-    "n_head", "n_inner", "n_layer", "resid_pdrop", "state_encoder", "stream_entry", "tie_action_head", "timestep_embedding",
+    "initializer_range", "n_head", "n_inner", "n_layer", "resid_pdrop", "state_encoder", "stream_entry", "tie_action_head", "timestep_embedding",
     "timestep_initializer_range",
 ]  # fmt: skip
 # In both configurations, but what the option leaves open follows from the data or from other options.
 RESOLVED = ["action_head", "action_tanh", "conditions", "max_ep_len", "trunk"]
 OTHER_VALUES = {
     "activation_function": "silu", "attn_pdrop": 0.3, "blocks": "my_blocks", "condition_entry": "added", "embd_pdrop": 0.3,
-    "embedding": "mlp", "hidden_size": 24, "n_head": 2, "n_inner": 40, "n_layer": 3, "resid_pdrop": 0.3,
+    "embedding": "mlp", "hidden_size": 24, "initializer_range": 0.1, "n_head": 2, "n_inner": 40, "n_layer": 3, "resid_pdrop": 0.3,
     "state_encoder": "my_encoder", "stream_entry": "tokens", "tie_action_head": True, "timestep_embedding": "after_norm",
     "timestep_initializer_range": 0.5,
 }  # fmt: skip

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser, parse_seeds
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime import log
+
+if TYPE_CHECKING:
+    from rl_transformer.reproductions.experiment import Experiment
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
@@ -41,6 +46,16 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser.add_argument(
         "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="Measure nothing; recompute every figure of finished results from their cells, and exit 1 if one differs.",
+    )
+    parser.add_argument(
+        "--judge-again",
+        action="store_true",
+        help="Measure nothing; hold finished results against the present rules. The page lists the earlier rules.",
+    )
     return parser
 
 
@@ -64,6 +79,8 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
     folder = f"{args.name}-{args.game.lower()}" if args.game else args.name
     output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{folder}")
+    if args.check or args.judge_again:
+        return _without_measuring(args, experiment, output)
     setup = Setup(
         quick=args.quick,
         seeds=seeds,
@@ -75,6 +92,28 @@ def run(args: Namespace) -> Outcome:
         replay=args.replay,
     )
     return Outcome(reproduce(experiment, setup, jobs=jobs, command=_command(args, seeds)))
+
+
+def _without_measuring(args: Namespace, experiment: Experiment, output: Path) -> Outcome:
+    """Check finished results, or judge them by the present rules."""
+    from rl_transformer.reproductions.checking import check_results
+    from rl_transformer.reproductions.reproduction import judge_again
+
+    if args.check and args.judge_again:
+        raise RLTransformerError("exclude each other", where="--check and --judge-again", fix="give one of them")
+    set_here = [name for name in ("seeds", "data", "env_id", "text", "jobs") if getattr(args, name) is not None]
+    if set_here:
+        option = "--" + set_here[0].replace("_", "-")
+        problem = f"has no effect with {'--check' if args.check else '--judge-again'}, which reads it from the folder"
+        raise RLTransformerError(problem, where=option, fix="leave it out")
+    if args.judge_again:
+        return Outcome(judge_again(experiment, output))
+    mismatches = check_results(experiment, output)
+    for mismatch in mismatches:
+        log.info(f"MISMATCH {output}: {mismatch}")
+    if not mismatches:
+        log.info(f"{output}: every figure follows from the cells")
+    return Outcome({"name": experiment.name, "mismatches": mismatches}, exit_code=1 if mismatches else 0)
 
 
 def _game(args: Namespace) -> str | None:

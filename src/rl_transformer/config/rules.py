@@ -189,6 +189,7 @@ def _without_effect(c: RunOptions) -> Iterator[Problem]:
         "policy.prior_exponent": c.policy.target == "given" and "policy.target is given",
         "policy.prior_floor": c.policy.target == "given" and "policy.target is given",
         "model.timestep_initializer_range": c.model.timestep_embedding == "window" and "the table begins at zero",
+        "model.initializer_range": bool(c.model.trunk) and "model.trunk brings its own weights",
         "model.trunk_weights": not c.model.trunk and "model.trunk is not set",
         "model.positions": not c.model.trunk and "model.trunk is not set",
         "model.blocks": bool(c.model.trunk) and "model.trunk brings its own blocks",

@@ -79,6 +79,7 @@ class ModelConfig(Section):
     max_ep_len: int | None = option(
         None, "Rows of the timestep table; null: the longest episode. Later timesteps reuse the last row.", above=0
     )
+    initializer_range: float = option(0.02, "Standard deviation of the blocks' initial weights.", at_least=0)
     # 1.0 is nn.Embedding's default, which the published code uses. The sum of a token and its timestep is then
     # dominated by the timestep at first; our own recipes start with 0.02 instead.
     timestep_initializer_range: float = option(1.0, "Standard deviation of the initial timestep table.", at_least=0)

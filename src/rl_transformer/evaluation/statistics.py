@@ -78,6 +78,34 @@ def over_seeds(values: Sequence[float], unit: str = "training_seeds") -> JsonObj
     return {"mean": mean, "interval": interval, "interval_over": unit, "values": array.tolist()}
 
 
+def ratio_over_seeds(numerators: Sequence[float], denominators: Sequence[float]) -> JsonObject:
+    """Return the ratio of two means over the same seeds, with Fieller's 95 % interval; JSON-ready.
+
+    The interval holds every ratio r for which the mean of numerator - r * denominator does not differ from 0 (paired
+    Student's t). It is None for one seed, and where the mean of the denominators itself is not clearly different from 0.
+
+    Args:
+        numerators: One score per seed.
+        denominators: The scores to divide by, of the same seeds.
+    """
+    above = np.asarray(numerators, np.float64)
+    below = np.asarray(denominators, np.float64)
+    ratio = float(above.mean() / below.mean())
+    if len(above) < 2:
+        return {"ratio": ratio, "interval": None}
+    factor = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(above) - 1)) ** 2 / len(above)
+    covariance = np.cov(above, below)
+    # (mean above - r mean below)^2 = factor * variance of (above - r below) is a quadratic equation in r.
+    square = below.mean() ** 2 - factor * covariance[1, 1]
+    linear = above.mean() * below.mean() - factor * covariance[0, 1]
+    constant = above.mean() ** 2 - factor * covariance[0, 0]
+    if square <= 0:
+        return {"ratio": ratio, "interval": None}
+    half = float(np.sqrt(max(0.0, linear**2 - square * constant)) / square)
+    middle = float(linear / square)
+    return {"ratio": ratio, "interval": [middle - half, middle + half]}
+
+
 def standard_error(values: Sequence[float]) -> float | None:
     """Return the standard error of the mean; None for fewer than two values."""
     return float(stats.sem(values)) if len(values) > 1 else None

@@ -35,6 +35,7 @@ class AtariReplay(Atari):
         "The target is the best return of the data, in its unit of clipped rewards; the paper names one for each game.",
         "Positions, learning rate schedule and windows are those of the preset `atari`; its description says what differs.",
         "%BC and behavior cloning are the same model and training without returns, with the best 25 % of timesteps or all.",
+        "Where no random player's score is known, the margin of %BC is 5 % of the way from the data's mean to its best return.",
         "The mean of the data is of clipped returns, the scores are raw; the first rule is easier to pass the more a game gives at once.",
     )
     unknown = ("This experiment was run here on small folders only, because the published files cannot be reached.",)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rl_transformer.evaluation.statistics import over_seeds
+import numpy as np
+
+from rl_transformer.evaluation.statistics import over_seeds, ratio_over_seeds
 from rl_transformer.reproductions.differences import (
-    contains_zero,
+    equivalent,
     format_difference,
     is_above_zero,
+    is_below_zero,
+    not_worse,
     paired_difference,
-    reaches_zero,
 )
-from rl_transformer.reproductions.experiment import JSON, Cell, Check, Measured, Row, Setup, Summary, values_of
+from rl_transformer.reproductions.experiment import JSON, Cell, Check, Measured, Row, Score, Setup, Summary, values_of
 from rl_transformer.reproductions.task_data import (
     BC_NOTE,
     DATA_NOTE,
-    EVIDENCE_NOTE,
+    MARGIN_NOTE,
     RECIPE_NOTE,
     TITLES,
     TaskData,
     TaskDataExperiment,
+    margin_of,
 )
 
 
@@ -34,15 +38,21 @@ class Delayed(TaskDataExperiment):
         "the Decision Transformer lose by it? Behavior cloning and %BC cannot: the returns of whole episodes are the same."
     )
     rules: ClassVar = {
-        "keeps": "delayed reaches 90 % of dense or more, in the mean over seeds",
-        "rival": "delayed is not worse than %BC (10 %): the 95 % interval of the paired difference reaches 0 or above",
+        "keeps": "delayed keeps 90 % of dense or more: the 95 % interval of delayed - 0.9 * dense, paired over seeds, lies above 0",
+        "rival": "delayed is not worse than %BC (10 %) by more than 5 % of the data's best return",
     }
     arms = ("dt", "dt-delayed", "bc-10", "bc-100")
-    differs = (DATA_NOTE, RECIPE_NOTE, BC_NOTE, "No TD baseline is run; the paper's CQL collapses under delay.")
+    differs = (
+        DATA_NOTE,
+        RECIPE_NOTE,
+        BC_NOTE,
+        MARGIN_NOTE,
+        "No TD baseline is run; the paper's CQL collapses under delay.",
+        "This is the second run. The first one, of five seeds and other episodes, had means for its first rule (77 %).",
+    )
     unknown = (
         "The paper's figures for medium and medium-replay data could not be checked and are left out.",
         "Whether longer training, or a longer context than K = 5, changes the comparison.",
-        EVIDENCE_NOTE,
     )
     published: ClassVar = {
         "dt": "107.6 [S], normalized, D4RL Hopper medium-expert",
@@ -53,19 +63,29 @@ class Delayed(TaskDataExperiment):
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Compare dense, delayed and %BC."""
         rows = self.make_rows(measured)
-        dense = rows["dt"].score["mean"]
+        dense = rows["dt"].score
         delayed = rows["dt-delayed"].score
         difference = paired_difference(delayed, rows["bc-10"].score)
-        # A share of a return that is not positive has no meaning.
-        share = delayed["mean"] / dense if dense > 0 else None
+        ratio = ratio_over_seeds(delayed["values"], dense["values"])
         checks = {
-            "keeps": Check(None, "the dense return is not positive")
-            if share is None
-            else Check(share >= 0.9, f"{100 * share:.0f} %"),
-            "rival": Check(reaches_zero(difference), format_difference(difference)),
+            "keeps": _keeps(delayed, dense, ratio),
+            "rival": not_worse(difference, margin_of(measured)),
         }
         with_published = [Row(row.what, row.score, self.published.get(arm, "-")) for arm, row in rows.items()]
-        return Summary(with_published, checks, {"gap": difference})
+        return Summary(with_published, checks, {"gap": difference, "share_kept": ratio})
+
+
+def _keeps(delayed: Score, dense: Score, ratio: JSON) -> Check:
+    """Return whether the delayed score is 90 % of the dense one or more."""
+    if dense["mean"] <= 0:
+        return Check(None, "the dense return is not positive, so a share of it means nothing")
+    beyond = over_seeds(np.subtract(delayed["values"], np.multiply(0.9, dense["values"])).tolist())
+    share = f"{100 * ratio['ratio']:.0f} %"
+    if ratio["interval"] is not None:
+        share += " [{:.0f}, {:.0f}]".format(*(100 * bound for bound in ratio["interval"]))
+    if is_above_zero(beyond):
+        return Check(True, share)
+    return Check(False if is_below_zero(beyond) else None, share)
 
 
 class PercentBC(TaskDataExperiment):
@@ -75,28 +95,45 @@ class PercentBC(TaskDataExperiment):
     title = "Decision Transformer against %BC"
     question = (
         "Behavior cloning of the best 10, 25, 40 and 100 % of timesteps, against a Decision Transformer whose target is the "
-        "data's best return. The paper's own reading of its table is that the best %BC is about as good, if one knows the share."
+        "data's best return. The paper's own reading of its table is that the best %BC is about as good, if one knows the share. "
+        "Here the share is chosen on the first half of the seeds, and everything is compared on the other half."
     )
     rules: ClassVar = {
-        "level": "DT is not worse than the best %BC: the 95 % interval of the paired difference reaches 0 or above",
-        "clones": "DT is better than cloning everything: the interval of the paired difference is above 0",
+        "level": "DT is not worse than %BC with the chosen share by more than 5 % of the data's best return",
+        "clones": "DT is better than cloning everything: the 95 % interval of the paired difference is above 0",
     }
+    seeds = 10
+    enough_seeds = 10
     arms = ("dt", "bc-10", "bc-25", "bc-40", "bc-100")
-    differs = (DATA_NOTE, RECIPE_NOTE, BC_NOTE, "The best share is chosen by its score, to the advantage of %BC.")
-    unknown = ("The paper's table could not be checked cell by cell and is left out.", EVIDENCE_NOTE)
+    differs = (
+        DATA_NOTE,
+        RECIPE_NOTE,
+        BC_NOTE,
+        MARGIN_NOTE,
+        "This is the second run. In the first one, of five seeds and other episodes, the share was chosen and compared on the same "
+        "seeds (259 points in favor of %BC [-45, 562]), and an interval that reached 0 was enough to pass.",
+    )
+    unknown = ("The paper's table could not be checked cell by cell and is left out.",)
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
-        """Compare with the best share."""
-        rows = self.make_rows(measured)
-        best = max((arm for arm in self.arms if arm != "dt"), key=lambda arm: rows[arm].score["mean"])
+        """Choose the share on the first seeds, and compare on the others."""
+        first = setup.seeds // 2
+        # One seed alone, of a quick run, has to do both; nothing is established by it.
+        chosen_on = [row for row in measured if row["seed"] < max(1, first)]
+        judged_on = [row for row in measured if row["seed"] >= first]
+        chosen_rows = self.make_rows(chosen_on)
+        best = max((arm for arm in self.arms if arm != "dt"), key=lambda arm: chosen_rows[arm].score["mean"])
+        rows = self.make_rows(judged_on)
         differences = {arm: paired_difference(rows["dt"].score, rows[arm].score) for arm in (best, "bc-100")}
-        to_best = differences[best]
+        to_best = not_worse(differences[best], margin_of(measured))
         to_all = differences["bc-100"]
         checks = {
-            "level": Check(reaches_zero(to_best), f"best: {TITLES[best]}; {format_difference(to_best)}"),
+            "level": Check(to_best.holds, f"chosen: {TITLES[best]}; {to_best.result}"),
             "clones": Check(is_above_zero(to_all), format_difference(to_all)),
         }
-        return Summary(list(rows.values()), checks, {"gaps": differences, "best_percent_bc": best})
+        table = [Row(f"{row.what}, seeds compared", row.score) for row in rows.values()]
+        table += [Row(f"{row.what}, seeds of the choice", row.score) for row in chosen_rows.values()]
+        return Summary(table, checks, {"gaps": differences, "chosen_percent_bc": best})
 
 
 class SmallData(TaskDataExperiment):
@@ -110,7 +147,8 @@ class SmallData(TaskDataExperiment):
         "a plain Decision Transformer, on 100, 10 and 1 % of the episodes, drawn anew for each seed."
     )
     rules: ClassVar = {
-        "same": "100 % of the episodes: no difference established (the 95 % interval of the paired difference holds 0)",
+        "same": "100 % of the episodes: no relevant difference (the 95 % interval of the paired difference lies within 5 % of the "
+        "data's best return)",
         "helps": "1 % of the episodes: the frozen blocks are better (the interval is above 0)",
     }
     arms = ("dt", "lora")
@@ -119,6 +157,10 @@ class SmallData(TaskDataExperiment):
         RECIPE_NOTE,
         "LaMo's blocks are those of GPT-2 small (12 layers, width 768) and its ablation keeps that size; ours are as small as the "
         "plain model's. Observations are normalized by the statistics of the small sample itself.",
+        "The frozen blocks begin at a standard deviation of 1 / sqrt(width), which keeps the size of their outputs; the plain "
+        "model's blocks begin at 0.02, as published.",
+        "This is the second run. In the first one, of two seeds, the frozen blocks began at 0.02, so that they hardly changed what "
+        "passed through them, and an interval that held 0 counted as no difference.",
     )
     unknown = ("Whether frozen random blocks need LaMo's size to help.",)
     published: ClassVar = {1.0: ("60.9 [F]", "64.5 [F]"), 0.1: ("57.3 [F]", "57.7 [F]"), 0.01: ("41.9 [F]", "46.0 [F]")}
@@ -163,10 +205,9 @@ class SmallData(TaskDataExperiment):
                 rows.append(Row(what, score, f"{figure}, D4RL Hopper medium"))
             plain, frozen = scores
             differences[share] = paired_difference(frozen, plain)
-        all_episodes = differences[1.0]
         least = differences.get(0.01)
         checks = {
-            "same": Check(contains_zero(all_episodes), format_difference(all_episodes)),
+            "same": equivalent(differences[1.0], margin_of(measured)),
             "helps": Check(None, "not measured")
             if least is None or least["interval"] is None
             else Check(is_above_zero(least), format_difference(least)),

@@ -15,8 +15,9 @@ import torch
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.reproductions.experiment import Cell, Experiment, Measured, Setup
+from rl_transformer.reproductions.provenance import code_hash, describe_policies, used_policies
 from rl_transformer.runtime.files import read_json, to_json, write_text
-from rl_transformer.runtime.machine import git_commit
+from rl_transformer.runtime.machine import git_commit, versions
 from rl_transformer.runtime.signals import Interrupted, StopSignals
 
 _LOOK_EVERY_SECONDS = 0.5
@@ -99,7 +100,20 @@ def _measure(experiment: Experiment, cell: Cell, setup: Setup) -> None:
     torch.set_num_threads(1)
     began = time.monotonic()
     # Many trainings would print their progress at once.
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+        used_policies() as runs,
+    ):
         measures = experiment.measure(cell, setup)
-    row = {**cell, **measures, "seconds": round(time.monotonic() - began, 1), "git_commit": git_commit()}
+    row = {
+        **cell,
+        **measures,
+        "seconds": round(time.monotonic() - began, 1),
+        "git_commit": git_commit(),
+        "code": code_hash(experiment),
+        "versions": versions(),
+        "policies": describe_policies(runs),
+    }
     write_text(cell_file(setup, cell), to_json(row))

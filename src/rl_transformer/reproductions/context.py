@@ -24,14 +24,16 @@ from rl_transformer.reproductions.experiment import (
     Summary,
     values_of,
 )
+from rl_transformer.reproductions.provenance import compact_returns
 from rl_transformer.reproductions.run_cache import cached_policy, returns_at, with_options
-from rl_transformer.reproductions.task_data import DATA_NOTE, TaskData, target_of
+from rl_transformer.reproductions.task_data import DATA_NOTE, FRESH_EVALUATION_SEED, TaskData, target_of
 from rl_transformer.trajectories import TrajectoryDataset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LENGTH = 10
+_FIRST_SEED = 100
 CONTEXTS = (1, 5, 10, 11, 15)
 CONTROL_CONTEXTS = (1, 5)
 
@@ -49,10 +51,11 @@ class Context(Experiment):
     )
     rules: ClassVar = {
         "enough": f"T-maze, K of {LENGTH + 1} or more: 95 % success or more in the mean of each K (cues 1:1)",
-        "short": f"T-maze, K of {LENGTH} or less: 50 % ± 3 in the mean of each K",
     }
     differs = (
         "The paper's ablation is on Atari (K = 1 against 30 or 50); a memory task with a known ceiling stands in for it.",
+        "Up to K = L success is 50 % by construction, as the cue is not in the window; the table shows it, and no rule is made of it.",
+        f"Seeds of data and training count from {_FIRST_SEED} on: the recipe was chosen on the first ones.",
         "On control data the target is the largest return of the data. No rule is made for it.",
         DATA_NOTE,
     )
@@ -66,6 +69,7 @@ class Context(Experiment):
         return {
             "length": LENGTH,
             "contexts": [1, LENGTH, LENGTH + 1] if setup.quick else list(CONTEXTS),
+            "first_seed": _FIRST_SEED,
             "walks": 1_000,
             "episodes": 200 if setup.quick else 1_000,
             "options": {
@@ -96,9 +100,10 @@ class Context(Experiment):
         task, _, context = cell["arm"].rpartition("-K")
         if task == "control":
             return TaskData.from_setup(setup).score("dt", cell["seed"], {"windows.context_length": int(context)})
-        return {"mean": self._t_maze_success(int(context), cell["seed"], setup)}
+        returns = self._t_maze_returns(int(context), _FIRST_SEED + cell["seed"], setup)
+        return {"mean": float(np.mean(returns)), "episodes": compact_returns(returns)}
 
-    def _t_maze_success(self, context: int, seed: int, setup: Setup) -> float:
+    def _t_maze_returns(self, context: int, seed: int, setup: Setup) -> list[float]:
         recipe = self.recipe(setup)
         env_id = t_maze_id(LENGTH)
         walks = record_episodes(
@@ -116,7 +121,7 @@ class Context(Experiment):
             "training.seed": seed,
         }
         policy = cached_policy(with_options(key_to_door(), options), setup, TrajectoryDataset.in_memory(*walks))
-        return float(np.mean(returns_at(policy, env_id, [1.0], recipe["episodes"])[0]))
+        return returns_at(policy, env_id, [1.0], recipe["episodes"], seed=FRESH_EVALUATION_SEED)[0]
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Hold the success of each context against its ceiling."""
@@ -132,10 +137,8 @@ class Context(Experiment):
             for k, score in control.items()
         ]
         enough = {k: score["mean"] for k, score in maze.items() if k > LENGTH}
-        short = {k: score["mean"] for k, score in maze.items() if k <= LENGTH}
         checks = {
             "enough": Check(min(enough.values()) >= 0.95, _format_rates(enough)),
-            "short": Check(all(abs(mean - 0.5) <= 0.03 for mean in short.values()), _format_rates(short)),
         }
         return Summary(rows, checks, {"control": {f"K{k}": score for k, score in control.items()}})
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.reproductions.experiment import Score
+from rl_transformer.reproductions.experiment import Check, Score
+
+MARGIN_SHARE = 0.05
+"""Share of the best return by which a score may lie below another one and still count as not worse."""
 
 
 def paired_difference(score: Score, baseline: Score, unit: str = "training_seeds") -> Score:
@@ -25,16 +28,39 @@ def is_below_zero(difference: Score) -> bool | None:
     return None if interval is None else interval[1] < 0
 
 
-def reaches_zero(difference: Score) -> bool | None:
-    """Return True if the interval reaches 0 or lies above it; None without an interval."""
+def not_worse(difference: Score, margin: float) -> Check:
+    """Return whether a score is not worse than its baseline by more than ``margin`` (non-inferiority).
+
+    An interval that reaches down across the margin decides nothing: few seeds must not be a way to pass.
+
+    Args:
+        difference: From `paired_difference`.
+        margin: Largest loss that does not matter, in the unit of the score; above 0.
+    """
     interval = difference["interval"]
-    return None if interval is None else interval[1] >= 0
+    if interval is None:
+        return Check(None, format_difference(difference))
+    low, high = interval
+    holds = True if low > -margin else False if high < -margin else None
+    outcome = {
+        True: "better" if low > 0 else "not worse within the margin",
+        False: "worse by more than the margin",
+        None: "not established",
+    }[holds]
+    return Check(holds, f"{format_difference(difference)}, margin {margin:.3g}: {outcome}")
 
 
-def contains_zero(difference: Score) -> bool | None:
-    """Return True if the interval contains 0; None without an interval."""
+def equivalent(difference: Score, margin: float) -> Check:
+    """Return whether two scores differ by less than ``margin``; an interval across a margin decides nothing."""
     interval = difference["interval"]
-    return None if interval is None else interval[0] <= 0 <= interval[1]
+    if interval is None:
+        return Check(None, format_difference(difference))
+    low, high = interval
+    is_inside = low > -margin and high < margin
+    is_outside = high < -margin or low > margin
+    holds = True if is_inside else False if is_outside else None
+    outcome = {True: "no relevant difference", False: "a relevant difference", None: "not established"}[holds]
+    return Check(holds, f"{format_difference(difference)}, margin {margin:.3g}: {outcome}")
 
 
 def format_difference(difference: Score) -> str:

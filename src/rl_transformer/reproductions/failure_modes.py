@@ -25,6 +25,7 @@ from rl_transformer.reproductions.experiment import (
     Summary,
     values_of,
 )
+from rl_transformer.reproductions.provenance import compact_returns
 from rl_transformer.reproductions.run_cache import cached_policy, returns_at, with_options
 from rl_transformer.trajectories import Trajectory, TrajectoryDataset
 
@@ -105,7 +106,8 @@ class Gambling(Experiment):
         policy = cached_policy(config, setup, data)
         earned = returns_at(policy, GAMBLING, [float(target) for target in self.targets], recipe["episodes"])
         means = {f"asked_{target}": float(np.mean(e)) for target, e in zip(self.targets, earned, strict=True)}
-        return {**means, "behavior": float(data.episode_returns.mean())}
+        episodes = {target: compact_returns(returns) for target, returns in zip(self.targets, earned, strict=True)}
+        return {**means, "behavior": float(data.episode_returns.mean()), "episodes": episodes}
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Hold the means against the exact values."""
@@ -166,13 +168,13 @@ class Stitching(Experiment):
     rules: ClassVar = {
         "joins": "first log, K = 1, target return 1 from A: earns 0.95 or more",
         "blind": "first log, behavior cloning with K = 1: earns 0.50 ± 0.05",
-        "trap": "second log, target return 1 from A, K = 1: earns less than 0.9, where value iteration over the same log earns 1",
     }
     unit = "return"
     differs = ("Not an experiment of the Decision Transformer paper: minimal cases of its best known weakness.",)
     unknown = (
-        "What K = 2 does with target return 1 from A is decided by the initial weights and not by the data: walks from A with "
-        "return 1 are in neither log. It is reported without a rule.",
+        "What K = 2 does with target return 1 from A, and what K = 1 does in the second log, is decided by the initial weights and "
+        "not by the data: walks from A with return 1 are in neither log. Both are reported without a rule. Value iteration over "
+        "the second log earns 1.",
     )
     arms: ClassVar = {
         "K1": ("first log, target return 1, K = 1", "1 [C]"),
@@ -203,8 +205,12 @@ class Stitching(Experiment):
         if arm == "bc":
             options["model.conditions"] = []
         policy = cached_policy(_config(cell, options), setup, TrajectoryDataset.in_memory(spec, walks))
-        earned = np.mean(returns_at(policy, STITCHING, [1.0], recipe["episodes"])[0])
-        return {"earned": float(earned), "value_iteration": _best_value(walks)}
+        returns = returns_at(policy, STITCHING, [1.0], recipe["episodes"])[0]
+        return {
+            "earned": float(np.mean(returns)),
+            "episodes": compact_returns(returns),
+            "value_iteration": _best_value(walks),
+        }
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Hold the returns against the exact values."""
@@ -214,12 +220,9 @@ class Stitching(Experiment):
         }
         joined = rows["K1"].score["mean"]
         cloned = rows["bc"].score["mean"]
-        tempted = rows["leave-K1"].score["mean"]
-        best = min(values_of(measured, "value_iteration"))
         checks = {
             "joins": Check(joined >= 0.95, f"{joined:.3f}"),
             "blind": Check(abs(cloned - 0.5) <= 0.05, f"{cloned:.3f}"),
-            "trap": Check(tempted < 0.9 and best == 1, f"{tempted:.3f}; value iteration {best:g}"),
         }
         return Summary(list(rows.values()), checks)
 

@@ -60,14 +60,33 @@ def _verdict_lines(experiment: Experiment, result: JSON) -> list[str]:
     lines = [_VERDICTS[result["verdict"]].format(title=experiment.title), ""]
     if result["quick"]:
         lines += ["**Quick run: the same code at a smaller size. It shows that it runs, and establishes nothing.**", ""]
-    lines += [experiment.question, "", "## The rule, written before the run", ""]
+    heading = (
+        "## The rule, changed after the run" if result.get("changed_rules") else "## The rule, written before the run"
+    )
+    lines += [experiment.question, "", heading, ""]
     lines += ["| rule | result | |", "|---|---|---|"]
     for name in experiment.rules:
         check = result["rules"][name]
         lines.append(_table_row(check["rule"], check["found"], _MARKS[check["holds"]]))
-    if result["verdict"] == "not established" and not result["quick"]:
+    if result["seeds"] < experiment.enough_seeds and not result["quick"]:
         lines += ["", f"A verdict needs {experiment.enough_seeds} seeds or more; this run has {result['seeds']}."]
-    return [*lines, ""]
+    return [*lines, "", *_changed_rules_lines(result)]
+
+
+def _changed_rules_lines(result: JSON) -> list[str]:
+    """Return the rules that were replaced after results had been seen, and what they had found."""
+    lines = []
+    for change in result.get("changed_rules", []):
+        lines += [
+            f"**The rules were changed on {change['date']}, after {change['seeds']} seeds had been seen.** Until then the "
+            f"verdict was: {change['verdict']}, by these rules:",
+            "",
+            "| earlier rule | result | |",
+            "|---|---|---|",
+            *[_table_row(rule["rule"], rule["found"], _MARKS[rule["holds"]]) for rule in change["rules"].values()],
+            "",
+        ]
+    return lines
 
 
 def _result_lines(experiment: Experiment, summary: Summary, result: JSON) -> list[str]:
@@ -94,10 +113,19 @@ def _rerun_lines(result: JSON) -> list[str]:
         "",
         f"{result['core_seconds'] / 60:.0f} minutes of one core ({machine.get('processor', machine['machine'])}, "
         f"{machine['cores']} cores), one thread per cell, not counting policies that other experiments had trained "
-        f"before. Versions: {versions}. Cells measured at commit {commits}. Every cell is in `cells/`, the summary in "
-        "`result.json`, the rules as they were written before the run in `protocol.json`.",
+        f"before. Versions: {versions}. Cells measured at commit {commits}{_code_text(result)}. Every cell is in `cells/`, with its "
+        "episodes and the policies it used; policies of the same name on two pages are the same. The summary is in `result.json`, "
+        "the rules are in `protocol.json`.",
         "",
     ]
+
+
+def _code_text(result: JSON) -> str:
+    """Return which code measured the cells; cells of early versions do not say it."""
+    code = result.get("code", [])
+    if not code:
+        return ""
+    return f" (code {code[0]})" if len(code) == 1 else f" by {len(code)} versions of the code ({', '.join(code)})"
 
 
 def _table_row(*cells: str) -> str:

@@ -42,8 +42,9 @@ def begin_protocol(experiment: Experiment, setup: Setup, data: JSON | None = Non
     protocol = _make_protocol(experiment, setup, data)
     has_measurements = any((setup.output / "cells").glob("*.json"))
     if path.exists() and has_measurements:
-        _refuse_another_protocol(read_protocol(path), protocol, setup.output)
-        return protocol
+        recorded = read_protocol(path)
+        _refuse_another_protocol(recorded, protocol, setup.output)
+        return {**protocol, **{name: recorded[name] for name in ("changed_rules",) if name in recorded}}
     if not path.exists() and setup.output.exists() and (not setup.output.is_dir() or any(setup.output.iterdir())):
         raise RLTransformerError(
             "is there already and holds no results of rlt reproduce",
@@ -58,6 +59,38 @@ def read_protocol(path: Path) -> JSON:
     """Return a protocol.json, of this version or an earlier one, with the present option names and wording."""
     protocol = _migrate_options(read_json(path, fix="remove the folder, or name another one with --output"))
     return {**protocol, "rules": {name: present_wording(rule) for name, rule in protocol["rules"].items()}}
+
+
+def read_results(experiment: Experiment, folder: Path) -> tuple[Setup, JSON, JSON]:
+    """Return the setup, the protocol and the result of a folder with finished results of an experiment.
+
+    Raises:
+        RLTransformerError: No such results, or results of another experiment or recipe.
+    """
+    if not (folder / "result.json").exists() or not (folder / "protocol.json").exists():
+        fix = f"name a folder with --output, or make it with rlt reproduce {experiment.name}"
+        raise RLTransformerError("holds no finished results of rlt reproduce", where=folder, fix=fix)
+    result = read_json(folder / "result.json", fix="repeat the run")
+    protocol = read_protocol(folder / "protocol.json")
+    if result["name"] != experiment.name:
+        fix = f"rlt reproduce {result['name']}"
+        raise RLTransformerError(f"holds results of {result['name']}", where=folder, fix=fix)
+    setup = Setup(
+        quick=protocol["quick"],
+        seeds=result["seeds"],
+        output=folder,
+        data=protocol["data"],
+        env_id=protocol["env_id"],
+        game=protocol.get("game"),
+        replay=protocol.get("replay"),
+    )
+    if protocol["recipe"] != read_back(experiment.recipe(setup)):
+        raise RLTransformerError(
+            "holds results made with another recipe",
+            where=folder,
+            fix="remove it and repeat, to measure with the present one",
+        )
+    return setup, protocol, result
 
 
 def read_back(value: object) -> object:
@@ -78,6 +111,7 @@ def _make_protocol(experiment: Experiment, setup: Setup, data: JSON | None) -> J
         "quick": setup.quick,
         "data": setup.data,
         "env_id": setup.env_id,
+        "game": setup.game,
         "recipe": experiment.recipe(setup),
         "rules": experiment.rules,
         "presets": {name: options_not_at_default(PRESETS[name]()) for name in ("fast", "gym", "key-to-door")},
@@ -89,11 +123,12 @@ def _refuse_another_protocol(before: JSON, now: JSON, folder: Path) -> None:
     # Earlier versions wrote fewer fields: what is not there is not compared.
     changed = [key for key in now if key in before and before[key] != read_back(now[key])]
     if changed:
-        raise RLTransformerError(
-            f"holds results made with another {', '.join(changed)}",
-            where=folder,
-            fix="name another folder with --output, or remove this one to start again",
-        )
+        fix = "name another folder with --output, or remove this one to start again"
+        if changed == ["rules"]:
+            fix = (
+                f"hold its results against the present rules with --judge-again, which keeps the earlier ones; or {fix}"
+            )
+        raise RLTransformerError(f"holds results made with another {', '.join(changed)}", where=folder, fix=fix)
 
 
 def _migrate_options(value: Any) -> Any:

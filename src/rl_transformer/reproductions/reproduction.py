@@ -8,12 +8,14 @@ where it was, and more seeds can be added later by the same command.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from rl_transformer.reproductions.cells import cell_file, cell_name, measure_cells, read_cells
-from rl_transformer.reproductions.experiment import JSON, Experiment, Measured, Setup, Summary
-from rl_transformer.reproductions.protocol import begin_protocol
+from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Measured, Setup, Summary
+from rl_transformer.reproductions.protocol import begin_protocol, read_results
+from rl_transformer.reproductions.provenance import code_hash, other_code
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.files import read_json, to_json, write_text
 from rl_transformer.runtime.machine import describe_hardware, versions
 
 
@@ -33,20 +35,68 @@ def reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) 
         RLTransformerError: A folder with results of another recipe, or what an experiment refuses.
         Interrupted: SIGTERM or SIGINT; finished cells are kept.
     """
-    from rl_transformer.reproductions.page import write_page
-
     # Twice: a folder that cannot be used is refused before the data is made.
     begin_protocol(experiment, setup)
     protocol = begin_protocol(experiment, setup, experiment.prepare(setup))
     cells = experiment.cells(setup)
     missing = [cell for cell in cells if not cell_file(setup, cell).exists()]
     log.info(f"{experiment.name}: {len(cells)} cells, {len(cells) - len(missing)} of them measured before")
+    finished = [cell for cell in cells if cell not in missing]
+    others = other_code(read_cells(setup, finished), code_hash(experiment))
+    if others:
+        found = ", ".join(f"{count} of {name}" for name, count in others.items())
+        log.info(
+            f"note: {sum(others.values())} of these cells were measured by other code than the present one ({found}); they are "
+            f"kept, and the page says so; remove {setup.output / 'cells'} to measure them again"
+        )
     began = time.monotonic()
     for count, cell in enumerate(measure_cells(experiment, setup, missing, jobs), start=1):
         log.info(f"{count}/{len(missing)} {cell_name(cell)}  {time.monotonic() - began:.0f} s")
-    measured = read_cells(setup, cells)
+    return _write_results(experiment, setup, protocol, {"command": command, **_describe_machine(setup, missing)})
+
+
+def judge_again(experiment: Experiment, folder: Path) -> JSON:
+    """Hold the cells of a folder against the present rules, without training, and write its results anew.
+
+    Rules that differ from those of the folder were changed after its results had been seen. The earlier rules and what
+    they found are kept in protocol.json, and the page lists them.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        RLTransformerError: No finished results of this experiment, or results of another recipe.
+    """
+    setup, protocol, result = read_results(experiment, folder)
+    if protocol["rules"] != experiment.rules:
+        earlier = {
+            "date": time.strftime("%Y-%m-%d"),
+            "seeds": result["seeds"],
+            "verdict": result["verdict"],
+            "rules": result["rules"],
+        }
+        changes = [*protocol.get("changed_rules", []), earlier]
+        protocol = {**protocol, "rules": experiment.rules, "changed_rules": changes}
+        write_text(folder / "protocol.json", to_json(protocol))
+    kept = {name: result[name] for name in ("command", "versions", "hardware")}
+    return _write_results(experiment, setup, protocol, kept)
+
+
+def _describe_machine(setup: Setup, measured_now: list[Cell]) -> JSON:
+    """Return versions and hardware: the present ones, or the recorded ones if nothing was measured."""
+    result = setup.output / "result.json"
+    if not measured_now and result.exists():
+        recorded = read_json(result, fix="delete this file and repeat")
+        return {"versions": recorded["versions"], "hardware": recorded["hardware"]}
+    return {"versions": versions(), "hardware": describe_hardware()}
+
+
+def _write_results(experiment: Experiment, setup: Setup, protocol: JSON, described: JSON) -> JSON:
+    from rl_transformer.reproductions.page import write_page
+
+    measured = read_cells(setup, experiment.cells(setup))
     summary = experiment.summarize(measured, setup)
-    result = _make_result(experiment, setup, measured, summary, protocol["recipe"], command)
+    result = make_result(experiment, setup, measured, summary, protocol, described)
     write_text(setup.output / "result.json", to_json(result))
     write_page(experiment, setup, measured, summary, result)
     return result
@@ -55,32 +105,43 @@ def reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) 
 def verdict(experiment: Experiment, setup: Setup, summary: Summary) -> str:
     """Return pass, fail or not established. A quick run, or one of few seeds, establishes nothing."""
     holds = [summary.checks[name].holds for name in experiment.rules]
-    if setup.quick or setup.seeds < experiment.enough_seeds or None in holds:
+    if setup.quick or setup.seeds < experiment.enough_seeds:
         return "not established"
-    return "pass" if all(holds) else "fail"
+    if False in holds:  # all rules must hold, so one that fails decides, whatever the others are
+        return "fail"
+    return "not established" if None in holds else "pass"
 
 
-def _make_result(
-    experiment: Experiment, setup: Setup, measured: Measured, summary: Summary, recipe: JSON, command: str
+def make_result(
+    experiment: Experiment, setup: Setup, measured: Measured, summary: Summary, protocol: JSON, described: JSON
 ) -> JSON:
-    """Return the content of result.json."""
+    """Return the content of result.json.
+
+    Args:
+        experiment: The experiment.
+        setup: What the user chose.
+        measured: All cells.
+        summary: What they say together.
+        protocol: The content of protocol.json.
+        described: Command, versions and hardware.
+    """
     return {
         "name": experiment.name,
         "title": experiment.title,
         "quick": setup.quick,
         "verdict": verdict(experiment, setup, summary),
-        "command": command,
-        "versions": versions(),
-        "hardware": describe_hardware(),
+        **described,
         "git_commits": sorted({row.get("git_commit") or "unknown" for row in measured}),
+        "code": sorted({row["code"] for row in measured if "code" in row}),
         "seeds": setup.seeds,
         "interval_over": experiment.interval_over(setup),
         "core_seconds": round(sum(row["seconds"] for row in measured), 1),
-        "recipe": recipe,
+        "recipe": protocol["recipe"],
         "rules": {
             name: {"rule": rule, "holds": summary.checks[name].holds, "found": summary.checks[name].result}
             for name, rule in experiment.rules.items()
         },
+        "changed_rules": protocol.get("changed_rules", []),
         "rows": [{"what": row.what, **row.score, "published": row.published} for row in summary.rows],
         **summary.figures,
     }

@@ -12,6 +12,7 @@ from rl_transformer.config import ConfigBase, RunConfig
 from rl_transformer.evaluation.evaluate import evaluate
 from rl_transformer.policy import Policy, load_policy
 from rl_transformer.reproductions.experiment import Setup
+from rl_transformer.reproductions.provenance import engine_hash, note_policy
 from rl_transformer.run import train
 from rl_transformer.runtime.system import locked
 from rl_transformer.runtime.types import JsonMapping, JsonObject
@@ -30,7 +31,7 @@ def with_options(base: ConfigT, options: JsonMapping) -> ConfigT:
 
 
 def cached_policy(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> Policy:
-    """Train a policy on one thread, or load the one that was trained with the same configuration and data."""
+    """Train a policy on one thread, or load the one that the same code trained with the same configuration and data."""
     return load_policy(cached_run(config, setup, dataset))
 
 
@@ -39,11 +40,14 @@ def cached_run(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> P
     config.training.threads = 1
     config.dataset.uri = config.dataset.uri or dataset.fingerprint
     config.output = ""  # where a run is written is no part of its identity
-    identity = json.dumps([dataset.fingerprint, dataset.spec.to_dict(), options_not_at_default(config)], sort_keys=True)
+    options = options_not_at_default(config)
+    identity = json.dumps([engine_hash(), dataset.fingerprint, dataset.spec.to_dict(), options], sort_keys=True)
     folder = setup.runs / hashlib.sha256(identity.encode()).hexdigest()[:16]
     config.output = str(folder)
     with locked(folder.with_suffix(".lock")):
-        return train(config, resume=True, dataset=dataset)
+        run = train(config, resume=True, dataset=dataset)
+    note_policy(run)
+    return run
 
 
 def options_not_at_default(config: RunConfig) -> JsonObject:

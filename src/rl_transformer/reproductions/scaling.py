@@ -9,12 +9,7 @@ import numpy as np
 from rl_transformer.config.presets import fast
 from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.policy import load_policy
-from rl_transformer.reproductions.differences import (
-    format_difference,
-    is_above_zero,
-    is_below_zero,
-    paired_difference,
-)
+from rl_transformer.reproductions.differences import format_difference, is_above_zero, paired_difference
 from rl_transformer.reproductions.experiment import (
     JSON,
     Cell,
@@ -27,6 +22,7 @@ from rl_transformer.reproductions.experiment import (
     pick,
     values_of,
 )
+from rl_transformer.reproductions.provenance import compact_returns
 from rl_transformer.reproductions.run_cache import cached_run, returns_at, with_options
 from rl_transformer.reproductions.task_data import DATA_NOTE, TaskData
 from rl_transformer.training.metrics import read_metrics
@@ -50,8 +46,7 @@ class Scaling(Experiment):
         "(Reid et al. 2022 compare language models of several sizes; their figures could not be checked and are left out.)"
     )
     rules: ClassVar = {
-        "loss": "the widest network ends with a lower training loss than the narrowest: the interval of the paired difference is below 0",
-        "score": "and with a better score: the interval of the paired difference is above 0",
+        "score": "the widest network ends with a better score than the narrowest: the 95 % interval of the paired difference is above 0",
     }
     unit = "return"
     seeds = 5
@@ -95,6 +90,7 @@ class Scaling(Experiment):
         returns = returns_at(policy, data.env_id, [largest], recipe["episodes"])[0]
         return {
             "mean": float(np.mean(returns)),
+            "episodes": compact_returns(returns),
             "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])),
             "blocks": sum(p.numel() for p in policy.model.get_submodule("encoder").parameters()),
             "largest": largest,
@@ -119,7 +115,6 @@ class Scaling(Experiment):
             )
             differences[measure] = paired_difference(widest, narrowest)
         checks = {
-            "loss": Check(is_below_zero(differences["loss"]), format_difference(differences["loss"])),
             "score": Check(is_above_zero(differences["mean"]), format_difference(differences["mean"])),
         }
         return Summary(rows, checks, {"gaps": differences})

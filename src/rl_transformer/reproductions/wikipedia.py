@@ -36,8 +36,9 @@ from rl_transformer.reproductions.experiment import (
     pick,
     values_of,
 )
+from rl_transformer.reproductions.provenance import compact_returns
 from rl_transformer.reproductions.run_cache import EVALUATION_SEED, cached_run, returns_at, with_options
-from rl_transformer.reproductions.task_data import DATA_NOTE, EVIDENCE_NOTE, TaskData, target_of
+from rl_transformer.reproductions.task_data import DATA_NOTE, TaskData, target_of
 from rl_transformer.runtime.files import write_text
 from rl_transformer.runtime.system import locked
 from rl_transformer.training.metrics import read_metrics
@@ -121,7 +122,6 @@ class Wikipedia(Experiment):
     unknown = (
         "What a model that saw much more text, or a larger one, would give; and what happens after more updates.",
         "Three rules are tested, one of them against three controls, without correction for that.",
-        EVIDENCE_NOTE,
     )
 
     def recipe(self, setup: Setup) -> JSON:
@@ -172,6 +172,7 @@ class Wikipedia(Experiment):
         returns = returns_at(load_policy(run), data.env_id, [largest], recipe["episodes"]["final"])[0]
         return {
             "mean": float(np.mean(returns)),
+            "episodes": compact_returns(returns),
             "curve": curve,
             "losses": [float(part.mean()) for part in parts],
             "largest": largest,
