@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from rl_transformer import RLTransformerError
+from rl_transformer.cli.main import main
 from rl_transformer.reproductions import EXPERIMENTS, find_experiment, run_cache
-from rl_transformer.reproductions.cells import cell_file
+from rl_transformer.reproductions.checking import check_results
 from rl_transformer.reproductions.experiment import Setup
-from rl_transformer.reproductions.page import as_page
-from rl_transformer.reproductions.protocol import present_wording, read_back, read_protocol
-from rl_transformer.reproductions.reproduction import reproduce, verdict
+from rl_transformer.reproductions.protocol import read_back, read_protocol
+from rl_transformer.reproductions.reproduction import reproduce
 
 RESULTS = Path(__file__).parents[2] / "reproductions" / "results"
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "not established": "not established"}
@@ -28,42 +28,77 @@ def read(folder):
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
-def test_the_committed_result_is_what_the_present_code_says_of_its_cells(name):
-    folder = RESULTS / name
-    experiment = find_experiment(name)
-    result, protocol, setup = read(folder)
+def test_every_committed_figure_follows_from_its_cells(name):
+    assert check_results(find_experiment(name), RESULTS / name) == []
+    result, protocol, _ = read(RESULTS / name)
     assert not result["quick"]
-    assert protocol["rules"] == experiment.rules
-    assert protocol["recipe"] == read_back(experiment.recipe(setup))
-    assert json.loads((folder / "protocol.json").read_text())["recipe"] == result["recipe"]
-    cells = experiment.cells(setup)
-    measured = [json.loads(cell_file(setup, cell).read_text()) for cell in cells]
-    assert all(row | cell == row for row, cell in zip(measured, cells, strict=True))
-    summary = experiment.summarize(measured, setup)
-    rows = [{**row, "what": present_wording(row["what"])} for row in result["rows"]]
-    assert read_back([{"what": r.what, **r.score, "published": r.published} for r in summary.rows]) == rows
-    assert read_back(summary.figures) == {key: result[key] for key in summary.figures}
-    assert {rule: (check["holds"], check["found"]) for rule, check in result["rules"].items()} == summary.checks
-    assert verdict(experiment, setup, summary) == result["verdict"]
+    assert json.loads((RESULTS / name / "protocol.json").read_text())["recipe"] == result["recipe"]
+    assert protocol["rules"] == find_experiment(name).rules
+
+
+def _edit_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+DAMAGE = {
+    "a mean of a cell": ("cells/dt-seed-1.json", lambda cell: cell.update(mean=cell["mean"] + 1), "is not that of its"),
+    "an episode of a cell": ("cells/dt-seed-1.json", lambda cell: cell["episodes"][0].pop(), "is not that of its"),
+    "the seed in a cell": ("cells/dt-seed-1.json", lambda cell: cell.update(seed=2), "is of another cell"),
+    "a row": ("result.json", lambda result: result["rows"][0].update(mean=1.0), "rows does not follow"),
+    "a bound": ("result.json", lambda result: result["rows"][1]["interval"].reverse(), "rows does not follow"),
+    "the verdict": ("result.json", lambda result: result.update(verdict="pass"), "verdict does not follow"),
+    "a check": ("result.json", lambda result: result["rules"]["level"].update(holds=True), "rules does not follow"),
+    "a rule": (
+        "protocol.json",
+        lambda protocol: protocol["rules"].update(level="easier"),
+        "are not those of the present",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", list(DAMAGE))
+def test_a_figure_that_does_not_follow_from_the_cells_is_named(what, tmp_path, capsys):
+    shutil.copytree(RESULTS / "percent-bc", tmp_path / "percent-bc")
+    file, change, message = DAMAGE[what]
+    _edit_json(tmp_path / "percent-bc" / file, change)
+    assert main(["reproduce", "percent-bc", "--check", "--output", str(tmp_path / "percent-bc")]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_a_sentence_of_a_page_that_was_edited_by_hand_is_named(tmp_path):
+    shutil.copytree(RESULTS / "percent-bc", tmp_path / "percent-bc")
+    page = tmp_path / "percent-bc" / "README.md"
+    lines = page.read_text().splitlines()
+    page.write_text("\n".join(["# Decision Transformer against %BC: PASSED", *lines[1:]]))
+    (mismatch,) = check_results(find_experiment("percent-bc"), tmp_path / "percent-bc")
+    assert mismatch.startswith("README.md, line 1:")
+
+
+def test_every_experiment_is_in_the_table_of_the_page_with_verdict_seeds_cost_and_commits():
     page = (RESULTS.parent.parent / "docs" / "reproductions.md").read_text()
-    assert f"[{name}](../reproductions/results/{name}/README.md) | {VERDICTS[result['verdict']]} |" in page
+    for name in EXPERIMENTS:
+        result, _, _ = read(RESULTS / name)
+        commits = ", ".join(commit[:7] for commit in result["git_commits"])
+        cost = f"{result['core_seconds'] / 60:.0f} min"
+        begin = f"| [{name}](../reproductions/results/{name}/README.md) | {VERDICTS[result['verdict']]} | {result['seeds']} |"
+        assert begin in page
+        (line,) = [line for line in page.splitlines() if line.startswith(begin)]
+        assert line.endswith(f"| {cost} | {commits} |")
 
 
-@pytest.mark.parametrize("name", list(EXPERIMENTS))
-def test_the_committed_page_is_what_the_present_code_writes_of_its_result(name):
-    folder = RESULTS / name
-    experiment = find_experiment(name)
-    result, _, setup = read(folder)
-    measured = [json.loads(cell_file(setup, cell).read_text()) for cell in experiment.cells(setup)]
-    for rule, check in result["rules"].items():
-        check["rule"] = experiment.rules[rule]
-    written = as_page(experiment, experiment.summarize(measured, setup), result).splitlines()
-    committed = (folder / "README.md").read_text().splitlines()
-    assert committed[0] == f"# {experiment.title}: {VERDICTS[result['verdict']]}"
-    for line, other in zip(written, committed, strict=True):
-        if "Versions: " in line:  # result.json has them in another order
-            line, other = (sorted(re.split(r"[ ,.]+", text)) for text in (line, other))
-        assert line == other
+def test_policies_that_several_pages_share_are_said_to_be_shared():
+    """The page of all experiments lists which of them use the same policies, by the names in their cells."""
+    owners = {}
+    for name in EXPERIMENTS:
+        for file in (RESULTS / name / "cells").iterdir():
+            for policy in json.loads(file.read_text()).get("policies", []):
+                owners.setdefault(policy["policy"], set()).add(name)
+    shared = sorted({name for names in owners.values() if len(names) > 1 for name in names})
+    page = (RESULTS.parent.parent / "docs" / "reproductions.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("Policies shared by several pages: ")]
+    assert re.findall(r"`([a-z0-9-]+)`", line) == shared
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))

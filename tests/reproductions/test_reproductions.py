@@ -11,9 +11,10 @@ from rl_transformer import RLTransformerError, train
 from rl_transformer.cli.main import main
 from rl_transformer.config.presets import fast
 from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.reproductions import EXPERIMENTS, find_experiment, run_cache
-from rl_transformer.reproductions.experiment import Setup
-from rl_transformer.reproductions.reproduction import reproduce
+from rl_transformer.reproductions import EXPERIMENTS, cells, find_experiment, reproduction, run_cache
+from rl_transformer.reproductions.experiment import Check, Row, Setup, Summary
+from rl_transformer.reproductions.provenance import used_policies
+from rl_transformer.reproductions.reproduction import judge_again, reproduce
 from rl_transformer.reproductions.run_cache import cached_run, with_options
 from rl_transformer.reproductions.task_data import TaskData
 from rl_transformer.trajectories.store import write_store
@@ -52,6 +53,68 @@ def test_the_verdict_follows_the_rule_and_few_seeds_establish_nothing(coin, tmp_
     pages = {name: (tmp_path / name / "README.md").read_text().splitlines()[0] for name in ("pass", "few", "fail")}
     assert pages == {"pass": "# Coin: PASS", "few": "# Coin: not established", "fail": "# Coin: FAIL"}
     assert "Quick run" in (tmp_path / "quick" / "README.md").read_text()
+
+
+def test_a_rule_that_fails_decides_and_one_that_is_open_leaves_the_verdict_open(coin, tmp_path):
+    found = {"high": Check(None, "open"), "known": Check(True, "yes")}
+    coin.summarize = lambda measured, setup: Summary([Row("seed", over_seeds([1.0, 2.0]))], found)
+    assert run_coin(coin, tmp_path / "open")["verdict"] == "not established"
+    found["known"] = Check(False, "no")
+    assert run_coin(coin, tmp_path / "failed")["verdict"] == "fail"
+
+
+def test_rules_that_are_changed_after_the_results_stand_on_the_page_with_what_they_found(coin, tmp_path, monkeypatch):
+    folder = tmp_path / "coin"
+    before = run_coin(coin, folder)
+    assert before["changed_rules"] == []
+    assert "## The rule, written before the run" in (folder / "README.md").read_text()
+    monkeypatch.setattr(Coin, "rules", {"high": "the mean is 3 or more", "known": "the mean is a number"})
+    with pytest.raises(RLTransformerError, match="made with another rules") as error:
+        run_coin(coin, folder, seeds=6)
+    assert "--judge-again" in error.value.fix
+    again = judge_again(coin, folder)
+    assert coin.measured == [0, 1, 2, 3, 4]  # nothing is measured
+    (change,) = again["changed_rules"]
+    assert (change["verdict"], change["rules"]) == ("pass", before["rules"])
+    page = (folder / "README.md").read_text()
+    assert "## The rule, changed after the run" in page
+    assert "| the mean is 1 or more | 2.0 | holds |" in page
+    # It stays there when seeds are added, or when the results are judged again.
+    assert run_coin(coin, folder, seeds=6)["changed_rules"] == [change]
+    assert judge_again(coin, folder)["changed_rules"] == [change]
+    assert "| the mean is 1 or more | 2.0 | holds |" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--check"], "holds no finished results"),
+        (["--judge-again"], "holds no finished results"),
+        (["--check", "--judge-again"], "exclude each other"),
+        (["--check", "--seeds", "5"], "has no effect with --check"),
+        (["--judge-again", "--jobs", "2"], "has no effect with --judge-again"),
+    ],
+)
+def test_checking_what_is_not_there_is_refused(arguments, message, tmp_path, capsys):
+    assert main(["reproduce", "graph", *arguments, "--output", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_results_of_another_experiment_are_not_judged(coin, tmp_path, capsys):
+    run_coin(coin, tmp_path / "coin")
+    assert main(["reproduce", "graph", "--check", "--output", str(tmp_path / "coin")]) == 2
+    assert "holds results of coin" in capsys.readouterr().err
+
+
+def test_cells_of_other_code_are_announced(coin, tmp_path, capsys, monkeypatch):
+    run_coin(coin, tmp_path / "coin", seeds=2)
+    assert "other code" not in capsys.readouterr().out
+    monkeypatch.setattr(reproduction, "code_hash", lambda experiment: "another")
+    monkeypatch.setattr(cells, "code_hash", lambda experiment: "another")
+    result = run_coin(coin, tmp_path / "coin", seeds=5)
+    assert "2 of these cells were measured by other code" in capsys.readouterr().out
+    assert len(result["code"]) == 2
+    assert "by 2 versions of the code" in (tmp_path / "coin" / "README.md").read_text()
 
 
 def test_the_rule_is_written_before_anything_is_measured(coin, tmp_path):
@@ -128,12 +191,17 @@ def test_one_policy_is_trained_once_for_the_same_configuration_and_data(tmp_path
     monkeypatch.setattr(run_cache, "train", lambda config, **rest: calls.append(config.output) or train(config, **rest))
     setup = Setup(quick=True, seeds=1, output=tmp_path / "out")
     options = {"training.train_steps": 3, "training.batch_size": 4, "model.hidden_size": 8, "training.warmup_steps": 1}
-    first = cached_run(with_options(fast(), options), setup, point_data())
+    with used_policies() as used:
+        first = cached_run(with_options(fast(), options), setup, point_data())
+    assert used == [first]
     began = (first / "policy" / "manifest.json").stat().st_mtime_ns
     assert cached_run(with_options(fast(), options), setup, point_data()) == first
     assert (first / "policy" / "manifest.json").stat().st_mtime_ns == began
     assert cached_run(with_options(fast(), options), setup, point_data(seed=1)) != first
     assert cached_run(with_options(fast(), {**options, "training.seed": 1}), setup, point_data()) != first
+    # A policy that other code has trained is another policy.
+    monkeypatch.setattr(run_cache, "engine_hash", lambda: "another")
+    assert cached_run(with_options(fast(), options), setup, point_data()) != first
     with pytest.raises(RLTransformerError, match="there is no option 'no_such_option'"):
         with_options(fast(), {"training.no_such_option": 1})
 
@@ -151,7 +219,8 @@ def test_a_command_with_a_slip_can_be_corrected(tmp_path, capsys):
     setup = Setup(quick=True, seeds=1, output=tmp_path / "out", data=f"rlt:{tmp_path / 'data'}", env_id=POINT)
     corrected = find_experiment("delayed")
     corrected.measure = lambda cell, setup: {"mean": 1.0, "largest": 6.0}
-    assert reproduce(corrected, setup, jobs=1, command="rlt")["rules"]["keeps"]["holds"]
+    keeps = reproduce(corrected, setup, jobs=1, command="rlt")["rules"]["keeps"]
+    assert (keeps["found"], keeps["holds"]) == ("100 %", None)  # one seed establishes nothing
 
 
 def test_tables_hold_what_a_bar_would_break(coin, tmp_path, monkeypatch):
