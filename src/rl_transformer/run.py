@@ -14,11 +14,11 @@ from torch import nn
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.machine import cpu_threads, find_device
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.cuda_graph import make_updates
 from rl_transformer.training.distributed import init_distributed
-from rl_transformer.training.run_folder import prepare_run_folder
+from rl_transformer.training.run_folder import owned_run, prepare_run_folder
 from rl_transformer.training.trainer import fit
 from rl_transformer.training_run import build_policy, build_trainer, select_data
 from rl_transformer.trajectories import TrajectoryDataset
@@ -50,7 +50,11 @@ def train(
 
     # 2. Machine: the device, its CPU threads, and the processes that torchrun started, if any.
     device = find_device(config.training.device)
-    with cpu_threads(config.training.threads), init_distributed(device, config.training.batch_size) as group:
+    with (
+        cpu_threads(config.training.threads),
+        init_distributed(device, config.training.batch_size) as group,
+        owned_run(folder, is_main=group.is_main),
+    ):
         # 3. Run folder: new, or with a run to continue, or with a finished one.
         uri = config.dataset.uri if dataset is None else None
         if prepare_run_folder(

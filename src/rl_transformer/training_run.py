@@ -26,7 +26,8 @@ from rl_transformer.policy.gatherer import condition_column, make_gatherer
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import to_json, user_path, write_text
+from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.lora import apply_trunk_mode, merge_lora
 from rl_transformer.training.losses import HeldOutError

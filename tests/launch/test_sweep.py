@@ -86,8 +86,9 @@ def test_two_processes_share_a_search(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "names no option"),
-        ("- a", "names no option"),
+        ("", "does not hold a mapping"),
+        ("- a", "does not hold a mapping"),
+        ("{}", "names no option"),
         ("model.nothing: [1]", "there is no option 'model.nothing'"),
         ("nothing: [1]", "there is no option 'nothing'"),
         ("model.n_layr: [1]", "did you mean model.n_layer"),

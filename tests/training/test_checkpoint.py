@@ -35,6 +35,6 @@ def test_a_checkpoint_without_a_manifest_is_neither_used_nor_deleted(tmp_path):
 
 def test_only_the_newest_checkpoints_are_kept_and_leftovers_of_kills_go(tmp_path):
     folder = tmp_path / "run"
-    (folder / "checkpoints/.step-3.tmp-dead").mkdir(parents=True)
+    (folder / "checkpoints/.step-3.tmp-deadbeef").mkdir(parents=True)
     train(tiny_config(folder), resume=True, dataset=point_data())
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-12", "step-8"]

@@ -7,7 +7,7 @@ import torch
 
 from rl_transformer import RLTransformerError, train
 from rl_transformer.config import PRESETS, preset
-from rl_transformer.runtime.files import read_json
+from rl_transformer.runtime.reading import read_json
 from rl_transformer.training.metrics import read_metrics
 from tests.toys import POINT, camera_data, point_data, tiny_config
 from tests.training.runs import assert_equal_runs, stored_tensors
@@ -60,14 +60,14 @@ def test_forgetting_any_part_of_the_state_would_be_noticed(forgotten, tmp_path, 
     whole = train(tiny_config(tmp_path / "whole", **options), dataset=point_data())
     cut = tmp_path / "cut"
     shutil.copytree(whole, cut, ignore=shutil.ignore_patterns(*_RESULTS, "step-8", "step-12"))
-    genuine = checkpoint.load_file
+    genuine = checkpoint.parse_tensors
 
-    def forgetful(path):
-        tensors = genuine(path)
+    def forgetful(content, **where):
+        tensors = genuine(content, **where)
         assert any(name.startswith(forgotten) for name in tensors)
         return {k: torch.zeros_like(t) if k.startswith(forgotten) else t for k, t in tensors.items()}
 
-    monkeypatch.setattr(checkpoint, "load_file", forgetful)
+    monkeypatch.setattr(checkpoint, "parse_tensors", forgetful)
     train(tiny_config(cut, **options), resume=True, dataset=point_data())
     with pytest.raises(AssertionError):
         assert_equal_runs(whole, cut)

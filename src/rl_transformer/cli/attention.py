@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rl_transformer.cli.command import Outcome, new_parser, optional_path
 from rl_transformer.config.sections import DataConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import user_path
+from rl_transformer.runtime.paths import user_path
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
@@ -29,7 +29,7 @@ def run(args: Namespace) -> Outcome:
     """Average the attention weights and print one line per layer."""
     from rl_transformer.evaluation.attention import attention_maps, plot_attention
     from rl_transformer.policy import load_policy
-    from rl_transformer.runtime.files import check_writable
+    from rl_transformer.runtime.paths import check_writable
     from rl_transformer.trajectories.open import open_training_data, open_trajectories
 
     check_writable(args.figure, ".png")  # before minutes of work
@@ -57,7 +57,7 @@ def _training_data(folder: Path) -> DataConfig:
         RLTransformerError: The folder holds a policy without its run.
     """
     from rl_transformer.config import RunConfig
-    from rl_transformer.runtime.files import read_json
+    from rl_transformer.runtime.reading import read_json
 
     if (folder / "config.json").exists():
         values = read_json(folder / "config.json", fix="pass --data URI")

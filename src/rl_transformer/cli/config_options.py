@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from rl_transformer.cli.command import new_parser
 from rl_transformer.config import ConfigBase
 from rl_transformer.config.base import type_text
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import user_path
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
+from rl_transformer.runtime.reading import read_yaml
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 C = TypeVar("C", bound=ConfigBase)
@@ -170,21 +170,12 @@ def read_options_file(path: str) -> JsonObject:
     Raises:
         RLTransformerError: The file cannot be read or does not hold sections.
     """
-    # safe_load builds plain values only; load() would construct any Python object that the file names. JSON is a subset
-    # of YAML, so one reader serves both.
+    # JSON is a subset of YAML, so one reader serves both.
     if user_path(path).is_dir():
         raise RLTransformerError("is a folder", where=path, fix=f"name a file, such as {path.rstrip('/')}/config.json")
     if not user_path(path).exists():
         raise RLTransformerError("no such file", where=path, fix="name an existing YAML or JSON file")
-    try:
-        values = yaml.safe_load(user_path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        kind = "is not text" if isinstance(error, UnicodeDecodeError) else "cannot be read"
-        problem = f"{kind}: {' '.join(str(error).split())[:300]}"
-        raise RLTransformerError(problem, where=path, fix=_FILE_FIX) from None
-    if not isinstance(values, dict):
-        raise RLTransformerError("does not hold sections of options", where=path, fix=_FILE_FIX)
-    return values
+    return read_yaml(user_path(path), fix=_FILE_FIX)
 
 
 def _nested(values: JsonMapping) -> JsonObject:

@@ -69,7 +69,7 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.evaluation.plots import plot_target_vs_achieved
     from rl_transformer.evaluation.training_seeds import combine_seeds, common_targets
     from rl_transformer.evaluation.video import check_video, save_video
-    from rl_transformer.runtime.files import check_writable
+    from rl_transformer.runtime.paths import check_writable
     from rl_transformer.trajectories import open_trajectories
 
     if bool(args.figure) != bool(args.data):

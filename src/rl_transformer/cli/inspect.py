@@ -50,7 +50,7 @@ def uri_help() -> str:
 
 def run(args: Namespace) -> Outcome:
     """Print a description of the dataset with all findings."""
-    from rl_transformer.runtime.files import check_writable
+    from rl_transformer.runtime.paths import check_writable
     from rl_transformer.trajectories.inspection import as_text, describe
     from rl_transformer.trajectories.open import read_trajectories
 

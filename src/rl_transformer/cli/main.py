@@ -92,7 +92,8 @@ def _run(words: list[str]) -> int:
 
 def _run_command(command: Command, args: Namespace) -> int:
     """Load the plugins, run the command and write its result if ``--json`` was given."""
-    from rl_transformer.runtime.files import check_writable, to_json, write_text
+    from rl_transformer.runtime.files import to_json, write_text
+    from rl_transformer.runtime.paths import check_writable
     from rl_transformer.runtime.plugins import load_installed_plugins, load_plugins
 
     check_writable(args.json)

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl_transformer.models import DecisionTransformerConfig, DecisionTransformerGPT2Model
-from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.files import to_json, write_tensors, write_text
 
 END_OF_TEXT = "<|endoftext|>"
 _END_OF_TEXT_ID = 0
@@ -62,7 +61,7 @@ class LanguageModel(nn.Module):
         }
         write_text(folder / "config.json", to_json(values))
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(folder / "model.safetensors", tensors)
 
 
 def language_loss(

@@ -19,12 +19,14 @@ from rl_transformer.language.text import TextSequences, read_text, tokenized
 from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.models.huggingface.source import fingerprint
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import read_json, to_json, user_path, write_folder, write_text
+from rl_transformer.runtime.files import to_json, write_folder, write_text
 from rl_transformer.runtime.machine import cpu_threads, find_device, versions
+from rl_transformer.runtime.paths import user_path
+from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.distributed import init_distributed
 from rl_transformer.training.metrics import Metrics, make_trackers
-from rl_transformer.training.run_folder import mark_finished, prepare_run_folder, write_run_files
+from rl_transformer.training.run_folder import mark_finished, owned_run, prepare_run_folder, write_run_files
 from rl_transformer.training.trainer import Trainer, fit
 from rl_transformer.training.updates import EagerUpdates
 
@@ -66,7 +68,11 @@ def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bo
     training = config.training
     device = find_device(training.device)
     folder = user_path(config.output)
-    with cpu_threads(training.threads), init_distributed(device, training.batch_size) as group:
+    with (
+        cpu_threads(training.threads),
+        init_distributed(device, training.batch_size) as group,
+        owned_run(folder, is_main=group.is_main),
+    ):
         if prepare_run_folder(
             folder,
             config,

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import translate_write_errors, user_path
+from rl_transformer.runtime.files import translate_write_errors, verify_folder, write_array, write_folder
+from rl_transformer.runtime.lock import waiting_lock
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.random_streams import Stream, generator
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 # Characters per part. The tokenizers library processes the parts of a batch in parallel. A part may end inside a word,
 # which costs one unusual token per million characters.
 _PART = 1 << 20
+_CACHED = "array.npy"
 
 
 def read_text(place: str | Path) -> str:
@@ -68,7 +71,7 @@ def cached(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """Return the cached array of this name, or compute and cache it.
 
     Args:
-        name: File name without suffix; it must contain a hash of everything that the array depends on, because cached
+        name: Name of the cache entry; it must contain a hash of everything that the array depends on, because cached
             arrays are never invalidated.
         compute: Returns the array.
 
@@ -76,20 +79,17 @@ def cached(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         RLTransformerError: The cache cannot be written.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl_transformer"
-    path = root / f"{name}.npy"
-    if path.is_file():
+    folder = root / name
+    # Several processes may fill the cache at the same time, for example the seeds of an experiment.
+    with translate_write_errors(folder), waiting_lock(root / f"{name}.lock"):
         try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError):
-            pass  # the file is incomplete or damaged, so the array is computed again
-    array = compute()
-    with translate_write_errors(path):
-        root.mkdir(parents=True, exist_ok=True)
-        # Several processes may fill the cache at the same time, for example the seeds of an experiment. Each writes a
-        # file of its own and renames it, which is atomic: a reader sees a whole file or none.
-        temporary = path.with_name(f"{name}.{os.getpid()}.tmp.npy")
-        np.save(temporary, array, allow_pickle=False)
-        temporary.rename(path)
+            # Compared with its hash, because other content of the right type would silently train another model.
+            verify_folder(folder, required=(_CACHED,))
+            return np.load(folder / _CACHED, allow_pickle=False)
+        except (RLTransformerError, ValueError, EOFError):
+            pass  # absent, incomplete or damaged: the array is computed again
+        array = compute()
+        write_folder(folder, lambda temporary: write_array(temporary / _CACHED, array))
     return array
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rl_transformer.config import RunConfig
 from rl_transformer.run import train
-from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.machine import cpu_threads, find_device
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.distributed import ProcessGroup
-from rl_transformer.training.run_folder import prepare_run_folder
+from rl_transformer.training.run_folder import owned_run, prepare_run_folder
 from rl_transformer.training.stacked_seeds import fit_stacked
 from rl_transformer.training_run import TrainingRun, build_policy, build_trainer, select_data
 from rl_transformer.trajectories import TrajectoryDataset
@@ -47,16 +48,19 @@ def train_seeds(
     data = open_training_data(config.dataset, dataset)  # opened once, and shared by all seeds
     if not can_stack_seeds(config):
         return [train(one, resume=resume, dataset=data) for one in configs]
-    # Runs that were finished by an earlier call are left out; the stack then has fewer rows.
-    unfinished = [
-        one
-        for one in configs
-        if not prepare_run_folder(
-            user_path(one.output), one, resume=resume, data=None, fingerprint=lambda: data.fingerprint
-        )
-    ]
-    if unfinished:
-        _train_stacked(unfinished, data)
+    with ExitStack() as stack:
+        for one in configs:
+            stack.enter_context(owned_run(user_path(one.output)))
+        # Runs that were finished by an earlier call are left out; the stack then has fewer rows.
+        unfinished = [
+            one
+            for one in configs
+            if not prepare_run_folder(
+                user_path(one.output), one, resume=resume, data=None, fingerprint=lambda: data.fingerprint
+            )
+        ]
+        if unfinished:
+            _train_stacked(unfinished, data)
     return [user_path(one.output) for one in configs]
 
 

@@ -10,15 +10,15 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from rl_transformer.config import EvaluationConfig, RunConfig
 from rl_transformer.config.base import unknown_option
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.run import train
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import to_json, user_path, write_text
+from rl_transformer.runtime.files import WriteError, to_json, write_text
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
+from rl_transformer.runtime.reading import read_yaml
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.training.metrics import last_and_best, read_metrics
 from rl_transformer.trajectories import TrajectoryDataset
@@ -47,11 +47,8 @@ def read_space(path: Path, config: RunConfig) -> JsonObject:
         RLTransformerError: The file cannot be read, an option does not exist, or its values are not a range or choices.
     """
     fix = "write lines such as training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true} or model.n_layer: [2, 3]"
-    try:
-        space = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RLTransformerError(f"cannot be read: {error}", where=path, fix=fix) from None
-    if not isinstance(space, dict) or not space:
+    space = read_yaml(path, fix=fix)
+    if not space:
         raise RLTransformerError("names no option to search", where=path, fix=fix)
     # Checked before the first trial: Optuna would only notice a wrong range when it proposes a value.
     known = [name for name, _, _ in config.options()]
@@ -163,6 +160,8 @@ def _score(trial: Trial, config: RunConfig, space: JsonMapping, data: Trajectory
         proposed.set(option, _suggest(trial, option, values))
     try:
         run = train(proposed, resume=True, dataset=data)
+    except WriteError:
+        raise  # a full disk says nothing about the options of this trial
     except RLTransformerError as error:
         # A combination of options that cannot work, or a loss that is not finite. A search must survive both, and TPE
         # learns to avoid pruned regions.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.config import DecisionTransformerConfig
-from rl_transformer.runtime.files import user_path
+from rl_transformer.runtime.files import to_json, write_tensors, write_text
+from rl_transformer.runtime.paths import user_path
+from rl_transformer.runtime.reading import parse_tensors, read_bytes, read_json
 from rl_transformer.runtime.types import JsonObject
 
 _TRUNK = "encoder."
@@ -82,11 +81,10 @@ def load_trunk(build: Callable[[DecisionTransformerConfig], M], folder: str | Pa
 
 def _write(folder: str | Path, config: DecisionTransformerConfig, tensors: dict[str, Tensor]) -> None:
     folder = user_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config.to_hf_dict(), indent=2, sort_keys=True) + "\n")
     # safetensors refuses tensors that are not contiguous, such as transposed ones.
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
+    write_text(folder / "config.json", to_json(config.to_hf_dict()))
+    write_tensors(folder / "model.safetensors", contiguous)
 
 
 def _read(folder: str | Path) -> tuple[JsonObject, dict[str, Tensor]]:
@@ -101,16 +99,8 @@ def _read(folder: str | Path) -> tuple[JsonObject, dict[str, Tensor]]:
                 where=path,
                 fix="name a local folder that holds config.json and model.safetensors (other weight formats are not read)",
             )
-    try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-        tensors = load_file(weights)
-    except (ValueError, SafetensorError) as error:
-        raise RLTransformerError(
-            f"cannot be read: {error}", where=folder, fix="save or download the folder again"
-        ) from None
-    if not isinstance(values, dict):
-        raise RLTransformerError("is not a JSON object", where=config, fix="save or download the folder again")
-    return values, tensors
+    fix = "save or download the folder again"
+    return read_json(config, fix=fix), parse_tensors(read_bytes(weights, fix=fix), where=weights, fix=fix)
 
 
 def _load_weights(model: M, tensors: dict[str, Tensor], folder: str | Path) -> M:

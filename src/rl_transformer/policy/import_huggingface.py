@@ -13,8 +13,8 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import DecisionTransformerConfig, DecisionTransformerModel
 from rl_transformer.policy.policy import Policy
 from rl_transformer.policy.spec import PolicySpec
-from rl_transformer.runtime.files import user_path
 from rl_transformer.runtime.machine import versions
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.windows.normalization import Normalizer

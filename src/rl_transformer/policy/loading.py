@@ -12,7 +12,8 @@ from rl_transformer.models import build_model
 from rl_transformer.policy.policy import MODEL, RETURN_MODEL, SUPPORT, Policy
 from rl_transformer.policy.storage import FIX, NORMALIZER, SPEC_FILE, TENSOR_FILE, check_finite, read_policy_folder
 from rl_transformer.policy.support import Support
-from rl_transformer.runtime.files import user_path
+from rl_transformer.runtime.files import recover_folder
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.mixed_rows import num_numbers
 from rl_transformer.windows.normalization import Normalizer
@@ -57,6 +58,8 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> Policy:
 
 def _policy_folder(folder: Path) -> Path:
     """Return the policy folder inside a run folder, or the folder itself if it is one."""
+    for place in (folder / "policy", folder):
+        recover_folder(place)
     if (folder / "policy" / SPEC_FILE).exists():
         return folder / "policy"
     if not folder.is_dir():

@@ -27,7 +27,7 @@ from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.storage import NORMALIZER, check_finite, write_policy_folder
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import user_path
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.shapes import Float
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.windows.normalization import Normalizer

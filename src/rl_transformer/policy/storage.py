@@ -5,23 +5,26 @@ It holds policy.json (the spec), policy.safetensors (weights and statistics) and
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rl_transformer.config.migrations import migrate_policy_tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.spec import FORMAT_VERSION, PolicySpec
-from rl_transformer.runtime.files import read_json, to_json, verify_folder, write_folder, write_text
+from rl_transformer.runtime import disk
+from rl_transformer.runtime.files import MANIFEST, to_json, write_folder, write_text
+from rl_transformer.runtime.reading import parse_json, parse_tensors, read_bytes
 
 FIX = "name a run folder of rlt train, or its policy folder"
+RESTORE = "restore the folder from a copy, or write it again"
 SPEC_FILE = "policy.json"
 TENSOR_FILE = "policy.safetensors"
 NORMALIZER = "normalizer."
 # The bounds of actions that have none.
 _MAY_BE_INFINITE = (NORMALIZER + "action_low", NORMALIZER + "action_high")
+_ATTEMPTS = 20
 
 
 def write_policy_folder(folder: Path, spec: PolicySpec, tensors: dict[str, Tensor]) -> None:
@@ -29,7 +32,7 @@ def write_policy_folder(folder: Path, spec: PolicySpec, tensors: dict[str, Tenso
 
     def fill(temporary: Path) -> None:
         write_text(temporary / SPEC_FILE, to_json(spec.to_dict()))
-        save_file(tensors, temporary / TENSOR_FILE, metadata={"format": "pt"})
+        disk.DISK.save_tensors(temporary / TENSOR_FILE, tensors)
 
     write_folder(folder, fill)
 
@@ -37,20 +40,63 @@ def write_policy_folder(folder: Path, spec: PolicySpec, tensors: dict[str, Tenso
 def read_policy_folder(folder: Path, *, device: str) -> tuple[PolicySpec, dict[str, Tensor]]:
     """Read a policy folder of this or an earlier format; every byte is checked against the manifest.
 
+    A folder that is replaced meanwhile is read again: the spec and the tensors are always of one policy.
+
     Raises:
         RLTransformerError: There is no policy, its format is a later one, or its content has changed.
     """
-    verify_folder(folder, required=(SPEC_FILE, TENSOR_FILE))
-    values = read_json(folder / SPEC_FILE, fix=FIX)
+    content = _read_verified(folder)
+    values = parse_json(content[SPEC_FILE], where=folder / SPEC_FILE, fix=FIX)
     spec = PolicySpec.from_dict(values, where=folder / SPEC_FILE)
-    try:
-        tensors = load_file(folder / TENSOR_FILE, device=device)
-    except (OSError, SafetensorError) as error:
-        raise RLTransformerError(f"cannot be read: {error}", where=folder / TENSOR_FILE, fix=FIX) from None
+    tensors = parse_tensors(content[TENSOR_FILE], where=folder / TENSOR_FILE, fix=FIX)
     # Earlier versions had other names for some tensors; their content is the same.
     if values["format_version"] < FORMAT_VERSION:
         tensors = {migrate_policy_tensor(name): tensor for name, tensor in tensors.items()}
-    return spec, tensors
+    return spec, {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _read_verified(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of the policy's files that fit the manifest, each of them read once."""
+    # Only these two names are opened, whatever the manifest lists. They may be links, as in the cache of the Hub.
+    for _ in range(_ATTEMPTS):
+        before = _read_manifest(folder)
+        try:
+            return _read_files(folder, before)
+        except RLTransformerError:
+            # If the manifest is another one now, the folder was replaced while it was read, and nothing is damaged.
+            if _read_manifest(folder) == before:
+                raise
+    raise RLTransformerError(
+        f"was replaced {_ATTEMPTS} times while it was read", where=folder, fix="load it when nothing writes it"
+    )
+
+
+def _read_manifest(folder: Path) -> bytes:
+    return read_bytes(folder / MANIFEST, fix=RESTORE, limit="json_bytes")
+
+
+def _read_files(folder: Path, manifest: bytes) -> dict[str, bytes]:
+    """Return the bytes of both files.
+
+    Raises:
+        RLTransformerError: The manifest does not list a file, or a file has another size or content.
+    """
+    where = folder / MANIFEST
+    files = parse_json(manifest, where=where, fix=RESTORE).get("files")
+    content = {}
+    for name in (SPEC_FILE, TENSOR_FILE):
+        expected = files.get(name) if isinstance(files, dict) else None
+        if not isinstance(expected, dict) or not {"bytes", "sha256"} <= set(expected):
+            raise RLTransformerError(f"does not list {name} with its size and hash", where=where, fix=RESTORE)
+        content[name] = read_bytes(folder / name, fix=RESTORE)
+        size = len(content[name])
+        if size != expected["bytes"]:
+            problem = f"has {size} bytes, not the {expected['bytes']} that were written"
+            raise RLTransformerError(problem, where=folder / name, fix=RESTORE)
+        if hashlib.sha256(content[name]).hexdigest() != expected["sha256"]:
+            problem = "has changed since it was written (SHA-256 differs)"
+            raise RLTransformerError(problem, where=folder / name, fix=RESTORE)
+    return content
 
 
 def check_finite(tensors: dict[str, Tensor], *, where: object, fix: str) -> None:

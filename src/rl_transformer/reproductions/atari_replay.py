@@ -10,7 +10,7 @@ from rl_transformer.reproductions.atari import ARMS, PROTOCOL, QUICK, RULES, Ata
 from rl_transformer.reproductions.experiment import JSON, Setup
 from rl_transformer.reproductions.run_cache import cached_dataset
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import user_path
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
 from rl_transformer.trajectories.open import stream_trajectories
 from rl_transformer.trajectories.readers.dqn_replay_buffers import find_folder

@@ -16,8 +16,9 @@ import torch
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.reproductions.experiment import Cell, Experiment, Measured, Setup
 from rl_transformer.reproductions.provenance import code_hash, describe_policies, used_policies
-from rl_transformer.runtime.files import read_json, to_json, write_text
+from rl_transformer.runtime.files import to_json, write_text
 from rl_transformer.runtime.machine import git_commit, versions
+from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.signals import Interrupted, StopSignals
 
 _LOOK_EVERY_SECONDS = 0.5

@@ -11,7 +11,8 @@ from rl_transformer.config.migrations import migrate_option
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.reproductions.experiment import JSON, Experiment, Setup
 from rl_transformer.reproductions.run_cache import options_not_at_default
-from rl_transformer.runtime.files import read_json, to_json, write_text
+from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.reading import read_json
 
 # Wording of rules and rows in results of earlier versions, and the present wording of the same thing.
 _REWORDED = (

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from rl_transformer.reproductions.experiment import JSON, Experiment, Measured
-from rl_transformer.runtime.files import read_json
+from rl_transformer.runtime.reading import read_json
 
 _PACKAGE = Path(__file__).parents[1]
 _WITHOUT_EFFECT = ("bench", "cli", "launch", "reproductions")

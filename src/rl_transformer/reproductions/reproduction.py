@@ -15,8 +15,9 @@ from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Meas
 from rl_transformer.reproductions.protocol import begin_protocol, read_results
 from rl_transformer.reproductions.provenance import code_hash, other_code
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import read_json, to_json, write_text
+from rl_transformer.runtime.files import to_json, write_text
 from rl_transformer.runtime.machine import describe_hardware, versions
+from rl_transformer.runtime.reading import read_json
 
 
 def reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) -> JSON:

@@ -14,7 +14,7 @@ from rl_transformer.policy import Policy, load_policy
 from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.reproductions.provenance import engine_hash, note_policy
 from rl_transformer.run import train
-from rl_transformer.runtime.system import locked
+from rl_transformer.runtime.lock import waiting_lock
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 
@@ -44,7 +44,7 @@ def cached_run(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> P
     identity = json.dumps([engine_hash(), dataset.fingerprint, dataset.spec.to_dict(), options], sort_keys=True)
     folder = setup.runs / hashlib.sha256(identity.encode()).hexdigest()[:16]
     config.output = str(folder)
-    with locked(folder.with_suffix(".lock")):
+    with waiting_lock(folder.with_suffix(".lock")):
         run = train(config, resume=True, dataset=dataset)
     note_policy(run)
     return run
@@ -66,7 +66,7 @@ def options_not_at_default(config: RunConfig) -> JsonObject:
 def cached_dataset(setup: Setup, name: str, make: Callable[[Path], TrajectoryDataset]) -> Path:
     """Make a data set in the shared folder, unless it is there, and return its folder."""
     folder = setup.runs / "data" / name
-    with locked(folder.with_suffix(".lock")):
+    with waiting_lock(folder.with_suffix(".lock")):
         if not (folder / "manifest.json").exists():
             make(folder)
     return folder

@@ -40,7 +40,7 @@ from rl_transformer.reproductions.provenance import compact_returns
 from rl_transformer.reproductions.run_cache import EVALUATION_SEED, cached_run, returns_at, with_options
 from rl_transformer.reproductions.task_data import DATA_NOTE, TaskData, target_of
 from rl_transformer.runtime.files import write_text
-from rl_transformer.runtime.system import locked
+from rl_transformer.runtime.lock import waiting_lock
 from rl_transformer.training.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Wikipedia(Experiment):
             name = f"{kind}-{_text_hash(setup)[:8]}"
         folder = setup.runs / "language" / f"{'quick-' if setup.quick else ''}{name}"
         config.output = str(folder)
-        with locked(folder.with_suffix(".lock")):
+        with waiting_lock(folder.with_suffix(".lock")):
             return pretrain(config, resume=True)
 
     def measure(self, cell: Cell, setup: Setup) -> JSON:
@@ -240,7 +240,7 @@ def _text_file(setup: Setup) -> Path:
     if setup.text is not None:
         return Path(setup.text)
     path = setup.runs / "data" / "python-reference.txt"
-    with locked(path.with_suffix(".lock")):
+    with waiting_lock(path.with_suffix(".lock")):
         if not path.exists():
             topics = pydoc_data.topics.topics
             write_text(path, "\n".join(topics[name] for name in sorted(topics)))

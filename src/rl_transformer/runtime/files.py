@@ -1,65 +1,32 @@
-"""Write files and folders that are either complete or absent, verify their hashes, and keep names below a root."""
+"""Write files and folders that are either complete or absent, and verify their hashes."""
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
-import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.system import sync_folder
+from rl_transformer.runtime import disk
+from rl_transformer.runtime.lock import owned
+from rl_transformer.runtime.paths import below, refuse_special_file
+from rl_transformer.runtime.reading import read_json, sha256
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MANIFEST = "manifest.json"
-# Dopamine's replay buffers are files such as $store$_action_ckpt.0.gz.
-_NAME = re.compile(r"(?:\$store\$_)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-def below(root: Path, name: str) -> Path:
-    """Return ``root / name`` for a name that comes from a file or another untrusted source.
-
-    Args:
-        root: A folder.
-        name: Parts separated by ``/``. Every part must start with a letter or digit and consist of letters, digits,
-            ``.``, ``_`` and ``-``.
-
-    Raises:
-        RLTransformerError: The name has another form, or leads out of ``root``, for example through a symbolic link.
-    """
-    parts = name.split("/")
-    path = root.joinpath(*parts)
-    # Two independent checks. The pattern rejects "..", absolute paths, drive letters and control characters on any
-    # platform; resolving rejects a link inside the folder that points elsewhere. A downloaded manifest can therefore
-    # not make us read or overwrite a file of the user.
-    if not all(_NAME.fullmatch(part) for part in parts) or not path.resolve().is_relative_to(root.resolve()):
-        raise RLTransformerError(
-            f"{name!r:.200} is not a name inside this folder",
-            where=root,
-            fix="use letters, digits, '.', '_' and '-', with '/' between the parts",
-        )
-    return path
-
-
-def user_path(path: str | Path) -> Path:
-    """Return a path that a user gave, in which ``~`` stands for a home folder, as in a shell.
-
-    Shells replace ``~`` only at the beginning of a word: not in ``--output=~/run``, not in ``rlt:~/data``, and not in
-    Python.
-
-    Raises:
-        RLTransformerError: ``~NAME`` names a user that does not exist.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        fix = "write the home folder in full, or ./~ for a file whose name begins with ~"
-        raise RLTransformerError(str(error), where=path, fix=fix) from None
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-[0-9a-f]{8}")
+_NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def to_json(value: object) -> str:
@@ -72,40 +39,48 @@ def to_json(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, *, fix: str) -> JsonObject:
-    """Return the JSON object in a file.
-
-    Args:
-        path: A file.
-        fix: Advice for the error message.
-
-    Raises:
-        RLTransformerError: The file is missing, is not JSON, or holds something other than an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RLTransformerError("no such file", where=path, fix=fix) from None
-    except (OSError, ValueError, RecursionError) as error:  # RecursionError: brackets nested thousands deep
-        raise RLTransformerError(f"cannot be read as JSON: {error}", where=path, fix=fix) from None
-    if not isinstance(value, dict):
-        raise RLTransformerError("does not hold a JSON object", where=path, fix=fix)
-    return value
+class WriteError(RLTransformerError):
+    """Raised if something cannot be written: the disk, and not what was to be written, is the cause."""
 
 
 @contextmanager
 def translate_write_errors(path: str | Path) -> Iterator[None]:
-    """Translate an OSError inside the block, such as a full disk, into an error that names the path and the fix.
+    """Translate an error of writing inside the block, such as a full disk, into one that names the path and the fix.
 
     Raises:
-        RLTransformerError: Writing failed.
+        WriteError: Writing failed.
     """
+    from safetensors import SafetensorError
+
     try:
         yield
-    except OSError as error:
-        problem = f"cannot be written: {error.strerror or error}"
-        fix = "free disk space there, or name a folder that you may write to"
-        raise RLTransformerError(problem, where=path, fix=fix) from None
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        fix = "name a folder that you may write to"
+        if getattr(error, "errno", None) in _NO_SPACE or "os error 28" in reason or "os error 122" in reason:
+            fix = f"free disk space there ({_free_text(Path(path))} left), or name a folder on another disk"
+        raise WriteError(f"cannot be written: {reason}", where=path, fix=fix) from None
+
+
+def check_disk_space(folder: Path, needed: int, *, what: str) -> None:
+    """Check that a disk has room before the work begins whose results it shall hold.
+
+    Args:
+        folder: Where the files will be; it need not exist.
+        needed: Bytes.
+        what: What needs them, for the message.
+
+    Raises:
+        RLTransformerError: Less is free.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise RLTransformerError(
+            f"{what} take {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free",
+            where=folder,
+            fix="free disk space there, or name a folder on another disk",
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -114,100 +89,176 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RLTransformerError: Writing failed; the old file is unchanged.
     """
+
+    def write(temporary: Path) -> None:
+        with disk.DISK.create(temporary) as file:
+            disk.DISK.write(file, text.encode("utf-8"))
+
+    _write_file(path, write)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, as `write_text` does."""
+    _write_file(path, lambda temporary: disk.DISK.save_tensors(temporary, tensors))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file, as `write_text` does."""
+
+    def write(temporary: Path) -> None:
+        with disk.DISK.create(temporary) as file:
+            # allow_pickle=False: an object array would be written in a form that can run code when it is read.
+            np.save(file, array, allow_pickle=False)
+
+    _write_file(path, write)
+
+
+def _write_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file under a temporary name, and give it its own when it is on the disk."""
+    refuse_special_file(path)
     # In the same folder, because a rename is atomic only within one file system. The random suffix lets several
     # processes write the same file without mixing their content.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = _temporary_name(path, "tmp")
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                # The content must be on disk before the rename is. In the other order, a power failure can leave the
-                # new name with an empty file. flush() empties Python's buffer, fsync() that of the operating system.
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write(temporary)
+            # The content must be on disk before the rename is. In the other order, a power failure can leave the new
+            # name with an empty file.
+            disk.DISK.sync(temporary)
+            disk.DISK.rename(temporary, path)
         except BaseException:  # also a signal: no temporary file may stay behind
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        disk.DISK.sync_folder(path.parent)
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_folder(folder: Path, fill: Callable[[Path], JsonMapping | None]) -> None:
+def write_folder(folder: Path, fill: Callable[[Path], JsonMapping | None], *, replace: bool = True) -> None:
     """Write a folder that is either complete, with a manifest of its files, or absent.
 
+    One process at a time writes a folder; what killed ones have left is removed.
+
     Args:
-        folder: The folder; an existing one is replaced.
+        folder: The folder.
         fill: Writes the files into the temporary folder that it is given; may return further fields of the manifest.
+        replace: Replace an existing folder; otherwise one that is not empty is refused.
 
     Raises:
-        RLTransformerError: Writing failed; an existing folder is unchanged.
+        RLTransformerError: Another process writes this folder, it exists, or writing failed; an existing folder is then
+            unchanged.
     """
     # The order is: write and sync every file, write the manifest, rename, sync the parent. The manifest is the proof
     # that everything before it is on disk, so a folder without one is incomplete, whatever it contains.
-    temporary = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
     with translate_write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        try:
-            fields = dict(fill(temporary) or {})
-            files = {}
-            for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
-                # Libraries such as safetensors wrote these files without a sync; any descriptor of a file syncs it.
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-                name = path.relative_to(temporary).as_posix()
-                files[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-            write_text(temporary / MANIFEST, to_json({**fields, "files": files}))
-            _replace(folder, temporary)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync_folder(folder.parent)
+        with owned(_lock_of(folder), what=folder):
+            _give_name_back(folder)
+            if not replace:
+                _refuse_content(folder)
+            remove_leftovers(folder.parent, of=folder.name)
+            temporary = _temporary_name(folder, "tmp")
+            disk.DISK.make_folder(temporary)
+            try:
+                _fill(temporary, fill)
+                if not replace:
+                    _refuse_content(folder)  # somebody else may have written it without our lock
+                _replace(folder, temporary)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            disk.DISK.sync_folder(folder.parent)
+
+
+def _fill(temporary: Path, fill: Callable[[Path], JsonMapping | None]) -> None:
+    """Write the files of a folder and its manifest, durably."""
+    fields = dict(fill(temporary) or {})
+    files = {}
+    for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+        # Libraries such as safetensors write files without a sync.
+        disk.DISK.sync(path)
+        name = path.relative_to(temporary).as_posix()
+        files[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    write_text(temporary / MANIFEST, to_json({**fields, "files": files}))
 
 
 def _replace(folder: Path, temporary: Path) -> None:
-    """Rename ``temporary`` to ``folder``, which may exist."""
+    """Give ``temporary`` the name ``folder``, and remove what had it."""
     if not folder.exists():
-        temporary.rename(folder)
+        disk.DISK.rename(temporary, folder)
+        return
+    if disk.DISK.exchange(temporary, folder):
+        disk.DISK.remove(temporary)
         return
     # A rename cannot replace a folder that is not empty, so the old one is moved out of the way first. If the process
-    # is killed between the two renames, the old folder is complete under its other name.
-    old = folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
-    folder.rename(old)
+    # is killed between the two renames, the old folder is complete under its other name, and `recover_folder` finds it.
+    old = _temporary_name(folder, "old")
+    disk.DISK.rename(folder, old)
     try:
-        temporary.rename(folder)
+        disk.DISK.rename(temporary, folder)
     except BaseException:
         old.rename(folder)
         raise
-    shutil.rmtree(old)
+    disk.DISK.remove(old)
 
 
-def check_writable(path: str | Path | None, suffix: str = "") -> None:
-    """Check that a file can be written, before starting the work whose result it is meant for.
+def recover_folder(folder: Path) -> None:
+    """Give a folder its name back if the process that replaced it was killed between its two renames."""
+    # The lock tells a killed process from one that is just now between its renames. A folder that cannot be locked, for
+    # example on a disk that cannot be written, stays as it is.
+    if not folder.exists() and _leftovers(folder.parent, folder.name, "old"):
+        with suppress(RLTransformerError, OSError), owned(_lock_of(folder), what=folder):
+            _give_name_back(folder)
+
+
+def _give_name_back(folder: Path) -> None:
+    if folder.exists():
+        return
+    complete = [path for path in _leftovers(folder.parent, folder.name, "old") if (path / MANIFEST).is_file()]
+    if complete:
+        max(complete, key=lambda path: path.stat().st_mtime).rename(folder)
+
+
+def remove_leftovers(folder: Path, *, of: str | None = None) -> None:
+    """Remove temporary files and folders of killed processes; call this under the lock of what they belong to.
 
     Args:
-        path: The file; None is always fine.
-        suffix: Suffix that the name must have, such as ".png".
-
-    Raises:
-        RLTransformerError: The name has another suffix, or the file cannot be written there.
+        folder: The folder that holds them.
+        of: Name of the file or folder whose temporary ones are removed; None: all in ``folder``.
     """
-    if path is None:
-        return
-    path = Path(path)
-    if suffix and path.suffix != suffix:
-        raise RLTransformerError(f"does not end with {suffix}", where=path, fix=f"name a file that ends with {suffix}")
-    # Missing folders are created when the file is written, so the nearest existing one decides.
-    ancestor = next(p for p in path.absolute().parents if p.exists())
-    if path.is_dir() or not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise RLTransformerError("cannot be written", where=path, fix="name a file in a folder that you may write to")
+    for path in _leftovers(folder, of):
+        disk.DISK.remove(path)
+
+
+def _leftovers(folder: Path, name: str | None, kind: str | None = None) -> list[Path]:
+    """Return the temporary files and folders in a folder, of one name or of all, of one kind or of both."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and name in (None, match["name"]) and kind in (None, match["kind"]):
+            found.append(path)
+    return found
+
+
+def _temporary_name(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}-{secrets.token_hex(4)}")
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _refuse_content(folder: Path) -> None:
+    """Raise an `RLTransformerError` if there is something that would be lost."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RLTransformerError(
+            "exists already and is not empty", where=folder, fix="name another folder, or remove this one"
+        )
+
+
+def _free_text(path: Path) -> str:
+    """Return the free space of the disk of a path as text."""
+    existing = next((parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists()), None)
+    return "an unknown amount" if existing is None else f"{shutil.disk_usage(existing).free / 2**20:,.0f} MiB"
 
 
 def verify_folder(folder: Path, *, required: Iterable[str] = (), hashes: bool = True) -> JsonObject:
@@ -223,6 +274,7 @@ def verify_folder(folder: Path, *, required: Iterable[str] = (), hashes: bool = 
             or content.
     """
     fix = "restore the folder from a copy, or write it again"
+    recover_folder(folder)
     manifest = read_json(folder / MANIFEST, fix=fix)
     files = manifest.get("files")
     # An empty list of files would pass every check below, so the caller names the files that must be in it.

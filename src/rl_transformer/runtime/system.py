@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import mmap
 import multiprocessing
 import multiprocessing.context
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
 _POLL_SECONDS = 0.1
+_LOCKED_BYTE = 1 << 30
 
 
 def usable_cores() -> int:
@@ -42,30 +44,55 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, which the system releases even if this process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        fcntl = _module("fcntl")
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-            return
-        msvcrt = importlib.import_module("msvcrt")
-        # Windows locks bytes, not files, and its own waiting gives up after ten seconds.
-        while True:
-            file.seek(0)
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-                break
-            except OSError:
-                time.sleep(_POLL_SECONDS)
+def lock_file(file: BinaryIO, *, wait: bool) -> bool:
+    """Lock an open file for this process alone; the system releases it when the file is closed or the process dies.
+
+    Args:
+        file: An open file.
+        wait: Wait until no other process has the lock; otherwise return False if one has it.
+    """
+    fcntl = _module("fcntl")
+    if fcntl is not None:
         try:
-            yield
-        finally:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            # Some network file systems have no locks. Refusing to work there would help nobody.
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        return True
+    msvcrt = importlib.import_module("msvcrt")
+    # Windows locks bytes, not files, and its own waiting gives up after ten seconds. The byte is far behind the content,
+    # because other processes could not read a locked one.
+    while True:
+        file.seek(_LOCKED_BYTE)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            if not wait:
+                return False
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two existing folders in one step; return False where the system has no such step."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    working_folder = -100  # AT_FDCWD
+    both_ways = 2  # RENAME_EXCHANGE
+    return rename(working_folder, os.fsencode(one), working_folder, os.fsencode(other), both_ways) == 0
+
+
+def end_with_parent() -> None:
+    """Let the system end this process when the one that started it ends, where it offers that (Linux)."""
+    # A killed parent cannot tell its workers to stop, and they would keep memory and cores for ever.
+    if sys.platform == "linux":
+        set_signal_at_death_of_parent = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_signal_at_death_of_parent, signal.SIGKILL)
 
 
 def can_fork() -> bool:

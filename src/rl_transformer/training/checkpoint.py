@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rl_transformer.config.migrations import migrate_checkpoint_tensor
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime import log
-from rl_transformer.runtime.files import check_format, read_json, to_json, verify_folder, write_folder, write_text
+from rl_transformer.runtime import disk, log
+from rl_transformer.runtime.files import (
+    check_format,
+    remove_leftovers,
+    to_json,
+    translate_write_errors,
+    verify_folder,
+    write_folder,
+    write_text,
+)
+from rl_transformer.runtime.reading import parse_tensors, read_bytes, read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.ema import EMA
 from rl_transformer.training.optimizer import trained_parameters
@@ -64,12 +71,18 @@ def save_checkpoint(
     if ema is not None:
         tensors |= {f"average.{name}": t for name, t in ema.averages.items()}
 
-    def fill(temporary: Path) -> None:
-        save_file(
-            {k: t.detach().cpu().contiguous() for k, t in tensors.items()},
-            temporary / "state.safetensors",
-            metadata={"format": "pt"},
+    on_cpu = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    broken = _first_not_finite(on_cpu)
+    if broken is not None:
+        # Saved, they would be the newest state of the run, from which no update leads anywhere.
+        raise RLTransformerError(
+            f"{broken} holds NaN or infinite values, so nothing is saved; the checkpoints before it are kept",
+            where=f"update {step}",
+            fix="lower training.learning_rate, or use training.precision float32, and resume or start again",
         )
+
+    def fill(temporary: Path) -> None:
+        disk.DISK.save_tensors(temporary / "state.safetensors", on_cpu)
         write_text(temporary / "state.json", to_json({"format_version": FORMAT_VERSION, "step": step, **state}))
 
     path = folder / f"step-{step}"
@@ -99,7 +112,12 @@ def load_checkpoint(path: Path, objective: nn.Module, optimizer: torch.optim.Opt
         RLTransformerError: The tensors do not fit the model, because the checkpoint belongs to another one.
     """
     state = read_state(path)
-    stored = load_file(path / "state.safetensors")
+    where = path / "state.safetensors"
+    fix = "remove this checkpoint and resume from the one before"
+    stored = parse_tensors(read_bytes(where, fix=fix), where=where, fix=fix)
+    broken = _first_not_finite(stored)
+    if broken is not None:
+        raise RLTransformerError(f"{broken} holds NaN or infinite values", where=where, fix=fix)
     # Renaming here, before anything is matched by name, lets checkpoints of every released version load.
     tensors = {migrate_checkpoint_tensor(name): tensor for name, tensor in stored.items()}
     try:
@@ -113,7 +131,7 @@ def load_checkpoint(path: Path, objective: nn.Module, optimizer: torch.optim.Opt
     for name, parameter in trained_parameters(objective).items():
         # A parameter without moments had received no gradient yet, so AdamW would create them at its first step.
         if f"exp_avg.{name}" in tensors:
-            moments: dict[str, Tensor] = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
+            moments: dict[str, Tensor] = {m: _stored(tensors, f"{m}.{name}", parameter, path) for m in MOMENTS}
             # AdamW counts steps per parameter for its bias correction. All counts equal the run's step, because every
             # update steps every parameter, so they are not stored.
             optimizer.state[parameter] = {
@@ -122,8 +140,29 @@ def load_checkpoint(path: Path, objective: nn.Module, optimizer: torch.optim.Opt
             }
     if ema is not None:
         for name, tensor in ema.averages.items():
-            tensor.copy_(tensors[f"average.{name}"])
+            tensor.copy_(_stored(tensors, f"average.{name}", tensor, path))
     return state
+
+
+def _stored(tensors: dict[str, Tensor], name: str, like: Tensor, where: Path) -> Tensor:
+    """Return a stored tensor on the device of another one, whose shape it must have."""
+    if name not in tensors or tensors[name].shape != like.shape:
+        raise RLTransformerError(
+            f"lacks {name}, or holds it in another shape",
+            where=where,
+            fix="remove this checkpoint and resume from the one before, or train into another folder",
+        )
+    return tensors[name].to(like.device)
+
+
+def _first_not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with NaN or infinite values, or None."""
+    # A sum is not finite if a summand is not, and takes a fraction of the time; overflow of the sum itself is ruled out
+    # by the slower check.
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+            return name
+    return None
 
 
 def newest_verified(folder: Path, *, report: bool) -> Path | None:
@@ -162,10 +201,11 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
             continue
         verified.append(path)
     for path in verified[keep:]:
-        shutil.rmtree(path)
-    # `write_folder` leaves these behind if it is killed. Only the main process saves, so none is still in use.
-    for path in [*folder.glob(".step-*.tmp-*"), *folder.glob(".step-*.old-*")]:
-        shutil.rmtree(path, ignore_errors=True)
+        with translate_write_errors(path):
+            disk.DISK.remove(path)
+    # `write_folder` leaves these behind if it is killed. Only the process that owns the run saves, so none is in use.
+    with translate_write_errors(folder):
+        remove_leftovers(folder)
 
 
 def _numbered(folder: Path) -> list[Path]:

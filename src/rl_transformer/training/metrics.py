@@ -6,17 +6,18 @@ Times have a file of their own, so that metrics.jsonl is the same for every run 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from rl_transformer.config import TrainingConfig
-from rl_transformer.errors import require
+from rl_transformer.errors import RLTransformerError, require
+from rl_transformer.runtime import disk
 from rl_transformer.runtime.files import translate_write_errors, write_text
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
@@ -94,14 +95,44 @@ class Metrics:
         _append(self._timing_path, [json.dumps({"step": step, "seconds": round(seconds, 3)})])
 
     def truncate_after(self, step: int) -> bool:
-        """Drop the rows after ``step``, whose updates will be made again; return True if there were any."""
+        """Drop the rows after ``step``, whose updates will be made again; return True if there were any.
+
+        Raises:
+            RLTransformerError: Rows up to ``step`` are damaged, missing or there twice, so the file could not be that of an
+                uninterrupted run.
+        """
         if not self._path.exists():
             return False
         with translate_write_errors(self._path):
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-        remaining = [line for line in lines if _step_of(line) <= step]
-        write_text(self._path, "".join(f"{line}\n" for line in remaining))
-        return len(remaining) < len(lines)
+        rows = [_read_row(line) for line in lines]
+        # What follows the last whole row up to the step was written after it, perhaps in part.
+        count = max((i for i, row in enumerate(rows, start=1) if row.step <= step), default=0)
+        self._check_whole(rows[:count], step)
+        if count < len(lines):
+            write_text(self._path, "".join(f"{line}\n" for line in lines[:count]))
+        return count < len(lines)
+
+    def _check_whole(self, rows: Sequence[_Row], last: int) -> None:
+        """Check that there is one row of every update up to ``last``, in order, each followed by one evaluation at most."""
+        step = 0
+        good = 0
+        was_update = False
+        for row in rows:
+            is_next = row.is_update and row.step == step + 1
+            is_evaluation = not row.is_update and row.step == step and was_update
+            if not is_next and not is_evaluation:
+                break
+            good += 1
+            step += is_next
+            was_update = row.is_update
+        if good == len(rows) and step == last:
+            return
+        raise RLTransformerError(
+            f"line {good + 1} is not the row of update {step + 1}: it is damaged, missing or there twice",
+            where=self._path,
+            fix="restore the file from a copy, or move it away to go on without the earlier rows",
+        )
 
 
 def read_metrics(folder: Path) -> list[JsonObject]:
@@ -127,22 +158,28 @@ def last_and_best(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _append(path: Path, lines: list[str]) -> None:
+    if not lines:
+        return
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-            # Rows must reach the disk before the checkpoint that follows them. A resumed run can drop rows that are too
-            # new, but it cannot recover rows that are missing.
-            file.flush()
-            os.fsync(file.fileno())
+        # Rows must reach the disk before the checkpoint that follows them. A resumed run can drop rows that are too new,
+        # but it cannot recover rows that are missing.
+        disk.DISK.append(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _step_of(line: str) -> float:
-    """Return a row's step; infinity, so that the row is dropped, if the process was killed while writing it."""
+class _Row(NamedTuple):
+    step: float
+    """Infinity for a line that is no row, because the process was killed while it wrote it."""
+    is_update: bool
+    """False for the row of an evaluation."""
+
+
+def _read_row(line: str) -> _Row:
     try:
-        return float(json.loads(line)["step"])
+        row = json.loads(line)
+        return _Row(float(row["step"]), "gradient_norm" in row)
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return _Row(float("inf"), False)
 
 
 class Progress:

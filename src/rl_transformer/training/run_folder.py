@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, Self
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import check_format, read_json, to_json, write_text
+from rl_transformer.runtime.files import check_format, remove_leftovers, to_json, translate_write_errors, write_text
+from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.machine import describe_machine
+from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
 from rl_transformer.training.optimizer import learning_rate
 
@@ -18,6 +21,7 @@ FORMAT_VERSION = 2  # format 2 renamed options; config.migrations translates for
 POLICY_MANIFEST = "policy/manifest.json"
 _FINISHED = "finished.json"
 _RUN = "run.json"
+_LOCK = ".lock"
 _SCHEDULE_CHANGES = "schedule_changes"
 # Options that do not change what is learned, so a resumed run may have other values. That the data is the same follows
 # from its fingerprint and not from its path, which may have moved.
@@ -90,6 +94,8 @@ def prepare_run_folder(
     stored.check_values()
     _check_same_options(stored, config, folder)
     _check_longer_run(stored, config, folder)
+    with translate_write_errors(folder):
+        remove_leftovers(folder)  # of processes that were killed while they wrote here; the caller has the lock
     if not (folder / _FINISHED).exists() or not (folder / product).exists():
         return False
     # A finished run may be continued with more train_steps; it then counts as unfinished.
@@ -104,10 +110,37 @@ def prepare_run_folder(
     return True
 
 
+@contextmanager
+def owned_run(folder: Path, *, is_main: bool = True) -> Iterator[None]:
+    """Keep other processes from writing a run folder inside the block.
+
+    Args:
+        folder: The run folder, which may not exist yet.
+        is_main: False in the other processes that train the same run; they write nothing.
+
+    Raises:
+        RLTransformerError: Another process trains in this folder.
+    """
+    if not is_main or (folder.exists() and not folder.is_dir()):  # `prepare_run_folder` refuses what is no folder
+        yield
+        return
+    with ExitStack() as stack:
+        # Inside and not beside the folder, because it may be the only place that can be written.
+        stack.callback(_remove_if_empty, folder)
+        with translate_write_errors(folder):
+            stack.enter_context(owned(folder / _LOCK, what=folder))
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _holds_run(folder: Path, *, resume: bool) -> bool:
     """Return True if the folder holds a run; raise an error if it may not be used."""
     # Without --resume a folder with content is never used: an overwritten run cannot be recovered.
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not resume)):
+    if folder.exists() and (not folder.is_dir() or (_content(folder) and not resume)):
         raise RLTransformerError(
             "exists already and is not empty",
             where=folder,
@@ -124,6 +157,11 @@ def _holds_run(folder: Path, *, resume: bool) -> bool:
             fix="restore config.json from a copy, or train into another folder",
         )
     return False
+
+
+def _content(folder: Path) -> list[Path]:
+    """Return what is in a folder beside the lock of the process that is about to use it."""
+    return [path for path in folder.iterdir() if path.name != _LOCK]
 
 
 def write_run_files(folder: Path, config: TrainedConfig, *, data: str, dataset_fingerprint: str, step: int) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from rl_transformer.config.sections import DataConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import user_path
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.registry import call_plugin
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.data_options import clip_actions as clipped_actions

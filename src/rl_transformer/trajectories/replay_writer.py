@@ -12,7 +12,8 @@ from numpy.lib import format as npy
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import user_path, write_folder
+from rl_transformer.runtime.files import write_folder
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.trajectory import Trajectory
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import below, check_format, read_json, verify_folder
+from rl_transformer.runtime.files import check_format, verify_folder
+from rl_transformer.runtime.paths import below
 from rl_transformer.runtime.plugins import refuse_named_plugins
+from rl_transformer.runtime.reading import read_json
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary
 from rl_transformer.trajectories.data_spec import DataSpec

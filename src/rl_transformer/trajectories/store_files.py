@@ -10,7 +10,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import below, to_json, user_path, write_folder, write_text
+from rl_transformer.runtime import disk
+from rl_transformer.runtime.files import to_json, write_array, write_folder, write_text
+from rl_transformer.runtime.paths import below, user_path
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, Summary, build_columns
 from rl_transformer.trajectories.data_spec import DataSpec
@@ -28,7 +30,7 @@ class _GrowingArray:
         self.row_shape = rows.shape[1:]
         self.num_rows = 0
         self.path = path
-        self._file: BinaryIO = path.open("wb")
+        self._file: BinaryIO = disk.DISK.create(path)
         self._write_header()
 
     def _write_header(self) -> None:
@@ -53,7 +55,8 @@ class _GrowingArray:
                 where=self.path.stem,
                 fix="give every episode arrays of one type and shape",
             )
-        self._file.write(np.ascontiguousarray(rows).data)
+        # A view of bytes, because a view of empty or of wide rows cannot be written as it is.
+        disk.DISK.write(self._file, memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8)))
         self.num_rows += len(rows)
 
     def close(self) -> None:
@@ -85,10 +88,6 @@ def write_columns(
         RLTransformerError: The folder is not empty, or the data would corrupt training; then nothing is written.
     """
     folder = store_folder(folder).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RLTransformerError(
-            "exists already and is not empty", where=folder, fix="name another folder, or remove this one"
-        )
 
     def fill(temporary: Path) -> dict:
         """Write the columns, and return the fields of the manifest."""
@@ -114,19 +113,16 @@ def write_columns(
         write_text(temporary / "store.json", to_json({**info, **spec.to_dict(), "findings": findings}))
         return {"format_version": FORMAT_VERSION}
 
-    if folder.exists():
-        folder.rmdir()  # fails if something was put into it since the check above
-    write_folder(folder, fill)
+    write_folder(folder, fill, replace=False)
     return folder
 
 
 def _write_summary(folder: Path, summary: Summary) -> None:
     """Write the arrays with one row per episode, and the statistics."""
-    # allow_pickle=False: an object array would be written in a form that can run code when it is read.
     for name in EPISODE_COLUMNS:
         values = getattr(summary, name)
         if values is not None:
-            np.save(folder / f"{name}.npy", values, allow_pickle=False)
+            write_array(folder / f"{name}.npy", values)
     if summary.statistics is not None:
-        np.save(folder / "observation_mean.npy", summary.statistics.mean, allow_pickle=False)
-        np.save(folder / "observation_std.npy", summary.statistics.std, allow_pickle=False)
+        write_array(folder / "observation_mean.npy", summary.statistics.mean)
+        write_array(folder / "observation_std.npy", summary.statistics.std)

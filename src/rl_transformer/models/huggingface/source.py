@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models.config import ACTIVATIONS
-from rl_transformer.runtime.files import user_path
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.types import JsonObject
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rl_transformer.errors import RLTransformerError, did_you_mean
-from rl_transformer.runtime.files import MANIFEST, user_path, verify_folder
+from rl_transformer.runtime.files import MANIFEST, verify_folder
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.trajectories.atari_games import NUM_ACTIONS
 from rl_transformer.trajectories.checks import Finding
 from rl_transformer.trajectories.data_spec import DataSpec

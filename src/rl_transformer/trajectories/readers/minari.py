@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
-from rl_transformer.runtime.files import read_json
+from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.end_flags import flag_at_end
