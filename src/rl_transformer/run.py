@@ -13,7 +13,6 @@ from torch import nn
 
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime import log
 from rl_transformer.runtime.machine import cpu_threads, find_device
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.cuda_graph import make_updates
@@ -64,7 +63,6 @@ def train(
             data=uri,
             fingerprint=lambda: open_training_data(config.dataset, dataset).fingerprint,
         ):
-            log.info(f"{folder} is finished at step {config.training.train_steps}: nothing to do")
             return folder
         group.barrier()  # no process writes to the folder before every process has checked it
 

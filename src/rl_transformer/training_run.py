@@ -26,7 +26,7 @@ from rl_transformer.policy.gatherer import condition_column, make_gatherer
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.files import check_disk_space
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.lora import apply_trunk_mode, merge_lora
@@ -165,8 +165,10 @@ def build_trainer(
         metrics=Metrics(folder, make_trackers(folder, config.training, config.to_dict())),
         evaluations=evaluations,
         evaluate_every=config.evaluation.every,
+        stop_if_evaluation_fails=config.evaluation.on_error == "stop",
         data_fingerprint=_data_fingerprint(data.dataset, policy)
         + ("" if language_loss is None else language_loss.data_fingerprint),
+        data_content=data.dataset.summary.content,
         loss=language_loss,
         # Text batches are drawn on the CPU by step, and transformers' models may decide on the CPU what they compute.
         eager_only=language_loss is not None or policy.spec.model.trunk is not None,
@@ -219,6 +221,8 @@ class TrainingRun:
         if not self.trainer.group.is_main:
             return
         dataset = self.data.dataset
+        # Of all that is kept, and of the checkpoint that is written before an old one goes.
+        check_disk_space(self.folder, self.trainer.bytes_to_write(), what="the checkpoints and the policy of this run")
         write_run_files(
             self.folder,
             self.config,
@@ -289,10 +293,8 @@ class TrainingRun:
             merge_lora(self.policy.model)
             self.policy.save(self.folder / "policy")
             if self.evaluator is not None:
-                self.trainer.metrics.flush()  # `last_and_best` reads the file
-                # There is no report if the run was interrupted between its last evaluation and this point.
-                report = self.evaluator.report or self.evaluator.run()
-                content = {**report.to_dict(), "while_training": last_and_best(self.folder)}
-                write_text(self.folder / "report.json", to_json(content))
+                self.trainer.metrics.flush()  # the report quotes the file
+                stop = self.trainer.stop_if_evaluation_fails
+                self.evaluator.write_report(self.folder, last_and_best, stop_if_it_fails=stop)
         # Last, so that a process killed before this point finishes the run again when it is resumed.
         mark_finished(self.folder, self.config)

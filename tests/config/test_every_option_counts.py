@@ -106,6 +106,7 @@ OTHER_VALUES = {
     "evaluation.max_steps": 3,
     "evaluation.env_kwargs": {"max_episode_steps": 4},
     "evaluation.wrappers": ['TimeLimit={"max_episode_steps": 5}'],
+    "evaluation.on_error": "stop",
 }
 
 
@@ -116,9 +117,9 @@ VALUES_OF_A_KIND = {
 }
 
 
-# Options whose effect is not in the run's files, and is tested elsewhere: clipping finds nothing to clip in this data, and
-# the number of environments that are open changes no result.
-NO_RESULT = {"dataset.clip_actions", "evaluation.max_live"}
+# Options whose effect is not in the run's files, and is tested elsewhere: clipping finds nothing to clip in this data, the
+# number of environments that are open changes no result, and no evaluation fails here.
+NO_RESULT = {"dataset.clip_actions", "evaluation.max_live", "evaluation.on_error"}
 HAS_ALREADY = {
     "behavior_cloning": {"model.arch"},
     "unconditioned": {"model.conditions"},

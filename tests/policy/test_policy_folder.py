@@ -1,7 +1,9 @@
 """Claims about policy folders: they hold all that was saved, say what is wrong with them, and load for ever."""
 
+import hashlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,58 @@ def test_a_hub_policy_is_loaded_at_its_pinned_revision_and_only_its_data_files(t
     monkeypatch.undo()
     with pytest.raises(RLTransformerError, match="cannot be downloaded"):  # the tests set the offline mode
         load_policy("hub:someone/hopper@v1")
+
+
+def test_a_policy_in_the_cache_of_the_hub_is_loaded_through_its_links(tmp_path, monkeypatch):
+    """The cache holds every file once, under its hash, and snapshots of links to them."""
+    import huggingface_hub
+
+    policy = untrained_policy(point_data())
+    policy.save(tmp_path / "saved")
+    cache = tmp_path / "models--someone--hopper"
+    (cache / "blobs").mkdir(parents=True)
+    (cache / "snapshots/v1").mkdir(parents=True)
+    for path in (tmp_path / "saved").iterdir():
+        blob = cache / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+        path.rename(blob)
+        (cache / "snapshots/v1" / path.name).symlink_to(f"../../blobs/{blob.name}")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(cache / "snapshots/v1"))
+    assert load_policy("hub:someone/hopper@v1").content_hash == policy.content_hash
+    blob.write_bytes(blob.read_bytes()[:-1])
+    with pytest.raises(RLTransformerError):
+        load_policy("hub:someone/hopper@v1")
+
+
+def test_a_policy_that_is_replaced_while_it_is_loaded_is_never_mixed(tmp_path):
+    """Spec and weights are of one policy: here their sizes differ, so that a mixture could not even be built."""
+    policies = [untrained_policy(point_data(), model={"hidden_size": size}) for size in (8, 16)]
+    hashes = {policy.content_hash for policy in policies}
+    policies[0].save(tmp_path / "policy")
+    ends = threading.Event()
+
+    def replace():
+        turn = 0
+        while not ends.is_set():
+            turn = 1 - turn
+            policies[turn].save(tmp_path / "policy")
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        loaded = [load_policy(tmp_path / "policy").content_hash for _ in range(60)]
+    finally:
+        ends.set()
+        writer.join()
+    assert set(loaded) <= hashes
+    assert len(set(loaded)) == 2  # the folder was replaced meanwhile, or the test shows nothing
+
+
+def test_a_policy_whose_replacement_was_killed_is_loaded(tmp_path):
+    policy = untrained_policy(point_data())
+    policy.save(tmp_path / "run/policy")
+    for folder in (tmp_path / "run", tmp_path / "run/policy"):
+        (tmp_path / "run/policy").rename(tmp_path / "run/.policy.old-0a1b2c3d")
+        assert load_policy(folder).content_hash == policy.content_hash
 
 
 def test_a_run_that_has_not_finished_says_so(tmp_path):

@@ -43,7 +43,7 @@ def test_checkpoints_and_evaluations_come_when_they_are_due(blocks, tmp_path):
     }
     folder = train(tiny_config(tmp_path / "run", **options), dataset=point_data())
     assert [row["step"] for row in read_metrics(folder) if "return_at_4" in row] == [5, 10, 15, 20, 22]
-    assert sorted(int(p.name[5:]) for p in (folder / "checkpoints").iterdir()) == [4, 8, 12, 16, 20, 22]
+    assert sorted(int(p.name[5:]) for p in (folder / "checkpoints").iterdir()) == [4, 5, 8, 10, 12, 15, 16, 20, 22]
 
 
 def test_a_run_by_blocks_resumes_to_the_same_weights(blocks, tmp_path):

@@ -24,7 +24,7 @@ def test_metrics_hold_every_step_once_and_no_wall_clock(tmp_path):
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
     assert [row["step"] for row in rows if "validation_action_error" in row] == [6, 12]
     assert set().union(*rows) == {"step", "loss", "gradient_norm", "learning_rate", "validation_action_error"}
-    assert [json.loads(line)["step"] for line in (folder / "timing.jsonl").read_text().splitlines()] == [4, 8, 12]
+    assert [json.loads(line)["step"] for line in (folder / "timing.jsonl").read_text().splitlines()] == [4, 6, 8, 12]
 
 
 def test_run_json_records_machine_and_data(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from rl_transformer.config.base import Problem, Section, option
 
@@ -33,6 +34,10 @@ class EvaluationConfig(Section):
     )
     wrappers: list[str] = option(
         [], "Wrappers of gymnasium.wrappers to apply, the innermost one first, as NAME or NAME={...}."
+    )
+
+    on_error: Literal["continue", "stop"] = option(
+        "continue", "If an evaluation raises an exception: report it and go on training, or stop the run."
     )
 
     def problems(self) -> Iterator[Problem]:

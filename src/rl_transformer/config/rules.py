@@ -181,6 +181,7 @@ def _without_effect(c: RunOptions) -> Iterator[Problem]:
     reasons = {
         "evaluation.num_episodes": not_evaluated,
         "evaluation.seed": not_evaluated,
+        "evaluation.on_error": never_evaluated,
         "evaluation.every": never_evaluated and f"{never_evaluated}, and no episodes are held out",
         "model.condition_entry": not c.model.conditions and "there are no conditions",
         "training.lora_rank": c.training.trunk != "lora" and "training.trunk is not lora",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rl_transformer.config import EvaluationConfig
 from rl_transformer.policy import Policy
 from rl_transformer.runtime import log
+from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.types import JsonMapping
 
 if TYPE_CHECKING:
     from rl_transformer.evaluation.report import EvaluationReport
@@ -44,6 +47,7 @@ class PolicyEvaluator:
         """Run the episodes, and store and return the report."""
         from rl_transformer.evaluation.evaluate import evaluate
 
+        self.report = None  # an evaluation that fails must not leave the one before as the last
         self.report = evaluate(
             self._policy,
             env_id=self._env_id,
@@ -58,6 +62,30 @@ class PolicyEvaluator:
             check=check,
         )
         return self.report
+
+    def write_report(
+        self, folder: Path, while_training: Callable[[Path], JsonMapping], *, stop_if_it_fails: bool
+    ) -> None:
+        """Write report.json with the last evaluation; say so if there is none because it raises an exception.
+
+        Args:
+            folder: The run folder.
+            while_training: Returns the scores of the evaluations so far, from the run folder.
+            stop_if_it_fails: Let exceptions of the evaluation out.
+        """
+        try:
+            # There is no report if the run was interrupted between its last evaluation and this point.
+            report = self.report or self.run()
+        except Exception as error:
+            if stop_if_it_fails:
+                raise
+            log.info(
+                f"the last evaluation failed, so there is no report.json: {' '.join(str(error).split())}; the policy is "
+                f"complete, and rlt evaluate {folder} tries again"
+            )
+            return
+        content = {**report.to_dict(), "while_training": while_training(folder)}
+        write_text(folder / "report.json", to_json(content))
 
     def __call__(self, step: int, check: Callable[[], None]) -> dict[str, float]:
         """Return mean returns per target, named for metrics.jsonl as return_at_3600, and mean costs as cost_at_3600."""

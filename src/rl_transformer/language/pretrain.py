@@ -18,13 +18,12 @@ from rl_transformer.language.synthetic import RandomSequences
 from rl_transformer.language.text import TextSequences, read_text, tokenized
 from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.models.huggingface.source import fingerprint
-from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, write_folder, write_text
 from rl_transformer.runtime.machine import cpu_threads, find_device, versions
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.types import JsonObject
-from rl_transformer.training.distributed import init_distributed
+from rl_transformer.training.distributed import ProcessGroup, init_distributed
 from rl_transformer.training.metrics import Metrics, make_trackers
 from rl_transformer.training.run_folder import mark_finished, owned_run, prepare_run_folder, write_run_files
 from rl_transformer.training.trainer import Trainer, fit
@@ -81,26 +80,12 @@ def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bo
             fingerprint=lambda: _make_task(config, device).data_fingerprint,
             product=_PRODUCT,
         ):
-            log.info(f"{folder} is finished at step {training.train_steps}: nothing to do")
             return folder
         group.barrier()  # no process writes to the folder before every process has checked it
         task = _make_task(config, device)
         torch.manual_seed(training.seed)  # directly before the model: all processes must have the same initial weights
         model = LanguageModel(_model_config(config, task.vocabulary)).to(device)
-        measure = task.measure
-        trainer = Trainer(
-            model=model,
-            batches=task.sequences,
-            config=training,
-            folder=folder,
-            metrics=Metrics(folder, make_trackers(folder, training, config.to_dict())),
-            evaluations=[] if measure is None else [lambda step, check: measure(model, check)],
-            evaluate_every=max(1, training.train_steps // 5),
-            data_fingerprint=task.data_fingerprint,
-            loss=language_loss,
-            eager_only=True,  # sequences are gathered on the CPU
-            group=group,
-        )
+        trainer = _make_trainer(config, folder, task, model, group)
         # config.json is written after a successful resume, so that a failed one leaves the folder as it is.
         trainer.resume()
         if group.is_main:
@@ -116,6 +101,30 @@ def pretrain(config: TextPretrainConfig | SyntheticPretrainConfig, *, resume: bo
             _save(folder, config, trainer, model, task)
         group.barrier()  # the model is complete when any process returns
     return folder
+
+
+def _make_trainer(
+    config: TextPretrainConfig | SyntheticPretrainConfig,
+    folder: Path,
+    task: PretrainingTask,
+    model: LanguageModel,
+    group: ProcessGroup,
+) -> Trainer:
+    measure = task.measure
+    return Trainer(
+        model=model,
+        batches=task.sequences,
+        config=config.training,
+        folder=folder,
+        metrics=Metrics(folder, make_trackers(folder, config.training, config.to_dict())),
+        evaluations=[] if measure is None else [lambda step, check: measure(model, check)],
+        evaluate_every=max(1, config.training.train_steps // 5),
+        stop_if_evaluation_fails=True,  # it is no stranger's code
+        data_fingerprint=task.data_fingerprint,
+        loss=language_loss,
+        eager_only=True,  # sequences are gathered on the CPU
+        group=group,
+    )
 
 
 def read_report(folder: Path) -> JsonObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.files import translate_write_errors, verify_folder, write_array, write_folder
 from rl_transformer.runtime.lock import waiting_lock
-from rl_transformer.runtime.paths import user_path
+from rl_transformer.runtime.paths import cache_folder, user_path
 from rl_transformer.runtime.random_streams import Stream, generator
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def cached(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
     Raises:
         RLTransformerError: The cache cannot be written.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl_transformer"
+    root = cache_folder()
     folder = root / name
     # Several processes may fill the cache at the same time, for example the seeds of an experiment.
     with translate_write_errors(folder), waiting_lock(root / f"{name}.lock"):

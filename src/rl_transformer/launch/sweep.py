@@ -15,7 +15,7 @@ from rl_transformer.config.base import unknown_option
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.run import train
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import WriteError, to_json, write_text
+from rl_transformer.runtime.files import WriteError, to_json, translate_write_errors, write_text
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
 from rl_transformer.runtime.reading import read_yaml
@@ -135,8 +135,35 @@ def _open_study(folder: Path) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # our own line per trial says the same
     # A journal is a file that processes append to under a lock. It needs no server, and works on network file systems,
     # on which SQLite does not.
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    return optuna.create_study(study_name="sweep", direction="maximize", storage=storage, load_if_exists=True)
+    journal = folder / "journal.log"
+    with translate_write_errors(journal):
+        _end_last_line(journal)
+        try:
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+            return optuna.create_study(study_name="sweep", direction="maximize", storage=storage, load_if_exists=True)
+        except (ValueError, KeyError) as error:  # ValueError: a line is no JSON
+            raise RLTransformerError(
+                f"holds a damaged line: {' '.join(str(error).split())[:200]}",
+                where=journal,
+                fix="remove that line, or name another folder; finished trials are kept in their own folders",
+            ) from None
+
+
+def _end_last_line(journal: Path) -> None:
+    """Cut off a last line that a killed process wrote in part; every later one would be appended to it."""
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    if not journal.exists() or journal.read_bytes().endswith(b"\n"):
+        return
+    lock = JournalFileSymlinkLock(str(journal))  # the one that Optuna takes for every line
+    lock.acquire()
+    try:
+        content = journal.read_bytes()
+        if not content.endswith(b"\n"):
+            with journal.open("r+b") as file:
+                file.truncate(content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def _finished_trials(study: Study) -> list[FrozenTrial]:
@@ -156,6 +183,7 @@ def _score(trial: Trial, config: RunConfig, space: JsonMapping, data: Trajectory
 
     proposed = copy.deepcopy(config)
     proposed.output = str(user_path(config.output) / f"trial-{trial.number:04d}")
+    proposed.evaluation.on_error = "stop"  # a trial without a score cannot be compared
     for option, values in space.items():
         proposed.set(option, _suggest(trial, option, values))
     try:

@@ -23,7 +23,7 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.history import column_formats
 from rl_transformer.policy.spec import PolicySpec
-from rl_transformer.runtime.files import check_format
+from rl_transformer.runtime.reading import check_format
 from rl_transformer.runtime.shapes import Bool, Float, Shaped
 from rl_transformer.runtime.types import JsonObject
 

@@ -15,8 +15,8 @@ from rl_transformer.models.embeddings import ENCODERS
 from rl_transformer.models.heads import HEADS
 from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.models.trunk.interface import TRUNKS
-from rl_transformer.runtime.files import check_format
 from rl_transformer.runtime.plugins import refuse_named_plugins
+from rl_transformer.runtime.reading import check_format
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
 

@@ -20,6 +20,7 @@ from rl_transformer.runtime.files import to_json, write_text
 from rl_transformer.runtime.machine import git_commit, versions
 from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.signals import Interrupted, StopSignals
+from rl_transformer.runtime.system import end_with_parent
 
 _LOOK_EVERY_SECONDS = 0.5
 
@@ -86,8 +87,9 @@ def _stop_workers(pool: ProcessPoolExecutor) -> None:
 
 
 def _ignore_repeats() -> None:
-    """Let a worker finish its checkpoint, however often it receives a signal to stop."""
+    """Let a worker finish its checkpoint, however often it receives a signal to stop, and end with its parent."""
     StopSignals.patient = True
+    end_with_parent()
 
 
 def _measure_in_worker(experiment: Experiment, cell: Cell, setup: Setup) -> None:

@@ -16,6 +16,7 @@ from rl_transformer.reproductions.protocol import begin_protocol, read_results
 from rl_transformer.reproductions.provenance import code_hash, other_code
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.machine import describe_hardware, versions
 from rl_transformer.runtime.reading import read_json
 
@@ -36,6 +37,11 @@ def reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) 
         RLTransformerError: A folder with results of another recipe, or what an experiment refuses.
         Interrupted: SIGTERM or SIGINT; finished cells are kept.
     """
+    with owned(setup.output.parent / f".{setup.output.name}.lock", what=setup.output):
+        return _reproduce(experiment, setup, jobs=jobs, command=command)
+
+
+def _reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) -> JSON:
     # Twice: a folder that cannot be used is refused before the data is made.
     begin_protocol(experiment, setup)
     protocol = begin_protocol(experiment, setup, experiment.prepare(setup))

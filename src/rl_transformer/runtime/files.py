@@ -195,7 +195,7 @@ def _replace(folder: Path, temporary: Path) -> None:
     disk.DISK.rename(folder, old)
     try:
         disk.DISK.rename(temporary, folder)
-    except BaseException:
+    except OSError:
         old.rename(folder)
         raise
     disk.DISK.remove(old)
@@ -294,24 +294,3 @@ def verify_folder(folder: Path, *, required: Iterable[str] = (), hashes: bool = 
         if hashes and sha256(path) != expected["sha256"]:
             raise RLTransformerError("has changed since it was written (SHA-256 differs)", where=path, fix=fix)
     return manifest
-
-
-def check_format(values: JsonMapping, version: int, *, where: object) -> None:
-    """Check that this version of the package can read a file.
-
-    Args:
-        values: Content of the file, with the field ``format_version``.
-        version: The newest format that this package reads.
-        where: The file, for the message.
-
-    Raises:
-        RLTransformerError: The file has a later format, or none.
-    """
-    format_version = values.get("format_version")
-    # bool is a subclass of int, so isinstance() would accept true as version 1.
-    if type(format_version) is not int or not 1 <= format_version <= version:
-        raise RLTransformerError(
-            f"has format_version {format_version!r}, but this rl_transformer reads 1 to {version}",
-            where=where,
-            fix="use the rl_transformer that wrote it, or a newer one",
-        )

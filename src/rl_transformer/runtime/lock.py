@@ -48,7 +48,7 @@ def owned(path: Path, *, what: Path) -> Iterator[None]:
                 fix="wait until it has finished, or stop it; the lock ends with the process",
             )
         # Between opening and locking, the last owner may have removed the file; its lock then keeps out nobody.
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        if _is_named(file, path):
             break
         file.close()
     with file:
@@ -63,6 +63,14 @@ def owned(path: Path, *, what: Path) -> Iterator[None]:
 def _opened(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("a+b")
+
+
+def _is_named(file: BinaryIO, path: Path) -> bool:
+    """Return True if an open file is the one that now has this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _write_owner(file: BinaryIO) -> None:

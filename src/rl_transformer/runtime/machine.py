@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -131,6 +132,14 @@ def describe_hardware() -> JsonObject:
             int(meminfo.read_text(encoding="utf-8").split()[1]) / 2**20
         )  # MemTotal, in KiB
     return description
+
+
+@cache
+def code_version() -> str:
+    """Return the version of this package, and the commit if it runs from a checkout."""
+    commit = git_commit()
+    version = versions().get("rl-transformer", "unknown")
+    return version if commit is None else f"{version} ({commit[:10]}{'-dirty' if commit.endswith('-dirty') else ''})"
 
 
 def git_commit() -> str | None:

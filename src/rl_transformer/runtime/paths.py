@@ -84,6 +84,11 @@ def check_writable(path: str | Path | None, suffix: str = "") -> None:
         raise RLTransformerError("cannot be written", where=path, fix="name a file in a folder that you may write to")
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be computed again at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl_transformer"
+
+
 def refuse_special_file(path: Path) -> None:
     """Raise an `RLTransformerError` if a pipe or device has the name, which a rename would replace."""
     if path.exists() and not path.is_file() and not path.is_dir():

@@ -8,12 +8,13 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.limits import LIMITS
-from rl_transformer.runtime.types import JsonObject
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,6 +121,10 @@ def read_yaml(path: Path, *, fix: str) -> JsonObject:
     import yaml
 
     content = read_bytes(path, fix=fix, limit="yaml_bytes")
+    if content.lstrip().startswith(b"{"):
+        # JSON is nearly a part of YAML, but writes characters beyond 16 bits as two, which YAML takes for two characters.
+        with suppress(RLTransformerError):
+            return parse_json(content, where=path, fix=fix)
     try:
         # Values are built from events and not by PyYAML's constructor, which calls itself for every level, so that deep
         # files end the process, and which copies what aliases name, so that a small file fills the memory.
@@ -155,6 +160,27 @@ def parse_tensors(content: bytes, *, where: object, fix: str) -> dict[str, Tenso
     ) as error:  # KeyError and AttributeError: unknown dtypes
         problem = f"cannot be read as safetensors: {' '.join(str(error).split())[:200]}"
         raise RLTransformerError(problem, where=where, fix=fix) from None
+
+
+def check_format(values: JsonMapping, version: int, *, where: object) -> None:
+    """Check that this version of the package can read a file.
+
+    Args:
+        values: Content of the file, with the field ``format_version``.
+        version: The newest format that this package reads.
+        where: The file, for the message.
+
+    Raises:
+        RLTransformerError: The file has a later format, or none.
+    """
+    format_version = values.get("format_version")
+    # bool is a subclass of int, so isinstance() would accept true as version 1.
+    if type(format_version) is not int or not 1 <= format_version <= version:
+        raise RLTransformerError(
+            f"has format_version {format_version!r}, but this rl_transformer reads 1 to {version}",
+            where=where,
+            fix="use the rl_transformer that wrote it, or a newer one",
+        )
 
 
 def sha256(path: Path) -> str:
@@ -208,8 +234,9 @@ def _build_yaml(events: Iterable[Any], path: Path, fix: str) -> Any:
                 raise ValueError(f"line {line}: a second document begins, and only one is read")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise ValueError(f"line {line}: anchors and aliases are not read; write the value out")
-        if getattr(event, "tag", None) not in (None, "!"):
-            raise ValueError(f"line {line}: the tag {event.tag!r:.100} is not read; write a plain value")
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!"):
+            raise ValueError(f"line {line}: the tag {tag!r:.100} is not read; write a plain value")
         if isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             open_values.pop()
             keys.pop()

@@ -1,13 +1,17 @@
-"""Handle SIGTERM and SIGINT so that a run saves its state first and then exits with 143 or 130."""
+"""Handle SIGTERM, SIGINT and SIGHUP so that a run saves its state first and then exits with 143, 130 or 129."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from rl_transformer.runtime.system import stop_signals
+
+STOP_SIGNALS = stop_signals()
 
 
 class Interrupted(BaseException):
@@ -26,7 +30,7 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Turns the first SIGTERM or SIGINT inside a ``with`` block into a flag; the second one ends the process at once.
+    """Turns the first SIGTERM, SIGINT or SIGHUP inside a ``with`` block into a flag; the second one ends the process at once.
 
     A handler that raised an exception instead could interrupt an optimizer step or a file write halfway. The loop that
     owns the block looks at the flag between two updates.
@@ -44,11 +48,14 @@ class StopSignals:
         # Kept apart from `received`: a first Ctrl-C after another process's signal must not end this one at once.
         self._own: int | None = None
         self._previous: dict[int, Any] = {}  # signal number -> handler before the block
+        self._raises = False
 
     def __enter__(self) -> StopSignals:
         for number in STOP_SIGNALS:
             try:
-                self._previous[number] = signal.signal(number, self._receive)
+                # nohup lets SIGHUP be ignored, and means it.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
             except ValueError:
                 # Python allows handlers in the main thread only. A program that trains in another thread handles
                 # signals itself.
@@ -69,6 +76,21 @@ class StopSignals:
             # running, which may be the save itself.
             os._exit(128 + number)
         self._own = self.received = number
+        if self._raises:
+            raise Interrupted(number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise `Interrupted` inside the block as soon as a signal arrives; for work that may be lost, as an evaluation.
+
+        A step of an environment can take seconds, and whoever stops a program may not wait for it.
+        """
+        self.check()
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal was received; for points at which nothing remains to be saved."""

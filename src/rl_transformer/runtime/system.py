@@ -95,6 +95,12 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_signal_at_death_of_parent, signal.SIGKILL)
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a process to stop: of the system, of the keyboard, of a terminal that was closed."""
+    closed = getattr(signal, "SIGHUP", None)  # Windows has none
+    return (signal.SIGTERM, signal.SIGINT, *([] if closed is None else [closed]))
+
+
 def can_fork() -> bool:
     """Return True if worker processes may be copies of this one."""
     # macOS has fork, but its own libraries crash in the copy if they had started threads.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from rl_transformer.runtime.system import fork_context
+from rl_transformer.runtime.system import end_with_parent, fork_context
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2  # so that a stop signal is noticed although every worker is busy
@@ -75,6 +75,7 @@ def _serve(function: Callable[[int], object], which: int, pipe: Connection) -> N
     # workers. SIGTERM gets its default back, because the fork inherits the parent's handler, which only sets a flag.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()
     # Each worker with all threads would oversubscribe the CPU; the parallelism is in the number of processes.
     torch.set_num_threads(1)
     try:

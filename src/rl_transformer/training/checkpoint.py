@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -18,7 +19,6 @@ from rl_transformer.config.migrations import migrate_checkpoint_tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import disk, log
 from rl_transformer.runtime.files import (
-    check_format,
     remove_leftovers,
     to_json,
     translate_write_errors,
@@ -26,8 +26,9 @@ from rl_transformer.runtime.files import (
     write_folder,
     write_text,
 )
-from rl_transformer.runtime.reading import parse_tensors, read_bytes, read_json
-from rl_transformer.runtime.types import JsonObject
+from rl_transformer.runtime.machine import code_version
+from rl_transformer.runtime.reading import check_format, parse_tensors, read_bytes, read_json
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.training.ema import EMA
 from rl_transformer.training.optimizer import trained_parameters
 
@@ -92,6 +93,36 @@ def save_checkpoint(
         path.rename(folder / f"{path.name}.set-aside-{secrets.token_hex(4)}")
     write_folder(path, fill)
     return path
+
+
+def checkpoint_bytes(objective: nn.Module, parameters: Iterable[Tensor], ema: EMA | None) -> int:
+    """Return the size of a checkpoint: the weights, and of each trained parameter its moments and its average."""
+    weights = sum(tensor.nbytes for tensor in objective.state_dict().values())
+    return weights + sum(parameter.nbytes for parameter in parameters) * (len(MOMENTS) + (ema is not None))
+
+
+def numeric_environment(device: str, world_size: int) -> JsonObject:
+    """Return the settings that change results in the last bits, in addition to configuration and data."""
+    return {
+        # The number of threads decides how sums are split, and thereby how they are rounded.
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rl_transformer": code_version(),
+        "device": device,
+        "world_size": world_size,
+    }
+
+
+def report_changed_environment(state: JsonMapping, now: JsonMapping) -> None:
+    """Print a line if a resumed run can differ from an uninterrupted one in the last bits, and why."""
+    before = {"world_size": 1, **state}  # checkpoints of the first version do not store it
+    changed = [
+        f"{name} {before[name]} -> {value}"
+        for name, value in now.items()
+        if before.get(name, value) != value  # earlier versions stored less
+    ]
+    if changed:
+        log.info(f"not bit-exact with the uninterrupted run: {', '.join(changed)}")
 
 
 def read_state(path: Path) -> JsonObject:

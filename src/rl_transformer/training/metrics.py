@@ -94,8 +94,12 @@ class Metrics:
         """Record that the updates since the last call took ``seconds``."""
         _append(self._timing_path, [json.dumps({"step": step, "seconds": round(seconds, 3)})])
 
-    def truncate_after(self, step: int) -> bool:
+    def truncate_after(self, step: int, *, evaluated: bool = False) -> bool:
         """Drop the rows after ``step``, whose updates will be made again; return True if there were any.
+
+        Args:
+            step: Update of the checkpoint.
+            evaluated: Keep the row of the evaluation at ``step``; otherwise it will be made again, too.
 
         Raises:
             RLTransformerError: Rows up to ``step`` are damaged, missing or there twice, so the file could not be that of an
@@ -107,7 +111,8 @@ class Metrics:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         rows = [_read_row(line) for line in lines]
         # What follows the last whole row up to the step was written after it, perhaps in part.
-        count = max((i for i, row in enumerate(rows, start=1) if row.step <= step), default=0)
+        is_kept = [row.step < step or (row.step == step and (row.is_update or evaluated)) for row in rows]
+        count = max((i for i, kept in enumerate(is_kept, start=1) if kept), default=0)
         self._check_whole(rows[:count], step)
         if count < len(lines):
             write_text(self._path, "".join(f"{line}\n" for line in lines[:count]))

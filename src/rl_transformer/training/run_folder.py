@@ -10,10 +10,10 @@ from typing import Protocol, Self
 from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import check_format, remove_leftovers, to_json, translate_write_errors, write_text
+from rl_transformer.runtime.files import remove_leftovers, to_json, translate_write_errors, write_text
 from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.machine import describe_machine
-from rl_transformer.runtime.reading import read_json
+from rl_transformer.runtime.reading import check_format, read_json
 from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
 from rl_transformer.training.optimizer import learning_rate
 
@@ -107,6 +107,7 @@ def prepare_run_folder(
             f"is a finished run on other data ({run['data']})", where=folder, fix="train into another folder"
         )
     _report_options_that_come_too_late(stored, config, folder)
+    log.info(f"{folder} is finished at step {config.training.train_steps}: nothing to do")
     return True
 
 

@@ -18,12 +18,15 @@ from rl_transformer.runtime import log
 from rl_transformer.runtime.machine import CoreMonitor
 from rl_transformer.runtime.signals import Interrupted, StopSignals
 from rl_transformer.runtime.system import keep_freed_memory
-from rl_transformer.runtime.types import JsonMapping
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.training.checkpoint import (
+    checkpoint_bytes,
     load_checkpoint,
     newest_verified,
+    numeric_environment,
     prune_checkpoints,
     read_state,
+    report_changed_environment,
     save_checkpoint,
 )
 from rl_transformer.training.distributed import ProcessGroup
@@ -81,12 +84,13 @@ def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
                 # Signals only set a flag, which is read here, between two updates: the checkpoint is of a whole update.
                 if signals.received or lead.step % lead.config.checkpoint_every == 0:
                     for trainer in trainers:
-                        trainer.save()
+                        trainer.save_if_new()
                     signals.check()
         finally:
             progress.close()
     for trainer in trainers:
         trainer.save_if_new()
+        trainer.metrics.flush()  # with the row of the last evaluation, which comes after the last checkpoint
 
 
 @dataclass
@@ -101,8 +105,12 @@ class Trainer:
     evaluations: Sequence[Evaluation] = ()
     """Evaluations made every ``evaluate_every`` updates and at the end, with the policy's weights in the model."""
     evaluate_every: int = 10_000
+    stop_if_evaluation_fails: bool = False
+    """End the run if an evaluation raises an exception; otherwise it is reported, and training goes on."""
     data_fingerprint: str = ""
     """Hash of the data's content; a run resumes only on the same data."""
+    data_content: str = ""
+    """Hash of the files of a store; compared where a checkpoint has one, too."""
     loss: Loss | None = None
     """The loss to minimize; None: the loss of the logged actions."""
     eager_only: bool = False
@@ -196,7 +204,9 @@ class Trainer:
             if self.group.is_main and self.metrics.truncate_after(0):
                 log.info("no usable checkpoint: starting again from step 0")
             return
-        if read_state(path)["dataset_fingerprint"] != self.data_fingerprint:
+        stored = read_state(path)
+        contents = {stored.get("data_content", ""), self.data_content} - {""}
+        if stored["dataset_fingerprint"] != self.data_fingerprint or len(contents) > 1:
             raise RLTransformerError(
                 "the data has changed since the checkpoint was written",
                 where=path,
@@ -208,18 +218,9 @@ class Trainer:
         self._evaluated = int(state["evaluated"])
         self.group.barrier()  # every process has read the checkpoint before the main one may delete it
         if self.group.is_main:
-            self.metrics.truncate_after(self.step)
+            self.metrics.truncate_after(self.step, evaluated=self._evaluated == self.step)
             log.info(f"resumed from step {self.step} ({path.name})")
-            self._report_changed_environment(state)
-
-    def _report_changed_environment(self, state: JsonMapping) -> None:
-        """Print a line if the resumed run can differ from an uninterrupted one in the last bits, and why."""
-        before = {"world_size": 1, **state}  # checkpoints of the first version do not store it
-        changed = [
-            f"{name} {before[name]} -> {now}" for name, now in self._environment().items() if before.get(name) != now
-        ]
-        if changed:
-            log.info(f"not bit-exact with the uninterrupted run: {', '.join(changed)}")
+            report_changed_environment(state, self._environment())
 
     def save_if_new(self) -> None:
         """Write a checkpoint, unless the newest one is of this step."""
@@ -233,42 +234,50 @@ class Trainer:
             self.metrics.flush()
             self.metrics.time(self.step, time.monotonic() - self._clock)
             self._clock = time.monotonic()
-            state = {"dataset_fingerprint": self.data_fingerprint, "evaluated": self._evaluated}
+            state = {
+                "dataset_fingerprint": self.data_fingerprint,
+                "data_content": self.data_content,
+                "evaluated": self._evaluated,
+            }
             state |= self._environment()
             save_checkpoint(self.checkpoints, self.step, self.objective, self.optimizer, self.ema, state)
             prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         self._saved = self.step
 
-    def _environment(self) -> dict[str, str | int]:
-        """Return the settings that change results in the last bits, in addition to configuration and data."""
-        return {
-            # The number of threads decides how sums are split, and thereby how they are rounded.
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "device": str(self.batches.device),
-            "world_size": self.group.world_size,
-        }
+    def bytes_to_write(self) -> int:
+        """Return the size of all checkpoints that are kept, of one more while it is written, and of the policy."""
+        checkpoint = checkpoint_bytes(self.objective, self.parameters, self.ema)
+        return checkpoint * (min(self.config.keep_checkpoints, self.config.train_steps) + 2)
+
+    def _environment(self) -> JsonObject:
+        return numeric_environment(str(self.batches.device), self.group.world_size)
 
     def evaluate_if_due(self, signals: StopSignals, progress: Progress) -> None:
         """Make the evaluations if they are due at this step; an interrupted evaluation records nothing."""
         due = self.step % self.evaluate_every == 0 or self.step == self.config.train_steps
         if not due or self._evaluated == self.step or not self.evaluations or not self.group.is_main:
             return
+        # First, because an environment is somebody else's code: whatever it does must not cost the updates.
+        self.save_if_new()
         row: dict[str, float] = {}
         with self.policy_weights():
             try:
-                for evaluation in self.evaluations:
-                    row |= evaluation(self.step, signals.check)
+                with signals.at_once():
+                    for evaluation in self.evaluations:
+                        row |= evaluation(self.step, signals.check)
             except Interrupted:
-                row = {}
-        # The checkpoint is written before the step counts as evaluated, so that the resumed run repeats the evaluation.
-        # Recording a part of it would put a different row into metrics.jsonl than an uninterrupted run does.
-        if signals.received:
-            self.save()
-            signals.check()
+                # Nothing is recorded: the resumed run repeats the evaluation, because its checkpoint is older than that.
+                signals.check()
+                raise
+            except Exception as error:
+                if self.stop_if_evaluation_fails:
+                    raise
+                problem = " ".join(str(error).split()) or type(error).__name__
+                progress.write(f"step {self.step}: the evaluation failed, and training goes on: {problem}")
         self._evaluated = self.step
-        self.metrics.add(self.step, row)
-        progress.write(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        if row:
+            self.metrics.add(self.step, row)
+            progress.write(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
     @contextmanager
     def policy_weights(self) -> Iterator[None]:

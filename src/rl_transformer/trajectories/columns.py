@@ -48,6 +48,8 @@ class Summary:
     findings: list[Finding]
     fingerprint: str
     """SHA-256 over the canonical columns: the same for every format of the same data."""
+    content: str = ""
+    """Hash of the files of a store as they are now; empty for data that comes from elsewhere."""
 
 
 def build_columns(

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from rl_transformer.config.sections import DataConfig
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.files import MANIFEST
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.registry import call_plugin
 from rl_transformer.runtime.types import JsonObject
@@ -19,8 +20,10 @@ from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.findings import raise_on_errors
 from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
 from rl_transformer.trajectories.readers.interface import Value, checked, reader_options, usages
+from rl_transformer.trajectories.store_files import store_folder
 from rl_transformer.trajectories.suggestions import suggest_uri
 from rl_transformer.trajectories.trajectory import Trajectory
+from rl_transformer.trajectories.verified import verify_once
 
 
 def open_trajectories(
@@ -53,6 +56,12 @@ def open_training_data(config: DataConfig, dataset: TrajectoryDataset | None = N
     Raises:
         RLTransformerError: As in `open_trajectories`.
     """
+    location = str(config.uri) if dataset is None else dataset.location
+    if location and parse_uri(location)[0] == "rlt":
+        # A flipped bit in a column would train a slightly wrong policy, silently. Opening alone compares sizes only.
+        folder = store_folder(parse_uri(location)[1])
+        if (folder / MANIFEST).is_file():  # what is no store is refused below
+            verify_once(folder)
     if dataset is None:
         return open_trajectories(config.uri, observe=config.observe, clip_actions=config.clip_actions)
     # A dataset that was opened holds no action outside its bounds, so there is nothing left to clip.

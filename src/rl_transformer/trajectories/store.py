@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import check_format, verify_folder
+from rl_transformer.runtime.files import verify_folder
 from rl_transformer.runtime.paths import below
 from rl_transformer.runtime.plugins import refuse_named_plugins
-from rl_transformer.runtime.reading import read_json
+from rl_transformer.runtime.reading import check_format, read_json
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary
 from rl_transformer.trajectories.data_spec import DataSpec
@@ -79,15 +82,24 @@ def open_store(folder: str | Path, *, verify: bool = False) -> TrajectoryDataset
             else None,
             findings=[Finding.from_dict(finding) for finding in info["findings"]],
             fingerprint=str(info["fingerprint"]),
+            content=_content_hash(manifest["files"]),
         )
         consistent = _is_consistent(spec, steps, summary)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         # Hashes show damage, not a store that some other program wrote in a wrong way.
         raise RLTransformerError(f"a field is missing or malformed: {error}", where=folder, fix=again) from None
     if not consistent:
-        raise RLTransformerError("columns are missing, or their shapes do not fit each other", where=folder, fix=again)
+        raise RLTransformerError(
+            "columns are missing, or their shapes or types are not those of a store", where=folder, fix=again
+        )
     summary.findings.extend(_swallowed_flags(spec, steps, summary.offsets))
     return TrajectoryDataset(spec, steps, summary, f"rlt:{folder}")
+
+
+def _content_hash(files: JsonObject) -> str:
+    """Return a hash of the columns' own hashes. The fingerprint is a text in store.json, which need not follow them."""
+    names = [f"{name}.npy" for name in (*STEP_COLUMNS, "offsets")]
+    return hashlib.sha256("".join(files[name]["sha256"] for name in names).encode()).hexdigest()
 
 
 def _swallowed_flags(spec: DataSpec, steps: dict[str, np.ndarray], offsets: np.ndarray) -> list[Finding]:
@@ -119,6 +131,16 @@ def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summar
     stored = steps["observations"].shape[1:]
     is_row = stored in (space.flat_shape, row_shape(space))
     rows = {"observations": stored, "actions": spec.action_space.action_shape, "rewards": (), "returns_to_go": ()}
+    dtypes = {
+        "observations": {np.dtype(np.float32), np.dtype(np.uint8)},
+        "actions": {np.dtype(np.float32)} if spec.action_space.is_continuous else {np.dtype(np.int64)},
+        "rewards": {np.dtype(np.float64)},
+        "returns_to_go": {np.dtype(np.float32)},
+    }
+    if any(steps[name].dtype not in allowed for name, allowed in dtypes.items()):
+        return False
+    if any(column.dtype.kind not in "biuf" or not column.dtype.isnative for column in steps.values()):
+        return False
     per_episode = (summary.terminated, summary.truncated, summary.episode_returns)
     return (
         is_row
@@ -139,5 +161,7 @@ def _map(path: Path, fix: str) -> np.ndarray:
         # although the file can never change. Nothing writes to it, so all processes share the pages.
         # asarray drops the memmap subclass, whose overhead on every access exceeds the cost of the slice itself.
         return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
-    except (ValueError, OSError) as error:
-        raise RLTransformerError(f"cannot be mapped: {error}", where=path, fix=fix) from None
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError, TypeError, OverflowError) as error:
+        # NumPy reads the header as a Python literal, whose damage shows in many ways.
+        problem = f"cannot be mapped: {' '.join(str(error).split())[:200]}"
+        raise RLTransformerError(problem, where=path, fix=fix) from None

@@ -56,7 +56,7 @@ class _GrowingArray:
                 fix="give every episode arrays of one type and shape",
             )
         # A view of bytes, because a view of empty or of wide rows cannot be written as it is.
-        disk.DISK.write(self._file, memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8)))
+        disk.DISK.write(self._file, np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
         self.num_rows += len(rows)
 
     def close(self) -> None:
