@@ -76,7 +76,7 @@ def test_the_key_to_door_table_is_that_of_the_six_runs(title, what, few):
 @pytest.mark.parametrize(
     ("title", "what"),
     [
-        ("%BC, best 25 % of timesteps", "%BC, best 25 % of timesteps"),
+        ("%BC, best 25 % of timesteps (the share that 5 other seeds chose)", "%BC, best 25 % of timesteps"),
         ("%BC, best 40 %", "%BC, best 40 % of timesteps"),
         ("Decision Transformer, target: the data's best return", "Decision Transformer"),
         ("%BC, best 10 %", "%BC, best 10 % of timesteps"),
@@ -84,9 +84,22 @@ def test_the_key_to_door_table_is_that_of_the_six_runs(title, what, few):
     ],
 )
 def test_the_table_of_the_mixed_data_is_that_of_percent_bc(title, what):
-    values = values_of("percent-bc", what)
+    values = values_of("percent-bc", f"{what}, seeds compared")
     assert len(values) == 5
     assert row("README.md", title) == [as_return(values)]
+
+
+def test_what_is_said_of_the_comparison_with_percent_bc_and_of_return_control():
+    result = read("reproductions/results/percent-bc/result.json")
+    assert result["chosen_percent_bc"] == "bc-25"
+    gap = result["gaps"]["bc-25"]
+    bounds = f"{-gap['mean']:.0f} [{-gap['interval'][1]:.0f}, {-gap['interval'][0]:.0f}]"
+    for page in ("README.md", "docs/algorithms/percent-bc.md", "docs/reproductions.md"):
+        assert bounds in text_of(page)
+    slope = over_seeds(values_of("return-control", "slope of achieved over target return, inside the data's range"))
+    low, high = slope["interval"]
+    for page in ("README.md", "docs/reproductions.md"):
+        assert f"{slope['mean']:.2f} [{low:.2f}, {high:.2f}]" in text_of(page)
 
 
 def test_the_demo_is_quoted_as_it_ran():
