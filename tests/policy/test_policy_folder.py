@@ -191,6 +191,31 @@ def test_a_policy_whose_replacement_was_killed_is_loaded(tmp_path):
         assert load_policy(folder).content_hash == policy.content_hash
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["model"].update(hidden_size=10**6), "declares 1,000,000 width"),
+        (lambda v: v["model"].update(n_layer=20_000), "declares 20,000 transformer blocks"),
+        (lambda v: v["model"].update(max_ep_len=10**9), "rows of a policy's timestep table"),
+        (lambda v: v["model"].update(hidden_size=60_000), "numbers or more, and policy.safetensors holds"),
+        (lambda v: v["model"].update(n_layer=900), "numbers or more, and policy.safetensors holds"),
+        (lambda v: v["model"].update(max_ep_len=9 * 10**6), "numbers or more, and policy.safetensors holds"),
+    ],
+)
+def test_declared_sizes_are_compared_with_the_file_before_anything_is_built(change, message, tmp_path, monkeypatch):
+    untrained_policy(point_data()).save(tmp_path / "policy")
+    values = json.loads((tmp_path / "policy/policy.json").read_text())
+    change(values)
+    content = to_json(values).encode()
+    (tmp_path / "policy/policy.json").write_bytes(content)
+    manifest = json.loads((tmp_path / "policy/manifest.json").read_text())
+    manifest["files"]["policy.json"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (tmp_path / "policy/manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr("rl_transformer.policy.loading.build_model", lambda *_: pytest.fail("a network was built"))
+    with pytest.raises(RLTransformerError, match=message):
+        load_policy(tmp_path / "policy")
+
+
 def test_a_run_that_has_not_finished_says_so(tmp_path):
     folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
     shutil.rmtree(folder / "policy")

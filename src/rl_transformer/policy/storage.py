@@ -15,7 +15,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.spec import FORMAT_VERSION, PolicySpec
 from rl_transformer.runtime import disk
 from rl_transformer.runtime.files import MANIFEST, to_json, write_folder, write_text
-from rl_transformer.runtime.reading import parse_json, parse_tensors, read_bytes
+from rl_transformer.runtime.reading import check_limit, parse_json, parse_tensors, read_bytes
 
 FIX = "name a run folder of rlt train, or its policy folder"
 RESTORE = "restore the folder from a copy, or write it again"
@@ -49,10 +49,42 @@ def read_policy_folder(folder: Path, *, device: str) -> tuple[PolicySpec, dict[s
     values = parse_json(content[SPEC_FILE], where=folder / SPEC_FILE, fix=FIX)
     spec = PolicySpec.from_dict(values, where=folder / SPEC_FILE)
     tensors = parse_tensors(content[TENSOR_FILE], where=folder / TENSOR_FILE, fix=FIX)
+    _check_sizes(spec, sum(tensor.numel() for tensor in tensors.values()), where=folder / SPEC_FILE)
     # Earlier versions had other names for some tensors; their content is the same.
     if values["format_version"] < FORMAT_VERSION:
         tensors = {migrate_policy_tensor(name): tensor for name, tensor in tensors.items()}
     return spec, {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _check_sizes(spec: PolicySpec, num_stored: int, *, where: Path) -> None:
+    """Check declared sizes before networks of these sizes are built, which could fill the memory or take for ever.
+
+    Raises:
+        RLTransformerError: A size is above its limit, or needs more numbers than the tensor file holds.
+    """
+    model = spec.model
+    declared = {
+        "n_layer": model.n_layer,
+        "hidden_size": model.hidden_size,
+        "context_length": spec.context_length,
+        "table_rows": model.max_ep_len,
+    }
+    for name, value in declared.items():
+        check_limit(name, value, where=where, fix=RESTORE)
+    # Less than the networks have, so that no genuine policy is refused. Trunks of transformers may share their weights.
+    width = model.hidden_size
+    observation = spec.data.observation_space
+    needed = (model.n_layer - 1) * width**2 if model.blocks == "gpt2" and model.trunk is None else width
+    if spec.arch == "decision_transformer":
+        needed += model.max_ep_len * width
+    if not observation.is_image and observation.streams is None:
+        needed += observation.flat_dim * width
+    if needed > num_stored:
+        raise RLTransformerError(
+            f"declares sizes that need {needed:,} numbers or more, and {TENSOR_FILE} holds {num_stored:,}",
+            where=where,
+            fix=RESTORE,
+        )
 
 
 def _read_verified(folder: Path) -> dict[str, bytes]:
