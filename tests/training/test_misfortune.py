@@ -466,3 +466,42 @@ def test_the_estimated_size_is_that_of_the_checkpoints(tmp_path):
     run = assemble_run(tiny_config(tmp_path / "other", model={"hidden_size": 256}), point_data())
     kept = run.config.training.keep_checkpoints
     assert run.trainer.bytes_to_write() == pytest.approx(written * (min(kept, 12) + 2), rel=0.02)
+
+
+# Files of others
+
+
+def d4rl_file(path, rewards, **options):
+    """Write a D4RL file of 3,000 steps."""
+    import h5py
+
+    random = np.random.default_rng(0)
+    ends = np.zeros(len(rewards), bool)
+    ends[19::20] = True
+    with h5py.File(path, "w") as file:
+        file.create_dataset("observations", data=random.normal(size=(len(rewards), 8)).astype("f4"), **options)
+        for name, values in (("actions", random.random((len(rewards), 1)).astype("f4")), ("rewards", rewards)):
+            file[name] = values
+        file["terminals"] = ends
+        file["timeouts"] = np.zeros(len(rewards), bool)
+
+
+def test_a_damaged_compressed_chunk_is_one_message_that_names_the_file(tmp_path, capsys):
+    path = tmp_path / "data.hdf5"
+    d4rl_file(path, np.ones(3000), compression="gzip", chunks=(500, 8))
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(4000, 60_000, 4000):
+        path.write_bytes(whole[:at] + bytes(byte ^ 0xFF for byte in whole[at : at + 3]) + whole[at + 3 :])
+        if main(["inspect", f"d4rl:{path}"]) != 0:
+            refused += 1
+            assert str(path) in capsys.readouterr().err
+    assert refused > 5
+
+
+def test_returns_that_leave_no_room_for_a_histogram_are_drawn(tmp_path):
+    d4rl_file(tmp_path / "large.hdf5", np.full(60, 1e200))
+    arguments = ["--json", str(tmp_path / "report.json"), "--figure", str(tmp_path / "report.png")]
+    assert main(["inspect", f"d4rl:{tmp_path / 'large.hdf5'}", *arguments]) in (0, 1, 2)
+    assert (tmp_path / "report.png").stat().st_size > 0
+    assert json.loads((tmp_path / "report.json").read_text())

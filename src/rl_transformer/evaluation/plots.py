@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def plot_target_vs_achieved(reports: dict[str, EvaluationReport], data_returns: 
     data = np.asarray(data_returns)
     # A second y axis for the counts; they have another unit than the returns.
     behind = axes.twinx()
-    behind.hist(data, bins=40, color=PALE, zorder=0)
+    _histogram(behind, data, 40, color=PALE, zorder=0)
     behind.set_yticks([])
     behind.spines[:].set_visible(False)
     # Twin axes are drawn on top by default. Swapping the order would hide the histogram behind an opaque background.
@@ -93,13 +93,21 @@ def bars(axes: Axes, rows: Sequence[tuple[str, JsonObject]], label: str) -> None
     axes.set_xlabel(f"{label}\n(dots: seeds; bars: their mean, with 95 % interval)")
 
 
+def _histogram(axes: Axes, values: Sequence[float] | np.ndarray, bins: int, **style: Any) -> None:
+    """Draw a histogram; a single bar for values so large and so close together that numbers have no room between them."""
+    try:
+        axes.hist(values, bins=bins, **style)
+    except ValueError:
+        axes.bar([float(np.mean(values))], [len(values)], **style)
+
+
 def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Path) -> None:
     """Draw histograms of the returns and lengths of a dataset's episodes."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(8, 3), layout="constrained")
     for axes, values, name in zip(drawn.subplots(1, 2), (episode_returns, lengths), ("return", "length"), strict=True):
-        axes.hist(values, bins=50, color=INK)
+        _histogram(axes, values, 50, color=INK)
         axes.set_xlabel(f"{name} of an episode")
         axes.spines[["top", "right"]].set_visible(False)
     save(drawn, path)

@@ -9,6 +9,7 @@ from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.findings import LEVELS, Finding, finding_text, notable
 from rl_transformer.trajectories.spaces import Space
 
+_LARGEST_SQUARED = 1e140
 _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
 
@@ -49,7 +50,11 @@ def distribution(values: np.ndarray) -> dict[str, float] | None:
     if not len(values) or not np.isfinite(values).all():
         return None
     named = {name: float(np.quantile(values, q)) for name, q in _QUANTILES.items()}
-    return {"mean": float(values.mean()), "std": float(values.std()), **named}
+    # The squares of larger numbers, and sums of the largest ones, are infinite, which is no JSON.
+    largest = float(np.abs(values).max())
+    scale = largest if largest > _LARGEST_SQUARED else 1.0
+    scaled = values / scale
+    return {"mean": scale * float(scaled.mean()), "std": scale * float(scaled.std()), **named}
 
 
 def as_text(description: JsonObject) -> str:

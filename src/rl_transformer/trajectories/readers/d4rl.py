@@ -69,9 +69,9 @@ def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
     """Return the arrays of the file that are needed, and its flags of episode ends."""
     import h5py
 
-    from rl_transformer.trajectories.readers.hdf5 import open_hdf5
+    from rl_transformer.trajectories.readers.hdf5 import open_hdf5, translate_read_errors
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path) as file, translate_read_errors(path):
         arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
         flags = _flag_names(arrays)
         missing = [name for name in _REQUIRED if name not in arrays]

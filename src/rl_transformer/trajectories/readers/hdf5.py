@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -24,13 +26,24 @@ def open_hdf5(path: Path) -> h5py.File:
     """
     if not path.is_file():
         raise RLTransformerError("no such file", where=path, fix="check the path")
-    try:
+    with translate_read_errors(path):
         file = h5py.File(path, "r")
         _check(file, path)
+    return file
+
+
+@contextmanager
+def translate_read_errors(path: Path) -> Iterator[None]:
+    """Translate an error of h5py inside the block, such as a damaged chunk, into one that names the file and the fix.
+
+    Raises:
+        RLTransformerError: Reading failed.
+    """
+    try:
+        yield
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         problem, fix = _explain(error)
         raise RLTransformerError(problem, where=path, fix=fix) from None
-    return file
 
 
 def _explain(error: Exception) -> tuple[str, str]:
