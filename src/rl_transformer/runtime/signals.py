@@ -53,8 +53,9 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         for number in STOP_SIGNALS:
             try:
-                # nohup lets SIGHUP be ignored, and means it.
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                # nohup lets SIGHUP be ignored, and means it. Shells let SIGINT be ignored in the background.
+                always = number in (signal.SIGTERM, signal.SIGINT)
+                if always or signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._receive)
             except ValueError:
                 # Python allows handlers in the main thread only. A program that trains in another thread handles
