@@ -328,6 +328,10 @@ def test_rows_that_are_damaged_missing_or_there_twice_are_named(steps, line, tmp
     assert "move it away" in caught.value.fix
     (tmp_path / "metrics.jsonl").unlink()
     assert Metrics(tmp_path).truncate_after(3) is False  # the advice works
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write("".join(f"{row}\n" for row in rows(4, "4", 5, 6)))
+    assert Metrics(tmp_path).truncate_after(5) is True  # and goes on working
+    assert [json.loads(row)["step"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [3, 4, 4, 5]
 
 
 # Data that changes
@@ -464,8 +468,14 @@ def test_the_estimated_size_is_that_of_the_checkpoints(tmp_path):
     from rl_transformer.launch.seeds import assemble_run
 
     run = assemble_run(tiny_config(tmp_path / "other", model={"hidden_size": 256}), point_data())
-    kept = run.config.training.keep_checkpoints
-    assert run.trainer.bytes_to_write() == pytest.approx(written * (min(kept, 12) + 2), rel=0.02)
+    training = run.config.training
+    kept = min(training.keep_checkpoints, 3)  # 12 updates, one checkpoint every 4
+    assert run.trainer.bytes_to_write() == pytest.approx(written * (kept + 2), rel=0.02)
+    training.keep_checkpoints = 10**6  # all of them: no more than the run makes
+    assert run.trainer.bytes_to_write() == pytest.approx(written * 5, rel=0.02)
+    shutil.copytree(folder / "checkpoints", run.trainer.checkpoints)
+    run.trainer.step = 12
+    assert run.trainer.bytes_to_write() == pytest.approx(written * 2, rel=0.02)  # the others are there
 
 
 # Files of others

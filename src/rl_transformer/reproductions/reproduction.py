@@ -8,6 +8,7 @@ where it was, and more seeds can be added later by the same command.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from rl_transformer.reproductions.cells import cell_file, cell_name, measure_cells, read_cells
@@ -15,7 +16,7 @@ from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Meas
 from rl_transformer.reproductions.protocol import begin_protocol, read_results
 from rl_transformer.reproductions.provenance import code_hash, other_code
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.files import to_json, translate_write_errors, write_text
 from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.machine import describe_hardware, versions
 from rl_transformer.runtime.reading import read_json
@@ -37,7 +38,9 @@ def reproduce(experiment: Experiment, setup: Setup, *, jobs: int, command: str) 
         RLTransformerError: A folder with results of another recipe, or what an experiment refuses.
         Interrupted: SIGTERM or SIGINT; finished cells are kept.
     """
-    with owned(setup.output.parent / f".{setup.output.name}.lock", what=setup.output):
+    with ExitStack() as stack:
+        with translate_write_errors(setup.output):
+            stack.enter_context(owned(setup.output.parent / f".{setup.output.name}.lock", what=setup.output))
         return _reproduce(experiment, setup, jobs=jobs, command=command)
 
 

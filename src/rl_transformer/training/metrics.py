@@ -22,6 +22,7 @@ from rl_transformer.runtime.files import translate_write_errors, write_text
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 _LINES_EVERY_SECONDS = 10.0
+_MISSING = "earlier_rows_missing"
 
 Tracker = Callable[[int, Mapping[str, float]], None]
 """A function of (step, values by name) that reports one row to an experiment tracker."""
@@ -106,12 +107,17 @@ class Metrics:
                 uninterrupted run.
         """
         if not self._path.exists():
+            if step:
+                # Said in the file, so that it counts as whole from here on.
+                write_text(self._path, json.dumps({"step": step, _MISSING: True}) + "\n")
             return False
         with translate_write_errors(self._path):
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         rows = [_read_row(line) for line in lines]
         # What follows the last whole row up to the step was written after it, perhaps in part.
-        is_kept = [row.step < step or (row.step == step and (row.is_update or evaluated)) for row in rows]
+        is_kept = [
+            row.step < step or (row.step == step and (row.is_update or row.says_missing or evaluated)) for row in rows
+        ]
         count = max((i for i, kept in enumerate(is_kept, start=1) if kept), default=0)
         self._check_whole(rows[:count], step)
         if count < len(lines):
@@ -120,10 +126,11 @@ class Metrics:
 
     def _check_whole(self, rows: Sequence[_Row], last: int) -> None:
         """Check that there is one row of every update up to ``last``, in order, each followed by one evaluation at most."""
-        step = 0
-        good = 0
-        was_update = False
-        for row in rows:
+        begins_later = bool(rows) and rows[0].says_missing
+        step = int(rows[0].step) if begins_later else 0
+        good = int(begins_later)
+        was_update = begins_later
+        for row in rows[good:]:
             is_next = row.is_update and row.step == step + 1
             is_evaluation = not row.is_update and row.step == step and was_update
             if not is_next and not is_evaluation:
@@ -177,12 +184,14 @@ class _Row(NamedTuple):
     """Infinity for a line that is no row, because the process was killed while it wrote it."""
     is_update: bool
     """False for the row of an evaluation."""
+    says_missing: bool = False
+    """True for the row that stands for all rows up to its step, which are not in the file."""
 
 
 def _read_row(line: str) -> _Row:
     try:
         row = json.loads(line)
-        return _Row(float(row["step"]), "gradient_norm" in row)
+        return _Row(float(row["step"]), "gradient_norm" in row, _MISSING in row)
     except (ValueError, KeyError, TypeError):
         return _Row(float("inf"), False)
 

@@ -245,9 +245,14 @@ class Trainer:
         self._saved = self.step
 
     def bytes_to_write(self) -> int:
-        """Return the size of all checkpoints that are kept, of one more while it is written, and of the policy."""
-        checkpoint = checkpoint_bytes(self.objective, self.parameters, self.ema)
-        return checkpoint * (min(self.config.keep_checkpoints, self.config.train_steps) + 2)
+        """Return the size of the checkpoints that will be kept beside those there, of one while it is written, and of the policy."""
+        every = min(
+            self.config.checkpoint_every, self.evaluate_every if self.evaluations else self.config.checkpoint_every
+        )
+        made = -(-(self.config.train_steps - self.step) // every)
+        present = len(list(self.checkpoints.glob("step-*")))
+        kept = min(made, max(0, self.config.keep_checkpoints - present))
+        return (kept + 2) * checkpoint_bytes(self.objective, self.parameters, self.ema)
 
     def _environment(self) -> JsonObject:
         return numeric_environment(str(self.batches.device), self.group.world_size)
