@@ -127,7 +127,10 @@ def test_a_run_may_be_told_to_stop_and_its_updates_are_saved(unreliable, tmp_pat
 class Slow(PointEnv):
     """An environment whose steps take longer than anybody waits."""
 
+    in_step = threading.Event()
+
     def step(self, action):
+        self.in_step.set()
         time.sleep(30)
         return super().step(action)
 
@@ -140,12 +143,12 @@ def test_a_signal_during_an_evaluation_is_answered_at_once_and_the_run_resumes_t
         began = []
 
         def send():
-            while not (tmp_path / "run/checkpoints/step-6/manifest.json").exists():
-                time.sleep(0.01)
-            time.sleep(0.5)
+            Slow.in_step.wait(60)  # not before: an import that is interrupted leaves files open
+            assert (tmp_path / "run/checkpoints/step-6/manifest.json").exists()
             began.append(time.monotonic())
             os.kill(os.getpid(), number)
 
+        Slow.in_step.clear()
         sender = threading.Thread(target=send)
         sender.start()
         with pytest.raises(trainer_module.Interrupted) as caught:
