@@ -145,6 +145,7 @@ def test_a_signal_during_an_evaluation_is_answered_at_once_and_the_run_resumes_t
         def send():
             Slow.in_step.wait(60)  # not before: an import that is interrupted leaves files open
             assert (tmp_path / "run/checkpoints/step-6/manifest.json").exists()
+            time.sleep(0.5)  # until it sleeps: a signal just before that is noticed when it wakes
             began.append(time.monotonic())
             os.kill(os.getpid(), number)
 
