@@ -14,8 +14,9 @@ from rl_transformer import RLTransformerError, load_policy, train
 from rl_transformer.conditions import ReturnToGo
 from rl_transformer.conditions.cost_to_go import CostToGo
 from rl_transformer.models import DecisionTransformerConfig
-from rl_transformer.policy import PolicySpec
+from rl_transformer.policy import PolicySpec, storage
 from rl_transformer.runtime.files import to_json, write_folder
+from rl_transformer.runtime.reading import read_bytes
 from rl_transformer.trajectories import DataSpec, Space
 from tests.policy.kinds import KINDS
 from tests.toys import point_data, tiny_config, untrained_policy
@@ -181,6 +182,23 @@ def test_a_policy_that_is_replaced_while_it_is_loaded_is_never_mixed(tmp_path):
         writer.join()
     assert set(loaded) <= hashes
     assert len(set(loaded)) == 2  # the folder was replaced meanwhile, or the test shows nothing
+
+
+def test_a_policy_that_is_replaced_between_its_files_is_read_again(tmp_path, monkeypatch):
+    before = untrained_policy(point_data(), model={"hidden_size": 8})
+    after = untrained_policy(point_data(), model={"hidden_size": 16})
+    before.save(tmp_path / "policy")
+    read = []
+
+    def replace_after_the_first_file(path, **options):
+        content = read_bytes(path, **options)
+        read.append(path.name)
+        if len(read) == 2:  # the manifest and the spec are those of the first policy
+            after.save(tmp_path / "policy")
+        return content
+
+    monkeypatch.setattr(storage, "read_bytes", replace_after_the_first_file)
+    assert load_policy(tmp_path / "policy").content_hash == after.content_hash
 
 
 def test_a_policy_whose_replacement_was_killed_is_loaded(tmp_path):

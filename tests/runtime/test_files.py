@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rl_transformer import RLTransformerError
-from rl_transformer.runtime import disk, files
+from rl_transformer.runtime import disk, files, lock
 from rl_transformer.runtime.disk import Disk
 from rl_transformer.runtime.files import (
     WriteError,
@@ -28,6 +28,8 @@ from rl_transformer.runtime.files import (
     write_text,
 )
 from rl_transformer.runtime.lock import owned
+from rl_transformer.runtime.paths import user_path
+from rl_transformer.runtime.system import lock_file
 from rl_transformer.training.checkpoint import newest_verified, prune_checkpoints, save_checkpoint
 from rl_transformer.trajectories.store import open_store
 from rl_transformer.trajectories.store_files import write_columns
@@ -318,6 +320,23 @@ def test_the_lock_of_a_killed_process_keeps_out_nobody(tmp_path):
     assert not (tmp_path / "a.lock").exists()
 
 
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    """The last owner removes the file between opening and locking it; that lock would keep out nobody."""
+    removed = []
+
+    def lock_late(file, *, wait):
+        if not removed:
+            removed.append(1)
+            (tmp_path / "a.lock").unlink()
+        return lock_file(file, wait=wait)
+
+    monkeypatch.setattr(lock, "lock_file", lock_late)
+    with owned(tmp_path / "a.lock", what=tmp_path):
+        assert removed
+        with pytest.raises(RLTransformerError, match="another process"), owned(tmp_path / "a.lock", what=tmp_path):
+            pytest.fail("two hold the lock")
+
+
 def test_many_writers_take_turns(tmp_path):
     """A lock file is removed while others wait for it: none of them may then hold a lock that keeps out nobody."""
     inside = []
@@ -347,14 +366,8 @@ def test_names_that_no_file_can_have_are_refused_by_name(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for name in ("x" * 300, "a\0b", "loop/file", "loop"):
         with pytest.raises(RLTransformerError, match="cannot be the name of a file"):
-            files_user_path(f"{tmp_path}/{name}")
-    assert files_user_path(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
-
-
-def files_user_path(path):
-    from rl_transformer.runtime.paths import user_path
-
-    return user_path(path)
+            user_path(f"{tmp_path}/{name}")
+    assert user_path(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
 
 
 def test_leftovers_of_other_names_stay(tmp_path):
