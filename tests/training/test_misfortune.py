@@ -519,3 +519,16 @@ def test_returns_that_leave_no_room_for_a_histogram_are_drawn(tmp_path):
     assert main(["inspect", f"d4rl:{tmp_path / 'large.hdf5'}", *arguments]) in (0, 1, 2)
     assert (tmp_path / "report.png").stat().st_size > 0
     assert json.loads((tmp_path / "report.json").read_text())
+
+
+def test_an_error_of_reading_is_not_blamed_on_the_store_that_is_written(tmp_path):
+    data = point_data(2)
+
+    def episodes():
+        yield data.trajectory(0)
+        raise OSError("the disk that is read is broken")
+
+    with pytest.raises(RLTransformerError, match="cannot be read: the disk that is read is broken") as caught:
+        write_store(tmp_path / "store", data.spec, episodes())
+    assert str(tmp_path) not in str(caught.value.where)
+    assert list(tmp_path.iterdir()) == []

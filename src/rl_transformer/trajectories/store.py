@@ -11,6 +11,7 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.files import verify_folder
+from rl_transformer.runtime.limits import LIMITS
 from rl_transformer.runtime.paths import below
 from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.runtime.reading import check_format, read_json
@@ -160,7 +161,9 @@ def _map(path: Path, fix: str) -> np.ndarray:
         # Mode "c" is copy-on-write: torch.from_numpy warns about read-only arrays, and this one counts as writable
         # although the file can never change. Nothing writes to it, so all processes share the pages.
         # asarray drops the memmap subclass, whose overhead on every access exceeds the cost of the slice itself.
-        return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+        return np.asarray(
+            np.load(path, mmap_mode="c", allow_pickle=False, max_header_size=LIMITS["npy_header_bytes"].most)
+        )
     except (ValueError, OSError, EOFError, SyntaxError, TokenError, TypeError, OverflowError) as error:
         # NumPy reads the header as a Python literal, whose damage shows in many ways.
         problem = f"cannot be mapped: {' '.join(str(error).split())[:200]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,7 +99,7 @@ def write_columns(
                 arrays[name] = _GrowingArray(below(temporary, f"{name}.npy"), rows)
             arrays[name].append(rows)
 
-        summary = build_columns(spec, trajectories, append, checker := Checker(spec))
+        summary = build_columns(spec, _read(trajectories, spec.source), append, checker := Checker(spec))
         for array in arrays.values():
             array.close()
         checker.add_notes(notes)
@@ -115,6 +115,21 @@ def write_columns(
 
     write_folder(folder, fill, replace=False)
     return folder
+
+
+def _read(trajectories: Iterable[Trajectory], source: str) -> Iterator[Trajectory]:
+    """Yield the episodes; an error while reading them must not look like one of writing the store."""
+    episodes = iter(trajectories)
+    while True:
+        try:
+            episode = next(episodes)
+        except StopIteration:
+            return
+        except OSError as error:
+            raise RLTransformerError(
+                f"cannot be read: {error}", where=source or "the data", fix="download or copy the data again"
+            ) from error
+        yield episode
 
 
 def _write_summary(folder: Path, summary: Summary) -> None:
