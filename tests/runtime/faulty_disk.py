@@ -26,12 +26,13 @@ class FaultyDisk(Disk):
 
     def __init__(self, fails_at=None, way=""):
         self.calls = []
+        self.opened = []
         self.fails_at = fails_at
         self.way = way
 
     def _do(self, name, *args):
         self.calls.append((name, args))
-        genuine = getattr(Disk, name)
+        genuine = getattr(Disk, name) if name != "create" else _remembering(self.opened)
         if len(self.calls) - 1 != self.fails_at:
             return genuine(self, *args)
         if self.way == "killed before":
@@ -43,6 +44,16 @@ class FaultyDisk(Disk):
             _write_half(name, genuine, self, args)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise OSError(ERRORS[self.way], os.strerror(ERRORS[self.way]))
+
+
+def _remembering(opened):
+    """Return the operation that creates a file, and keeps it so that a test can close what a killed process left open."""
+
+    def create(disk, path):
+        opened.append(Disk.create(disk, path))
+        return opened[-1]
+
+    return create
 
 
 def _write_half(name, genuine, disk, args):

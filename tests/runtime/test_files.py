@@ -36,12 +36,6 @@ from rl_transformer.trajectories.store_files import write_columns
 from tests.runtime.faulty_disk import OPERATIONS, WAYS, FaultyDisk, Killed
 from tests.toys import point_data
 
-# Processes that are killed at an operation leave their files open, as genuine ones do.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 
 def fill(content):
     """Return a function that writes a text and tensors."""
@@ -103,6 +97,8 @@ def every_failure(tmp_path, make_disk, prepare, write, monkeypatch):
                 assert caught.value.fix
             monkeypatch.setattr(disk, "DISK", Disk())
             yield place, faulty.calls[number][0], way
+            for file in faulty.opened:  # the system closes the files of a killed process
+                file.close()
 
 
 @pytest.mark.parametrize("make_disk", [FaultyDisk, NoExchange])
