@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,9 +62,9 @@ class _GrowingArray:
 
     def close(self) -> None:
         """Write the final header and close the file."""
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
+        with self._file:
+            self._file.seek(0)
+            self._write_header()
 
 
 def store_folder(folder: str | Path) -> Path:
@@ -92,16 +93,16 @@ def write_columns(
     def fill(temporary: Path) -> dict:
         """Write the columns, and return the fields of the manifest."""
         arrays: dict[str, _GrowingArray] = {}
+        with ExitStack() as open_files:
 
-        def append(name: str, rows: np.ndarray) -> None:
-            # Names of extra columns come from the source's file, hence `below`.
-            if name not in arrays:
-                arrays[name] = _GrowingArray(below(temporary, f"{name}.npy"), rows)
-            arrays[name].append(rows)
+            def append(name: str, rows: np.ndarray) -> None:
+                # Names of extra columns come from the source's file, hence `below`.
+                if name not in arrays:
+                    arrays[name] = _GrowingArray(below(temporary, f"{name}.npy"), rows)
+                    open_files.callback(arrays[name].close)  # also after an error
+                arrays[name].append(rows)
 
-        summary = build_columns(spec, _read(trajectories, spec.source), append, checker := Checker(spec))
-        for array in arrays.values():
-            array.close()
+            summary = build_columns(spec, _read(trajectories, spec.source), append, checker := Checker(spec))
         checker.add_notes(notes)
         # An exception here makes write_folder remove the temporary folder, so bad data leaves nothing behind.
         raise_on_errors(checker.findings, spec.source or folder)
