@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import disk
-from rl_transformer.runtime.files import translate_write_errors
+from rl_transformer.runtime.files import refuse_content, translate_write_errors, write_text
 from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.blocks import EpisodeBlock
@@ -117,31 +117,82 @@ def convert_table(table: TableInput, mapping: ColumnMapping, output: str | Path,
     columns = select_columns(mapping, table.schema.names, where=table.where)
     split = None if mapping.split is None else Split.from_text(mapping.split, columns, table.schema)
     fit = TableFit(columns, table.schema, mapping, table.where)  # what does not fit is found before anything is sorted
-    work = folder.with_name(f".{folder.name}.rows")
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with translate_write_errors(folder), owned(work.with_suffix(".rows-lock"), what=folder):
+    outputs = _Outputs(folder, has_held_out=split is not None)
+    outputs.check()
+    with translate_write_errors(folder), owned(folder.with_name(f".{folder.name}.rows-lock"), what=folder):
         with tqdm(unit=" rows", unit_scale=True, desc="sorting", disable=None, leave=False) as bar:
-            buckets = on_disk(table, columns, mapping, work, bar.update)
+            buckets = on_disk(table, columns, mapping, outputs.work, bar.update)
         spec, episodes = _episodes(buckets, fit, split, source)
-        dropped_path = folder.with_name(f"{folder.name}-dropped.parquet")
-        with DroppedRows(dropped_path) as dropped_rows:
+        outputs.work.mkdir(exist_ok=True)
+        outputs.remove_unfinished()
+        with DroppedRows(outputs.work / "dropped.parquet") as dropped_rows:
             blocks = _with_progress(episodes.blocks("training", dropped_rows), buckets.num_rows)
-            write_columns(folder, spec, blocks, notes=episodes.notes)
-        account: JsonObject = {"store": str(folder), "held_out": None, "dropped_rows": None}
-        if episodes.split is not None:
-            account["held_out"] = str(folder.with_name(f"{folder.name}-held-out"))
-            write_columns(account["held_out"], spec, _with_progress(episodes.blocks("held out"), buckets.num_rows))
-        if episodes.dropped:
-            account["dropped_rows"] = str(dropped_path)
-        if work.exists():
-            disk.DISK.remove(work)
+            write_columns(outputs.work / "store", spec, blocks, notes=episodes.notes)
+        if split is not None:
+            blocks = _with_progress(episodes.blocks("held out"), buckets.num_rows)
+            write_columns(outputs.work / "held-out", spec, blocks)
+        written = outputs.publish()
     return {
-        **account,
+        **written,
         "rows_in": buckets.num_rows,
         "steps_out": episodes.num_steps["training"],
         "held_out_steps": episodes.num_steps["held out"],
         "rows_dropped": dict(episodes.dropped.most_common()),
     }
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a conversion writes: everything lies in a working folder until all of it is complete."""
+
+    store: Path
+    has_held_out: bool
+
+    @property
+    def work(self) -> Path:
+        """The working folder, beside the store."""
+        return self.store.with_name(f".{self.store.name}.rows")
+
+    def _targets(self) -> dict[str, Path]:
+        """Return the names in the working folder and those they get, the store last: it shows that all are there."""
+        names = {"dropped.parquet": self.store.with_name(f"{self.store.name}-dropped.parquet")}
+        if self.has_held_out:
+            names["held-out"] = self.store.with_name(f"{self.store.name}-held-out")
+        return {**names, "store": self.store}
+
+    def check(self) -> None:
+        """Refuse folders that hold something, before hours of work.
+
+        Raises:
+            RLTransformerError: The folder of the store, or of what is held out, is not empty.
+        """
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        refuse_content(self.store)
+        if self.has_held_out and not (self.work / "complete").exists():
+            refuse_content(self._targets()["held-out"])
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed conversion wrote; its sorted rows stay."""
+        for path in (self.work / name for name in (*self._targets(), "complete")):
+            if path.exists():
+                disk.DISK.remove(path)
+
+    def publish(self) -> JsonObject:
+        """Give everything its name, remove the working folder, and return the paths."""
+        write_text(self.work / "complete", "")
+        paths: JsonObject = {"store": None, "held_out": None, "dropped_rows": None}
+        keys = {"dropped.parquet": "dropped_rows", "held-out": "held_out", "store": "store"}
+        for name, target in self._targets().items():
+            if not (self.work / name).exists():
+                continue
+            if target.exists():
+                # An empty folder, a list of an earlier conversion, or what this one published before it was killed.
+                disk.DISK.remove(target)
+            disk.DISK.rename(self.work / name, target)
+            paths[keys[name]] = str(target)
+        disk.DISK.sync_folder(self.store.parent)
+        disk.DISK.remove(self.work)
+        return paths
 
 
 def _episodes(buckets: RowBuckets, fit: TableFit, split: Split | None, source: str) -> tuple[DataSpec, TableEpisodes]:

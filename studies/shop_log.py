@@ -1,6 +1,6 @@
 """Write the log of an invented shop as Parquet files: visits of customers, and the price that was offered at each.
 
-    python examples/shop_log.py 100000 shop-log
+    python studies/shop_log.py 100000 shop-log
 
 Like real logs, it has no episodes: a customer's visits lie anywhere in it, some arrive late, some are there twice, some
 values are missing, and not every price was allowed at every visit. A low price sells more, and less is earned by it.
