@@ -98,7 +98,7 @@ class PolicySession:
         actions, infos = self._batch.act([self._row], stacked, mask, return_info=True)
         return actions[0], infos[0]
 
-    def act_row(self, row: Mapping[str, Any], *, return_info: bool = False) -> Any:
+    def act_row(self, row: Mapping[str, object], *, return_info: bool = False) -> Any:
         """Return the action for a row of the table that the policy learned from, as values by column.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -208,7 +208,7 @@ class TrajectoryDataset:
 
     @classmethod
     def from_columns(
-        cls, table: Any, *, mapping: str | Path | None = None, source: str = "table", **columns: Any
+        cls, table: object, *, mapping: str | Path | None = None, source: str = "table", **columns: object
     ) -> TrajectoryDataset:
         """Return a dataset made from a table in memory, whose rows are steps.
 

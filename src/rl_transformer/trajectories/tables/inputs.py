@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.paths import refuse_special_file, user_path
@@ -94,7 +96,7 @@ class MemoryUnit:
 class FileUnit:
     """A file, or a row group of a Parquet file."""
 
-    fragment: Any
+    fragment: ds.Fragment
     schema: pa.Schema
     name: str
     num_bytes: int
@@ -107,21 +109,19 @@ class FileUnit:
         )
 
 
-def memory_input(table: Any, *, where: str) -> TableInput:
+def memory_input(table: object, *, where: str) -> TableInput:
     """Return a table in memory: an Arrow table, a mapping of arrays by column, or a DataFrame of pandas or Polars.
 
     Raises:
         RLTransformerError: It is none of these, or the columns have different lengths.
     """
     try:
-        if isinstance(table, pa.RecordBatch | pa.Table):
-            arrow = pa.table(table) if isinstance(table, pa.RecordBatch) else table
-        elif hasattr(table, "__arrow_c_stream__"):  # Polars, DuckDB, pandas 3
+        if isinstance(table, pa.RecordBatch | pa.Table) or hasattr(table, "__arrow_c_stream__"):
             arrow = pa.table(table)
         elif hasattr(table, "columns") and hasattr(table, "dtypes"):
             arrow = pa.Table.from_pandas(table, preserve_index=False)
         else:
-            arrow = pa.table({str(name): _as_arrow(values) for name, values in dict(table).items()})
+            arrow = pa.table({str(name): _as_arrow(values) for name, values in dict(cast("Mapping", table)).items()})
     except (pa.ArrowException, TypeError, ValueError) as error:
         problem = " ".join(str(error).split())[:300]
         fix = "give a mapping of columns of one length, an Arrow table or a DataFrame"
@@ -129,7 +129,7 @@ def memory_input(table: Any, *, where: str) -> TableInput:
     return TableInput(arrow.schema, [MemoryUnit(arrow, where)], where)
 
 
-def _as_arrow(values: Any) -> pa.Array:
+def _as_arrow(values: np.ndarray) -> pa.Array:
     """Return a column as an Arrow array; rows of a two-dimensional array become lists."""
     shape = getattr(values, "shape", ())
     if len(shape) == 2:
@@ -138,7 +138,7 @@ def _as_arrow(values: Any) -> pa.Array:
     return pa.array(values)
 
 
-def file_input(path: str, file_format: Any, *, where: str) -> TableInput:
+def file_input(path: str, file_format: object, *, where: str) -> TableInput:
     """Open files of one format: a file, a glob, a folder (also with Hive's ``name=value`` folders), or a store's URI.
 
     Args:
@@ -149,8 +149,6 @@ def file_input(path: str, file_format: Any, *, where: str) -> TableInput:
     Raises:
         RLTransformerError: There is no such file, or it is not of the format.
     """
-    import pyarrow.dataset as ds
-
     try:
         if "://" in path:
             dataset = ds.dataset(path, format=file_format, partitioning="hive")
@@ -167,7 +165,7 @@ def file_input(path: str, file_format: Any, *, where: str) -> TableInput:
     return TableInput(dataset.schema, units, where)
 
 
-def _units(fragment: Any, schema: pa.Schema) -> list[FileUnit]:
+def _units(fragment: ds.Fragment, schema: pa.Schema) -> list[FileUnit]:
     """Return a file as pieces: the row groups of a Parquet file, or the whole of another one."""
     stamp = _stamp(fragment.path)
     if not hasattr(fragment, "split_by_row_group"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
@@ -224,7 +222,7 @@ def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(column.type.value_type) if pt.is_dictionary(column.type) else column
 
 
-def _to_numpy(column: Any) -> np.ndarray:
+def _to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return a column as an array; nulls of floating-point numbers become NaN."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
