@@ -6,6 +6,7 @@ bring one along.
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from rl_transformer.trajectories.tables.inputs import TableInput
 
 MAPPING_OPTION = ReaderOption("", "YAML file that says which column is what; rlt convert DATA --suggest prints one.")
+
+
+_LONGEST_HEADER = 1_000_000
 
 
 class TableReader:
@@ -78,7 +82,7 @@ class ParquetReader(TableReader):
 
 
 class CsvReader(TableReader):
-    """Reads CSV with a line of names, also compressed (.gz)."""
+    """Reads CSV with a line of names, also compressed (.gz); fields are separated by commas, tabs or semicolons."""
 
     scheme: ClassVar[str] = "csv"
     usage: ClassVar[str] = "csv:FILES"
@@ -92,8 +96,10 @@ class CsvReader(TableReader):
         from rl_transformer.trajectories.tables.inputs import file_input
 
         column_types = {name: pa.type_for_alias(kind) for name, kind in types.items()}
-        options = csv.ConvertOptions(column_types=column_types, strings_can_be_null=True)
-        return file_input(path, ds.CsvFileFormat(convert_options=options), where=f"{self.scheme}:{path}")
+        convert = csv.ConvertOptions(column_types=column_types, strings_can_be_null=True)
+        parse = csv.ParseOptions(delimiter=_delimiter(path))
+        file_format = ds.CsvFileFormat(convert_options=convert, parse_options=parse)
+        return file_input(path, file_format, where=f"{self.scheme}:{path}")
 
 
 class JsonLinesReader(TableReader):
@@ -169,6 +175,22 @@ class NpzReader(TableReader):
 
         _refuse_types(types, f"{self.scheme}:{path}")
         return read_arrays(user_path(path), where=f"{self.scheme}:{path}")
+
+
+def _delimiter(path: str) -> str:
+    """Return what separates the names in the first line of a local file: a comma, or a tab or semicolon if more frequent."""
+    from rl_transformer.trajectories.tables.inputs import local_files
+
+    files = [] if "://" in path else local_files(path, f"csv:{path}")
+    if not files:
+        return ","
+    open_file = gzip.open if files[0].endswith(".gz") else open
+    try:
+        with open_file(files[0], "rb") as file:
+            line = file.readline(_LONGEST_HEADER)
+    except (OSError, EOFError):
+        return ","  # reading the file itself says what is wrong with it
+    return max((",", "\t", ";"), key=lambda mark: line.count(mark.encode()))
 
 
 _USUAL = {

@@ -153,7 +153,7 @@ def file_input(path: str, file_format: object, *, where: str) -> TableInput:
         if "://" in path:
             dataset = ds.dataset(path, format=file_format, partitioning="hive")
         else:
-            files = _local_files(path, where)
+            files = local_files(path, where)
             base = str(user_path(path)) if user_path(path).is_dir() else None
             dataset = ds.dataset(files, format=file_format, partitioning="hive", partition_base_dir=base)
         units = [unit for fragment in dataset.get_fragments() for unit in _units(fragment, dataset.schema)]
@@ -186,7 +186,7 @@ def _stamp(path: str) -> tuple[int, str]:
     return stat.st_size, f" {stat.st_size} {stat.st_mtime_ns}"
 
 
-def _local_files(path: str, where: str) -> list[str]:
+def local_files(path: str, where: str) -> list[str]:
     """Return the files that a path, a folder or a glob names, sorted by name; hidden ones are left out."""
     found = user_path(path)
     if found.is_dir():
