@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import os
 import re
 import shutil
@@ -173,10 +174,8 @@ def run_tests(copy: Path, tests: Sequence[str], seconds: float = SECONDS) -> Res
 
 
 def _kill_group(process: subprocess.Popen) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.communicate()
 
 
@@ -239,7 +238,7 @@ def run_all(
         first = Path(temporary).resolve() / "copy-0"
         check_imports(first)
 
-        def in_a_copy(work, item):  # noqa: ANN001, ANN202
+        def in_a_copy(work, item):
             copy = copies.get()
             try:
                 return work(copy, item)
