@@ -10,26 +10,28 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from queue import SimpleQueue
+from typing import NoReturn
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 TABLES = Path(__file__).parent
 COPIED = ("src", "tests", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 SECONDS = 180  # far above what the named tests take
+PRELOADED = ("torch", "safetensors.torch", "scipy.stats", "gymnasium", "h5py", "minari", "pyarrow", "jsonargparse")
 KEYS = {"name", "what", "file", "old", "new", "tests"}
 
 CAUGHT = "caught"
@@ -140,43 +142,67 @@ def copy_tree(target: Path, root: Path = ROOT) -> None:
             shutil.copy2(source, target / name)
 
 
-def run_tests(copy: Path, tests: Sequence[str], seconds: float = SECONDS) -> Result:
-    """Run tests of a copy of the tree in a process of their own."""
-    began = time.monotonic()
-    scratch = Path(tempfile.mkdtemp(dir=copy.parent))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    # The copy comes before an installed package. No compiled file is written: its time stamp could be that of the next
-    # fault, which would then not be there.
-    environment = os.environ | {
-        "PYTHONPATH": str(copy / "src"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(scratch),
-    }
-    process = subprocess.Popen(
-        [*command, f"--basetemp={scratch / 'tests'}", *tests],
-        cwd=copy,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # so that processes which the tests have started end with them
-    )
-    try:
-        output, _ = process.communicate(timeout=seconds)
-        verdict, detail = _judge(process.returncode, output)
-    except subprocess.TimeoutExpired:
-        verdict, detail = TIMEOUT, f"after {seconds:g} s"
-    finally:
-        _kill_group(process)
-        shutil.rmtree(scratch, ignore_errors=True)
-    return Result(verdict, detail, time.monotonic() - began)
+class Run:
+    """Tests of one copy of the tree that run in a process of their own."""
 
+    def __init__(self, copy: Path, fault: Fault | None, tests: Sequence[str]) -> None:
+        self.copy = copy
+        self.fault = fault
+        self.tests = tests
+        self._began = time.monotonic()
+        self._scratch = Path(tempfile.mkdtemp(dir=copy.parent))
+        if fault is not None:
+            self._path = copy / fault.file
+            self._before = self._path.read_bytes()
+            self._path.write_text(fault.planted(copy), encoding="utf-8")
+        self._process = os.fork()
+        if self._process == 0:
+            self._run_pytest()
 
-def _kill_group(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    def _run_pytest(self) -> NoReturn:
+        """Become the process of the tests."""
+        code = 3
+        try:
+            os.setsid()  # so that processes which the tests start end with them
+            output = os.open(self._scratch / "output", os.O_WRONLY | os.O_CREAT, 0o600)
+            for descriptor in (1, 2):
+                os.dup2(output, descriptor)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.chdir(self.copy)
+            # The copy comes before an installed package, also in processes that the tests start.
+            os.environ["PYTHONPATH"] = str(self.copy / "src")
+            os.environ["TMPDIR"] = tempfile.tempdir = str(self._scratch)
+            sys.path[:1] = [str(self.copy), str(self.copy / "src")]
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", f"--basetemp={self._scratch / 'tests'}"]
+            code = int(pytest.main([*options, *self.tests]))
+            loaded = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
+            source = str(ROOT / "src")
+            if not source.startswith(str(self.copy)) and any(path.startswith(source) for path in loaded):
+                print("the checkout was imported instead of the copy")
+                code = 3
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    def result(self, seconds: float) -> Result | None:
+        """Return what the tests said, after taking the fault out; None while they run."""
+        ended, status = os.waitpid(self._process, os.WNOHANG)
+        spent = time.monotonic() - self._began
+        if not ended and spent < seconds:
+            return None
+        with suppress(ProcessLookupError):
+            os.killpg(self._process, signal.SIGKILL)
+        if not ended:
+            os.waitpid(self._process, 0)
+        output = (self._scratch / "output").read_text(encoding="utf-8", errors="replace")
+        if self.fault is not None:
+            self._path.write_bytes(self._before)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        if ended:
+            return Result(*_judge(os.waitstatus_to_exitcode(status), output), spent)
+        if self.fault is not None and self.fault.timeout_catches:
+            return Result(CAUGHT, "does not end, as expected", spent)
+        return Result(TIMEOUT, f"after {seconds:g} s", spent)
 
 
 def _judge(code: int, output: str) -> tuple[str, str]:
@@ -190,34 +216,24 @@ def _judge(code: int, output: str) -> tuple[str, str]:
     return UNCLEAR, f"pytest ended with {code}:\n{output[-3000:]}"
 
 
-def check_imports(copy: Path) -> None:
-    """Check that Python imports the package from the copy, and not the one that is installed.
-
-    Raises:
-        TableError: It does not.
-    """
-    for folder in sorted((copy / "src").iterdir()):
-        code = f"import {folder.name}; print({folder.name}.__file__)"
-        environment = os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=copy, env=environment, capture_output=True, text=True, check=False
-        )
-        if not done.stdout.startswith(str(copy)):
-            raise TableError(f"{folder.name} is not imported from the copy: {done.stdout}{done.stderr}")
-
-
-def run_fault(copy: Path, fault: Fault, seconds: float = SECONDS) -> Result:
-    """Plant a fault in a copy, run its tests, and take it out again."""
-    path = copy / fault.file
-    before = path.read_bytes()
-    path.write_text(fault.planted(copy), encoding="utf-8")
-    try:
-        result = run_tests(copy, fault.tests, seconds)
-    finally:
-        path.write_bytes(before)
-    if result.verdict == TIMEOUT and fault.timeout_catches:
-        return Result(CAUGHT, f"{TIMEOUT} {result.detail}, as expected", result.seconds)
-    return result
+def run_each(
+    items: Sequence[tuple[Fault | None, tuple[str, ...]]], copies: Sequence[Path], seconds: float
+) -> Iterator[tuple[int, Result]]:
+    """Run tests with and without faults, one in each copy at a time; yield number and result of each as it ends."""
+    waiting = list(enumerate(items))[::-1]
+    free = list(copies)
+    running: dict[int, Run] = {}
+    while waiting or running:
+        while waiting and free:
+            number, (fault, tests) = waiting.pop()
+            running[number] = Run(free.pop(), fault, tests)
+        for number, run in list(running.items()):
+            result = run.result(seconds)
+            if result is not None:
+                del running[number]
+                free.append(run.copy)
+                yield number, result
+        time.sleep(0.02)
 
 
 def run_all(
@@ -229,34 +245,24 @@ def run_all(
         TableError: The table or the control is wrong.
     """
     check_faults(faults, root)
+    # Imported once: every process of tests begins as a copy of this one. Not the package, of course.
+    for name in PRELOADED:
+        with suppress(ImportError):
+            import_module(name)
     results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
-        copies: SimpleQueue[Path] = SimpleQueue()
-        for number in range(jobs):
-            copy_tree(Path(temporary).resolve() / f"copy-{number}", root)
-            copies.put(Path(temporary).resolve() / f"copy-{number}")
-        first = Path(temporary).resolve() / "copy-0"
-        check_imports(first)
-
-        def in_a_copy(work, item):
-            copy = copies.get()
-            try:
-                return work(copy, item)
-            finally:
-                copies.put(copy)
-
-        with ThreadPoolExecutor(jobs) as pool:
-            selections = sorted({fault.tests for fault in faults})
-            print(f"control: {len(selections)} selections of tests without a fault", flush=True)
-            controls = [pool.submit(in_a_copy, run_tests, selection) for selection in selections]
-            for selection, control in zip(selections, controls, strict=True):
-                if control.result().verdict != SURVIVED:
-                    pool.shutdown(cancel_futures=True)
-                    raise TableError(f"without a fault, {' '.join(selection)}: {control.result().detail}")
-            waiting = [pool.submit(in_a_copy, lambda copy, fault: run_fault(copy, fault, seconds), f) for f in faults]
-            for fault, future in zip(faults, waiting, strict=True):
-                result = results[fault.name] = future.result()
-                print(f"{result.verdict:8} {fault.name} ({result.seconds:.0f} s): {result.detail}", flush=True)
+        copies = [Path(temporary).resolve() / f"copy-{number}" for number in range(jobs)]
+        for copy in copies:
+            copy_tree(copy, root)
+        # Each selection alone, as with its faults: a test that only passes after another one would "catch" everything.
+        selections = sorted({fault.tests for fault in faults})
+        print(f"control: {len(selections)} selections of tests without a fault", flush=True)
+        for number, result in run_each([(None, tests) for tests in selections], copies, seconds):
+            if result.verdict != SURVIVED:
+                raise TableError(f"without a fault, {' '.join(selections[number])}: {result.detail}")
+        for number, result in run_each([(fault, fault.tests) for fault in faults], copies, seconds):
+            results[faults[number].name] = result
+            print(f"{result.verdict:8} {faults[number].name} ({result.seconds:.0f} s): {result.detail}", flush=True)
     return results
 
 
@@ -267,6 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="faults at the same time (default: 1)")
     options = parser.parse_args(arguments)
     began = time.monotonic()
+    # No compiled file is written: its time stamp could be that of the next fault, which would then not be there.
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    sys.dont_write_bytecode = True
     try:
         faults = read_tables()
         unknown = sorted(set(options.only or ()) - {fault.name for fault in faults})
