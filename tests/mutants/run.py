@@ -223,17 +223,21 @@ def run_each(
     waiting = list(enumerate(items))[::-1]
     free = list(copies)
     running: dict[int, Run] = {}
-    while waiting or running:
-        while waiting and free:
-            number, (fault, tests) = waiting.pop()
-            running[number] = Run(free.pop(), fault, tests)
-        for number, run in list(running.items()):
-            result = run.result(seconds)
-            if result is not None:
-                del running[number]
-                free.append(run.copy)
-                yield number, result
-        time.sleep(0.02)
+    try:
+        while waiting or running:
+            while waiting and free:
+                number, (fault, tests) = waiting.pop()
+                running[number] = Run(free.pop(), fault, tests)
+            for number, run in list(running.items()):
+                result = run.result(seconds)
+                if result is not None:
+                    del running[number]
+                    free.append(run.copy)
+                    yield number, result
+            time.sleep(0.02)
+    finally:
+        for run in running.values():
+            run.result(0)
 
 
 def run_all(
