@@ -1,5 +1,6 @@
 """Claims about the table of planted faults (`make mutants`): it fits the code, and its script can say no."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -75,33 +76,29 @@ def tree(tmp_path):
     (tmp_path / "tests/test_small.py").write_text(TESTS)
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['slow']\n")
     text = (script.TABLES / "run.py").read_text()
-    (tmp_path / "tests/mutants/run.py").write_text(text.replace('"torch", ', "").replace('"minari", ', ""))
+    (tmp_path / "tests/mutants/run.py").write_text(re.sub(r"(?m)^PRELOADED = .*$", "PRELOADED = ()", text))
     return tmp_path
 
 
 def run(tree, table, *arguments):
     (tree / "tests/mutants/table.toml").write_text(table)
     command = [sys.executable, tree / "tests/mutants/run.py", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert (tree / "src/small.py").read_text() == PACKAGE  # the checkout is never changed
     return done.returncode, done.stdout + done.stderr
 
 
-def test_the_script_tells_caught_faults_from_those_that_survive(tree):
-    code, output = run(tree, CAUGHT + SURVIVES, "--jobs", "2")
+def test_the_script_tells_caught_faults_from_those_that_survive_and_from_those_that_break_an_import(tree):
+    code, output = run(tree, CAUGHT + SURVIVES + BREAKS, "--jobs", "2")
     assert code == 1, output
     assert "caught   smallest" in output
     assert "tests/test_small.py::test_of_two" in output
     assert "SURVIVED unseen" in output
-    assert "1 of 2 faults caught" in output
-    assert run(tree, CAUGHT + SURVIVES, "--only", "smallest")[0] == 0
-    assert run(tree, CAUGHT, "--only", "largest")[0] == 2
-
-
-def test_a_fault_that_breaks_an_import_is_not_caught(tree):
-    code, output = run(tree, BREAKS)
-    assert code == 1, output
     assert "UNCLEAR  broken" in output
+    assert "1 of 3 faults caught" in output
+    code, output = run(tree, CAUGHT + SURVIVES, "--only", "smallest")
+    assert (code, "1 of 1 faults caught" in output) == (0, True), output
+    assert run(tree, CAUGHT, "--only", "largest")[0] == 2
 
 
 def test_tests_that_fail_without_a_fault_catch_nothing(tree):
@@ -111,12 +108,13 @@ def test_tests_that_fail_without_a_fault_catch_nothing(tree):
     assert "without a fault, tests/test_small.py" in output
 
 
+@pytest.mark.slow
 def test_a_test_that_does_not_end_counts_if_the_table_says_so(tree):
     waits = TESTS + "\ndef test_forever():\n    while largest([1, 2]) == 1:\n        pass\n"
     (tree / "tests/test_small.py").write_text(waits)
     text = (tree / "tests/mutants/run.py").read_text()
     assert "SECONDS = 180" in text
-    (tree / "tests/mutants/run.py").write_text(text.replace("SECONDS = 180", "SECONDS = 4"))
+    (tree / "tests/mutants/run.py").write_text(text.replace("SECONDS = 180", "SECONDS = 30"))
     entry = CAUGHT.replace("test_small.py", "test_small.py::test_forever")
     code, output = run(tree, entry)
     assert (code, "timeout  smallest" in output) == (1, True), output

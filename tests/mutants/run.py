@@ -240,6 +240,15 @@ def run_each(
             run.result(0)
 
 
+def select_control(faults: Iterable[Fault]) -> list[tuple[str, ...]]:
+    """Return all tests of the faults, those of each file together."""
+    tests = sorted({test for fault in faults for test in fault.tests})
+    files: dict[str, list[str]] = {}
+    for test in tests:
+        files.setdefault(test.partition("::")[0], []).append(test)
+    return [(file,) if file in chosen else tuple(chosen) for file, chosen in files.items()]
+
+
 def run_all(
     faults: Sequence[Fault], *, root: Path = ROOT, jobs: int = 1, seconds: float = SECONDS
 ) -> dict[str, Result]:
@@ -258,12 +267,11 @@ def run_all(
         copies = [Path(temporary).resolve() / f"copy-{number}" for number in range(jobs)]
         for copy in copies:
             copy_tree(copy, root)
-        # Each selection alone, as with its faults: a test that only passes after another one would "catch" everything.
-        selections = sorted({fault.tests for fault in faults})
-        print(f"control: {len(selections)} selections of tests without a fault", flush=True)
-        for number, result in run_each([(None, tests) for tests in selections], copies, seconds):
+        control = select_control(faults)
+        print(f"control: the same tests, from {len(control)} files, without a fault", flush=True)
+        for number, result in run_each([(None, tests) for tests in control], copies, seconds):
             if result.verdict != SURVIVED:
-                raise TableError(f"without a fault, {' '.join(selections[number])}: {result.detail}")
+                raise TableError(f"without a fault, {' '.join(control[number])}: {result.detail}")
         for number, result in run_each([(fault, fault.tests) for fault in faults], copies, seconds):
             results[faults[number].name] = result
             print(f"{result.verdict:8} {faults[number].name} ({result.seconds:.0f} s): {result.detail}", flush=True)

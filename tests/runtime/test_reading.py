@@ -126,9 +126,9 @@ def test_a_bomb_is_refused_within_seconds_and_little_memory(name, tmp_path):
         "from rl_transformer import RLTransformerError\nfrom rl_transformer.runtime import reading\n"
         "path = Path(sys.argv[1])\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nbegan = time.monotonic()\n"
         "try:\n"
-        "    if path.suffix == '.yaml': read_yaml(path, fix='')\n"
-        "    elif path.suffix == '.json': read_json(path, fix='')\n"
-        "    else: parse_tensors(reading.read_bytes(path, fix=''), where=path, fix='')\n"
+        "    if path.suffix == '.yaml': reading.read_yaml(path, fix='')\n"
+        "    elif path.suffix == '.json': reading.read_json(path, fix='')\n"
+        "    else: reading.parse_tensors(reading.read_bytes(path, fix=''), where=path, fix='')\n"
         "except RLTransformerError:\n"
         "    print(time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
