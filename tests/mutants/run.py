@@ -35,7 +35,7 @@ PRELOADED = ("torch", "safetensors.torch", "scipy.stats", "gymnasium", "h5py", "
 KEYS = {"name", "what", "file", "old", "new", "tests"}
 
 CAUGHT = "caught"
-SURVIVED = "SURVIVED"
+SURVIVED = "SURVIVED"  # without a fault: they pass
 TIMEOUT = "timeout"
 UNCLEAR = "UNCLEAR"
 
@@ -94,11 +94,7 @@ class Result:
 
 
 def read_tables(folder: Path = TABLES) -> list[Fault]:
-    """Return the faults of all tables in a folder.
-
-    Raises:
-        TableError: A table is empty, or an entry lacks something, has something unknown, or a name of another one.
-    """
+    """Return the faults of all tables in a folder; raise a `TableError` for an entry that is not complete."""
     faults: list[Fault] = []
     for path in sorted(folder.glob("*.toml")):
         entries = tomllib.loads(path.read_text(encoding="utf-8")).get("fault", [])
@@ -131,11 +127,11 @@ def check_faults(faults: Iterable[Fault], root: Path = ROOT) -> None:
                 raise TableError(f"{fault.name}: there is no test {test}")
 
 
-def copy_tree(target: Path, root: Path = ROOT) -> None:
+def copy_tree(target: Path) -> None:
     """Copy what the tests need; the checkout itself is never changed."""
     target.mkdir()
     for name in COPIED:
-        source = root / name
+        source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.exists():
@@ -217,7 +213,7 @@ def _judge(code: int, output: str) -> tuple[str, str]:
 
 
 def run_each(
-    items: Sequence[tuple[Fault | None, tuple[str, ...]]], copies: Sequence[Path], seconds: float
+    items: Sequence[tuple[Fault | None, tuple[str, ...]]], copies: Iterable[Path]
 ) -> Iterator[tuple[int, Result]]:
     """Run tests with and without faults, one in each copy at a time; yield number and result of each as it ends."""
     waiting = list(enumerate(items))[::-1]
@@ -229,7 +225,7 @@ def run_each(
                 number, (fault, tests) = waiting.pop()
                 running[number] = Run(free.pop(), fault, tests)
             for number, run in list(running.items()):
-                result = run.result(seconds)
+                result = run.result(SECONDS)
                 if result is not None:
                     del running[number]
                     free.append(run.copy)
@@ -249,15 +245,9 @@ def select_control(faults: Iterable[Fault]) -> list[tuple[str, ...]]:
     return [(file,) if file in chosen else tuple(chosen) for file, chosen in files.items()]
 
 
-def run_all(
-    faults: Sequence[Fault], *, root: Path = ROOT, jobs: int = 1, seconds: float = SECONDS
-) -> dict[str, Result]:
-    """Run the control and every fault, and print a line for each.
-
-    Raises:
-        TableError: The table or the control is wrong.
-    """
-    check_faults(faults, root)
+def run_all(faults: Sequence[Fault], jobs: int) -> dict[str, Result]:
+    """Run the control and every fault, and print a line for each; raise a `TableError` if the control fails."""
+    check_faults(faults)
     # Imported once: every process of tests begins as a copy of this one. Not the package, of course.
     for name in PRELOADED:
         with suppress(ImportError):
@@ -266,13 +256,13 @@ def run_all(
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
         copies = [Path(temporary).resolve() / f"copy-{number}" for number in range(jobs)]
         for copy in copies:
-            copy_tree(copy, root)
+            copy_tree(copy)
         control = select_control(faults)
         print(f"control: the same tests, from {len(control)} files, without a fault", flush=True)
-        for number, result in run_each([(None, tests) for tests in control], copies, seconds):
+        for number, result in run_each([(None, tests) for tests in control], copies):
             if result.verdict != SURVIVED:
                 raise TableError(f"without a fault, {' '.join(control[number])}: {result.detail}")
-        for number, result in run_each([(fault, fault.tests) for fault in faults], copies, seconds):
+        for number, result in run_each([(fault, fault.tests) for fault in faults], copies):
             results[faults[number].name] = result
             print(f"{result.verdict:8} {faults[number].name} ({result.seconds:.0f} s): {result.detail}", flush=True)
     return results
@@ -294,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             raise TableError(f"no fault is called {', '.join(unknown)}; see tests/mutants/*.toml")
         chosen = [fault for fault in faults if not options.only or fault.name in options.only]
-        results = run_all(chosen, jobs=max(1, options.jobs))
+        results = run_all(chosen, max(1, options.jobs))
     except TableError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -46,11 +46,20 @@ def test_the_first_signal_after_that_of_another_process_only_sets_the_flag():
         assert signals.received == signal.SIGINT
 
 
-def test_the_handlers_from_before_are_restored():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+@pytest.fixture
+def own_handlers():
+    """Handlers of the program that trains; under nohup, SIGHUP would be ignored."""
+    handlers = {number: lambda *_: None for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield handlers
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_handlers_from_before_are_restored(own_handlers):
     with StopSignals():
-        assert all(signal.getsignal(number) != handler for number, handler in before.items())
-    assert {number: signal.getsignal(number) for number in before} == before
+        assert all(signal.getsignal(number) != handler for number, handler in own_handlers.items())
+    assert {number: signal.getsignal(number) for number in own_handlers} == own_handlers
 
 
 def test_a_signal_raises_inside_an_interruptible_block_and_nowhere_else():
