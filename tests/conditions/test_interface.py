@@ -1,5 +1,6 @@
 """Claims about what all conditions share: the check of their contract, and what counts as a reward."""
 
+import numpy as np
 import pytest
 
 from rl_transformer.conditions import ReturnToGo
@@ -13,4 +14,4 @@ def test_the_check_of_the_contract_accepts_what_begins_anew_with_every_episode(o
 
 
 def test_gains_and_losses_are_clipped_alike():
-    assert ReturnToGo(reward_clip=1.0).clip_rewards([-3.0, -1.0, 0.5, 3.0]).tolist() == [-1.0, -1.0, 0.5, 1.0]
+    assert ReturnToGo(reward_clip=1.0).clip_rewards(np.array([-3.0, -1.0, 0.5, 3.0])).tolist() == [-1.0, -1.0, 0.5, 1.0]
