@@ -7,9 +7,7 @@ import pytest
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.dataset_checks import Lengths
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
-from rl_transformer.trajectories.trajectory import Trajectory
 
 
 def episode(*, observations=0.0, actions=0.5, rewards=1.0, steps=4):
@@ -56,15 +54,6 @@ def test_precision_is_looked_at_in_all_episodes(order):
 def test_data_is_without_rewards_only_if_no_episode_has_any(order):
     assert "no rewards" in kinds(episode(rewards=0.0), episode(rewards=0.0, actions=0.1))
     assert "no rewards" not in kinds(*[episode(rewards=0.0), episode()][::order])
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_the_longest_episode_decides(order):
-    check = Lengths()
-    for steps in [50_001, 3][::order]:
-        check.add(Trajectory(np.zeros((steps, 1)), np.zeros(steps), np.zeros(steps)), np.zeros(steps))
-    (finding,) = check.findings()
-    assert "has up to 50001 steps" in finding.problem
 
 
 def test_a_finding_counts_the_defects_of_all_episodes_and_keeps_the_first_places():
