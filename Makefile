@@ -4,7 +4,7 @@ BIN := .venv/bin
 export MUJOCO_GL ?= egl
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup browser demo test test-slow check docs bench
+.PHONY: setup browser demo test test-slow mutants check docs bench
 
 setup: .venv/ready
 
@@ -30,6 +30,10 @@ test: browser
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Plants faults into copies of the code and runs the tests that should catch them.
+mutants: setup
+	$(BIN)/python tests/mutants/run.py --jobs 2
 
 check: setup
 	$(BIN)/ruff format --check .

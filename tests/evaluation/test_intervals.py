@@ -6,7 +6,14 @@ import pytest
 from rl_transformer import evaluate
 from rl_transformer.evaluation.episode_loop import Episode
 from rl_transformer.evaluation.report import TargetReport
-from rl_transformer.evaluation.statistics import CLOPPER_PEARSON, STUDENT_T, mean_interval, return_interval
+from rl_transformer.evaluation.statistics import (
+    CLOPPER_PEARSON,
+    STUDENT_T,
+    mean_interval,
+    rank_correlation,
+    ratio_over_seeds,
+    return_interval,
+)
 from tests.toys import PointEnv, point_data, untrained_policy
 
 DRAWS = {
@@ -77,3 +84,25 @@ def test_a_report_says_how_its_intervals_were_made_and_why_one_is_missing():
     assert "no interval" not in str(report)
     one = evaluate(policy, PointEnv, target_returns=[5.0], num_episodes=1)
     assert "note: no interval (-) for fewer than two episodes" in str(one)
+
+
+def test_the_interval_of_a_ratio_is_fiellers_over_pairs_of_seeds():
+    numerators = [4.0, 4.1, 4.4]
+    denominators = [1.9, 2.0, 2.1]
+    low, high = ratio_over_seeds(numerators, denominators)["interval"]
+    # The ends are the ratios at which the paired differences are just not clearly different from 0.
+    for end in (low, high):
+        differences = np.array(numerators) - end * np.array(denominators)
+        assert abs(differences.mean()) / (differences.std(ddof=1) / np.sqrt(3)) == pytest.approx(4.3027, rel=1e-3)
+    assert low < 12.5 / 6 < high
+
+
+def test_a_ratio_to_a_mean_that_may_be_zero_has_no_interval():
+    result = ratio_over_seeds([1.0, 2.0, 3.0], [-1.0, 0.5, 2.0])
+    assert result == {"ratio": 4.0, "interval": None}
+
+
+def test_two_targets_or_equal_returns_have_no_rank_correlation():
+    assert rank_correlation([1, 2], [5, 7]) is None
+    assert rank_correlation([1, 2, 3], [5, 5, 5]) is None
+    assert rank_correlation([1, 2, 3], [5, 7, 6]) == pytest.approx(0.5)

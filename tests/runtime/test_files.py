@@ -20,6 +20,7 @@ from rl_transformer.runtime.files import (
     WriteError,
     check_disk_space,
     recover_folder,
+    to_json,
     translate_write_errors,
     verify_folder,
     write_array,
@@ -373,3 +374,50 @@ def test_leftovers_of_other_names_stay(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         ".store-2.tmp-0a1b2c3d", ".store.tmp-mine", "store.tmp-0a1b2c3d",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(number, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "DISK", FaultyDisk(fails_at=number, way="broken"))
+    with pytest.raises(WriteError):
+        write_text(tmp_path / "file.txt", "content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_names_cannot_be_exchanged_a_failed_replacement_gives_the_old_folder_its_name_back(tmp_path, monkeypatch):
+    """At once: readers that only look whether the folder exists do not recover it."""
+
+    class Failing(Disk):
+        def exchange(self, one, other):
+            return False
+
+        def rename(self, old, new):
+            if new == tmp_path / "thing" and ".tmp-" in old.name:
+                raise OSError(5, "Input/output error")
+            super().rename(old, new)
+
+    write_folder(tmp_path / "thing", fill("old"))
+    monkeypatch.setattr(disk, "DISK", Failing())
+    with pytest.raises(WriteError):
+        write_folder(tmp_path / "thing", fill("new"))
+    assert (tmp_path / "thing" / "a.txt").read_text() == "old"
+
+
+def test_only_a_whole_folder_gets_its_name_back(tmp_path):
+    (tmp_path / ".policy.old-0a1b2c3d").mkdir()
+    (tmp_path / ".policy.old-0a1b2c3d" / "a.txt").write_text("half of a removed folder")
+    recover_folder(tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()
+
+
+def test_a_manifest_lists_the_files_that_are_required(tmp_path):
+    write_folder(tmp_path / "thing", lambda folder: write_text(folder / "a.txt", "content"))
+    verify_folder(tmp_path / "thing", required=("a.txt",))
+    with pytest.raises(RLTransformerError, match=r"does not list a\.txt, b\.txt"):
+        verify_folder(tmp_path / "thing", required=("a.txt", "b.txt"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_not_written_as_json(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json({"loss": value})

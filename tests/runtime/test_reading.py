@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from rl_transformer import RLTransformerError
 from rl_transformer.runtime.limits import LIMITS
-from rl_transformer.runtime.reading import parse_tensors, read_bytes, read_json, read_yaml
+from rl_transformer.runtime.reading import check_format, check_limit, parse_tensors, read_bytes, read_json, read_yaml
 
 
 @pytest.fixture
@@ -172,3 +172,31 @@ def test_limits_are_documented():
     page = (Path(__file__).parents[2] / "docs/security.md").read_text()
     for limit in LIMITS.values():
         assert f"| {limit.what} | {limit.most:,} |" in page
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_is_the_largest_number_that_is_read(name):
+    most = LIMITS[name].most
+    check_limit(name, most, where="file", fix="none")
+    with pytest.raises(RLTransformerError, match=f"declares {most + 1:,} "):
+        check_limit(name, most + 1, where="file", fix="none")
+
+
+def test_every_reader_has_its_limit(tmp_path):
+    for name, read in {"json": read_json, "yaml": read_yaml}.items():
+        path = tmp_path / f"large.{name}"
+        with path.open("wb") as file:
+            file.truncate(LIMITS[f"{name}_bytes"].most + 1)  # takes no place on the disk
+        with pytest.raises(RLTransformerError, match="and the limit is"):
+            read(path, fix="none")
+    header = (LIMITS["tensor_header_bytes"].most + 1).to_bytes(8, "little")
+    with pytest.raises(RLTransformerError, match="bytes of the header of a safetensors file"):
+        parse_tensors(header + bytes(LIMITS["tensor_header_bytes"].most), where="file", fix="none")
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1", None, 0, -1, 3])
+def test_a_format_that_is_not_a_known_number_is_refused(version):
+    for known in (1, 2):
+        check_format({"format_version": known}, 2, where="file")
+    with pytest.raises(RLTransformerError, match="this rl_transformer reads 1 to 2"):
+        check_format({"format_version": version}, 2, where="file")

@@ -116,3 +116,10 @@ def test_every_module_imports_without_the_modules_of_posix():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 100
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only some systems limit the cores of a process")
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert system.usable_cores() == 3

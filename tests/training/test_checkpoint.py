@@ -1,8 +1,14 @@
 """Claims about checkpoints on disk: which one is used, which ones stay, and that none is deleted on a suspicion."""
 
+import hashlib
+import json
 import shutil
 
+import pytest
+import torch
+
 from rl_transformer import train
+from rl_transformer.training.checkpoint import newest_verified, numeric_environment, prune_checkpoints, save_checkpoint
 from tests.toys import point_data, tiny_config
 from tests.training.runs import assert_equal_runs
 
@@ -38,3 +44,67 @@ def test_only_the_newest_checkpoints_are_kept_and_leftovers_of_kills_go(tmp_path
     (folder / "checkpoints/.step-3.tmp-deadbeef").mkdir(parents=True)
     train(tiny_config(folder), resume=True, dataset=point_data())
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-12", "step-8"]
+
+
+@pytest.fixture
+def save(tmp_path):
+    """A function that saves a small checkpoint of a step."""
+    objective = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})
+    optimizer = torch.optim.AdamW(objective.parameters())
+    return lambda step: save_checkpoint(tmp_path, step, objective, optimizer, None, {"evaluated": 0})
+
+
+def flip_a_bit(checkpoint):
+    path = checkpoint / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip_a_bit, lambda path: (path / "manifest.json").unlink(), lambda path: (path / "state.json").unlink()],
+    ids=["bit", "manifest", "state"],
+)
+def test_damaged_checkpoints_are_not_among_those_to_keep(damage, save, tmp_path):
+    for step in (1, 2, 3, 4):
+        save(step)
+    damage(tmp_path / "step-4")
+    prune_checkpoints(tmp_path, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-2", "step-3", "step-4"}  # step-4 is for the user
+
+
+def test_the_newest_checkpoint_is_that_of_the_largest_step(save, tmp_path):
+    for step in (1000, 200):
+        save(step)
+    assert newest_verified(tmp_path, report=False).name == "step-1000"
+    prune_checkpoints(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1000"]
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_not_used(save, tmp_path):
+    for step in (4, 8):
+        save(step)
+    (tmp_path / "step-8").rename(tmp_path / "step-20")
+    assert newest_verified(tmp_path, report=False).name == "step-4"
+
+
+def test_every_changed_circumstance_is_reported_when_a_run_is_resumed(tmp_path, capsys):
+    folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
+    newest = folder / "checkpoints/step-12"
+    state = json.loads((newest / "state.json").read_text())
+    now = numeric_environment("cpu", 1)
+    assert set(now) == {"threads", "torch", "rl_transformer", "device", "world_size"}
+    assert {name: state[name] for name in now} == now
+    before = {"threads": 7, "torch": "1.0", "rl_transformer": "0.0.1", "device": "cuda", "world_size": 2}
+    content = json.dumps(state | before).encode()
+    (newest / "state.json").write_bytes(content)
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    train(tiny_config(folder, training={"train_steps": 13}), resume=True, dataset=point_data())
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("not bit-exact"))
+    assert all(f"{name} {before[name]} -> {value}" in line for name, value in now.items())
+    shutil.rmtree(folder / "policy")
+    train(tiny_config(folder, training={"train_steps": 13}), resume=True, dataset=point_data())
+    assert "not bit-exact" not in capsys.readouterr().out  # nothing has changed since step 13

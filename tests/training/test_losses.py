@@ -100,3 +100,11 @@ def test_the_entropy_bonus_ignores_padding_as_the_loss_does():
     normals[~batch.valid_mask] = 1e6
     batch.actions[~batch.valid_mask] = 0.999
     assert action_loss(model, batch, entropy_weight=0.3, normals=normals).item() == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_nan_at_a_padded_step_reaches_neither_the_mean_nor_its_gradient():
+    values = torch.tensor([[1.0, float("nan")], [3.0, float("inf")]], requires_grad=True)
+    mean = masked_mean(values, torch.tensor([[True, False], [True, False]]))
+    mean.backward()
+    assert mean.item() == 2.0
+    assert values.grad.tolist() == [[0.5, 0.0], [0.5, 0.0]]

@@ -67,3 +67,14 @@ def test_the_ema_is_that_of_its_definition_and_swaps_back():
     torch.testing.assert_close(model.weight.detach(), by_hand)
     ema.swap()
     assert torch.equal(model.weight.detach(), live)
+
+
+def test_after_the_end_of_its_cosine_the_learning_rate_stays_zero():
+    config = TrainingConfig(schedule="cosine", learning_rate=1.0, warmup_steps=0, schedule_steps=10, train_steps=40)
+    assert [learning_rate(step, config) for step in (10, 11, 15, 20, 40)] == pytest.approx([0.0] * 5)
+
+
+def test_only_matrices_decay():
+    model = DecisionTransformerModel(DecisionTransformerConfig(hidden_size=16, n_layer=1))
+    groups = parameter_groups(model, TrainingConfig(decay="matrices", weight_decay=0.1))
+    assert {group["role"]: group["weight_decay"] for group in groups} == {"decay": 0.1, "no_decay": 0.0}

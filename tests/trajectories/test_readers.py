@@ -156,6 +156,8 @@ def test_d4rl_missing_arrays_are_named(tmp_path, missing):
 def test_hdf5_links_out_of_the_file_and_declared_bombs_are_refused(tmp_path):
     with h5py.File(tmp_path / "outside.hdf5", "w") as file:
         file["secret"] = np.zeros(3)
+    virtual = h5py.VirtualLayout((3,), "f8")
+    virtual[:] = h5py.VirtualSource(str(tmp_path / "outside.hdf5"), "secret", (3,))
     for name, plant in {
         "external": lambda f: f.__setitem__("observations", h5py.ExternalLink("outside.hdf5", "/secret")),
         "soft": lambda f: f.__setitem__("observations", h5py.SoftLink("/rewards")),
@@ -163,6 +165,7 @@ def test_hdf5_links_out_of_the_file_and_declared_bombs_are_refused(tmp_path):
         "storage": lambda f: f.create_dataset(
             "observations", (4,), "f4", external=[(str(tmp_path / "outside.hdf5"), 0, 16)]
         ),
+        "virtual": lambda f: f.create_virtual_dataset("observations", virtual),
     }.items():
         path = tmp_path / f"{name}.hdf5"
         with h5py.File(path, "w") as file:
