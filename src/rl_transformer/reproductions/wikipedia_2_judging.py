@@ -23,6 +23,8 @@ TITLES = {
 CONTROLS = ("scratch", "shuffled", "markov")
 GATE = {"short": 2, "long": 128, "gain": 0.1}
 """Tokens of context that are compared, and by how many bits per byte the long one must be better."""
+ORDERS = (3, 4, 5)
+"""Orders of the n-gram models; the best of them has to be beaten."""
 RELEVANT_SHARE = 0.1
 """Share of the area of scratch below which a difference is not relevant."""
 _SHARE_OF_END = 0.9
@@ -105,7 +107,7 @@ def _gate_check(language: JSON) -> Check:
     order, best = min(language["kneser_ney"].items(), key=lambda item: item[1])
     found = (
         f"{long:.3f} with a context of {GATE['long']}, {short:.3f} with {GATE['short']}, Kneser-Ney {best:.3f} (order {order}, "
-        "the best of 2, 3 and 4)"
+        f"the best of {', '.join(map(str, ORDERS))})"
     )
     # A language model that has not learned language is no evidence against the claims: it leaves them open.
     return Check(True, found) if is_testable(language) else Check(None, f"{found}: not testable")
