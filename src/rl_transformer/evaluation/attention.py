@@ -18,6 +18,7 @@ from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.windows.gathering import WindowGatherer
 from rl_transformer.windows.sampling import WindowIndex
 
 _MARKOV_SHARE = 0.5
@@ -64,14 +65,7 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     per_step = model.config.tokens_per_timestep
     gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)  # windows as in training
     index = _whole_windows(dataset, length, num_windows, seed)
-    # Maps are summed part by part, so that memory does not grow with the number of windows.
-    total: list[Tensor] = []
-    for part in np.array_split(np.arange(len(index.rows)), -(-len(index.rows) // _AT_ONCE)):
-        inputs = gatherer.gather(WindowIndex(index.rows[part], index.trajectories[part])).inputs
-        with torch.inference_mode():
-            weights = _weights(model, model.embed(*inputs).tokens)
-        total = [w if not total else t + w for t, w in zip(total or weights, weights, strict=True)]
-    by_head = [(t / len(index.rows)).cpu().numpy() for t in total]
+    by_head = _mean_weights(model, gatherer, index)
     maps = [heads.mean(0) for heads in by_head]
     random_heads = _weights_of_random_tokens(model, length * per_step, seed, policy.device)
     # Causality alone makes some tokens more visible than others. Uniform attention under the same mask is the baseline
@@ -97,6 +91,18 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
         ],
         "even": {**_summary(even, per_step), "own_token": _own_token(even)},
     }
+
+
+@torch.inference_mode()
+def _mean_weights(model: DecisionTransformerModel, gatherer: WindowGatherer, index: WindowIndex) -> list[np.ndarray]:
+    """Return the mean weights of each layer and head over windows: (H, L, L)."""
+    # Maps are summed part by part, so that memory does not grow with the number of windows.
+    total: list[Tensor] = []
+    for part in np.array_split(np.arange(len(index.rows)), -(-len(index.rows) // _AT_ONCE)):
+        inputs = gatherer.gather(WindowIndex(index.rows[part], index.trajectories[part])).inputs
+        weights = _weights(model, model.embed(*inputs).tokens)
+        total = [w if not total else t + w for t, w in zip(total or weights, weights, strict=True)]
+    return [(t / len(index.rows)).cpu().numpy() for t in total]
 
 
 def _check_spaces(dataset: TrajectoryDataset, policy: Policy) -> None:
