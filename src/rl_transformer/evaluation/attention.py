@@ -40,14 +40,9 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     Returns:
         A JSON-ready dict. ``tokens`` names the P tokens of a timestep, ``context_length`` is K, and ``layers`` has one
         dict per layer: ``map`` (P K, P K), in which row i attends to column j; ``same_type``, the fraction of attention
-        on tokens of the row's own type; ``distance``, the mean number of timesteps between the two; ``heads``, see below.
+        on tokens of the row's own type; ``distance``, the mean number of timesteps between the two; ``heads``,
+        which `_describe_heads` documents.
         All are means over rows. ``even`` has them for attention that is uniform over all visible tokens.
-
-        Each of ``heads`` has ``own_token``, the attention of a token on itself, the last one that it sees (rows but the
-        first, which sees nothing else); ``own_token_random``, the same on random tokens of the same number and width,
-        each normalized to mean 0 and variance 1; and ``is_markov``: both are above one half. Such a head passes on the
-        last token whatever the input is (Markov heads; Zhao et al. 2025, arXiv 2409.06985, who define them by the
-        matrix of queries and keys; this measure holds for every architecture).
 
     Raises:
         RLTransformerError: The policy has no attention, the data has other spaces, or no episode fills a window.
@@ -142,7 +137,14 @@ def _weights_of_random_tokens(
 
 
 def _describe_heads(windows: np.ndarray, at_random: np.ndarray) -> list[JsonObject]:
-    """Return the share of each head's attention on the own token, from its maps (H, L, L)."""
+    """Return what each head does with the last token that it sees, from its maps on windows and random tokens (H, L, L).
+
+    ``own_token`` is the attention of a token on itself, the last one that it sees (mean over rows but the first, which
+    sees nothing else); ``own_token_random`` the same on random tokens of the same number and width, each normalized to
+    mean 0 and variance 1; ``is_markov``: both are above one half. Such a head passes on the last token whatever the input
+    is (Markov heads; Zhao et al. 2025, arXiv 2409.06985, who define them by the matrix of queries and keys; this
+    measure holds for every architecture).
+    """
     shares = [(_own_token(one), _own_token(other)) for one, other in zip(windows, at_random, strict=True)]
     return [
         {"head": i, "own_token": own, "own_token_random": other, "is_markov": min(own, other) > _MARKOV_SHARE}
