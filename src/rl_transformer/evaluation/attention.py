@@ -41,20 +41,13 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
         A JSON-ready dict. ``tokens`` names the P tokens of a timestep, ``context_length`` is K, and ``layers`` has one
         dict per layer: ``map`` (P K, P K), in which row i attends to column j; ``same_type``, the fraction of attention
         on tokens of the row's own type; ``distance``, the mean number of timesteps between the two; ``heads``,
-        which `_describe_heads` documents.
-        All are means over rows. ``even`` has them for attention that is uniform over all visible tokens.
+        which `_describe_heads` documents. All are means over rows. ``even`` has them for attention that is uniform over all visible tokens.
 
     Raises:
         RLTransformerError: The policy has no attention, the data has other spaces, or no episode fills a window.
     """
-    model = policy.model
+    model = _transformer_of(policy)
     spec = policy.spec
-    if not isinstance(model, DecisionTransformerModel):
-        raise RLTransformerError(
-            "this policy has no attention: it is an MLP",
-            where="attention",
-            fix="use a run with arch decision_transformer",
-        )
     _check_spaces(dataset, policy)
     length = spec.context_length
     per_step = model.config.tokens_per_timestep
@@ -86,6 +79,17 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
         ],
         "even": {**_summary(even, per_step), "own_token": _own_token(even)},
     }
+
+
+def _transformer_of(policy: Policy) -> DecisionTransformerModel:
+    model = policy.model
+    if not isinstance(model, DecisionTransformerModel):
+        raise RLTransformerError(
+            "this policy has no attention: it is an MLP",
+            where="attention",
+            fix="use a run with arch decision_transformer",
+        )
+    return model
 
 
 @torch.inference_mode()
