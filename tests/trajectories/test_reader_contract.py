@@ -7,21 +7,34 @@ import pytest
 from rl_transformer import RLTransformerError, TrajectoryDataset, open_trajectories
 from rl_transformer.runtime.registry import loading_plugin
 from rl_transformer.trajectories import DataSpec, Space, Trajectory
+from rl_transformer.trajectories.blocks import one_by_one
 from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.open import parse_uri, stream_trajectories
 from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
 from tests.toys import telling_data
 from tests.trajectories.foreign_files import game_data, write_d4rl, write_minari_vectors, write_replay, write_rlt
+from tests.trajectories.table_files import write_csv, write_hf, write_jsonl, write_lerobot, write_npz, write_parquet
 
+# Tables of steps; their columns have names that need no mapping.
+TABLES = {
+    "parquet": lambda folder: write_parquet(folder / "telling", telling_data()),
+    "csv": lambda folder: write_csv(folder / "telling.csv", telling_data()),
+    "jsonl": lambda folder: write_jsonl(folder / "telling.jsonl", telling_data()),
+    "npz": lambda folder: write_npz(folder / "telling.npz", telling_data()),
+    "hf": lambda folder: write_hf(folder / "telling", telling_data()),
+    "lerobot": lambda folder: write_lerobot(folder / "telling", telling_data()),
+}
 # What a format holds: vectors, or the frames of a game.
 DATA = {"minari": telling_data, "d4rl": telling_data, "rlt": telling_data, "dqn-replay": game_data}
+DATA |= dict.fromkeys(TABLES, telling_data)
 # Formats that do not record what was seen after the last action.
-WITHOUT_FINAL = ("d4rl", "dqn-replay")
+WITHOUT_FINAL = ("d4rl", "dqn-replay", *TABLES)
 WRITERS = {
     "minari": lambda folder: write_minari_vectors("toy/telling-v0", telling_data()),
     "d4rl": lambda folder: write_d4rl(folder / "telling.hdf5", telling_data()),
     "rlt": lambda folder: write_rlt(folder / "telling", telling_data()),
     "dqn-replay": lambda folder: write_replay(folder / "replay", game_data()),
+    **TABLES,
 }
 BUILT_IN = [name for name in READERS.names() if not READERS.is_from_plugin(name)]
 every_reader = pytest.mark.parametrize("scheme", BUILT_IN)
@@ -50,7 +63,7 @@ def opened(scheme, monkeypatch):
 
 
 def test_all_built_in_readers_are_held_to_the_contract():
-    assert len(BUILT_IN) == 4
+    assert len(BUILT_IN) == 10
     assert set(BUILT_IN) == set(WRITERS)
 
 
@@ -69,7 +82,7 @@ def test_every_episode_of_a_reader_is_a_valid_trajectory(scheme, uri):
     data = DATA[scheme]()
     source = stream_trajectories(uri)
     assert isinstance(source.spec, DataSpec)
-    read = list(source.trajectories)
+    read = list(one_by_one(source.trajectories))
     assert len(read) == 3
     for i, trajectory in enumerate(read):
         expected = data.trajectory(i)
@@ -109,6 +122,8 @@ def test_options_in_the_uri_are_parsed_and_those_of_the_call_win(scheme, uri, op
             with pytest.raises(RLTransformerError, match=f"{name}: 'many' is not of type int"):
                 open_trajectories(f"{uri}?{name}=many")
             continue
+        if name == "mapping":
+            continue  # names a file, which has tests of its own
         if option.type is str:
             open_trajectories(f"{uri}?{name}=Pong")  # the only option of this type names a game
             assert opened.pop() == (path, {**defaults, name: "Pong"})
@@ -131,6 +146,7 @@ def test_the_options_of_the_built_in_readers_are_the_documented_ones():
         "d4rl": ["keep_unfinished", "max_episode_steps"],
         "rlt": ["verify"],
         "dqn-replay": ["steps", "seed", "episodes_per_draw", "buffers", "game"],
+        **{key: ["mapping"] for key in TABLES},
     }
     for scheme in BUILT_IN:
         for option in READERS.get(scheme, where="test").options.values():
@@ -139,7 +155,7 @@ def test_the_options_of_the_built_in_readers_are_the_documented_ones():
 
 @every_reader
 def test_data_that_is_not_there_is_refused_by_name(scheme, uri):
-    path = {"minari": "toy/absent-v0", "d4rl": "/absent.hdf5", "rlt": "/absent", "dqn-replay": "/absent"}[scheme]
+    path = {"minari": "toy/absent-v0", "d4rl": "/absent.hdf5"}.get(scheme, "/absent")
     with pytest.raises(RLTransformerError, match=path) as caught:
         open_trajectories(f"{scheme}:{path}")
     assert caught.value.fix

@@ -15,7 +15,7 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Bool, Int64, Shaped
 from rl_transformer.runtime.types import Nested
-from rl_transformer.trajectories.checks import BOUND_SLACK
+from rl_transformer.trajectories.action_checks import BOUND_SLACK
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.windows.normalization import Normalizer
 

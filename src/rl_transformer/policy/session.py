@@ -5,10 +5,12 @@ Shapes: M length of a legal-action mask.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import ArrayLike
 
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.legal_actions import legal_action_mask
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.validation import stack_live
@@ -95,6 +97,30 @@ class PolicySession:
             return self._batch.act([self._row], stacked, mask)[0]
         actions, infos = self._batch.act([self._row], stacked, mask, return_info=True)
         return actions[0], infos[0]
+
+    def act_row(self, row: Mapping[str, Any], *, return_info: bool = False) -> Any:
+        """Return the action for a row of the table that the policy learned from, as values by column.
+
+        Args:
+            row: Values by column, as they stand in the log: what the policy sees, and which actions are allowed. Further
+                columns are ignored. A category that was not in the training data is taken as unknown.
+            return_info: Return (action, info); see `act`.
+
+        Returns:
+            The action, such as ``{"price": 3.5}``.
+
+        Raises:
+            RLTransformerError: The policy did not learn from a table, or a column is missing or holds something else.
+        """
+        spec = self._batch.policy.spec.data
+        if spec.table is None:
+            raise RLTransformerError(
+                "this policy did not learn from a table", where="act_row", fix="pass the observation to act"
+            )
+        allowed = spec.table.allowed_actions(row)
+        action, info = self.act(spec.table.observation(row), allowed, return_info=True)
+        values = spec.table.action_row(action, spec.action_space)
+        return (values, info) if return_info else values
 
     def observe(self, reward: float | None = None, *, action: Nested = None, **outcomes: float | None) -> None:
         """Report the outcome of the last action.

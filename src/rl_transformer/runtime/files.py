@@ -154,14 +154,14 @@ def write_folder(folder: Path, fill: Callable[[Path], JsonMapping | None], *, re
         with owned(_lock_of(folder), what=folder):
             _give_name_back(folder)
             if not replace:
-                _refuse_content(folder)
+                refuse_content(folder)
             remove_leftovers(folder.parent, of=folder.name)
             temporary = _temporary_name(folder, "tmp")
             disk.DISK.make_folder(temporary)
             try:
                 _fill(temporary, fill)
                 if not replace:
-                    _refuse_content(folder)  # somebody else may have written it without our lock
+                    refuse_content(folder)  # somebody else may have written it without our lock
                 _replace(folder, temporary)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -247,7 +247,7 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _refuse_content(folder: Path) -> None:
+def refuse_content(folder: Path) -> None:
     """Raise an `RLTransformerError` if there is something that would be lost."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RLTransformerError(

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from rl_transformer.config import TrainingConfig
 from rl_transformer.models import PolicyModel
+from rl_transformer.models.heads import ActionHead
+from rl_transformer.models.heads.discrete import mask_logits
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.windows.batch import WindowBatch
@@ -92,11 +94,22 @@ def action_loss(
     head = model.predict_action
     if parameters is None:
         parameters = model.predict_actions(*batch.inputs)
-    parameters = parameters.float()  # under autocast they are bfloat16, too coarse for a log-likelihood
+    # Under autocast they are bfloat16, too coarse for a log-likelihood.
+    parameters = legal_parameters(head, parameters.float(), batch)
     losses = head.loss(parameters, batch.actions)
     if entropy_weight and normals is not None:
         losses = losses - entropy_weight * head.entropy(parameters, normals)
     return masked_mean(losses, batch.valid_mask, num_valid)
+
+
+def legal_parameters(head: ActionHead, parameters: Tensor, batch: WindowBatch) -> Tensor:
+    """Return logits (B, T, M) with minus infinity at actions that were not legal, so that none is learned there.
+
+    Data without masks, and heads without a logit per action, are left as they are.
+    """
+    if batch.allowed is None or head.num_allowed != parameters.shape[-1]:
+        return parameters
+    return mask_logits(parameters, batch.allowed)
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,7 @@ def action_error(model: PolicyModel, batch: WindowBatch) -> tuple[float, int]:
     The error of a step is the mean absolute difference of continuous actions; for discrete actions it is 0 if the
     greedy action is the logged one and 1 otherwise.
     """
-    parameters = model.predict_actions(*batch.inputs).float()
+    parameters = legal_parameters(model.predict_action, model.predict_actions(*batch.inputs).float(), batch)
     errors = model.predict_action.error(parameters, batch.actions)
     return float(torch.where(batch.valid_mask, errors, 0.0).sum()), int(batch.valid_mask.sum())
 

@@ -106,7 +106,7 @@ class StackedUpdates(DeviceUpdates):
     def backward(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
         """Compute clipped gradients of all seeds; return losses (S,) and gradient norms before clipping (S,)."""
         lead = self.trainers[0]
-        columns = (*batch.inputs, batch.valid_mask)
+        columns = (*batch.inputs, batch.valid_mask, *(() if batch.allowed is None else (batch.allowed,)))
         # One gather fetched the windows of all seeds, seed after seed: (S B, ...) becomes (S, B, ...) for vmap.
         by_seed = [column.unflatten(0, (len(self.trainers), -1)) for column in columns]
 

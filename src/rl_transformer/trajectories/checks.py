@@ -8,18 +8,16 @@ from hashlib import blake2b
 
 import numpy as np
 
+from rl_transformer.trajectories.action_checks import action_defects
+from rl_transformer.trajectories.action_masks import ALLOWED
+from rl_transformer.trajectories.blocks import EpisodeBlock
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.dataset_checks import dataset_checks
+from rl_transformer.trajectories.dataset_checks import episodes_checks, rows_checks
 from rl_transformer.trajectories.end_flags import inner_end
 from rl_transformer.trajectories.findings import LEVELS, MAX_POSITIONS, Finding
 from rl_transformer.trajectories.mixed_rows import numbers_of
 from rl_transformer.trajectories.nested import leaves
-from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
-
-# Fraction of the bounds' width by which an action may exceed them. Logged float32 actions at the bound may be rounded
-# past it; actions in a wrong unit exceed it by far more.
-BOUND_SLACK = 1e-5
 
 
 class Checker:
@@ -32,7 +30,8 @@ class Checker:
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
         self._findings: dict[tuple[str, str], Finding] = {}
-        self._dataset_checks = dataset_checks(spec)
+        self._rows_checks = rows_checks(spec)
+        self._episodes_checks = episodes_checks()
         self._first_episodes: dict[bytes, int] = {}  # hash of an episode's content -> first episode with it
 
     @property
@@ -126,9 +125,38 @@ class Checker:
         for name, array in (("observations", numbers), ("actions", actions), ("rewards", rewards)):
             if array.dtype.kind == "f":
                 self._check_finite(episode, name, array)
-        self._check_actions(episode, actions)
-        for check in self._dataset_checks:
+        for defect in action_defects(self.spec.action_space, actions, trajectory.extras.get(ALLOWED)):
+            self._add_at(episode, defect.where, defect.kind, "actions", defect.problem, defect.fix)
+        for check in self._rows_checks:
             check.add(trajectory, actions)
+        for check in self._episodes_checks:
+            check.add(len(rewards), trajectory.terminated, trajectory.truncated)
+        self._check_copies(episode, observations, actions, rewards)
+
+    def check_block(
+        self, episode: int, block: EpisodeBlock, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray
+    ) -> None:
+        """Check a block whose values are clean: what shows in the whole dataset, and copies.
+
+        Args:
+            episode: Index of the first episode.
+            block: The episodes as recorded.
+            observations: (N, ...) flattened observations of all of them.
+            actions: (N, ...) actions as recorded.
+            rewards: (N,) float64.
+        """
+        for check in self._rows_checks:
+            check.add(block.rows, actions)
+        offsets = block.offsets.tolist()
+        ends = zip(block.terminated.tolist(), block.truncated.tolist(), strict=True)
+        for index, (terminated, truncated) in enumerate(ends):
+            first, last = offsets[index], offsets[index + 1]
+            for check in self._episodes_checks:
+                check.add(last - first, terminated, truncated)
+            self._check_copies(episode + index, observations[first:last], actions[first:last], rewards[first:last])
+
+    def _check_copies(self, episode: int, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
+        """Check whether an earlier episode has the same content."""
         # Merged files often contain episodes twice. A hash of 16 bytes per episode finds copies anywhere in the data
         # without holding the data in memory.
         digest = blake2b(digest_size=16)
@@ -190,7 +218,7 @@ class Checker:
         Args:
             std: (D,) standard deviations of the observations; None for images.
         """
-        for check in self._dataset_checks:
+        for check in (*self._rows_checks, *self._episodes_checks):
             for finding in check.findings():
                 self.add_finding(
                     finding.level,
@@ -227,22 +255,6 @@ class Checker:
             fix = "repair or remove the episode"
             self._add_at(episode, bad, "not finite", name, problem, fix, level)
 
-    def _check_actions(self, episode: int, actions: np.ndarray) -> None:
-        space = self.spec.action_space
-        bad = space.outside(actions, slack=BOUND_SLACK)
-        if space.is_continuous:
-            bad &= np.isfinite(actions)  # clipping is no cure for the others, which have a finding of their own
-            problem = "is outside the bounds of the action space"
-            fix = "declare the true bounds, or clip the actions: append ?clip_actions=true to the URI, or clip_actions=True in Python"
-            self._add_at(episode, bad, "action outside the space", "actions", problem, fix)
-            return
-        if space.kind == "discrete":
-            problem = f"is not one of the {space.n} actions from {space.start}"
-        else:
-            problem = f"is not among the {list(space.nvec)} actions from {list(space.starts)}"
-        fix = "record actions of the declared space" + (_with_start(space, actions) if bad.any() else "")
-        self._add_at(episode, bad, "action off the space", "actions", problem, fix)
-
     def _add_at(
         self, episode: int, bad: np.ndarray, kind: str, name: str, problem: str, fix: str, level: str = "error"
     ) -> None:
@@ -255,18 +267,6 @@ class Checker:
             for position in np.argwhere(bad)[:MAX_POSITIONS]
         ]
         self.add_finding(level, kind, name, problem, fix, positions=positions, count=int(bad.sum()))
-
-
-def _with_start(space: Space, actions: np.ndarray) -> str:
-    """Return the declaration of a space of as many actions, from the smallest recorded one, if that contains them all."""
-    low = actions.min(axis=0)
-    sizes = space.n if space.kind == "discrete" else np.asarray(space.nvec)
-    # False for NaN, too.
-    if not (np.isfinite(actions).all() and (actions == np.floor(actions)).all() and (actions < low + sizes).all()):
-        return ""
-    start = low.astype(int).tolist()
-    given = f"Discrete({space.n}" if space.kind == "discrete" else f"MultiDiscrete({list(space.nvec)}"
-    return f", or declare the smallest one, action_space=gymnasium.spaces.{given}, start={start})"
 
 
 def _final_leaves(trajectory: Trajectory) -> dict[str, np.ndarray]:

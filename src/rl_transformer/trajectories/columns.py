@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.blocks import EpisodeBlock, Episodes
+from rl_transformer.trajectories.canonical_rows import canonical_block, canonical_rows, final_row, simplified
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.mixed_rows import num_numbers, numbers_of
-from rl_transformer.trajectories.nested import stack
-from rl_transformer.trajectories.returns import returns_to_go
-from rl_transformer.trajectories.space_values import observed
 from rl_transformer.trajectories.statistics import ObservationStatistics, StreamingStatistics
 from rl_transformer.trajectories.trajectory import Trajectory
-from rl_transformer.trajectories.wide_rows import WideStatistics, to_rows, wide_layout
+from rl_transformer.trajectories.wide_rows import WideStatistics, wide_layout
 
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
 EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "final_observations")
@@ -54,7 +53,7 @@ class Summary:
 
 def build_columns(
     spec: DataSpec,
-    trajectories: Iterable[Trajectory],
+    trajectories: Episodes,
     append: Callable[[str, np.ndarray], None],
     checker: Checker | None = None,
 ) -> Summary:
@@ -66,18 +65,24 @@ def build_columns(
 
     Args:
         spec: Spaces of the data.
-        trajectories: The episodes; read once, one at a time.
-        append: Called with (name, rows) for every column of every episode, in order.
+        trajectories: The episodes; read once, one or one block at a time.
+        append: Called with (name, rows) for every column of every episode or block, in order.
         checker: Collects the findings; None: a new one.
     """
     builder = ColumnBuilder(spec, append, checker or Checker(spec))
-    for episode, trajectory in enumerate(trajectories):
-        builder.add(episode, trajectory)
+    episode = 0
+    for item in trajectories:
+        if isinstance(item, EpisodeBlock):
+            builder.add_block(episode, item)
+            episode += len(item)
+        else:
+            builder.add(episode, item)
+            episode += 1
     return builder.summary()
 
 
 class ColumnBuilder:
-    """Converts one trajectory at a time, so that memory holds one of them and a few numbers per episode."""
+    """Converts one trajectory or block at a time, so that memory holds one of them and a few numbers per episode."""
 
     def __init__(self, spec: DataSpec, append: Callable[[str, np.ndarray], None], checker: Checker) -> None:
         spec.check_observations()
@@ -102,13 +107,48 @@ class ColumnBuilder:
             RLTransformerError: An extra column has a reserved name, or the extra columns differ from the first
                 episode's.
         """
-        trajectory = _simplified(self._spec, trajectory)
+        trajectory = simplified(self._spec, trajectory)
         if not self._checker.check_structure(episode, trajectory):
             return
-        rows = _canonical(self._spec, self._checker, episode, trajectory)
+        rows = canonical_rows(self._spec, self._checker, episode, trajectory)
         if rows is None:
             return
-        for name, values in {**rows, **self._extras(episode, trajectory)}.items():
+        self._append_rows(rows, self._extras(episode, trajectory))
+        self._checker.check_ends(episode, trajectory)
+        self._lengths.append(len(rows["rewards"]))
+        self._ends.append((trajectory.terminated, trajectory.truncated))
+        self._returns.append(float(rows["rewards"].sum()))
+        self._finals.append(final_row(self._spec, trajectory))
+
+    def add_block(self, episode: int, block: EpisodeBlock) -> None:
+        """Check the episodes of a block and append their rows, to the same result as one by one.
+
+        Args:
+            episode: Index of the first one.
+            block: The episodes.
+
+        Raises:
+            RLTransformerError: As in `add`.
+        """
+        joined = simplified(self._spec, block.rows)
+        rows = canonical_block(self._spec, joined, block)
+        # Whatever is to be reported needs its episode and step, and rare data need not be fast.
+        if rows is None:
+            for index, trajectory in enumerate(block):
+                self.add(episode + index, trajectory)
+            return
+        self._checker.check_block(episode, block, rows["observations"], rows["recorded"], rows["rewards"])
+        self._append_rows({name: rows[name] for name in STEP_COLUMNS}, self._extras(episode, joined))
+        self._lengths += np.diff(block.offsets).tolist()
+        self._ends += zip(block.terminated.tolist(), block.truncated.tolist(), strict=True)
+        borders = zip(block.offsets[:-1].tolist(), block.offsets[1:].tolist(), strict=True)
+        rewards = rows["rewards"]
+        self._returns += [float(rewards[first:last].sum()) for first, last in borders]
+        self._finals += [None] * len(block)
+
+    def _append_rows(self, rows: dict[str, np.ndarray], extras: dict[str, np.ndarray]) -> None:
+        """Append rows to the columns, and add them to hashes and statistics."""
+        for name, values in {**rows, **extras}.items():
             self._append(name, values)
         # Hashes grow column by column while the data streams past. They are taken after conversion, so HDF5, Arrow and
         # a store of the same episodes have the same fingerprint.
@@ -120,11 +160,6 @@ class ColumnBuilder:
             numbers = rows["observations"] if space.is_wide else numbers_of(space, rows["observations"])
             if np.isfinite(numbers).all():
                 self._statistics.add(numbers)
-        self._checker.check_ends(episode, trajectory)
-        self._lengths.append(len(rows["rewards"]))
-        self._ends.append((trajectory.terminated, trajectory.truncated))
-        self._returns.append(float(rows["rewards"].sum()))
-        self._finals.append(_final(self._spec, trajectory))
 
     def _extras(self, episode: int, trajectory: Trajectory) -> dict[str, np.ndarray]:
         """Return the extra columns of an episode; every episode must have the same ones, or rows would not line up."""
@@ -165,12 +200,14 @@ class ColumnBuilder:
         )
 
     def _std_of_numbers(self, statistics: ObservationStatistics) -> np.ndarray:
-        """Return the standard deviations; NaN for the values of indices, of which most are rare in wide spaces."""
-        if not self._spec.observation_space.is_wide:
-            return statistics.std
-        features = wide_layout(self._spec.observation_space).number_features
-        std = np.full_like(statistics.std, np.nan)
-        std[features] = statistics.std[features]
+        """Return the standard deviations; NaN for categories, of which most are rare and one may be kept for later."""
+        std = statistics.std.copy()
+        if self._spec.table is not None:
+            std[sum(width for _, width in self._spec.table.numbers) :] = np.nan
+        elif self._spec.observation_space.is_wide:
+            features = wide_layout(self._spec.observation_space).number_features
+            std = np.full_like(std, np.nan)
+            std[features] = statistics.std[features]
         return std
 
     def _fingerprint(self, offsets: np.ndarray, flags: np.ndarray) -> str:
@@ -179,65 +216,3 @@ class ColumnBuilder:
         for name, values in (("offsets", offsets), ("ends", flags)):
             digests[name] = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-
-def _simplified(spec: DataSpec, trajectory: Trajectory) -> Trajectory:
-    """Return a trajectory without the parts of observations that are not observed, and with (T,) rewards."""
-    space = spec.observation_space
-    rewards = trajectory.rewards
-    return replace(
-        trajectory,
-        observations=observed(space, trajectory.observations),
-        final_observation=observed(space, trajectory.final_observation),
-        rewards=rewards[:, 0] if rewards.ndim == 2 and rewards.shape[1] == 1 else rewards,
-    )
-
-
-def _canonical(spec: DataSpec, checker: Checker, episode: int, trajectory: Trajectory) -> dict[str, np.ndarray] | None:
-    """Return one episode's rows in canonical dtypes and shapes; None, with a finding, if its shapes do not fit."""
-    try:
-        observations = to_rows(spec.observation_space, trajectory.observations, where="observations")
-        recorded_actions = _recorded_actions(spec, trajectory)
-    except RLTransformerError as error:
-        # One bad episode becomes a finding, so that `rlt inspect` can list all of them.
-        name = "actions" if error.where == "actions" else "observations"
-        checker.add_finding(
-            "error", "wrong shape or value", name, error.problem, error.fix, positions=[{"episode": episode}]
-        )
-        return None
-    rewards = trajectory.rewards.astype(np.float64)
-    # Actions are checked as recorded: NaN, 1.5 or an index below the start cannot be seen any more once they are int64.
-    checker.check_values(episode, trajectory, observations, recorded_actions, rewards)
-    # Summed in float64 and rounded once: in float32 the error would grow with the length of the episode. Columns that
-    # training reads are float32, so a sum that only float64 can hold becomes infinite, which is reported below.
-    with np.errstate(over="ignore", invalid="ignore"):
-        returns = returns_to_go(rewards).astype(np.float32)
-    if np.isfinite(rewards).all() and not np.isfinite(returns).all():
-        problem = "sum to more than float32 can hold"
-        checker.add_finding(
-            "error", "overflow", "rewards", problem, "rescale the rewards", positions=[{"episode": episode}]
-        )
-    return {
-        "observations": observations,
-        "actions": spec.action_space.encode_actions(recorded_actions),
-        "rewards": rewards,
-        "returns_to_go": returns,
-    }
-
-
-def _recorded_actions(spec: DataSpec, trajectory: Trajectory) -> np.ndarray:
-    """Return actions with recorded values in the shape of stored ones: (T, *action_shape)."""
-    space = spec.action_space
-    if space.is_continuous:
-        return space.flatten(trajectory.actions, where="actions")
-    actions = np.asarray(trajectory.actions)
-    space.encode_actions(actions)  # raises if the shape does not fit
-    return actions.reshape(len(actions), *space.action_shape)
-
-
-def _final(spec: DataSpec, trajectory: Trajectory) -> np.ndarray | None:
-    """Return the flattened final observation, or None if it was not recorded."""
-    final = trajectory.final_observation
-    if final is None:
-        return None
-    return to_rows(spec.observation_space, stack([final]), where="final_observation")[0]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from rl_transformer.trajectories.findings import Finding
-from rl_transformer.trajectories.trajectory import Trajectory
 
 # Long episodes from which it is no accident that each is followed by exactly one of one step.
 _MIN_PAIRS = 3
@@ -27,10 +24,10 @@ class ConsecutiveEnds:
         self._run = 0  # one-step episodes since the last longer one
         self._last_end = ""  # the flag of that longer one
 
-    def add(self, trajectory: Trajectory, actions: np.ndarray) -> None:
+    def add(self, length: int, terminated: bool, truncated: bool) -> None:
         """Count whether one-step episodes follow longer ones."""
-        flag = "terminated" if trajectory.terminated else "truncated" if trajectory.truncated else ""
-        if len(trajectory.rewards) > 1:
+        flag = "terminated" if terminated else "truncated" if truncated else ""
+        if length > 1:
             if self._is_pair():
                 self._num_paired[self._last_end] += 1
             self._last_end = flag

@@ -9,7 +9,7 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import Nested
-from rl_transformer.trajectories.checks import BOUND_SLACK
+from rl_transformer.trajectories.action_checks import BOUND_SLACK
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import CLIPPED_ACTIONS, Finding
 from rl_transformer.trajectories.spaces import Space

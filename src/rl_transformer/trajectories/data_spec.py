@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from numbers import Integral
@@ -12,6 +12,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.environment_advice import environment_options, wrappers_note
 from rl_transformer.trajectories.spaces import KINDS, WIDE, Space
+from rl_transformer.trajectories.table_spec import TableSpec
 
 _ACTION_KINDS = ("box", "discrete", "multi_discrete")
 
@@ -37,6 +38,9 @@ class DataSpec:
     env_wrappers: tuple[str, ...] = ()
     """Wrappers around that environment, innermost first: ``NAME`` or ``NAME={...}`` for classes of gymnasium.wrappers, and
     ``MODULE:NAME`` for others; shown to the user like ``env_id``."""
+
+    table: TableSpec | None = None
+    """What the columns of a table mean, if the data comes from one; see `tables`."""
 
     def __post_init__(self) -> None:
         # Checked here, so that data, stores and policies of any origin are rejected with the same message.
@@ -89,6 +93,12 @@ class DataSpec:
         patterns = part_names(patterns)
         if not patterns:
             return self
+        if self.table is not None:
+            raise RLTransformerError(
+                "what is observed of a table is chosen by its mapping",
+                where="dataset.observe",
+                fix="leave it out; list the columns to observe in the mapping",
+            )
         names = [name for name, _ in _named_parts(self.observation_space)]
         if not names:
             raise RLTransformerError(
@@ -146,6 +156,8 @@ class DataSpec:
             values["max_episode_steps"] = self.max_episode_steps
         if self.env_wrappers:
             values["env_wrappers"] = list(self.env_wrappers)
+        if self.table is not None:
+            values["table"] = self.table.to_dict()
         return values
 
     @classmethod
@@ -171,9 +183,27 @@ class DataSpec:
             dict(kwargs) if isinstance(kwargs, dict) else None,
             limit if type(limit) is int else None,
             tuple(map(str, wrappers)) if isinstance(wrappers, list) else (),
+            _table(values.get("table"), observation, action, where),
         )
         spec.check_observations()
         return spec
+
+
+def _table(values: object, observation: Space, action: Space, where: object) -> TableSpec | None:
+    """Return the description of a table in a file, after comparing its sizes with those of the spaces.
+
+    Raises:
+        RLTransformerError: It is malformed, or describes other rows.
+    """
+    if values is None:
+        return None
+    table = TableSpec.from_dict(values if isinstance(values, Mapping) else {}, where=where)
+    masks = len(table.allowed) in (0, action.n)
+    if table.observation_space != observation or table.action_space().action_shape != action.action_shape or not masks:
+        raise RLTransformerError(
+            "the description of the table does not fit the spaces", where=where, fix="restore the file from a copy"
+        )
+    return table
 
 
 def part_names(observe: Sequence[str]) -> list[str]:

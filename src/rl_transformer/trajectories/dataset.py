@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping
+from rl_transformer.trajectories.action_masks import ALLOWED, is_action_mask
+from rl_transformer.trajectories.blocks import Episodes
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, build_columns
 from rl_transformer.trajectories.data_options import clip_actions as clipped_actions
@@ -66,6 +68,12 @@ class TrajectoryDataset:
     def returns_to_go(self) -> np.ndarray:
         """Undiscounted returns-to-go, which include the reward of their own step: (N,) float32."""
         return self.columns["returns_to_go"]
+
+    @property
+    def action_masks(self) -> np.ndarray | None:
+        """Legal actions, (N, M) bool: the extra column ``allowed``, if it has one value per discrete action."""
+        masks = self.columns.get(ALLOWED)
+        return masks if masks is not None and is_action_mask(self.spec.action_space, masks) else None
 
     @property
     def offsets(self) -> np.ndarray:
@@ -199,8 +207,35 @@ class TrajectoryDataset:
         return dataset
 
     @classmethod
+    def from_columns(
+        cls, table: Any, *, mapping: str | Path | None = None, source: str = "table", **columns: Any
+    ) -> TrajectoryDataset:
+        """Return a dataset made from a table in memory, whose rows are steps.
+
+        Args:
+            table: A mapping from columns to arrays, an Arrow table, or a DataFrame of pandas or Polars.
+            mapping: YAML file that says which column is what; ``columns`` override it.
+            source: Name of the data for messages.
+            columns: The fields of a mapping: ``episode=["user_id"], order="time", action="price"``; see
+                `tables.mapping.ColumnMapping`.
+
+        Raises:
+            RLTransformerError: The mapping does not fit the table, or the data would corrupt training.
+        """
+        from rl_transformer.trajectories.tables.convert import open_table
+        from rl_transformer.trajectories.tables.inputs import memory_input
+        from rl_transformer.trajectories.tables.mapping import ColumnMapping
+
+        values = {} if mapping is None else ColumnMapping.from_file(mapping).to_dict()
+        chosen = ColumnMapping.from_values({**values, **columns}, where=source)
+        spec, episodes = open_table(memory_input(table, where=source), chosen, source=source)
+        dataset = cls.in_memory(spec, episodes.blocks("training"), notes=episodes.notes)
+        raise_on_errors(dataset.findings, source)
+        return dataset
+
+    @classmethod
     def in_memory(
-        cls, spec: DataSpec, trajectories: Iterable[Trajectory], *, location: str = "", notes: Iterable[Finding] = ()
+        cls, spec: DataSpec, trajectories: Episodes, *, location: str = "", notes: Iterable[Finding] = ()
     ) -> TrajectoryDataset:
         """Return a dataset of trajectories, without raising an error for its findings.
 

@@ -1,4 +1,4 @@
-"""Checks that need the whole dataset: each sees every episode once and keeps a few numbers."""
+"""Checks that need the whole dataset: each sees all of it once and keeps a few numbers."""
 
 from __future__ import annotations
 
@@ -33,11 +33,23 @@ _LARGEST_CODE = 31
 _FROM_FLOAT = "(255 * pictures).round().astype(np.uint8)"
 
 
-class DatasetCheck(Protocol):
-    """A check of a whole dataset."""
+class RowsCheck(Protocol):
+    """A check of all rows, to which it makes no difference where episodes begin and end."""
 
     def add(self, trajectory: Trajectory, actions: np.ndarray) -> None:
-        """Look at the next episode; ``actions`` are its recorded actions, (T, *action_shape)."""
+        """Look at the next rows, of one or of many episodes; ``actions`` are as recorded, (T, *action_shape)."""
+        ...
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what was found in all rows so far."""
+        ...
+
+
+class EpisodesCheck(Protocol):
+    """A check of the lengths and ends of all episodes."""
+
+    def add(self, length: int, terminated: bool, truncated: bool) -> None:
+        """Look at the next episode."""
         ...
 
     def findings(self) -> Iterator[Finding]:
@@ -45,9 +57,14 @@ class DatasetCheck(Protocol):
         ...
 
 
-def dataset_checks(spec: DataSpec) -> list[DatasetCheck]:
-    """Return new checks for data with these spaces."""
-    return [ConsecutiveEnds(), ActionRange(spec), Precision(spec), Rewards(), Lengths(), Pictures(spec)]
+def rows_checks(spec: DataSpec) -> list[RowsCheck]:
+    """Return new checks for the rows of data with these spaces."""
+    return [ActionRange(spec), Precision(spec), Rewards(), Pictures(spec)]
+
+
+def episodes_checks() -> list[EpisodesCheck]:
+    """Return new checks for the lengths and ends of episodes."""
+    return [ConsecutiveEnds(), Lengths()]
 
 
 class ActionRange:
@@ -149,9 +166,9 @@ class Lengths:
     def __init__(self) -> None:
         self._longest = 0
 
-    def add(self, trajectory: Trajectory, actions: np.ndarray) -> None:
+    def add(self, length: int, terminated: bool, truncated: bool) -> None:
         """Update the length of the longest episode."""
-        self._longest = max(self._longest, len(trajectory.rewards))
+        self._longest = max(self._longest, length)
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about a very long episode."""

@@ -83,6 +83,18 @@ def _guess_discrete(actions: list[np.ndarray], where: object) -> tuple[Space, li
     return space, [Finding("warning", GUESSED_SPACE, "actions", problem, f"{fix}, with the true numbers", 1)]
 
 
+def guessed_bounds(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds for continuous actions whose smallest and largest values (A,) are known."""
+    # [-1, 1] is the convention of continuous control. A dimension with larger actions of both signs gets bounds around
+    # 0; one with a single sign, such as a set-point from 16 to 24, the range that was seen.
+    largest = np.maximum(np.abs(low), np.abs(high))
+    is_small = largest <= 1
+    has_both_signs = (low < 0) & (high > 0)
+    bounds_low = np.where(is_small, -1.0, np.where(has_both_signs, -largest, low))
+    bounds_high = np.where(is_small, 1.0, np.where(has_both_signs, largest, high))
+    return bounds_low, bounds_high
+
+
 def _guess_box(actions: list[np.ndarray]) -> tuple[Space, list[Finding]]:
     """Guess the bounds of actions that are not integers, for each dimension on its own."""
     shape = actions[0].shape[1:]
@@ -93,13 +105,8 @@ def _guess_box(actions: list[np.ndarray]) -> tuple[Space, list[Finding]]:
     high = np.fmax.reduce([np.fmax.reduce(v, axis=0) for v in finite])
     low = np.where(np.isnan(low), 0.0, low)
     high = np.where(np.isnan(high), 0.0, high)
-    # [-1, 1] is the convention of continuous control. A dimension with larger actions of both signs gets bounds around
-    # 0; one with a single sign, such as a set-point from 16 to 24, the range that was seen.
-    largest = np.maximum(np.abs(low), np.abs(high))
-    is_small = largest <= 1
-    has_both_signs = (low < 0) & (high > 0)
-    low = np.where(is_small, -1.0, np.where(has_both_signs, -largest, low))
-    high = np.where(is_small, 1.0, np.where(has_both_signs, largest, high))
+    is_small = np.maximum(np.abs(low), np.abs(high)) <= 1
+    low, high = guessed_bounds(low, high)
     bounds = [f"{a:g} ... {b:g}" for a, b in zip(low, high, strict=True)]
     distinct = list(dict.fromkeys(bounds)) if is_small.all() else bounds
     text = ", ".join(distinct[:8]) + (" ..." if len(distinct) > 8 else "")

@@ -13,12 +13,13 @@ from rl_transformer.runtime.files import MANIFEST
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.registry import call_plugin
 from rl_transformer.runtime.types import JsonObject
+from rl_transformer.trajectories.blocks import EpisodeBlock, one_by_one
 from rl_transformer.trajectories.data_options import clip_actions as clipped_actions
 from rl_transformer.trajectories.data_options import observe_parts
 from rl_transformer.trajectories.data_spec import part_names
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.findings import raise_on_errors
-from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
+from rl_transformer.trajectories.readers import READERS, Reader, ReaderOption, Source
 from rl_transformer.trajectories.readers.interface import Value, checked, reader_options, usages
 from rl_transformer.trajectories.store_files import store_folder
 from rl_transformer.trajectories.suggestions import suggest_uri
@@ -102,11 +103,11 @@ def _as_source(opened: Source | TrajectoryDataset) -> Source:
 def _with_options(source: Source, observe: Sequence[str], clip_actions: bool) -> Source:
     """Return a source with parts chosen and actions clipped."""
     spec = source.spec
-    trajectories: Iterator[Trajectory] = source.trajectories
+    trajectories: Iterator[Trajectory | EpisodeBlock] = source.trajectories
     if observe:
-        spec, trajectories = observe_parts(spec, trajectories, observe)
+        spec, trajectories = observe_parts(spec, one_by_one(trajectories), observe)
     if clip_actions:
-        trajectories = clipped_actions(spec, trajectories, source.notes)
+        trajectories = clipped_actions(spec, one_by_one(trajectories), source.notes)
     return Source(spec, trajectories, source.notes)
 
 
@@ -139,6 +140,32 @@ def _open(
     """
     observe = part_names(observe)
     scheme, path, query = parse_uri(uri)
+    reader = _find_reader(uri)
+    known = reader_options(reader, scheme)
+    # What every format has is no matter of the readers, unless one has an option of this name itself.
+    if "observe" in query and "observe" not in known:
+        in_uri = query.pop("observe")
+        observe = observe or in_uri.split(",")
+    if "clip_actions" in query and "clip_actions" not in known:
+        in_uri = ReaderOption(False, "", bool).parse(query.pop("clip_actions"), where=f"{uri}: clip_actions")
+        clip_actions = clip_actions or bool(in_uri)
+    arguments = _option_values(known, reader.usage, query, options, where=uri)
+    opened = call_plugin(READERS, scheme, "open()", lambda: reader().open(path, **arguments))
+    return call_plugin(READERS, scheme, "the Source", lambda: checked(opened, scheme)), observe, clip_actions
+
+
+def open_reader(uri: str | Path) -> Reader:
+    """Return the reader of a URI's scheme, which has not opened anything yet.
+
+    Raises:
+        RLTransformerError: The scheme is not registered, or the path is that of another format.
+    """
+    return _find_reader(uri)()
+
+
+def _find_reader(uri: str | Path) -> type[Reader]:
+    """Return the class of the reader of a URI's scheme."""
+    scheme, path, query = parse_uri(uri)
     # Not left to the registry: a typing mistake in a URI deserves examples of URIs, not a list of registered names.
     if scheme not in READERS.names():
         raise RLTransformerError(
@@ -156,18 +183,7 @@ def _open(
                 "TrajectoryDataset.from_episodes"
             )
         raise RLTransformerError(problem, where=uri, fix=fix)
-    reader = READERS.get(scheme, where=uri)
-    known = reader_options(reader, scheme)
-    # What every format has is no matter of the readers, unless one has an option of this name itself.
-    if "observe" in query and "observe" not in known:
-        in_uri = query.pop("observe")
-        observe = observe or in_uri.split(",")
-    if "clip_actions" in query and "clip_actions" not in known:
-        in_uri = ReaderOption(False, "", bool).parse(query.pop("clip_actions"), where=f"{uri}: clip_actions")
-        clip_actions = clip_actions or bool(in_uri)
-    arguments = _option_values(known, reader.usage, query, options, where=uri)
-    opened = call_plugin(READERS, scheme, "open()", lambda: reader().open(path, **arguments))
-    return call_plugin(READERS, scheme, "the Source", lambda: checked(opened, scheme)), observe, clip_actions
+    return READERS.get(scheme, where=uri)
 
 
 def parse_uri(uri: str | Path) -> tuple[str, str, dict[str, str]]:

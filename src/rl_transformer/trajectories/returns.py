@@ -12,3 +12,23 @@ def returns_to_go(rewards: np.ndarray) -> np.ndarray:
     """
     # A cumulative sum from the end costs O(T), and float64 keeps its rounding error negligible over long episodes.
     return np.cumsum(rewards[::-1], dtype=np.float64)[::-1]
+
+
+def returns_of_episodes(rewards: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the returns-to-go of many episodes at once: (N,) -> (N,) float64, to the bit as `returns_to_go` of each.
+
+    Args:
+        rewards: Rewards of all episodes, (N,).
+        offsets: Rows at which episodes begin, and N: (E + 1,).
+    """
+    result = rewards.astype(np.float64)
+    lengths = np.diff(offsets)
+    # Step by step from the end of all episodes at the same time: the same additions, in the same order.
+    by_length = np.argsort(-lengths, kind="stable")
+    last = offsets[1:][by_length] - 1
+    counts = np.searchsorted(-lengths[by_length], -np.arange(1, lengths.max(initial=0)))
+    for step, count in enumerate(counts, start=1):
+        # The first ``count`` episodes, in this order, have more than ``step`` steps.
+        at = last[:count] - step
+        result[at] += result[at + 1]
+    return result

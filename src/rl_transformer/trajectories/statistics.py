@@ -34,24 +34,55 @@ class StreamingStatistics:
     # mean, such as positions far from the origin, little of the variance would remain, or it would become negative.
     # Sums of squared deviations from the mean, merged batch by batch, avoid that.
 
+    # Rows are merged a fixed number at a time, so that the same rows give the same bits, however they are handed over.
+    _ROWS = 4096
+
     def __init__(self, size: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(size)
-        self._squares = np.zeros(size)  # sum of squared deviations from the mean
+        self._merged = _Moments(0, np.zeros(size), np.zeros(size))
+        self._waiting: list[np.ndarray] = []
+        self._num_waiting = 0
+
+    @property
+    def count(self) -> int:
+        """Number of observations so far."""
+        return self._merged.count + self._num_waiting
 
     def add(self, observations: np.ndarray) -> None:
         """Add observations (T, D)."""
-        values = observations.astype(np.float64)
-        count = len(values)
-        mean = values.mean(axis=0)
-        squares = np.square(values - mean).sum(axis=0)
-        delta = mean - self.mean
-        total = self.count + count
-        # Deviations of both batches refer to their own means; the last term moves them to the common mean.
-        self._squares += squares + np.square(delta) * (self.count * count / total)
-        self.mean += delta * (count / total)
-        self.count = total
+        self._waiting.append(np.array(observations))  # a copy, because the caller may reuse its array
+        self._num_waiting += len(observations)
+        if self._num_waiting < self._ROWS:
+            return
+        rows = np.concatenate(self._waiting)
+        full = len(rows) // self._ROWS * self._ROWS
+        for first in range(0, full, self._ROWS):
+            self._merged = self._merged.with_rows(rows[first : first + self._ROWS])
+        self._waiting = [rows[full:]]
+        self._num_waiting = len(rows) - full
 
     def result(self) -> ObservationStatistics:
         """Return the statistics of all observations added so far."""
-        return ObservationStatistics(self.mean.copy(), np.sqrt(self._squares / max(self.count, 1)))
+        merged = self._merged
+        if self._num_waiting:
+            merged = merged.with_rows(np.concatenate(self._waiting))
+        return ObservationStatistics(merged.mean, np.sqrt(merged.squares / max(merged.count, 1)))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Number, mean and sum of squared deviations from the mean of some observations."""
+
+    count: int
+    mean: np.ndarray
+    squares: np.ndarray
+
+    def with_rows(self, rows: np.ndarray) -> _Moments:
+        """Return the moments of these observations and further ones (T, D) together."""
+        values = rows.astype(np.float64)
+        mean = values.mean(axis=0)
+        squares = np.square(values - mean).sum(axis=0)
+        delta = mean - self.mean
+        total = self.count + len(values)
+        # Deviations of both parts refer to their own means; the last term moves them to the common mean.
+        moved = np.square(delta) * (self.count * len(values) / total)
+        return _Moments(total, self.mean + delta * (len(values) / total), self.squares + squares + moved)

@@ -16,6 +16,7 @@ from rl_transformer.runtime.paths import below
 from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.runtime.reading import check_format, read_json
 from rl_transformer.runtime.types import JsonObject
+from rl_transformer.trajectories.blocks import Episodes
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary
 from rl_transformer.trajectories.data_spec import DataSpec
@@ -26,7 +27,6 @@ from rl_transformer.trajectories.mixed_rows import num_numbers
 from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.store_files import FORMAT_VERSION, store_folder, write_columns
 from rl_transformer.trajectories.suggestions import no_store, no_such_path
-from rl_transformer.trajectories.trajectory import Trajectory
 from rl_transformer.trajectories.wide_rows import row_shape
 
 # Files that every store has. Final observations and statistics depend on the data.
@@ -34,7 +34,7 @@ _REQUIRED = ("store.json", *(f"{name}.npy" for name in (*STEP_COLUMNS, *EPISODE_
 
 
 def write_store(
-    folder: str | Path, spec: DataSpec, trajectories: Iterable[Trajectory], *, notes: Iterable[Finding] = ()
+    folder: str | Path, spec: DataSpec, trajectories: Episodes, *, notes: Iterable[Finding] = ()
 ) -> TrajectoryDataset:
     """Write trajectories to a store and return the opened store; see `write_columns`."""
     return open_store(write_columns(folder, spec, trajectories, notes=notes))

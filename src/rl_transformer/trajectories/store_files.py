@@ -14,6 +14,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import disk
 from rl_transformer.runtime.files import to_json, write_array, write_folder, write_text
 from rl_transformer.runtime.paths import below, user_path
+from rl_transformer.trajectories.blocks import EpisodeBlock, Episodes
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, Summary, build_columns
 from rl_transformer.trajectories.data_spec import DataSpec
@@ -72,10 +73,8 @@ def store_folder(folder: str | Path) -> Path:
     return user_path(str(folder).removeprefix("rlt:"))
 
 
-def write_columns(
-    folder: str | Path, spec: DataSpec, trajectories: Iterable[Trajectory], *, notes: Iterable[Finding] = ()
-) -> Path:
-    """Write trajectories to a store, with one of them in memory at a time, and return its folder.
+def write_columns(folder: str | Path, spec: DataSpec, trajectories: Episodes, *, notes: Iterable[Finding] = ()) -> Path:
+    """Write trajectories to a store, with one of them (or one block) in memory at a time, and return its folder.
 
     Returns-to-go, statistics, findings and hashes are computed once, while writing.
 
@@ -118,7 +117,7 @@ def write_columns(
     return folder
 
 
-def _read(trajectories: Iterable[Trajectory], source: str) -> Iterator[Trajectory]:
+def _read(trajectories: Episodes, source: str) -> Iterator[Trajectory | EpisodeBlock]:
     """Yield the episodes; an error while reading them must not look like one of writing the store."""
     episodes = iter(trajectories)
     while True:

@@ -1,6 +1,7 @@
 """A batch of windows as tensors, and the interface of the sources of batches.
 
-Shapes: B windows, T timesteps, C numbers of all conditions, A length of an action vector, P parts of a discrete action;
+Shapes: B windows, T timesteps, C numbers of all conditions, A length of an action vector, P parts of a discrete action, M length of a
+legal-action mask;
 *state are the axes of one observation: one of a vector, three of an image.
 """
 
@@ -29,6 +30,8 @@ class WindowBatch:
     """Timesteps, counted from the start of the episode."""
     valid_mask: Bool[Tensor, "B T"]
     """True at real steps, False at padding."""
+    allowed: Bool[Tensor, "B T M"] | None = None
+    """True at the discrete actions that were legal, if the data records it."""
     rewards: Float[Tensor, "B T"] | None = None
     """Rewards, not scaled. This field and the following ones are gathered on request."""
     terminations: Bool[Tensor, "B T"] | None = None

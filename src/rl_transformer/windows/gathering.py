@@ -42,8 +42,7 @@ class ConditionColumn:
 class WindowGatherer:
     """Cuts windows out of a dataset's columns.
 
-    On a CPU the (possibly memory-mapped) columns are read in place; they are moved to a GPU
-    once if they fit.
+    On a CPU the (possibly memory-mapped) columns are read in place; they are moved to a GPU once if they fit.
 
     Args:
         dataset: The data.
@@ -82,6 +81,8 @@ class WindowGatherer:
         self._one_hot = OneHotRows(wide_layout(space), self.device) if holds_rows else None
         self._observations = torch.from_numpy(dataset.observations).to(self._home)
         self._actions = torch.from_numpy(dataset.actions).to(self._home)
+        masks = dataset.action_masks
+        self._masks = torch.from_numpy(masks).to(self._home) if masks is not None else None
         self._offsets = torch.from_numpy(np.asarray(dataset.offsets)).to(self._home)
         self._steps = torch.arange(window_length, device=self._home)
         self._set_conditions(conditions)
@@ -161,6 +162,7 @@ class WindowGatherer:
             conditions=self._gather_conditions(at).to(self.device),
             timesteps=timesteps.to(self.device),
             valid_mask=(following <= last).to(self.device),
+            allowed=None if self._masks is None else _take(self._masks, at).to(self.device),
         )
 
     def _gather_conditions(self, at: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:

@@ -13,3 +13,11 @@ READERS.register("minari", "rl_transformer.trajectories.readers.minari:MinariRea
 READERS.register("d4rl", "rl_transformer.trajectories.readers.d4rl:D4RLReader")
 READERS.register("rlt", "rl_transformer.trajectories.readers.store:StoreReader")
 READERS.register("dqn-replay", "rl_transformer.trajectories.readers.dqn_replay:DQNReplayReader")
+
+# Tables: what their columns are is said by a mapping.
+READERS.register("parquet", "rl_transformer.trajectories.readers.tables:ParquetReader")
+READERS.register("csv", "rl_transformer.trajectories.readers.tables:CsvReader")
+READERS.register("jsonl", "rl_transformer.trajectories.readers.tables:JsonLinesReader")
+READERS.register("npz", "rl_transformer.trajectories.readers.tables:NpzReader")
+READERS.register("hf", "rl_transformer.trajectories.readers.tables:HuggingFaceReader")
+READERS.register("lerobot", "rl_transformer.trajectories.readers.tables:LeRobotReader")

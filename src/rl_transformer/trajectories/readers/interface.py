@@ -10,6 +10,7 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.registry import Registry, broken_contract
+from rl_transformer.trajectories.blocks import EpisodeBlock
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.findings import Finding
@@ -58,8 +59,8 @@ class Source:
     """Holds opened data whose episodes have not been read yet."""
 
     spec: DataSpec
-    trajectories: Iterator[Trajectory]
-    """The episodes, read one at a time."""
+    trajectories: Iterator[Trajectory | EpisodeBlock]
+    """The episodes, read one (or one block) at a time."""
     notes: list[Finding] = field(default_factory=list)
     """Findings about data that the reader left out or changed; it may add to them until its last episode is read."""
 
@@ -128,7 +129,7 @@ def checked(source: object, scheme: str) -> Source | TrajectoryDataset:
     return Source(source.spec, _checked_trajectories(source.trajectories, scheme), source.notes)
 
 
-def _checked_trajectories(trajectories: Iterable[object], scheme: str) -> Iterator[Trajectory]:
+def _checked_trajectories(trajectories: Iterable[object], scheme: str) -> Iterator[Trajectory | EpisodeBlock]:
     """Yield the episodes of a reader, and check each of them when it is read."""
     # A generator's code runs at next(), long after open() has returned. Calling next() here, instead of a for loop
     # around the checks, tells an exception of the reader from one of the code that consumes the episodes.
@@ -146,6 +147,10 @@ def _checked_trajectories(trajectories: Iterable[object], scheme: str) -> Iterat
                 raise
             problem = f"episode {number} raised {type(error).__name__}: {error}"
             raise broken_contract(READERS, scheme, problem) from error
+        if isinstance(trajectory, EpisodeBlock):
+            yield trajectory
+            number += len(trajectory)
+            continue
         if not isinstance(trajectory, Trajectory):
             problem = f"episode {number} is {type(trajectory).__name__}, not a Trajectory"
             raise broken_contract(READERS, scheme, problem)

@@ -1,0 +1,1 @@
+"""Turn the rows of tables into episodes: which column is what, what its values mean, and where episodes begin and end."""

@@ -1,0 +1,107 @@
+"""Open arrays and saved Hugging Face datasets as tables; rows that hold a whole episode become rows of steps."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.limits import LIMITS
+from rl_transformer.runtime.paths import refuse_special_file
+from rl_transformer.trajectories.tables.arrow import pc
+from rl_transformer.trajectories.tables.inputs import MemoryUnit, TableInput, memory_input
+
+
+def read_arrays(path: Path, *, where: str) -> TableInput:
+    """Return the arrays of a .npz file as a table: one row per step, two-dimensional arrays as lists.
+
+    Raises:
+        RLTransformerError: There is no such file, it is damaged, or its arrays are not numbers or texts of one length.
+    """
+    if not path.is_file():
+        raise RLTransformerError("there is no such file", where=where, fix="name a .npz file")
+    refuse_special_file(path)
+    try:
+        with np.load(path, allow_pickle=False, max_header_size=LIMITS["npy_header_bytes"].most) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, SyntaxError, TypeError, MemoryError) as error:
+        problem = f"cannot be read: {' '.join(str(error).split())[:200]}"
+        raise RLTransformerError(problem, where=where, fix="write it again with numpy.savez") from None
+    wide = [name for name, array in arrays.items() if array.ndim not in (1, 2)]
+    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
+    if wide or len(set(lengths.values())) != 1:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in list(arrays.items())[:20])
+        raise RLTransformerError(
+            f"the arrays are not those of a table, with a row per step each: {shapes or 'there are none'}",
+            where=where,
+            fix="give every array one number or one vector per step; for pictures use TrajectoryDataset.from_episodes",
+        )
+    return memory_input(arrays, where=where)
+
+
+def open_saved_dataset(folder: Path, *, where: str) -> TableInput:
+    """Open a folder that ``Dataset.save_to_disk`` wrote, without the library that wrote it.
+
+    Raises:
+        RLTransformerError: There is no such folder, or it holds several splits.
+    """
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        fix = f"name one: {where}/{splits[0]}" if splits else "save it again"
+        raise RLTransformerError(f"holds the splits {', '.join(splits) or 'of nothing'}", where=where, fix=fix)
+    files = sorted(folder.glob("*.arrow"))
+    if not files:
+        fix = "save it with dataset.save_to_disk(FOLDER), and name that folder"
+        raise RLTransformerError("holds no saved dataset", where=where, fix=fix)
+    tables = list(_read_streams(files, where))
+    try:
+        table = pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise RLTransformerError(f"files do not fit: {error}", where=where, fix="save the dataset again") from None
+    table = steps_of(table, where=where)
+    return TableInput(table.schema, [MemoryUnit(table, where)], where)
+
+
+def _read_streams(files: list[Path], where: str) -> Iterator[pa.Table]:
+    for path in files:
+        refuse_special_file(path)
+        try:
+            with pa.memory_map(str(path)) as file:
+                yield pa.ipc.open_stream(file).read_all()
+        except (pa.ArrowException, OSError) as error:
+            problem = f"cannot be read: {' '.join(str(error).split())[:200]}"
+            raise RLTransformerError(problem, where=path, fix=f"save the dataset of {where} again") from None
+
+
+def steps_of(table: pa.Table, *, where: str) -> pa.Table:
+    """Return a table whose rows hold whole episodes as a table of steps, with an ``episode`` column; any other as it is.
+
+    Raises:
+        RLTransformerError: Lists of one row have different lengths.
+    """
+    if "observations" not in table.column_names or not _is_list(table.schema.field("observations").type):
+        return table
+    # A vector per step is a list as well, but not a list of lists; with rewards as numbers, rows are steps.
+    if "rewards" in table.column_names and not _is_list(table.schema.field("rewards").type):
+        return table
+    if "rewards" not in table.column_names and not _is_list(table.schema.field("observations").type.value_type):
+        return table
+    names = [name for name in table.column_names if _is_list(table.schema.field(name).type)]
+    lengths = {name: pc.list_value_length(table[name]).to_numpy() for name in names}
+    for name, found in lengths.items():
+        different = np.flatnonzero(found != lengths["observations"])
+        if different.size:
+            problem = f"has {found[different[0]]} steps in row {different[0]}, and observations have {lengths['observations'][different[0]]}"
+            raise RLTransformerError(problem, where=f"{where}: {name}", fix="give every list of an episode one length")
+    columns = {name: pc.list_flatten(table[name]) for name in names}
+    episode = np.repeat(np.arange(len(table)), lengths["observations"])
+    return pa.table({"episode": pa.array(episode), **columns})
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
