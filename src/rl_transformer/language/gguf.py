@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -19,6 +19,9 @@ from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.runtime.files import write_folder, write_tensors
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.types import JsonObject
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _FIX = "name a GGUF file of a causal language model that transformers knows, such as one of Llama's architecture"
 _NAME = "model.gguf"
@@ -93,7 +96,7 @@ def _load(path: Path) -> tuple[Any, Any]:
     # transformers reads a folder, and looks at other files in it: here it finds this file and nothing else.
     with TemporaryDirectory() as alone:
         os.symlink(path.resolve(), Path(alone) / _NAME)
-        automatic: Any = AutoModelForCausalLM  # its type stub does not know output_loading_info
+        automatic = cast(Any, AutoModelForCausalLM)  # its type stub does not know output_loading_info
         model, report = automatic.from_pretrained(alone, gguf_file=_NAME, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=_NAME)
     absent = sorted(report["missing_keys"])
@@ -108,7 +111,7 @@ def _load(path: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _keep_blocks(model: Any, count: int, path: Path) -> None:
+def _keep_blocks(model: PreTrainedModel, count: int, path: Path) -> None:
     """Leave out all blocks but the first ``count``, in place."""
     total = int(model.config.num_hidden_layers)
     if not 1 <= count <= total:
