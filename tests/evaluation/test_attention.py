@@ -100,3 +100,40 @@ def test_the_command_writes_maps_and_a_picture_and_finds_the_runs_own_data(tmp_p
     mlp = load_policy(train(tiny_config(tmp_path / "mlp", model={"arch": "behavior_cloning"}), dataset=data))
     with pytest.raises(RLTransformerError, match="no attention"):
         attention_maps(mlp, data, num_windows=2, seed=0)
+
+
+def test_a_head_that_always_attends_to_the_own_token_is_found_and_others_are_not(tmp_path, capsys):
+    """Head 0 of layer 1 has equal queries and keys, which makes the product with the own token the largest."""
+    data = point_data()
+    write_store(tmp_path / "store", data.spec, [data.trajectory(i) for i in range(data.num_trajectories)])
+    config = tiny_config(tmp_path / "run", model={"n_head": 2, "n_layer": 2, "hidden_size": 32})
+    config.dataset.uri = f"rlt:{tmp_path / 'store'}"
+    run = train(config)
+    policy = load_policy(run)
+    width = policy.model.config.hidden_size
+    attention = policy.model.encoder.h[1].attn.c_attn  # columns: queries, keys, values; half of each is head 0
+    with torch.no_grad():
+        attention.weight[:, : width // 2] = 5 * torch.eye(width)[:, : width // 2]
+        attention.weight[:, width : width + width // 2] = 5 * torch.eye(width)[:, : width // 2]
+    report = attention_maps(policy, data, num_windows=6, seed=0)
+    found = [[head["is_markov"] for head in layer["heads"]] for layer in report["layers"]]
+    assert found == [[False, False], [True, False]]
+    markov = report["layers"][1]["heads"][0]
+    assert markov["head"] == 0
+    assert markov["own_token"] > 0.9
+    assert markov["own_token_random"] > 0.9
+    other = report["layers"][0]["heads"][0]
+    assert abs(other["own_token"] - report["even"]["own_token"]) < 0.2
+    # The map of a layer is the mean of its heads, so its diagonal is the mean of their shares.
+    own = np.diagonal(report["layers"][1]["map"])[1:].mean()
+    assert own == pytest.approx(np.mean([head["own_token"] for head in report["layers"][1]["heads"]]), abs=1e-4)
+    policy.save(tmp_path / "markov")
+    capsys.readouterr()
+    assert (
+        main(["attention", str(tmp_path / "markov"), "--data", f"rlt:{tmp_path / 'store'}", "--num-windows", "6"]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "a Markov head" in printed
+    assert f": {markov['own_token']:.2f}*" in printed
+    assert main(["attention", str(run), "--num-windows", "6"]) == 0
+    assert "Markov" not in capsys.readouterr().out

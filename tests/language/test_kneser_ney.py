@@ -1,45 +1,36 @@
-"""Claims about the n-gram model that language models are compared with (studies/kneser_ney.py)."""
+"""Claims about the n-gram model that language models are compared with (language/kneser_ney.py)."""
 
-import importlib.util
 import itertools
 import math
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-
-@pytest.fixture
-def kneser_ney():
-    path = Path(__file__).parents[2] / "studies" / "kneser_ney.py"
-    spec = importlib.util.spec_from_file_location("kneser_ney", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from rl_transformer.language.kneser_ney import KneserNey, discounts
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_kneser_ney_is_a_distribution_after_every_context(kneser_ney, order):
+def test_kneser_ney_is_a_distribution_after_every_context(order):
     words = np.random.default_rng(0).integers(0, 9, 400).tolist()
-    model = kneser_ney.KneserNey(words, order, 12)  # three words were never seen
+    model = KneserNey(words, order, 12)  # three words were never seen
     for context in ((), (1,), (2, 3), (11, 2), (11, 11)):
         given = context[len(context) - (order - 1) :] if order > 1 else ()
         assert sum(model.probability(given, word) for word in range(12)) == pytest.approx(1)
         assert model.probability(given, 11) > 0
 
 
-def test_kneser_ney_equals_the_formulas_by_hand(kneser_ney):
+def test_kneser_ney_equals_the_formulas_by_hand():
     """A bigram model of a short text, from the formulas of Chen and Goodman (1999), section 3."""
     words = list("abracadabraabracadabrx")
-    model = kneser_ney.KneserNey(words, 2, 6)
+    model = KneserNey(words, 2, 6)
     pairs = Counter(itertools.pairwise(words))
     kinds = Counter(second for _, second in pairs)  # how many different letters stand before
-    pair_discounts = kneser_ney.discounts(pairs)
-    kind_discounts = kneser_ney.discounts(kinds)
+    pair_discounts = discounts(pairs)
+    kind_discounts = discounts(kinds)
 
-    def taken(discounts, count):
-        return discounts[min(count, 3) - 1] if count else 0
+    def taken(discount, count):
+        return discount[min(count, 3) - 1] if count else 0
 
     def unigram(word):
         total = sum(kinds.values())

@@ -44,6 +44,12 @@ def run(args: Namespace) -> Outcome:
             f"(even attention: {even['same_type']:.3f}), {layer['distance']:.2f} timesteps back "
             f"(even attention: {even['distance']:.2f})"
         )
+        shares = " ".join(f"{head['own_token']:.2f}{'*' * head['is_markov']}" for head in layer["heads"])
+        print(
+            f"layer {layer['layer']}: attention on the own token by head (even attention: {even['own_token']:.2f}): {shares}"
+        )
+    if any(head["is_markov"] for layer in report["layers"] for head in layer["heads"]):
+        print("*: more than half of its attention, also on random tokens: a Markov head (Zhao et al. 2025)")
     figure = optional_path(args.figure)
     if figure is not None:
         plot_attention(report, figure)

@@ -1,9 +1,10 @@
-"""`rlt pretrain` trains small language models on text or on random sequences."""
+"""`rlt pretrain` trains small language models on text or on random sequences, or imports one."""
 
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rl_transformer.cli import pretrain_import
 from rl_transformer.cli.command import Outcome
 from rl_transformer.cli.config_options import RESUME, Flag, config_parser, resolve_config
 from rl_transformer.errors import RLTransformerError
@@ -19,7 +20,8 @@ _FLAGS = {
     "synthetic": _TRAINING_FLAGS,
 }
 _DESCRIPTION = (
-    "Train a small language model. KIND is text, or synthetic: Markov chains or their control (Wang et al. 2024)."
+    "Train a small language model. KIND is text, or synthetic: Markov chains or their control (Wang et al. 2024); or import, "
+    "which converts a GGUF file."
 )
 
 
@@ -29,13 +31,15 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     Raises:
         RLTransformerError: The first argument is not a kind of pretraining.
     """
+    if first == pretrain_import.KIND:
+        return pretrain_import.make_parser(prog)
     # The kind decides which options exist, so it has to be known before the others are parsed.
     shows_help = first in (None, "-h", "--help", "--help-all")
     if not shows_help and first not in KINDS:
         raise RLTransformerError(
             f"{first!r} is not a kind of pretraining",
             where=prog,
-            fix=f"write text or synthetic first, for example {prog} text --data FILE --output DIR",
+            fix=f"write text, synthetic or import first, for example {prog} text --data FILE --output DIR",
         )
     kind = str(first) if first in KINDS else "text"
     usage = f"{prog} KIND --output DIR [options]"
@@ -47,7 +51,9 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 
 def run(args: Namespace) -> Outcome:
-    """Pretrain a language model and print its measurements."""
+    """Pretrain a language model and print its measurements; or import one."""
+    if args.kind == pretrain_import.KIND:
+        return pretrain_import.run(args)
     config = resolve_config(args, KINDS[args.kind](), _FLAGS[args.kind])
     from rl_transformer.language.pretrain import pretrain, read_report
 

@@ -35,6 +35,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     )
     parser.add_argument("--data", type=str | None, default=None, help="URI of control data; null: it is generated.")
     parser.add_argument("--env-id", type=str | None, default=None, help="Environment of --data.")
+    parser.add_argument(
+        "--tuning-data",
+        type=str | None,
+        default=None,
+        help="URI of other data of --env-id, on which learning rates are chosen, where the experiment does so; null: --data.",
+    )
     parser.add_argument("--game", type=str | None, default=None, help="atari: the game of --replay, such as Breakout.")
     parser.add_argument(
         "--replay",
@@ -42,7 +48,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         default=None,
         help="atari: folder of the game's replay buffers, such as Breakout/1/replay_logs; null: scripted players make data.",
     )
-    parser.add_argument("--text", type=str | None, default=None, help="wikipedia: text file to pretrain on.")
+    parser.add_argument(
+        "--text",
+        type=str | None,
+        default=None,
+        help="wikipedia: text file, or folder of *.txt, to pretrain on.",
+    )
     parser.add_argument(
         "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
     )
@@ -75,6 +86,12 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError("one of the two is missing", where="--data and --env-id", fix="give both, or neither")
     if args.data and not experiment.takes_data:
         raise RLTransformerError(f"{args.name} makes its own data", where="--data", fix="leave --data and --env-id out")
+    if args.tuning_data and not (args.data and experiment.takes_tuning_data):
+        problem = (
+            "is taken beside --data only" if experiment.takes_tuning_data else f"{args.name} chooses nothing on data"
+        )
+        fix = "give --data and --env-id, too" if experiment.takes_tuning_data else "leave it out"
+        raise RLTransformerError(problem, where="--tuning-data", fix=fix)
     if args.text and not experiment.takes_text:
         raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
     folder = f"{args.name}-{args.game.lower()}" if args.game else args.name
@@ -87,6 +104,7 @@ def run(args: Namespace) -> Outcome:
         output=output,
         data=args.data,
         env_id=args.env_id,
+        tuning_data=args.tuning_data,
         text=args.text,
         game=args.game,
         replay=args.replay,
@@ -101,7 +119,9 @@ def _without_measuring(args: Namespace, experiment: Experiment, output: Path) ->
 
     if args.check and args.judge_again:
         raise RLTransformerError("exclude each other", where="--check and --judge-again", fix="give one of them")
-    set_here = [name for name in ("seeds", "data", "env_id", "text", "jobs") if getattr(args, name) is not None]
+    set_here = [
+        name for name in ("seeds", "data", "env_id", "tuning_data", "text", "jobs") if getattr(args, name) is not None
+    ]
     if set_here:
         option = "--" + set_here[0].replace("_", "-")
         problem = f"has no effect with {'--check' if args.check else '--judge-again'}, which reads it from the folder"
@@ -143,6 +163,8 @@ def _command(args: Namespace, seeds: int) -> str:
     words = ["rlt", "reproduce", args.name, *(["--quick"] if args.quick else []), "--seeds", str(seeds)]
     if args.data:
         words += ["--data", args.data, "--env-id", args.env_id]
+    if args.tuning_data:
+        words += ["--tuning-data", args.tuning_data]
     if args.game:
         words += ["--game", args.game, "--replay", args.replay]
     if args.text:

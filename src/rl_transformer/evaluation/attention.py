@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
@@ -17,8 +18,10 @@ from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.windows.gathering import WindowGatherer
 from rl_transformer.windows.sampling import WindowIndex
 
+_MARKOV_SHARE = 0.5
 _AT_ONCE = 32  # windows per forward pass; the maps of all layers and heads are in memory at once
 
 
@@ -37,31 +40,22 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     Returns:
         A JSON-ready dict. ``tokens`` names the P tokens of a timestep, ``context_length`` is K, and ``layers`` has one
         dict per layer: ``map`` (P K, P K), in which row i attends to column j; ``same_type``, the fraction of attention
-        on tokens of the row's own type; ``distance``, the mean number of timesteps between the two. The last two are
-        means over rows. ``even`` has both for attention that is uniform over all visible tokens.
+        on tokens of the row's own type; ``distance``, the mean number of timesteps between the two; ``heads``,
+        which `_describe_heads` documents. All are means over rows. ``even`` has them for attention that is uniform over all visible tokens.
 
     Raises:
         RLTransformerError: The policy has no attention, the data has other spaces, or no episode fills a window.
     """
-    model = policy.model
+    model = _transformer_of(policy)
     spec = policy.spec
-    if not isinstance(model, DecisionTransformerModel):
-        raise RLTransformerError(
-            "this policy has no attention: it is an MLP",
-            where="attention",
-            fix="use a run with arch decision_transformer",
-        )
     _check_spaces(dataset, policy)
     length = spec.context_length
     per_step = model.config.tokens_per_timestep
     gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)  # windows as in training
     index = _whole_windows(dataset, length, num_windows, seed)
-    # Maps are summed part by part, so that memory does not grow with the number of windows.
-    total: list[Tensor] = []
-    for part in np.array_split(np.arange(len(index.rows)), -(-len(index.rows) // _AT_ONCE)):
-        weights = _weights(model, gatherer.gather(WindowIndex(index.rows[part], index.trajectories[part])).inputs)
-        total = [w if not total else t + w for t, w in zip(total or weights, weights, strict=True)]
-    maps = [(t / len(index.rows)).cpu().numpy() for t in total]
+    by_head = _mean_weights(model, gatherer, index)
+    maps = [heads.mean(0) for heads in by_head]
+    random_heads = _weights_of_random_tokens(model, length * per_step, seed, policy.device)
     # Causality alone makes some tokens more visible than others. Uniform attention under the same mask is the baseline
     # that the measured numbers have to be compared with.
     even = np.tril(np.ones((length * per_step, length * per_step)))
@@ -74,9 +68,40 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
         "context_length": length,
         "num_windows": len(index.rows),
         "policy": policy.content_hash,
-        "layers": [{"layer": i, **_summary(m, per_step), "map": m.round(6).tolist()} for i, m in enumerate(maps)],
-        "even": _summary(even, per_step),
+        "layers": [
+            {
+                "layer": i,
+                **_summary(m, per_step),
+                "heads": _describe_heads(heads, at_random),
+                "map": m.round(6).tolist(),
+            }
+            for i, (m, heads, at_random) in enumerate(zip(maps, by_head, random_heads, strict=True))
+        ],
+        "even": {**_summary(even, per_step), "own_token": _own_token(even)},
     }
+
+
+def _transformer_of(policy: Policy) -> DecisionTransformerModel:
+    model = policy.model
+    if not isinstance(model, DecisionTransformerModel):
+        raise RLTransformerError(
+            "this policy has no attention: it is an MLP",
+            where="attention",
+            fix="use a run with arch decision_transformer",
+        )
+    return model
+
+
+@torch.inference_mode()
+def _mean_weights(model: DecisionTransformerModel, gatherer: WindowGatherer, index: WindowIndex) -> list[np.ndarray]:
+    """Return the mean weights of each layer and head over windows: (H, L, L)."""
+    # Maps are summed part by part, so that memory does not grow with the number of windows.
+    total: list[Tensor] = []
+    for part in np.array_split(np.arange(len(index.rows)), -(-len(index.rows) // _AT_ONCE)):
+        inputs = gatherer.gather(WindowIndex(index.rows[part], index.trajectories[part])).inputs
+        weights = _weights(model, model.embed(*inputs).tokens)
+        total = [w if not total else t + w for t, w in zip(total or weights, weights, strict=True)]
+    return [(t / len(index.rows)).cpu().numpy() for t in total]
 
 
 def _check_spaces(dataset: TrajectoryDataset, policy: Policy) -> None:
@@ -92,16 +117,48 @@ def _check_spaces(dataset: TrajectoryDataset, policy: Policy) -> None:
 
 
 @torch.inference_mode()
-def _weights(model: DecisionTransformerModel, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return the weights of each layer, averaged over heads and summed over windows: (L, L) float64."""
-    attentions = model.trunk.run(model.embed(*inputs).tokens, None, keep_weights=True).attentions
+def _weights(model: DecisionTransformerModel, tokens: Tensor) -> list[Tensor]:
+    """Return the weights of each layer and head for tokens (B, L, E), summed over windows: (H, L, L) float64."""
+    attentions = model.trunk.run(tokens, None, keep_weights=True).attentions
     if attentions is None:
         raise RLTransformerError(
             f"the trunk {model.config.blocks!r} returns no attention weights",
             where="attention",
             fix="use a run with arch decision_transformer",
         )
-    return [layer.double().mean(1).sum(0) for layer in attentions]
+    return [layer.double().sum(0) for layer in attentions]
+
+
+@torch.inference_mode()
+def _weights_of_random_tokens(
+    model: DecisionTransformerModel, length: int, seed: int, device: torch.device
+) -> list[np.ndarray]:
+    """Return the mean weights of each layer and head on random tokens: (H, L, L)."""
+    drawn = generator(Stream.ATTENTION_WINDOWS, seed, 1).standard_normal((_AT_ONCE, length, model.config.hidden_size))
+    tokens = torch.from_numpy(drawn).float().to(device)
+    tokens = functional.layer_norm(tokens, tokens.shape[-1:])
+    return [(layer / _AT_ONCE).cpu().numpy() for layer in _weights(model, tokens)]
+
+
+def _describe_heads(windows: np.ndarray, at_random: np.ndarray) -> list[JsonObject]:
+    """Return what each head does with the last token that it sees, from its maps on windows and random tokens (H, L, L).
+
+    ``own_token`` is the attention of a token on itself, the last one that it sees (mean over rows but the first, which
+    sees nothing else); ``own_token_random`` the same on random tokens of the same number and width, each normalized to
+    mean 0 and variance 1; ``is_markov``: both are above one half. Such a head passes on the last token whatever the input
+    is (Markov heads; Zhao et al. 2025, arXiv 2409.06985, who define them by the matrix of queries and keys; this
+    measure holds for every architecture).
+    """
+    shares = [(_own_token(one), _own_token(other)) for one, other in zip(windows, at_random, strict=True)]
+    return [
+        {"head": i, "own_token": own, "own_token_random": other, "is_markov": min(own, other) > _MARKOV_SHARE}
+        for i, (own, other) in enumerate(shares)
+    ]
+
+
+def _own_token(weights: np.ndarray) -> float:
+    """Return the mean attention of a map's tokens on themselves, without the first, which sees nothing else."""
+    return float(np.diagonal(weights)[1:].mean())
 
 
 def _summary(weights: np.ndarray, per_step: int) -> dict[str, float]:

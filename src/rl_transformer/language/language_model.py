@@ -5,8 +5,9 @@ Shapes: B sequences, L tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -72,8 +73,27 @@ def language_loss(
     return nlls.sum() / (nlls.numel() if num_valid is None else num_valid)
 
 
+class PredictsTokens(Protocol):
+    """A module that `total_nll` can measure: our language model, or one of transformers."""
+
+    def token_nlls(self, sequences: Tensor) -> Tensor:
+        """Return the negative log-likelihood (nats) of each token after the first: (B, L) -> (B, L - 1)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the module's parameters, whose device is that of the sequences."""
+        ...
+
+
 @torch.inference_mode()
-def total_nll(model: LanguageModel, tokens: np.ndarray, length: int, check: Callable[[], None] = lambda: None) -> float:
+def total_nll(
+    model: PredictsTokens,
+    tokens: np.ndarray,
+    length: int,
+    check: Callable[[], None] = lambda: None,
+    *,
+    at_once: int = _SEQUENCES_AT_ONCE,
+) -> float:
     """Return the summed negative log-likelihood (nats) of all tokens but the first.
 
     Args:
@@ -81,6 +101,7 @@ def total_nll(model: LanguageModel, tokens: np.ndarray, length: int, check: Call
         tokens: (N,) tokens of a text.
         length: Tokens that the model sees at most.
         check: Called per forward pass; may raise to stop.
+        at_once: Sequences per forward pass.
     """
     # Sequences overlap by half, and each token counts once: in the sequence in which it has at least half a sequence of
     # context. Without overlap, the first tokens of each sequence would be predicted from almost nothing, and perplexity
@@ -89,7 +110,7 @@ def total_nll(model: LanguageModel, tokens: np.ndarray, length: int, check: Call
     starts = np.arange(0, max(1, len(tokens) - 1 - half), half)
     device = next(model.parameters()).device
     total = 0.0
-    for part in np.array_split(starts, -(-len(starts) // _SEQUENCES_AT_ONCE)):
+    for part in np.array_split(starts, -(-len(starts) // at_once)):
         check()
         is_whole = np.minimum(part + length + 1, len(tokens)) - part == length + 1
         # Whole sequences form one batch. A shorter one at the end of the text gets a forward pass of its own, which

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 import numpy as np
+from scipy import stats
 
 from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.reproductions.experiment import Check, Score
@@ -61,6 +65,23 @@ def equivalent(difference: Score, margin: float) -> Check:
     holds = True if is_inside else False if is_outside else None
     outcome = {True: "no relevant difference", False: "a relevant difference", None: "not established"}[holds]
     return Check(holds, f"{format_difference(difference)}, margin {margin:.3g}: {outcome}")
+
+
+def holm_corrected(differences: Mapping[str, Score]) -> dict[str, float | None]:
+    """Return the p-value of each paired difference after Holm's correction for all of them.
+
+    Two-sided, by Student's t over the values; None for all of them if one has no spread, such as a single seed.
+    """
+    values = {name: np.asarray(difference["values"]) for name, difference in differences.items()}
+    if any(len(array) < 2 or np.ptp(array) == 0 for array in values.values()):
+        return dict.fromkeys(differences)
+    p_values = {name: float(cast(float, stats.ttest_1samp(array, 0)[1])) for name, array in values.items()}
+    corrected: dict[str, float | None] = {}
+    largest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        corrected[name] = largest
+    return corrected
 
 
 def format_difference(difference: Score) -> str:

@@ -30,6 +30,8 @@ class Setup:
     output: Path
     data: str | None = None
     env_id: str | None = None
+    tuning_data: str | None = None
+    """Data on which options are chosen; None: ``data``."""
     text: str | None = None
     game: str | None = None
     replay: str | None = None
@@ -92,6 +94,7 @@ class Experiment(ABC):
     """Below so many seeds nothing is established, whatever the figures are."""
     takes_data: ClassVar[bool] = False
     takes_text: ClassVar[bool] = False
+    takes_tuning_data: ClassVar[bool] = False
 
     def interval_over(self, setup: Setup) -> str:
         """Return what the intervals are over."""

@@ -82,6 +82,7 @@ def read_results(experiment: Experiment, folder: Path) -> tuple[Setup, JSON, JSO
         output=folder,
         data=protocol["data"],
         env_id=protocol["env_id"],
+        tuning_data=protocol.get("tuning_data"),
         game=protocol.get("game"),
         replay=protocol.get("replay"),
     )
@@ -112,6 +113,7 @@ def _make_protocol(experiment: Experiment, setup: Setup, data: JSON | None) -> J
         "quick": setup.quick,
         "data": setup.data,
         "env_id": setup.env_id,
+        "tuning_data": setup.tuning_data,
         "game": setup.game,
         "recipe": experiment.recipe(setup),
         "rules": experiment.rules,

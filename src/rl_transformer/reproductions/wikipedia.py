@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import pydoc_data.topics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -14,9 +12,6 @@ from rl_transformer.config import RunConfig
 from rl_transformer.config.presets import fast
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.language.config import KINDS, TextConfig
-from rl_transformer.language.pretrain import pretrain
-from rl_transformer.language.text import read_text
 from rl_transformer.policy import load_policy
 from rl_transformer.reproductions.differences import (
     format_difference,
@@ -36,17 +31,24 @@ from rl_transformer.reproductions.experiment import (
     pick,
     values_of,
 )
+from rl_transformer.reproductions.language_starts import (
+    Start,
+    language_model,
+    read_curve,
+    record_curve,
+    start_from,
+    text_file,
+    text_hash,
+)
 from rl_transformer.reproductions.provenance import compact_returns
 from rl_transformer.reproductions.run_cache import EVALUATION_SEED, cached_run, returns_at, with_options
 from rl_transformer.reproductions.task_data import DATA_NOTE, TaskData, target_of
-from rl_transformer.runtime.files import write_text
-from rl_transformer.runtime.lock import waiting_lock
 from rl_transformer.training.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STARTS: Mapping[str, tuple[str, str] | None] = {
+STARTS: Mapping[str, Start | None] = {
     "scratch": None,
     "random": ("text", "random"),
     "shuffled": ("text", "shuffled"),
@@ -138,25 +140,17 @@ class Wikipedia(Experiment):
 
     def prepare(self, setup: Setup) -> JSON:
         """Make or open the data and the text."""
-        return {**TaskData.from_setup(setup).prepare(), "text": _text_hash(setup)}
+        return {**TaskData.from_setup(setup).prepare(), "text": text_hash(setup)}
 
     def cells(self, setup: Setup) -> list[Cell]:
         """Return one policy per initialization and seed."""
         return [{"arm": arm, "seed": seed} for seed in range(setup.seeds) for arm in STARTS]
 
     def language_model(self, kind: str, setup: Setup) -> Path:
-        """Pretrain a language model once, on one thread, and return its run folder."""
-        options = self.recipe(setup)["language_models"][kind]
-        config = with_options(KINDS["text" if kind == "text" else "synthetic"](), options)
-        config.training.threads = 1
-        name = kind
-        if isinstance(config.dataset, TextConfig):
-            config.dataset.uri = str(_text_file(setup))
-            name = f"{kind}-{_text_hash(setup)[:8]}"
-        folder = setup.runs / "language" / f"{'quick-' if setup.quick else ''}{name}"
-        config.output = str(folder)
-        with waiting_lock(folder.with_suffix(".lock")):
-            return pretrain(config, resume=True)
+        """Pretrain a language model once, and return its run folder."""
+        name = f"{kind}-{text_hash(setup)[:8]}" if kind == "text" else kind
+        name = f"{'quick-' if setup.quick else ''}{name}"
+        return language_model(kind, name, self.recipe(setup)["language_models"][kind], text_file(setup), setup)
 
     def measure(self, cell: Cell, setup: Setup) -> JSON:
         """Return the learning curve, the final score and the losses."""
@@ -166,14 +160,13 @@ class Wikipedia(Experiment):
         largest = float(dataset.episode_returns.max())
         run = cached_run(self._run_config(cell, setup, data, largest), setup, dataset)
         rows = read_metrics(run)
-        curve = [[row["step"], row[name]] for row in rows for name in row if name.startswith("return_at_")]
         losses = [row["loss"] for row in rows if "loss" in row]
         parts = np.array_split(losses, 2 * recipe["points"])
         returns = returns_at(load_policy(run), data.env_id, [largest], recipe["episodes"]["final"])[0]
         return {
             "mean": float(np.mean(returns)),
             "episodes": compact_returns(returns),
-            "curve": curve,
+            "curve": read_curve(rows),
             "losses": [float(part.mean()) for part in parts],
             "largest": largest,
         }
@@ -184,15 +177,9 @@ class Wikipedia(Experiment):
         start = STARTS[cell["arm"]]
         if start is not None:
             kind, weights = start
-            config.set("model.trunk", str(self.language_model(kind, setup)))
-            config.set("model.trunk_weights", weights)
-        config.dataset.uri = data.uri
-        evaluation = config.evaluation
-        evaluation.env_id = data.env_id
-        evaluation.target_returns = [target_return]
-        evaluation.every = config.training.train_steps // recipe["points"]
-        evaluation.num_episodes = recipe["episodes"]["curve"]
-        evaluation.seed = 2 * EVALUATION_SEED  # other episodes than those of the final score
+            start_from(config, self.language_model(kind, setup), weights)
+        record_curve(config, data, target_return, points=recipe["points"], episodes=recipe["episodes"]["curve"])
+        config.evaluation.seed = 2 * EVALUATION_SEED  # other episodes than those of the final score
         return config
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
@@ -233,19 +220,3 @@ def updates_to_share(row: JSON) -> int:
     threshold = row["mean"] - (1 - _SHARE) * abs(row["mean"])  # returns may be negative
     enough = [step for step, value in row["curve"] if value >= threshold]
     return enough[0] if enough else row["curve"][-1][0]
-
-
-def _text_file(setup: Setup) -> Path:
-    """Return the user's text, or the reference of the Python language that comes with it."""
-    if setup.text is not None:
-        return Path(setup.text)
-    path = setup.runs / "data" / "python-reference.txt"
-    with waiting_lock(path.with_suffix(".lock")):
-        if not path.exists():
-            topics = pydoc_data.topics.topics
-            write_text(path, "\n".join(topics[name] for name in sorted(topics)))
-    return path
-
-
-def _text_hash(setup: Setup) -> str:
-    return hashlib.sha256(read_text(_text_file(setup)).encode()).hexdigest()
