@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
@@ -162,6 +164,9 @@ def _readable(word: str) -> str:
 
 def entry() -> None:
     """Run `rlt` as a program: the entry point in pyproject.toml."""
+    # A crash inside of a library, or a mapped file that is cut while it is read, would end without a word.
+    with suppress(OSError, ValueError, AttributeError, RuntimeError):  # no stderr, or one that is no file
+        faulthandler.enable()
     sys.stdout = SafeStream(sys.stdout)
     sys.stderr = SafeStream(sys.stderr)
     code = main()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import MANIFEST, verify_folder
-from rl_transformer.runtime.reading import read_bytes, read_json
+from rl_transformer.runtime.reading import read_bytes, read_json, sha256
 from rl_transformer.runtime.remembered import file_stamp, is_remembered, remember
 from rl_transformer.runtime.types import JsonObject
 
@@ -37,6 +39,35 @@ def verify_once(folder: Path) -> None:
     # Nothing is remembered about files that changed meanwhile.
     if _stamp(folder) == stamp:
         remember("verified", folder, stamp)
+
+
+def watch_columns(folder: Path) -> Callable[[], None]:
+    """Return a function that raises an error if a file of a store was changed in place since this call.
+
+    Columns are mapped, so training reads what is written into them meanwhile. A store that is replaced as a whole does no
+    harm: the files that were mapped stay what they were.
+    """
+    written = read_json(folder / MANIFEST, fix="").get("files", {})
+    stamps = _stamp(folder)["files"]
+
+    def check() -> None:
+        for name, before in stamps.items():
+            path = folder / name
+            try:
+                now = file_stamp(path)
+            except OSError:  # removed
+                continue
+            if now == before or now["inode"] != before["inode"]:
+                continue
+            if now["bytes"] != before["bytes"] or sha256(path) != written[name]["sha256"]:
+                raise RLTransformerError(
+                    "was changed while training read it, so the updates since the last checkpoint are not saved",
+                    where=path,
+                    fix="restore the file; rlt train --resume then continues from that checkpoint",
+                )
+            stamps[name] = now  # only touched
+
+    return check
 
 
 def _stamp(folder: Path) -> JsonObject:
