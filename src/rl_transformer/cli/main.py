@@ -102,7 +102,15 @@ def _run_command(command: Command, args: Namespace) -> int:
     # Plugins come before the command, because options may already name what they register.
     load_installed_plugins()
     load_plugins(args.plugin)
-    outcome = command.run(args)
+    try:
+        outcome = command.run(args)
+    except SystemExit as error:
+        # Code that is not ours, such as an environment's, would end the command with a code of its own, perhaps 0.
+        raise RLTransformerError(
+            f"was ended by code that it runs (SystemExit: {error.code})",
+            where="rlt",
+            fix="repair the environment or module that calls sys.exit(); calling rl_transformer from Python shows where",
+        ) from error
     if args.json:
         write_text(Path(args.json), to_json(outcome.content))
     return outcome.exit_code
