@@ -182,25 +182,5 @@ def _copy(original, work):
     return work
 
 
-if __name__ == "__main__":
-    import sys
-    import tempfile
-    import time
-
-    number, seed, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
-        folders = make_all(Path(name) / "genuine")
-        for each in sys.argv[4:] or folders:
-            if how == "values" and each in ("d4rl", "replay"):
-                continue
-            began = time.time()
-            counts, wrong = attack(
-                each,
-                folders[each],
-                Path(name) / "work",
-                number,
-                seed,
-                {"bytes": mutate_bytes, "values": mutate_values}[how],
-            )
-            print(each, counts, f"{time.time() - began:.0f} s", *wrong, sep="\n  ", flush=True)
+BYTES_AND_VALUES = [(kind, mutate_bytes) for kind in ("store", "policy", "replay", "run", "config", "d4rl", "minari")]
+BYTES_AND_VALUES += [(kind, mutate_values) for kind in ("store", "policy", "run", "config", "minari")]
