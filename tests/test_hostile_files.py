@@ -116,7 +116,7 @@ def test_the_audit_sees_an_import_and_a_write(tmp_path):
 def test_kills_leave_a_whole_store_or_none_and_repeating_works(name, genuine, tmp_path):
     words = {
         "convert": ["convert", f"rlt:{genuine['store'] / 'it'}"],
-        "collect": ["collect", "rl_transformer/StitchingGraph-v0", "--num-episodes", "400"],
+        "collect": ["collect", "rl_transformer/Stitching-v0", "--num-episodes", "400"],
     }[name]
     command = [sys.executable, "-m", "rl_transformer", *words, "--output"]
     began = time.monotonic()

@@ -215,7 +215,7 @@ def _refuse_constant(text: str) -> None:
 
 
 def _refuse_half_characters(value: object) -> None:
-    """Raise a ValueError for an escape such as \\ud800, which is half a character: it can be neither printed nor written."""
+    """Raise a ValueError for an escape of half a character, such as U+D800: it can be neither printed nor written."""
     json.dumps(value, ensure_ascii=False).encode("utf-8")
 
 
