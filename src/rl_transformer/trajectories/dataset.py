@@ -31,6 +31,8 @@ from rl_transformer.trajectories.wide_rows import from_rows, row_shape
 if TYPE_CHECKING:
     import gymnasium
 
+_STORE_FIX = "rlt convert writes it as a store, one episode at a time, and training maps a store instead of reading it"
+
 
 @dataclass(frozen=True)
 class TrajectoryDataset:
@@ -253,11 +255,9 @@ class TrajectoryDataset:
         parts: dict[str, list[np.ndarray]] = {}
         checker = Checker(spec)
         where = location or spec.source
-        fix = "rlt convert writes it as a store, one episode at a time, and training maps a store instead of reading it"
-        with translate_memory_errors("this data at once", where=where, fix=fix):
-            summary = build_columns(
-                spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker
-            )
+        with translate_memory_errors("this data at once", where=where, fix=_STORE_FIX):
+            append = lambda name, rows: parts.setdefault(name, []).append(rows)  # noqa: E731
+            summary = build_columns(spec, trajectories, append, checker)
             # Concatenated once at the end: growing an array episode by episode would copy the data over and over.
             columns = {name: np.concatenate(rows) for name, rows in parts.items()}
         checker.add_notes(notes)
