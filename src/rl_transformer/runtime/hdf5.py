@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import h5py
+from h5py import h5o
 
 from rl_transformer.errors import RLTransformerError
 
@@ -102,6 +103,6 @@ def _read(array: h5py.Dataset, errors: list[Exception]) -> None:
 
 def _address(item: h5py.HLObject) -> tuple[int, int] | int:
     with suppress(Exception):
-        info = h5py.h5o.get_info(item.id)
+        info = h5o.get_info(item.id)
         return info.fileno, info.addr
     return id(item)

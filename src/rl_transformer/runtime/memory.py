@@ -10,6 +10,9 @@ from rl_transformer.errors import RLTransformerError
 # torch has a type of its own for GPUs only, which contains the last of these texts.
 _TEXTS = ("can't allocate memory", "not enough memory", "alloc_failed", "out of memory")
 
+STORE_FIX = "rlt convert writes it as a store, one episode at a time, and training maps a store instead of reading it"
+"""Advice for data that does not fit into the memory."""
+
 
 @contextmanager
 def translate_memory_errors(what: str, *, where: object, fix: str) -> Iterator[None]:

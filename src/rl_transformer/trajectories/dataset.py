@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.memory import translate_memory_errors
+from rl_transformer.runtime.memory import STORE_FIX, translate_memory_errors
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories.action_masks import ALLOWED, is_action_mask
 from rl_transformer.trajectories.blocks import Episodes
@@ -30,8 +30,6 @@ from rl_transformer.trajectories.wide_rows import from_rows, row_shape
 
 if TYPE_CHECKING:
     import gymnasium
-
-_STORE_FIX = "rlt convert writes it as a store, one episode at a time, and training maps a store instead of reading it"
 
 
 @dataclass(frozen=True)
@@ -255,7 +253,7 @@ class TrajectoryDataset:
         parts: dict[str, list[np.ndarray]] = {}
         checker = Checker(spec)
         where = location or spec.source
-        with translate_memory_errors("this data at once", where=where, fix=_STORE_FIX):
+        with translate_memory_errors("this data at once", where=where, fix=STORE_FIX):
             append = lambda name, rows: parts.setdefault(name, []).append(rows)  # noqa: E731
             summary = build_columns(spec, trajectories, append, checker)
             # Concatenated once at the end: growing an array episode by episode would copy the data over and over.
