@@ -17,6 +17,7 @@ from rl_transformer.runtime.machine import cpu_threads, find_device
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.cuda_graph import make_updates
 from rl_transformer.training.distributed import init_distributed
+from rl_transformer.training.memory import translate_memory_errors_of
 from rl_transformer.training.run_folder import owned_run, prepare_run_folder
 from rl_transformer.training.trainer import fit
 from rl_transformer.training_run import build_policy, build_trainer, select_data
@@ -53,14 +54,14 @@ def train(
         cpu_threads(config.training.threads),
         init_distributed(device, config.training.batch_size) as group,
         owned_run(folder, is_main=group.is_main),
+        translate_memory_errors_of(config),
     ):
         # 3. Run folder: new, or with a run to continue, or with a finished one.
-        uri = config.dataset.uri if dataset is None else None
         if prepare_run_folder(
             folder,
             config,
             resume=resume,
-            data=uri,
+            data=config.dataset.uri if dataset is None else None,
             fingerprint=lambda: open_training_data(config.dataset, dataset).fingerprint,
         ):
             return folder

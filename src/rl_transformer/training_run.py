@@ -38,6 +38,7 @@ from rl_transformer.training.run_folder import mark_finished, write_run_files
 from rl_transformer.training.trainer import Evaluation, Trainer
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.inspection import learning_summary
+from rl_transformer.trajectories.open import watch_training_data
 from rl_transformer.windows.gathering import ConditionColumn, WindowSource
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowSampler
@@ -169,6 +170,7 @@ def build_trainer(
         data_fingerprint=_data_fingerprint(data.dataset, policy)
         + ("" if language_loss is None else language_loss.data_fingerprint),
         data_content=data.dataset.summary.content,
+        check_data=watch_training_data(data.dataset),
         loss=language_loss,
         # Text batches are drawn on the CPU by step, and transformers' models may decide on the CPU what they compute.
         eager_only=language_loss is not None or policy.spec.model.trunk is not None,
@@ -220,20 +222,18 @@ class TrainingRun:
         self.trainer.resume()
         if not self.trainer.group.is_main:
             return
-        dataset = self.data.dataset
         # Of all that is kept, and of the checkpoint that is written before an old one goes.
         check_disk_space(self.folder, self.trainer.bytes_to_write(), what="the checkpoints and the policy of this run")
         write_run_files(
             self.folder,
             self.config,
             data=self.config.dataset.uri,
-            dataset_fingerprint=dataset.fingerprint,
+            dataset_fingerprint=self.data.dataset.fingerprint,
             step=self.trainer.step,
         )
-        log.info(learning_summary(dataset, self.data.split.train, self.data.episode_returns))
+        log.info(learning_summary(self.data.dataset, self.data.split.train, self.data.episode_returns))
         evaluation = self.config.evaluation
-        warning = self.policy.target_warning(evaluation.target_returns, evaluation.targets)
-        if warning:
+        if warning := self.policy.target_warning(evaluation.target_returns, evaluation.targets):
             log.info(warning)
         training = self.config.training
         if training.warmup_steps >= training.train_steps:

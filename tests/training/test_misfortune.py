@@ -389,6 +389,79 @@ def test_columns_that_changed_between_stop_and_resume_are_noticed_even_if_the_ha
         train(tiny_config(folder, dataset={"uri": store}), resume=True)
 
 
+def changed_at_update_6(monkeypatch, change):
+    genuine = trainer_module.Trainer.record
+
+    def record(trainer, step, result):
+        genuine(trainer, step, result)
+        if step == 6:
+            change()
+
+    monkeypatch.setattr(trainer_module.Trainer, "record", record)
+
+
+@pytest.mark.parametrize("number", [0.5, 1e30])  # the second one makes the loss infinite, which blamed the episodes
+def test_a_column_that_is_overwritten_while_it_is_read_is_never_saved(number, store, tmp_path, monkeypatch):
+    path = tmp_path / "store/actions.npy"
+    content = path.read_bytes()
+    with monkeypatch.context() as patch:
+        changed_at_update_6(patch, lambda: path.write_bytes(content[:128] + np.full(480, number, "f4").tobytes()))
+        with pytest.raises(RLTransformerError, match="was changed while training read it") as caught:
+            train(tiny_config(tmp_path / "run", dataset={"uri": store}))
+    assert caught.value.where == str(path)
+    assert [folder.name for folder in (tmp_path / "run/checkpoints").iterdir()] == ["step-4"]
+    with pytest.raises(RLTransformerError, match="SHA-256 differs"):
+        train(tiny_config(tmp_path / "run", dataset={"uri": store}), resume=True)
+    path.write_bytes(content)  # the advice works
+    train(tiny_config(tmp_path / "run", dataset={"uri": store}), resume=True)
+    assert_equal_runs(tmp_path / "run", train(tiny_config(tmp_path / "whole", dataset={"uri": store})))
+
+
+@pytest.mark.parametrize("harmless", ["touched", "replaced", "removed"])
+def test_a_store_that_is_touched_replaced_or_removed_while_it_is_mapped_does_no_harm(
+    harmless, store, tmp_path, monkeypatch
+):
+    folder = tmp_path / "store"
+    whole = train(tiny_config(tmp_path / "whole", dataset={"uri": store}))
+    other = point_data(seed=1)
+    change = {
+        "touched": lambda: os.utime(folder / "actions.npy", ns=(1, 1)),
+        "replaced": lambda: (
+            shutil.rmtree(folder),
+            write_store(folder, other.spec, (other.trajectory(i) for i in range(len(other)))),
+        ),
+        "removed": lambda: shutil.rmtree(folder),
+    }
+    changed_at_update_6(monkeypatch, change[harmless])
+    assert_equal_runs(whole, train(tiny_config(tmp_path / "run", dataset={"uri": store})))
+
+
+def test_a_column_that_is_cut_while_it_is_read_ends_with_a_message_and_the_run_goes_on_once_restored(tmp_path):
+    """SIGBUS cannot be caught: the system ends the process, which prints where it was."""
+    data = point_data(400)
+    store = write_store(tmp_path / "store", data.spec, (data.trajectory(i) for i in range(len(data)))).location
+    code = (
+        "import os, sys\nfrom rl_transformer.training.trainer import Trainer\n"
+        "genuine = Trainer.record\n"
+        "def record(trainer, step, result):\n"
+        "    genuine(trainer, step, result)\n"
+        f"    if step == 6: os.truncate({str(tmp_path / 'store/observations.npy')!r}, 4000)\n"
+        "Trainer.record = record\n"
+        "from rl_transformer.cli.main import entry\nentry()"
+    )
+    words = ["train", "gym", "--data", store, "--output", str(tmp_path / "run"), "--train-steps", "12"]
+    small = ["--model.hidden_size", "8", "--windows.context_length", "3", "--training.checkpoint_every", "4", "--training.warmup_steps", "2"]  # fmt: skip
+    content = (tmp_path / "store/observations.npy").read_bytes()
+    ended = subprocess.run([sys.executable, "-c", code, *words, *small], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGBUS
+    assert "Bus error" in ended.stderr
+    assert "gathering.py" in ended.stderr
+    with pytest.raises(RLTransformerError, match=r"has 4000 bytes, not the \d+ that were written"):
+        open_trajectories(store)
+    (tmp_path / "store/observations.npy").write_bytes(content)
+    assert main([*words, *small, "--resume"]) == 0
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

@@ -10,6 +10,7 @@ from minari.data_collector import EpisodeBuffer
 
 from rl_transformer import RLTransformerError, TrajectoryDataset, open_trajectories
 from rl_transformer.trajectories.open import read_trajectories, stream_trajectories
+from rl_transformer.trajectories.readers import hdf5
 from rl_transformer.trajectories.store import open_store, write_store
 from tests.toys import telling_data
 from tests.trajectories.foreign_files import write_d4rl, write_minari, write_minari_vectors
@@ -134,11 +135,13 @@ def test_d4rl_steps_in_are_steps_out_plus_steps_reported_dropped(tmp_path_factor
         if flag != ".":
             lengths.append(run)
             run = 0
-    if not lengths:
-        with pytest.raises(RLTransformerError, match=r"no episode of the .* ends"):
-            read_trajectories(f"d4rl:{path}")
-        return
-    dataset = read_trajectories(f"d4rl:{path}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hdf5, "check_in_child", lambda path, checker: None)  # fifty processes would take long
+        if not lengths:
+            with pytest.raises(RLTransformerError, match=r"no episode of the .* ends"):
+                read_trajectories(f"d4rl:{path}")
+            return
+        dataset = read_trajectories(f"d4rl:{path}")
     assert dataset.lengths.tolist() == lengths
     dropped = [f for f in dataset.findings if f.kind == "unfinished tail"]
     assert dataset.num_steps + run == steps

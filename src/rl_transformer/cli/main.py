@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
@@ -100,7 +102,15 @@ def _run_command(command: Command, args: Namespace) -> int:
     # Plugins come before the command, because options may already name what they register.
     load_installed_plugins()
     load_plugins(args.plugin)
-    outcome = command.run(args)
+    try:
+        outcome = command.run(args)
+    except SystemExit as error:
+        # Code that is not ours, such as an environment's, would end the command with a code of its own, perhaps 0.
+        raise RLTransformerError(
+            f"was ended by code that it runs (SystemExit: {error.code})",
+            where="rlt",
+            fix="repair the environment or module that calls sys.exit(); calling rl_transformer from Python shows where",
+        ) from error
     if args.json:
         write_text(Path(args.json), to_json(outcome.content))
     return outcome.exit_code
@@ -162,6 +172,9 @@ def _readable(word: str) -> str:
 
 def entry() -> None:
     """Run `rlt` as a program: the entry point in pyproject.toml."""
+    # A crash inside of a library, or a mapped file that is cut while it is read, would end without a word.
+    with suppress(OSError, ValueError, AttributeError, RuntimeError):  # no stderr, or one that is no file
+        faulthandler.enable()
     sys.stdout = SafeStream(sys.stdout)
     sys.stderr = SafeStream(sys.stderr)
     code = main()

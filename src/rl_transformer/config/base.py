@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import PurePath
@@ -260,9 +260,10 @@ def fits_type(value: OptionValue, hint: object) -> bool:
         )
     if origin is tuple:
         return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits_type, value, inner))
-    # An integer is a fine float. NaN and infinity would pass every comparison with bounds, or break it later.
+    # An integer is a fine float, unless no float is that large. NaN and infinity would pass every comparison with bounds, or
+    # break it later.
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return type(value) is hint  # not isinstance(): True is an int for Python, but no sensible number of steps
 
 

@@ -12,6 +12,7 @@ from rl_transformer.run import train
 from rl_transformer.runtime.machine import cpu_threads, find_device
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.distributed import ProcessGroup
+from rl_transformer.training.memory import translate_memory_errors_of
 from rl_transformer.training.run_folder import owned_run, prepare_run_folder
 from rl_transformer.training.stacked_seeds import fit_stacked
 from rl_transformer.training_run import TrainingRun, build_policy, build_trainer, select_data
@@ -84,7 +85,7 @@ def can_stack_seeds(config: RunConfig) -> bool:
 
 def _train_stacked(configs: list[RunConfig], dataset: TrajectoryDataset) -> None:
     """Train the runs of all configurations as one stacked batch."""
-    with cpu_threads(configs[0].training.threads):
+    with cpu_threads(configs[0].training.threads), translate_memory_errors_of(configs[0]):
         runs = [assemble_run(config, dataset) for config in configs]
         for run in runs:
             run.start()

@@ -20,6 +20,8 @@ LIMITS = {
     "digits": Limit(1_000, "digits of a number in a JSON or YAML file"),
     "tensor_header_bytes": Limit(16 * 2**20, "bytes of the header of a safetensors file"),
     "npy_header_bytes": Limit(10_000, "bytes of the header of a .npy file"),
+    "child_bytes": Limit(4 * 2**30, "bytes of memory while a file is first read, part by part"),
+    "child_seconds": Limit(30, "seconds while a file is first read, and one more for every MiB of it"),
     "n_layer": Limit(1_000, "transformer blocks of a policy"),
     "hidden_size": Limit(65_536, "width of a policy's tokens"),
     "context_length": Limit(100_000, "timesteps of a policy's context"),

@@ -101,6 +101,7 @@ def parse_json(content: bytes, *, where: object, fix: str) -> JsonObject:
             parse_int=_integer,
             parse_constant=_refuse_constant,
         )
+        _refuse_half_characters(value)
     except (ValueError, RecursionError) as error:  # RecursionError: brackets nested thousands deep
         raise RLTransformerError(f"cannot be read as JSON: {error}", where=where, fix=fix) from None
     if not isinstance(value, dict):
@@ -129,7 +130,8 @@ def read_yaml(path: Path, *, fix: str) -> JsonObject:
         # Values are built from events and not by PyYAML's constructor, which calls itself for every level, so that deep
         # files end the process, and which copies what aliases name, so that a small file fills the memory.
         value = _build_yaml(yaml.parse(content.decode("utf-8"), Loader=yaml.SafeLoader), path, fix)
-    except UnicodeDecodeError as error:
+        _refuse_half_characters(value)
+    except UnicodeError as error:
         raise RLTransformerError(f"is not text: {error}", where=path, fix=fix) from None
     except (yaml.YAMLError, ValueError) as error:
         problem = f"cannot be read: {' '.join(str(error).split())[:300]}"
@@ -210,6 +212,11 @@ def _integer(text: str) -> int:
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not a JSON number")
+
+
+def _refuse_half_characters(value: object) -> None:
+    """Raise a ValueError for an escape of half a character, such as U+D800: it can be neither printed nor written."""
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
 
 
 def _build_yaml(events: Iterable[Any], path: Path, fix: str) -> Any:

@@ -91,8 +91,8 @@ class Registry(Generic[T]):
         Raises:
             RLTransformerError: The name is not registered; similar names are suggested.
         """
-        if name not in self._entries:
-            hint = did_you_mean(name, self._entries)
+        if not isinstance(name, str) or name not in self._entries:  # a file may hold anything in its place
+            hint = did_you_mean(str(name), self._entries)
             raise RLTransformerError(
                 f"there is no {self.kind} {name!r}",
                 where=where,

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
@@ -93,6 +94,17 @@ def end_with_parent() -> None:
     if sys.platform == "linux":
         set_signal_at_death_of_parent = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None).prctl(set_signal_at_death_of_parent, signal.SIGKILL)
+
+
+def limit_memory(most: int) -> None:
+    """Let this process get at most so many bytes of memory, where the system offers that; more raises MemoryError."""
+    resource = _module("resource")
+    if resource is not None:
+        # A limit that is lower already stays. macOS knows the call and does not follow it.
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        lower = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (lower, hard))
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.system import end_with_parent, fork_context
 
 _Result = TypeVar("_Result")
@@ -27,6 +28,7 @@ def run_in_processes(
         check: Called several times per second; may raise to stop, which kills the processes.
 
     Raises:
+        RLTransformerError: A process died.
         Exception: The exception that the function raised in a process, with its traceback as a note.
     """
     # "spawn" would import everything again and serialize the policy for every process, which takes longer than most
@@ -62,7 +64,11 @@ def _receive(pipe: Connection) -> Any:
     try:
         result, error, notes = pipe.recv()
     except EOFError:
-        raise RuntimeError("a process that evaluated episodes died: was it killed for its memory?") from None
+        raise RLTransformerError(
+            "a process that ran episodes has died, which no code of this library does",
+            where="worker process",
+            fix="look for a crash of the environment above, or a lack of memory (dmesg); --max-live 1 needs the least of it",
+        ) from None
     if error is not None:
         error.add_note(notes)
         raise error
@@ -80,7 +86,7 @@ def _serve(function: Callable[[int], object], which: int, pipe: Connection) -> N
     torch.set_num_threads(1)
     try:
         pipe.send((function(which), None, ""))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         notes = traceback.format_exc()
         try:
             pipe.send((None, error, notes))

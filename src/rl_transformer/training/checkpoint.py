@@ -129,10 +129,15 @@ def read_state(path: Path) -> JsonObject:
     """Return the JSON state of a checkpoint, without its tensors.
 
     Raises:
-        RLTransformerError: The file is missing or damaged, or was written by a later version.
+        RLTransformerError: The file is missing, damaged or malformed, or was written by a later version.
     """
-    state = read_json(path / "state.json", fix="remove this checkpoint and resume from the one before")
-    check_format(state, FORMAT_VERSION, where=path / "state.json")
+    where = path / "state.json"
+    fix = "remove this checkpoint and resume from the one before"
+    state = read_json(where, fix=fix)
+    check_format(state, FORMAT_VERSION, where=where)
+    for name, kind in {"step": int, "evaluated": int, "dataset_fingerprint": str}.items():
+        if type(state.get(name)) is not kind:
+            raise RLTransformerError(f"{name} is {state.get(name)!r:.100}, not {kind.__name__}", where=where, fix=fix)
     return state
 
 

@@ -76,8 +76,7 @@ def fit(trainers: Sequence[Trainer], updates: Updates) -> None:
                     for trainer, result in zip(trainers, of_each, strict=True):
                         trainer.record(step, result)
                 progress.update(lead.step, results[-1][-1].loss)
-                note = cores.note()
-                if note is not None and lead.group.is_main:
+                if (note := cores.note()) is not None and lead.group.is_main:
                     progress.write(note)
                 for trainer in trainers:
                     trainer.evaluate_if_due(signals, progress)
@@ -111,12 +110,14 @@ class Trainer:
     """Hash of the data's content; a run resumes only on the same data."""
     data_content: str = ""
     """Hash of the files of a store; compared where a checkpoint has one, too."""
+    check_data: Callable[[], None] = lambda: None
+    """Raises an error if the data was changed in place; called before every checkpoint."""
     loss: Loss | None = None
     """The loss to minimize; None: the loss of the logged actions."""
     eager_only: bool = False
     """True if model or loss need the step's number on the CPU, which a captured CUDA graph does not have."""
     group: ProcessGroup = field(default_factory=ProcessGroup)
-    """The processes that train together; only the main one writes and evaluates."""
+    """The processes that train together; the main one writes and evaluates."""
 
     def __post_init__(self) -> None:
         loss = ActionLoss(self.config, self.group) if self.loss is None else self.loss
@@ -166,7 +167,7 @@ class Trainer:
         Raises:
             RLTransformerError: The loss or gradient is not finite, so the update was not made.
         """
-        values = {"loss": result.loss, "gradient_norm": result.gradient_norm}
+        values = result._asdict()
         if not result.is_finite:
             self._raise_not_finite(step, values)
         self.step = step
@@ -175,6 +176,7 @@ class Trainer:
 
     def _raise_not_finite(self, step: int, values: dict[str, float]) -> None:
         self.metrics.flush()  # the rows before the failure show how it came about
+        self.check_data()
         name = next(name for name, value in values.items() if not abs(value) < float("inf"))
         # Batches are a function of (seed, step), so drawing again names the episodes of the one that failed.
         origin = self.batches.describe(self.group.shard(self.batches.draw(step)))
@@ -229,6 +231,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of the current step, and the metrics up to it."""
+        self.check_data()
         if self.group.is_main:
             # Metrics first: rows newer than the checkpoint are dropped on resume, missing ones would be a gap.
             self.metrics.flush()
@@ -238,17 +241,16 @@ class Trainer:
                 "dataset_fingerprint": self.data_fingerprint,
                 "data_content": self.data_content,
                 "evaluated": self._evaluated,
+                **self._environment(),
             }
-            state |= self._environment()
             save_checkpoint(self.checkpoints, self.step, self.objective, self.optimizer, self.ema, state)
             prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         self._saved = self.step
 
     def bytes_to_write(self) -> int:
         """Return the size of the checkpoints that will be kept beside those there, of one while it is written, and of the policy."""
-        every = min(
-            self.config.checkpoint_every, self.evaluate_every if self.evaluations else self.config.checkpoint_every
-        )
+        every = self.config.checkpoint_every
+        every = min(every, self.evaluate_every if self.evaluations else every)
         made = -(-(self.config.train_steps - self.step) // every)
         present = len(list(self.checkpoints.glob("step-*")))
         kept = min(made, max(0, self.config.keep_checkpoints - present))

@@ -17,6 +17,7 @@ from rl_transformer.trajectories.end_flags import inner_end
 from rl_transformer.trajectories.findings import LEVELS, MAX_POSITIONS, Finding
 from rl_transformer.trajectories.mixed_rows import numbers_of
 from rl_transformer.trajectories.nested import leaves
+from rl_transformer.trajectories.signal_checks import Signals
 from rl_transformer.trajectories.trajectory import Trajectory
 
 
@@ -32,6 +33,7 @@ class Checker:
         self._findings: dict[tuple[str, str], Finding] = {}
         self._rows_checks = rows_checks(spec)
         self._episodes_checks = episodes_checks()
+        self._signals = Signals(spec)
         self._first_episodes: dict[bytes, int] = {}  # hash of an episode's content -> first episode with it
 
     @property
@@ -129,6 +131,7 @@ class Checker:
             self._add_at(episode, defect.where, defect.kind, "actions", defect.problem, defect.fix)
         for check in self._rows_checks:
             check.add(trajectory, actions)
+        self._signals.add(episode, np.array([0, len(rewards)]), trajectory, actions)
         for check in self._episodes_checks:
             check.add(len(rewards), trajectory.terminated, trajectory.truncated)
         self._check_copies(episode, observations, actions, rewards)
@@ -147,6 +150,7 @@ class Checker:
         """
         for check in self._rows_checks:
             check.add(block.rows, actions)
+        self._signals.add(episode, block.offsets, block.rows, actions)
         offsets = block.offsets.tolist()
         ends = zip(block.terminated.tolist(), block.truncated.tolist(), strict=True)
         for index, (terminated, truncated) in enumerate(ends):
@@ -218,7 +222,7 @@ class Checker:
         Args:
             std: (D,) standard deviations of the observations; None for images.
         """
-        for check in (*self._rows_checks, *self._episodes_checks):
+        for check in (*self._rows_checks, *self._episodes_checks, self._signals):
             for finding in check.findings():
                 self.add_finding(
                     finding.level,

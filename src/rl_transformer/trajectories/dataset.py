@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.memory import STORE_FIX, translate_memory_errors
 from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories.action_masks import ALLOWED, is_action_mask
 from rl_transformer.trajectories.blocks import Episodes
@@ -251,14 +252,17 @@ class TrajectoryDataset:
         """
         parts: dict[str, list[np.ndarray]] = {}
         checker = Checker(spec)
-        summary = build_columns(spec, trajectories, lambda name, rows: parts.setdefault(name, []).append(rows), checker)
+        where = location or spec.source
+        with translate_memory_errors("this data at once", where=where, fix=STORE_FIX):
+            append = lambda name, rows: parts.setdefault(name, []).append(rows)  # noqa: E731
+            summary = build_columns(spec, trajectories, append, checker)
+            # Concatenated once at the end: growing an array episode by episode would copy the data over and over.
+            columns = {name: np.concatenate(rows) for name, rows in parts.items()}
         checker.add_notes(notes)
         summary = replace(summary, findings=checker.findings)
-        # Concatenated once at the end: growing an array episode by episode would copy the data over and over.
-        columns = {name: np.concatenate(rows) for name, rows in parts.items()}
         # If all episodes have errors, there are findings but no columns; `raise_on_errors` then has the better message.
         if not columns and not summary.findings:
-            raise RLTransformerError("holds no episode", where=location or spec.source, fix="give at least one episode")
+            raise RLTransformerError("holds no episode", where=where, fix="give at least one episode")
         return cls(spec, columns, summary, location)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -24,7 +24,7 @@ from rl_transformer.trajectories.readers.interface import Value, checked, reader
 from rl_transformer.trajectories.store_files import store_folder
 from rl_transformer.trajectories.suggestions import suggest_uri
 from rl_transformer.trajectories.trajectory import Trajectory
-from rl_transformer.trajectories.verified import verify_once
+from rl_transformer.trajectories.verified import verify_once, watch_columns
 
 
 def open_trajectories(
@@ -67,6 +67,12 @@ def open_training_data(config: DataConfig, dataset: TrajectoryDataset | None = N
         return open_trajectories(config.uri, observe=config.observe, clip_actions=config.clip_actions)
     # A dataset that was opened holds no action outside its bounds, so there is nothing left to clip.
     return _observing(dataset, config.observe)
+
+
+def watch_training_data(dataset: TrajectoryDataset) -> Callable[[], None]:
+    """Return a function that raises an error if a store that is mapped was changed in place since this call."""
+    is_mapped = bool(dataset.summary.content)
+    return watch_columns(store_folder(parse_uri(dataset.location)[1])) if is_mapped else lambda: None
 
 
 def read_trajectories(

@@ -264,7 +264,7 @@ class Space:
             is_flattened = values.get("image") is not True and not was_image_before(shape)
             space = cls("box", shape, str(np.dtype(values["dtype"])), low, high)
             return replace(space, is_flattened=is_flattened and space.is_image)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RLTransformerError(
                 f"does not describe a space: {error}", where=where, fix="write the file again"
             ) from None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import MANIFEST, to_json, verify_folder, write_text
-from rl_transformer.runtime.paths import cache_folder
-from rl_transformer.runtime.reading import read_bytes, read_json
+from rl_transformer.runtime.files import MANIFEST, verify_folder
+from rl_transformer.runtime.reading import read_bytes, read_json, sha256
+from rl_transformer.runtime.remembered import file_stamp, is_remembered, remember
 from rl_transformer.runtime.types import JsonObject
 
 # Reading this much takes about a second; only then is the user told what takes so long.
@@ -21,8 +21,7 @@ _WORTH_A_NOTE = 2**30
 def verify_once(folder: Path) -> None:
     """Compare every file of a store with its hash, unless that was done before and no file has changed since.
 
-    A file counts as unchanged if its size, time of change and number in the file system are the same. The stamp is kept in
-    the user's cache, because the store may be on a disk that cannot be written.
+    A file counts as unchanged if its size, time of change and number in the file system are the same.
 
     Args:
         folder: Folder of a store.
@@ -31,23 +30,44 @@ def verify_once(folder: Path) -> None:
         RLTransformerError: A file is missing or has another content.
     """
     stamp = _stamp(folder)
-    place = _place(folder)
-    with suppress(RLTransformerError):  # there is none, or it cannot be read
-        if place.exists() and read_json(place, fix="") == stamp:
-            return
+    if is_remembered("verified", folder, stamp):
+        return
     size = sum(entry["bytes"] for entry in stamp["files"].values())
     if size > _WORTH_A_NOTE:
         log.info(f"comparing {size / 2**30:.1f} GiB of {folder} with their hashes, once")
     verify_folder(folder)
     # Nothing is remembered about files that changed meanwhile.
     if _stamp(folder) == stamp:
-        with suppress(RLTransformerError):  # a cache that cannot be written costs time only
-            write_text(place, to_json(stamp))
+        remember("verified", folder, stamp)
 
 
-def _place(folder: Path) -> Path:
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
-    return cache_folder() / "verified" / f"{name}.json"
+def watch_columns(folder: Path) -> Callable[[], None]:
+    """Return a function that raises an error if a file of a store was changed in place since this call.
+
+    Columns are mapped, so training reads what is written into them meanwhile. A store that is replaced as a whole does no
+    harm: the files that were mapped stay what they were.
+    """
+    written = read_json(folder / MANIFEST, fix="").get("files", {})
+    stamps = _stamp(folder)["files"]
+
+    def check() -> None:
+        for name, before in stamps.items():
+            path = folder / name
+            try:
+                now = file_stamp(path)
+            except OSError:  # removed
+                continue
+            if now == before or now["inode"] != before["inode"]:
+                continue
+            if now["bytes"] != before["bytes"] or sha256(path) != written[name]["sha256"]:
+                raise RLTransformerError(
+                    "was changed while training read it, so the updates since the last checkpoint are not saved",
+                    where=path,
+                    fix="restore the file; rlt train --resume then continues from that checkpoint",
+                )
+            stamps[name] = now  # only touched
+
+    return check
 
 
 def _stamp(folder: Path) -> JsonObject:
@@ -58,6 +78,5 @@ def _stamp(folder: Path) -> JsonObject:
     files = {}
     for name in sorted(names) if isinstance(names, dict) else ():
         with suppress(OSError):  # a missing file is reported by the comparison of hashes
-            status = os.stat(folder / name)
-            files[name] = {"bytes": status.st_size, "changed": status.st_mtime_ns, "inode": status.st_ino}
+            files[name] = file_stamp(folder / name)
     return {"folder": str(folder.resolve()), "manifest": hashlib.sha256(manifest).hexdigest(), "files": files}

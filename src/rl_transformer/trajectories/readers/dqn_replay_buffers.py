@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.lib import format as npy
@@ -161,7 +162,18 @@ class _Column:
             version = npy.read_magic(self._file)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, fortran, dtype = read(self._file)
-        except (ValueError, KeyError, SyntaxError, TypeError, EOFError, zlib.error, OSError) as error:
+        # NumPy reads the header as a Python literal, whose damage shows in many ways.
+        except (
+            ValueError,
+            KeyError,
+            SyntaxError,
+            TokenError,
+            TypeError,
+            OverflowError,
+            EOFError,
+            zlib.error,
+            OSError,
+        ) as error:
             raise RLTransformerError(f"is not a gzipped .npy file: {error}", where=self._path, fix=_FIX) from None
         axes = 3 if member == "observation" else 1
         is_frame = member != "observation" or (

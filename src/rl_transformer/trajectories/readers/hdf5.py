@@ -1,4 +1,4 @@
-"""Open HDF5 files of unknown origin safely: without links out of the file and without oversized arrays."""
+"""Open HDF5 files of unknown origin safely, and translate the errors of their library."""
 
 from __future__ import annotations
 
@@ -10,26 +10,19 @@ from pathlib import Path
 import h5py
 
 from rl_transformer.errors import RLTransformerError
-
-# Largest ratio of declared to stored bytes. Gzip reaches it with nothing but constant data.
-_MAX_EXPANSION = 1000
-# Arrays of up to 64 MiB are harmless whatever their ratio, for example small ones that were never written.
-_FREE_BYTES = 1 << 26
+from rl_transformer.runtime.child import check_in_child
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """Open a file for reading, after checking that it only contains data of its own.
+    """Open a file for reading, after a child process has read all of it.
 
     Raises:
-        RLTransformerError: The file is missing, damaged or not HDF5, contains a link or external storage, or declares
-            an array far larger than its stored data.
+        RLTransformerError: The file is missing, damaged or not HDF5, contains a link or external storage, declares an array
+            far larger than its stored data, or reading it crashes, hangs or fills the memory.
     """
-    if not path.is_file():
-        raise RLTransformerError("no such file", where=path, fix="check the path")
+    check_in_child(path, "rl_transformer.runtime.hdf5:check_hdf5")
     with translate_read_errors(path):
-        file = h5py.File(path, "r")
-        _check(file, path)
-    return file
+        return h5py.File(path, "r")
 
 
 @contextmanager
@@ -60,30 +53,3 @@ def _explain(error: Exception) -> tuple[str, str]:
         fix = "name an HDF5 file, or see rlt inspect --help for other formats"
         return "cannot be read as HDF5: it is a file of another kind", fix
     return f"cannot be read as HDF5: {text}", "download or copy the file again"
-
-
-def _check(group: h5py.Group, path: Path) -> None:
-    """Raise an `RLTransformerError` if a group, or a group inside it, contains something unsafe."""
-    # HDF5 has three ways to read another file: external links, external storage and virtual datasets. A downloaded
-    # file could use them to copy a private file of the user into a dataset, and from there into a published store.
-    # Nothing that records episodes needs any of them, nor soft links.
-    for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise RLTransformerError(f"{name} is a link", where=path, fix="use a file that holds its data itself")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _check(item, path)
-        elif isinstance(item, h5py.Dataset):
-            stored = item.id.get_storage_size()
-            if item.is_virtual or item.external:
-                raise RLTransformerError(
-                    f"{name} keeps its data in another file", where=path, fix="use a file that holds its data itself"
-                )
-            # A few bytes can declare terabytes of zeros, and reading them would exhaust the memory.
-            if item.nbytes > max(_FREE_BYTES, stored * _MAX_EXPANSION):
-                raise RLTransformerError(
-                    f"{name} claims {item.nbytes} bytes but stores only {stored}",
-                    where=path,
-                    fix="use a file that holds its data itself",
-                )
