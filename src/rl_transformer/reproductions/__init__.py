@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "locomotion": "locomotion:Locomotion",
     "small-data": "baselines:SmallData",
     "wikipedia": "wikipedia:Wikipedia",
+    "wikipedia-2": "wikipedia_2:Wikipedia2",
     "scaling": "scaling:Scaling",
     "atari": "atari:Atari",
 }

@@ -184,10 +184,13 @@ class Wikipedia2(Experiment):
 
     def measure(self, cell: Cell, setup: Setup) -> JSON:
         """Return a language model's bits per byte, or the learning curve of a policy."""
-        if cell["arm"] == "language":
-            return self._measure_language(cell["kind"], setup)
+        if cell.get("kind") == "text":
+            return self._measure_language("text", setup)
+        # Nothing else is worth its hours if the language model has not learned language.
         if not setup.quick and not is_testable(self._measured({"arm": "language", "kind": "text"}, setup)):
             return {"skipped": True}
+        if cell["arm"] == "language":
+            return self._measure_language(cell["kind"], setup)
         is_choice = "rate" in cell
         rate = cell["rate"] if is_choice else self.chosen_rates(setup)[cell["arm"]]
         data = _tuning(setup) if is_choice else TaskData.from_setup(setup)

@@ -48,7 +48,9 @@ def judge(measured: Measured) -> Summary:
     (language,) = pick(measured, arm="language", kind="text")
     rows = _language_rows(language)
     gate = _gate_check(language)
-    figures: JSON = {"language": {row["kind"]: row["block_scale"] for row in pick(measured, arm="language")}}
+    figures: JSON = {
+        "language": {row["kind"]: row["block_scale"] for row in pick(measured, arm="language") if "block_scale" in row}
+    }
     checks = {"language model": gate, **dict.fromkeys(CONTROLS, Check(None, "not testable"))}
     if any("skipped" in row for row in measured):
         return Summary(rows, checks, figures)
