@@ -23,7 +23,14 @@ def read(folder):
     """Return a committed result, its protocol in the present wording, and the setup that made it."""
     result = json.loads((folder / "result.json").read_text())
     protocol = read_protocol(folder / "protocol.json")
-    setup = Setup(quick=False, seeds=result["seeds"], output=folder, data=protocol["data"], env_id=protocol["env_id"])
+    setup = Setup(
+        quick=False,
+        seeds=result["seeds"],
+        output=folder,
+        data=protocol["data"],
+        env_id=protocol["env_id"],
+        tuning_data=protocol.get("tuning_data"),
+    )
     return result, protocol, setup
 
 
@@ -136,6 +143,7 @@ def _assert_continued(name, folder, result, protocol, capsys):
         output=folder / name,
         data=protocol["data"],
         env_id=protocol["env_id"],
+        tuning_data=protocol.get("tuning_data"),
     )
     cells = sorted((folder / name / "cells").iterdir())
     contents = [cell.read_bytes() for cell in cells]
