@@ -234,6 +234,16 @@ def test_the_atari_table_is_that_of_the_measurement():
         assert float(ratio) == pytest.approx(found["ratio"], abs=0.006)
 
 
+def test_the_figures_of_tables_are_those_of_the_measurement():
+    measured = read("studies/results/table-conversion-2cpu-2026-11-26.json")
+    page = text_of("docs/performance.md")
+    assert f"log of {measured['rows']:,} rows" in page
+    for side in ("ours", "polars"):
+        assert f"{measured[side]['rows_per_second']:,} rows per second" in page
+        assert f"{measured[side]['peak_memory_mib']:,} MiB" in page
+    assert f"{measured['ratio']} times as fast" in page
+
+
 def test_the_figures_of_large_images_are_those_of_the_measurement():
     measured = read("studies/results/large-images-2cpu-2026-11-26.json")
     image, atari = measured["rows"]
