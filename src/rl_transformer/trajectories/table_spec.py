@@ -180,7 +180,7 @@ def _plain(value: object) -> Value | None:
 
 
 def _values(values: object) -> tuple[Value, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str | int | float | bool) for value in values):
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str | int | float | bool) for value in values):
         raise TypeError("categories and actions are lists of texts or numbers")
     return tuple(values)
 

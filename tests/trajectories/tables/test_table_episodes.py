@@ -92,6 +92,20 @@ def test_the_order_of_the_rows_makes_no_difference():
     assert (one.statistics.mean == other.statistics.mean).all()
 
 
+def test_rows_of_one_moment_are_copies_only_if_all_their_values_are_the_same():
+    columns = {"t": [0, 1, 1, 1, 2], "x": [0.0, 5, 6, 5, 7], "a": [0, 1, 1, 1, 0], "end": [0, 1, 0, 1, 0]}
+    data = TrajectoryDataset.from_columns(
+        {name: np.array(values) for name, values in columns.items()},
+        order="t",
+        observe="x",
+        action="a",
+        terminated="end",
+    )
+    # The copy is that of an episode's last row, and ends no other one.
+    assert data.observations[:, 0].tolist() == [0, 5, 6, 7]
+    assert data.lengths.tolist() == [2, 2]
+
+
 def test_without_an_episode_column_rows_are_one_sequence_that_ends_cut():
     columns = {"x": np.arange(6.0), "a": np.zeros(6), "end": [0, 0, 1, 0, 0, 0], "r": np.ones(6)}
     data = TrajectoryDataset.from_columns(columns, observe="x", action="a", reward="r", truncated="end")

@@ -13,6 +13,7 @@ from rl_transformer.cli.main import main
 from rl_transformer.policy.gatherer import make_gatherer
 from rl_transformer.training.losses import action_loss
 from rl_transformer.trajectories.data_spec import DataSpec
+from rl_transformer.trajectories.nested import stack
 from rl_transformer.trajectories.tables.inputs import memory_input
 from rl_transformer.trajectories.tables.mapping import ColumnMapping
 from rl_transformer.trajectories.tables.suggest import as_yaml, suggest_mapping
@@ -93,9 +94,15 @@ def test_a_row_of_the_log_is_acted_on_like_the_observation_it_became(shop):
         assert row[f"mask_{named['price']}"]
         by_row.observe(row["revenue"])
         by_observation.observe(row["revenue"])
-    # The rows of the data are what the sessions saw.
-    first = TrajectoryDataset.from_columns(shop_log().slice(0, 1), **SHOP)
-    assert first.observations[0, 0] == np.float32(log[0]["f_age"])
+
+
+def test_the_observation_of_a_row_is_that_of_the_data(shop):
+    data, _ = shop
+    space = data.spec.observation_space
+    for row in shop_log().to_pylist()[:50]:
+        (step,) = np.flatnonzero(data.observations[:, 0] == np.float32(row["f_age"]))
+        seen = space.flatten(stack([data.spec.table.observation(row)]))[0]
+        assert seen.tolist() == data.observations[step].tolist()
 
 
 def test_unknown_and_missing_categories_are_the_same_unknown_one(shop):
