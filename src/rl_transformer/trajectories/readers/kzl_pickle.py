@@ -53,12 +53,12 @@ class KzlPickleReader:
         value = read_pickled(file)
         room = _Room(file)
         if isinstance(value, dict):
-            rows, flags = needed_arrays({name: room.array(part, name) for name, part in value.items()}, file)
+            rows, flags = needed_arrays(room.arrays(value, "the dict"), file)
             return split_steps(rows, flags, file, keep_unfinished=keep_unfinished, max_episode_steps=max_episode_steps)
         # Of a list, every episode is kept, with or without keep_unfinished.
         if not isinstance(value, list | tuple):
             raise _no_episodes(value, file)
-        episodes = [_arrays(episode, room, f"episode {i}") for i, episode in enumerate(value)]
+        episodes = [room.arrays(episode, f"episode {i}") for i, episode in enumerate(value)]
         trajectories = [_trajectory(episode, f"{file}: episode {i}") for i, episode in enumerate(episodes)]
         has_timeouts = any(flag_kind(name) == TRUNCATED for episode in episodes for name in episode)
         if max_episode_steps is not None:
@@ -77,9 +77,14 @@ class _Room:
         # Every number of a list takes at least a byte of the file, and eight of an array.
         self._left = 8 * file.stat().st_size
 
-    def array(self, value: object, name: str) -> np.ndarray:
+    def arrays(self, values: object, name: str) -> dict[str, np.ndarray]:
+        """Return the arrays of a dict by name."""
+        if not isinstance(values, dict):
+            raise _no_episodes(values, f"{self._file}: {name}")
+        return {key: self._array(value, f"{self._file}: {name}: {key}") for key, value in values.items()}
+
+    def _array(self, value: object, where: str) -> np.ndarray:
         """Return an array, a number, or a list of numbers or of arrays of one shape, as an array."""
-        where = f"{self._file}: {name}"
         items = value if isinstance(value, list | tuple) else [value]
         if not all(isinstance(item, np.ndarray | np.generic | int | float) for item in items):
             kinds = sorted({type(item).__name__ for item in items})
@@ -96,13 +101,6 @@ class _Room:
         if array.dtype.kind not in "biuf":
             raise RLTransformerError("is no array of numbers of one shape", where=where, fix=SCRIPT)
         return array
-
-
-def _arrays(episode: object, room: _Room, where: str) -> dict[str, np.ndarray]:
-    """Return the arrays of an episode by name."""
-    if not isinstance(episode, dict):
-        raise _no_episodes(episode, where)
-    return {name: room.array(value, f"{where}: {name}") for name, value in episode.items()}
 
 
 def _trajectory(episode: dict[str, np.ndarray], where: str) -> Trajectory:
@@ -144,5 +142,5 @@ def _notes(trajectories: list[Trajectory], is_known: object) -> list[Finding]:
 
 
 def _no_episodes(value: object, where: object) -> RLTransformerError:
-    problem = f"holds a {type(value).__name__}, not a list of dicts of arrays"
+    problem = f"holds a value of type {type(value).__name__}, not a list of dicts of arrays"
     return RLTransformerError(problem, where=where, fix=SCRIPT)

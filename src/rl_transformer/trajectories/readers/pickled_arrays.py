@@ -109,7 +109,12 @@ def _reconstruct(arguments: _Arguments, room: Room) -> Unfinished:
     def finish(state: _Arguments, room: Room) -> np.ndarray:
         if len(state) != 5 or type(state[3]) not in (bool, int):
             raise ValueError("has an array whose state is malformed")
-        return _array(state[4], state[2], state[1], "F" if state[3] else "C", room)
+        array = _array(state[4], state[2], state[1], "F" if state[3] else "C", room)
+        if array.dtype.isnative:
+            return array
+        # As NumPy does, which swaps the bytes here, and not in arrays of protocol 5.
+        room.take(array.nbytes)
+        return array.astype(array.dtype.newbyteorder("="))
 
     return Unfinished(finish)
 
