@@ -231,23 +231,26 @@ ARRAY = b"cnumpy.core.numeric\n_frombuffer\nq\x01" + b"B" + struct.pack("<I", le
 TYPE = b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x89\x88\x87R(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x03"
 USED = b"h\x01(h\x02h\x03J" + struct.pack("<i", len(BIG)) + b"\x85X\x01\x00\x00\x00CtR"
 BOMBS = {
-    "frame of 4 GiB": b"\x80\x04\x95" + struct.pack("<Q", 2**32) + b"N.",
-    "bytes of 4 GiB": b"\x80\x04\x8e" + struct.pack("<Q", 2**32) + b"N.",
-    "bytes of 8 EiB": b"\x80\x04\x8e" + struct.pack("<Q", 2**63 - 1) + b"N.",
-    "text of 4 GiB": b"\x80\x04\x8d" + struct.pack("<Q", 2**32) + b"N.",
-    "integer of 2 GiB": b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"\x01.",
-    "integer of negative size": b"\x80\x02\x8b" + struct.pack("<i", -1) + b"\x01.",
-    "decimal digits": b"L" + b"9" * 100_000 + b"L\n.",
-    "array of 4 TiB": of_numpy((1, (2**40,), F4, False, b"\0" * 4)),
-    "array of no size": of_numpy((1, (2**62, 2**62, 0), F4, False, b"")),
-    "negative shape": of_numpy((1, (-1,), F4, False, b"\0" * 4)),
-    "array many times": ARRAY + TYPE + USED * 100 + b"(lr\xff\xff\xff\x7f.",
-    "text many times": b"c_codecs\nencode\nq\x01(X"
-    + struct.pack("<I", len(BIG))
-    + BIG
-    + b"X\x06\x00\x00\x00latin1tq\x02"
-    + b"h\x01h\x02R" * 100
-    + b".",
+    "frame of 4 GiB": (b"\x80\x04\x95" + struct.pack("<Q", 2**32) + b"N.", "declares 4294967296 bytes, and 2 are left"),
+    "bytes of 4 GiB": (b"\x80\x04\x8e" + struct.pack("<Q", 2**32) + b"N.", "only 2 remain"),
+    "bytes of 8 EiB": (b"\x80\x04\x8e" + struct.pack("<Q", 2**63 - 1) + b"N.", "only 2 remain"),
+    "text of 4 GiB": (b"\x80\x04\x8d" + struct.pack("<Q", 2**32) + b"N.", "only 2 remain"),
+    "integer of 2 GiB": (b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"\x01.", "not enough data"),
+    "integer of negative size": (b"\x80\x02\x8b" + struct.pack("<i", -1) + b"\x01.", "count < 0"),
+    "decimal digits": (b"L" + b"9" * 100_000 + b"L\n.", "limit"),
+    "array of 4 TiB": (of_numpy((1, (2**40,), F4, False, b"\0" * 4)), "needs 4398046511104 bytes, and 4 are there"),
+    "array of no size": (of_numpy((1, (2**62, 2**62, 0), F4, False, b"")), "shape is malformed"),
+    "negative shape": (of_numpy((1, (-1,), F4, False, b"\0" * 4)), "shape is malformed"),
+    "array many times": (ARRAY + TYPE + USED * 100 + b".", "used many times"),
+    "text many times": (
+        b"c_codecs\nencode\nq\x01(X"
+        + struct.pack("<I", len(BIG))
+        + BIG
+        + b"X\x06\x00\x00\x00latin1tq\x02"
+        + b"h\x01h\x02R" * 100
+        + b".",
+        "used many times",
+    ),
 }
 
 
@@ -255,8 +258,9 @@ BOMBS = {
 def test_what_a_file_declares_is_compared_with_its_bytes_before_it_is_built(tmp_path, name):
     tracemalloc.start()
     try:
-        with pytest.raises(RLTransformerError, match=r"file\.pkl"):
-            read(tmp_path, BOMBS[name])
+        content, message = BOMBS[name]
+        with pytest.raises(RLTransformerError, match=rf"file\.pkl: .*{message}"):
+            read(tmp_path, content)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

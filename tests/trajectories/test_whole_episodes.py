@@ -162,9 +162,15 @@ def test_a_pickled_file_without_its_scheme_is_answered_with_its_uri(tmp_path):
 def test_discrete_actions_and_images_of_d3rlpy_stay_what_they_are(tmp_path):
     read = open_trajectories(write_d3rlpy(tmp_path / "a.h5", game_data()))
     assert read.spec.action_space.n == 3
+    assert ends(read) == ([True] * 3, [False] * 3)
     assert read.actions.tolist() == game_data().actions.tolist()
     assert np.asarray(read.observations).dtype == np.uint8
     assert np.array_equal(read.observations, game_data().observations)
+
+
+def test_an_episode_of_d3rlpy_that_did_not_terminate_is_truncated(tmp_path):
+    read = open_trajectories(write_d3rlpy(tmp_path / "a.h5", telling_data()))
+    assert ends(read) == ([True, False, True], [False, True, False])
 
 
 def test_columns_of_an_extended_d3rlpy_are_reported(tmp_path):

@@ -2,7 +2,8 @@
 
 The script ``download_d4rl_datasets.py`` of https://github.com/kzl/decision-transformer writes a list with a dict of
 arrays for every episode: observations, next_observations, actions, rewards and terminals. It ends an episode where D4RL's
-``terminals`` or ``timeouts`` are set, and leaves out ``timeouts``.
+``terminals`` or ``timeouts`` are set, and leaves out ``timeouts``; of data without them, it cuts the first episode after 1000
+steps and later ones after 999.
 """
 
 from __future__ import annotations
