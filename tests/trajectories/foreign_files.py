@@ -1,6 +1,7 @@
 """Writes a dataset in every format that a reader reads."""
 
 import gzip
+import pickle
 import warnings
 
 import h5py
@@ -102,3 +103,43 @@ def write_replay(folder, dataset):
 def write_rlt(folder, dataset):
     """Write a store."""
     return write_store(folder, dataset.spec, (dataset.trajectory(i) for i in range(len(dataset)))).location
+
+
+def kzl_episodes(dataset, *, timeouts=False):
+    """Return the list of dicts that the script of Chen et al. (2021) pickles; it leaves out timeouts."""
+    episodes = []
+    for i in range(len(dataset)):
+        episode = dataset.trajectory(i)
+        is_last = np.arange(len(episode.rewards)) == len(episode.rewards) - 1
+        episodes.append(
+            {
+                "observations": np.array(episode.observations),
+                "next_observations": np.concatenate([episode.observations[1:], episode.final_observation[None]]),
+                "actions": np.array(episode.actions),
+                "rewards": np.array(episode.rewards),
+                "terminals": is_last & episode.terminated,
+                **({"timeouts": is_last & episode.truncated} if timeouts else {}),
+            }
+        )
+    return episodes
+
+
+def write_kzl(path, dataset, *, timeouts=True, protocol=4):
+    """Write a pickled list of episodes."""
+    path.write_bytes(pickle.dumps(kzl_episodes(dataset, timeouts=timeouts), protocol))
+    return f"kzl-pickle:{path}"
+
+
+def write_d3rlpy(path, dataset):
+    """Write a dataset as d3rlpy 2 dumps a replay buffer: all arrays have a second axis."""
+    with h5py.File(path, "w") as file:
+        file["columns"] = ["observations", "actions", "rewards", "terminated"]
+        file["num_episodes"] = len(dataset)
+        for i in range(len(dataset)):
+            episode = dataset.trajectory(i)
+            file[f"observations_{i}"] = episode.observations
+            file[f"actions_{i}"] = np.asarray(episode.actions).reshape(len(episode.rewards), -1)
+            file[f"rewards_{i}"] = np.asarray(episode.rewards, np.float32)[:, None]
+            file[f"terminated_{i}"] = bool(episode.terminated)
+        file["version"] = "2.1"
+    return f"d3rlpy:{path}"

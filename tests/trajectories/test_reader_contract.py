@@ -12,7 +12,15 @@ from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.open import parse_uri, stream_trajectories
 from rl_transformer.trajectories.readers import READERS, ReaderOption, Source
 from tests.toys import telling_data
-from tests.trajectories.foreign_files import game_data, write_d4rl, write_minari_vectors, write_replay, write_rlt
+from tests.trajectories.foreign_files import (
+    game_data,
+    write_d3rlpy,
+    write_d4rl,
+    write_kzl,
+    write_minari_vectors,
+    write_replay,
+    write_rlt,
+)
 from tests.trajectories.table_files import write_csv, write_hf, write_jsonl, write_lerobot, write_npz, write_parquet
 
 # Tables of steps; their columns have names that need no mapping.
@@ -26,14 +34,16 @@ TABLES = {
 }
 # What a format holds: vectors, or the frames of a game.
 DATA = {"minari": telling_data, "d4rl": telling_data, "rlt": telling_data, "dqn-replay": game_data}
-DATA |= dict.fromkeys(TABLES, telling_data)
+DATA |= dict.fromkeys(("kzl-pickle", "d3rlpy", *TABLES), telling_data)
 # Formats that do not record what was seen after the last action.
-WITHOUT_FINAL = ("d4rl", "dqn-replay", *TABLES)
+WITHOUT_FINAL = ("d4rl", "dqn-replay", "d3rlpy", *TABLES)
 WRITERS = {
     "minari": lambda folder: write_minari_vectors("toy/telling-v0", telling_data()),
     "d4rl": lambda folder: write_d4rl(folder / "telling.hdf5", telling_data()),
     "rlt": lambda folder: write_rlt(folder / "telling", telling_data()),
     "dqn-replay": lambda folder: write_replay(folder / "replay", game_data()),
+    "kzl-pickle": lambda folder: write_kzl(folder / "telling.pkl", telling_data()),
+    "d3rlpy": lambda folder: write_d3rlpy(folder / "telling.h5", telling_data()),
     **TABLES,
 }
 BUILT_IN = [name for name in READERS.names() if not READERS.is_from_plugin(name)]
@@ -63,7 +73,7 @@ def opened(scheme, monkeypatch):
 
 
 def test_all_built_in_readers_are_held_to_the_contract():
-    assert len(BUILT_IN) == 10
+    assert len(BUILT_IN) == 12
     assert set(BUILT_IN) == set(WRITERS)
 
 
@@ -146,6 +156,8 @@ def test_the_options_of_the_built_in_readers_are_the_documented_ones():
         "d4rl": ["keep_unfinished", "max_episode_steps"],
         "rlt": ["verify"],
         "dqn-replay": ["steps", "seed", "episodes_per_draw", "buffers", "game"],
+        "kzl-pickle": ["keep_unfinished", "max_episode_steps"],
+        "d3rlpy": [],
         **{key: ["mapping"] for key in TABLES},
     }
     for scheme in BUILT_IN:

@@ -22,6 +22,8 @@ LIMITS = {
     "npy_header_bytes": Limit(10_000, "bytes of the header of a .npy file"),
     "child_bytes": Limit(4 * 2**30, "bytes of memory while a file is first read, part by part"),
     "child_seconds": Limit(30, "seconds while a file is first read, and one more for every MiB of it"),
+    "pickled_instructions": Limit(20_000_000, "instructions in a pickled file"),
+    "pickled_stack": Limit(1_000_000, "values that wait on the stack of a pickled file"),
     "n_layer": Limit(1_000, "transformer blocks of a policy"),
     "hidden_size": Limit(65_536, "width of a policy's tokens"),
     "context_length": Limit(100_000, "timesteps of a policy's context"),

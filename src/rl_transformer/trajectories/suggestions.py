@@ -92,6 +92,8 @@ def _find(path: Path) -> _Found | None:
             if path.parent.name == "data" and (path.parent / "metadata.json").is_file():
                 return _minari(folder)
             return _Found("d4rl", str(path), "an HDF5 file")
+        if path.suffix.lower() == ".pkl":
+            return _Found("kzl-pickle", str(path), "a pickled file")
         is_in_store = (path.parent / "store.json").is_file()
         return _Found("rlt", str(path.parent), "a file of a store") if is_in_store else None
     if (path / "store.json").is_file():

@@ -13,6 +13,8 @@ READERS.register("minari", "rl_transformer.trajectories.readers.minari:MinariRea
 READERS.register("d4rl", "rl_transformer.trajectories.readers.d4rl:D4RLReader")
 READERS.register("rlt", "rl_transformer.trajectories.readers.store:StoreReader")
 READERS.register("dqn-replay", "rl_transformer.trajectories.readers.dqn_replay:DQNReplayReader")
+READERS.register("kzl-pickle", "rl_transformer.trajectories.readers.kzl_pickle:KzlPickleReader")
+READERS.register("d3rlpy", "rl_transformer.trajectories.readers.d3rlpy:D3rlpyReader")
 
 # Tables: what their columns are is said by a mapping.
 READERS.register("parquet", "rl_transformer.trajectories.readers.tables:ParquetReader")

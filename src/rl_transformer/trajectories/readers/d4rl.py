@@ -53,47 +53,72 @@ class D4RLReader:
             RLTransformerError: The file cannot be read, lacks an array, or has no episode end.
         """
         require("h5py", extra=None, purpose="reading a d4rl: URI")
+        import h5py
+
+        from rl_transformer.trajectories.readers.hdf5 import open_hdf5, translate_read_errors
+
         file = Path(path)
-        rows, flags = _read_arrays(file)
-        _check_arrays(rows, flags, file)
-        terminated, truncated, notes = _ends(flags, max_episode_steps, file)
-        ends, tail_notes = _episode_ends(terminated | truncated, file, keep_unfinished=keep_unfinished)
-        observation_space = Space.box(rows["observations"].shape[1:])
-        # The file does not contain the spaces. All tasks of D4RL with vectors have actions in [-1, 1].
-        action_space = Space.box(rows["actions"].shape[1:], -1, 1)
-        spec = DataSpec(observation_space, action_space, file.name)
-        return Source(spec, _episodes(rows, terminated, truncated, ends), [*notes, *tail_notes])
+        with open_hdf5(file) as opened, translate_read_errors(file):
+            arrays = {name: item for name, item in opened.items() if isinstance(item, h5py.Dataset)}
+            rows, flags = needed_arrays(arrays, file)
+        return split_steps(rows, flags, file, keep_unfinished=keep_unfinished, max_episode_steps=max_episode_steps)
 
 
-def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the arrays of the file that are needed, and its flags of episode ends."""
-    import h5py
+def split_steps(
+    rows: dict[str, np.ndarray],
+    flags: dict[str, np.ndarray],
+    file: Path,
+    *,
+    keep_unfinished: bool,
+    max_episode_steps: int | None,
+) -> Source:
+    """Return the episodes of the arrays and flags that `needed_arrays` returned; see `D4RLReader`.
 
-    from rl_transformer.trajectories.readers.hdf5 import open_hdf5, translate_read_errors
-
-    with open_hdf5(path) as file, translate_read_errors(path):
-        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        flags = _flag_names(arrays)
-        missing = [name for name in _REQUIRED if name not in arrays]
-        if not flags:
-            missing.append("terminals")
-        if missing:
-            raise RLTransformerError(
-                f"no array named {', '.join(missing)}; the file has {', '.join(sorted(file)) or 'nothing'}",
-                where=path,
-                fix="name a D4RL file, or use TrajectoryDataset.from_episodes for your own arrays",
-            )
-        scalars = [name for name in (*_REQUIRED, *flags) if not arrays[name].shape]
-        if scalars:
-            raise RLTransformerError(
-                f"{', '.join(scalars)} is a scalar, not an array", where=path, fix="download the file again"
-            )
-        # Read before the file is closed; episodes are slices of these arrays.
-        rows = {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
-        return rows, {name: end_marks(name, arrays[name][:]) for name in flags}
+    Raises:
+        RLTransformerError: The arrays do not fit together, or no episode ends.
+    """
+    _check_arrays(rows, flags, file)
+    terminated, truncated, notes = _ends(flags, max_episode_steps, file)
+    ends, tail_notes = _episode_ends(terminated | truncated, file, keep_unfinished=keep_unfinished)
+    observation_space = Space.box(rows["observations"].shape[1:])
+    # The file does not contain the spaces. All tasks of D4RL with vectors have actions in [-1, 1].
+    action_space = Space.box(rows["actions"].shape[1:], -1, 1)
+    spec = DataSpec(observation_space, action_space, file.name)
+    return Source(spec, _episodes(rows, terminated, truncated, ends), [*notes, *tail_notes])
 
 
-def _flag_names(arrays: Mapping[str, h5py.Dataset]) -> list[str]:
+def needed_arrays(
+    arrays: Mapping[str, h5py.Dataset | np.ndarray], path: Path
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the arrays of a file that are needed, and its flags of episode ends, each with a row per step.
+
+    Raises:
+        RLTransformerError: One is missing, or a scalar.
+    """
+    flags = _flag_names(arrays)
+    missing = [name for name in _REQUIRED if name not in arrays]
+    if not flags:
+        missing.append("terminals")
+    if missing:
+        fix = "name a D4RL file, or use TrajectoryDataset.from_episodes for your own arrays"
+        if "num_episodes" in arrays:
+            fix = f"if d3rlpy wrote it, open it as d3rlpy:{path}"
+        raise RLTransformerError(
+            f"no array named {', '.join(missing)}; the file has {', '.join(sorted(arrays)) or 'nothing'}",
+            where=path,
+            fix=fix,
+        )
+    scalars = [name for name in (*_REQUIRED, *flags) if not arrays[name].shape]
+    if scalars:
+        raise RLTransformerError(
+            f"{', '.join(scalars)} is a scalar, not an array", where=path, fix="download the file again"
+        )
+    # Read before the file is closed; episodes are slices of these arrays.
+    rows = {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
+    return rows, {name: end_marks(name, arrays[name][:]) for name in flags}
+
+
+def _flag_names(arrays: Mapping[str, h5py.Dataset | np.ndarray]) -> list[str]:
     """Return the names of the flags of episode ends in a file."""
     flags = [name for name in arrays if flag_kind(name) in (TERMINATED, TRUNCATED, DONE) and not is_ambiguous(name)]
     # A name that can mean something else counts only where no other name gives the same flag.
