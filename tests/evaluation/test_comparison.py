@@ -192,7 +192,9 @@ def test_one_run_against_seeds_has_no_interval(tmp_path, sides, capsys):
     assert difference["difference"] == pytest.approx(39)
     assert difference["interval"] is difference["p_value"] is difference["values_needed"] is None
     assert difference["verdict"] == "not established"
-    assert "has no interval: it has one training seed only" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "+39, no interval (unpaired, Welch): not established" in text
+    assert "has no interval: it has one training seed only" in text
 
 
 @pytest.mark.parametrize(

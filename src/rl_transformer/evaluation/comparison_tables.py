@@ -50,8 +50,9 @@ def _sentence(one: JsonMapping, comparison: JsonMapping) -> str:
     if comparison["margin"] is not None:
         within = {True: "by less than", False: "by more than", None: "perhaps by more than"}[one["not_worse"]]
         margin = f"the margin {comparison['margin']:g}"
-        verdict += {"worse": f", {within} {margin}", "not worse": f" than {margin}"}.get(verdict, "")
-    line = f"{one['name']} minus {one['against']}: {format_number(one['difference'], '+')} {_interval(one['interval'], '+')}"
+        verdict += {"worse": f", {within} {margin}", "not worse": f" by more than {margin}"}.get(verdict, "")
+    difference = _with_interval(one["difference"], one["interval"], "+", missing=", no interval")
+    line = f"{one['name']} minus {one['against']}: {difference}"
     return f"{line} ({how}{p}): {verdict}{_outlook(one, unit, comparison['paired'])}"
 
 
@@ -65,8 +66,13 @@ def _outlook(one: JsonMapping, unit: str, paired: bool) -> str:
     return f"; {one['values_needed']} {unit}s{pairs} would settle it if difference and variance stay"
 
 
-def _interval(interval: Sequence[float] | None, sign: str = "") -> str:
-    return "-" if interval is None else f"[{format_number(interval[0], sign)}, {format_number(interval[1], sign)}]"
+def _interval(interval: Sequence[float] | None, sign: str = "", missing: str = "-") -> str:
+    return missing if interval is None else f"[{', '.join(format_number(bound, sign) for bound in interval)}]"
+
+
+def _with_interval(mean: float, interval: Sequence[float] | None, sign: str = "", missing: str = "") -> str:
+    between = "" if interval is None else " "
+    return f"{format_number(mean, sign)}{between}{_interval(interval, sign, missing)}"
 
 
 def as_csv(comparison: JsonMapping) -> str:
@@ -93,11 +99,11 @@ def as_latex(comparison: JsonMapping) -> str:
     corrected = " (Holm)" if comparison["correction"] else ""
     rows = [["", "mean, 95 % interval", f"{unit}s", "difference, 95 % interval", f"p{corrected}", "verdict"]]
     for side, one in _rows(comparison):
-        row = [side["name"], f"{format_number(side['mean'])} {_interval(side['interval'])}", str(side["count"])]
+        row = [side["name"], _with_interval(side["mean"], side["interval"]), str(side["count"])]
         if one is None:
             rows.append([*row, "-", "-", "-"])
             continue
-        difference = f"{format_number(one['difference'], '+')} {_interval(one['interval'], '+')}"
+        difference = _with_interval(one["difference"], one["interval"], "+")
         p = "-" if one["p_value"] is None else f"{one['p_value']:.2g}"
         rows.append([*row, difference, p, one["verdict"]])
     lines = [" & ".join(map(_escaped, row)) + r" \\" for row in rows]
