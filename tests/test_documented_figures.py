@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from rl_transformer.evaluation.references import REFERENCES
-from rl_transformer.evaluation.statistics import over_seeds
+from rl_transformer.evaluation.statistics import holm, over_seeds
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "reproductions/results"
@@ -170,17 +170,6 @@ def test_the_speed_on_a_gpu_is_that_of_the_measurement():
     assert f"The graph is {baseline[0] / graph[0]:.1f} times as fast" in text
     assert f"({baseline[1] / graph[1]:.1f} both in bfloat16)" in text
     assert f"take as long as {seeds[0] / graph[0]:.1f} ({seeds[1] / graph[1]:.1f}) alone" in text
-
-
-def holm(p_values):
-    """Return p-values after Holm's correction."""
-    order = np.argsort(p_values)
-    adjusted = np.empty(len(order))
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, (len(order) - rank) * p_values[index])
-        adjusted[index] = min(1.0, largest)
-    return adjusted
 
 
 def test_the_p_values_of_the_language_page_are_those_of_the_committed_seeds():

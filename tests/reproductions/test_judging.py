@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rl_transformer.evaluation.differences import equivalent, not_worse
 from rl_transformer.evaluation.statistics import ratio_over_seeds
 from rl_transformer.reproductions import find_experiment, provenance
-from rl_transformer.reproductions.differences import equivalent, not_worse
 from rl_transformer.reproductions.provenance import compact_returns, mean_of_returns
 
 

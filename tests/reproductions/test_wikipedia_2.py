@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rl_transformer.cli.main import main
+from rl_transformer.evaluation.differences import holm_corrected
 from rl_transformer.reproductions.cells import cell_file
-from rl_transformer.reproductions.differences import holm_corrected
 from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.reproductions.reproduction import verdict
 from rl_transformer.reproductions.wikipedia_2 import Wikipedia2

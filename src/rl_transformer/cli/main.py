@@ -26,6 +26,8 @@ COMMANDS = {
     "inspect": "Summarize a dataset and report its problems.",
     "train": "Train a policy from logged data.",
     "evaluate": "Evaluate a policy in an environment.",
+    "compare": "Compare evaluations: differences with intervals, and what they establish.",
+    "plot": "Draw the learning curves of training runs.",
     "collect": "Record episodes of random actions, or of a policy, as a store.",
     "convert": "Write any dataset as a memory-mapped store.",
     "sweep": "Search for hyperparameters; several processes can share one search.",

@@ -79,8 +79,8 @@ def plot_target_vs_achieved(reports: dict[str, EvaluationReport], data_returns: 
     save(drawn, path)
 
 
-def bars(axes: Axes, rows: Sequence[tuple[str, JsonObject]], label: str) -> None:
-    """Draw scores of `over_seeds` as horizontal bars with their intervals, and every seed's value as a dot."""
+def bars(axes: Axes, rows: Sequence[tuple[str, JsonObject]], label: str, dots: str = "seeds") -> None:
+    """Draw scores of `over_seeds` as horizontal bars with their intervals, and every value as a dot; ``dots`` says what."""
     heights = np.arange(len(rows))[::-1]  # matplotlib counts upwards; the first row belongs at the top
     for height, (_, score) in zip(heights, rows, strict=True):
         mean = score["mean"]
@@ -90,7 +90,7 @@ def bars(axes: Axes, rows: Sequence[tuple[str, JsonObject]], label: str) -> None
         axes.plot(score["values"], [height] * len(score["values"]), "o", color=INK, markersize=3)
     axes.set_yticks(heights, [title for title, _ in rows])
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_xlabel(f"{label}\n(dots: seeds; bars: their mean, with 95 % interval)")
+    axes.set_xlabel(f"{label}\n(dots: {dots}; bars: their mean, with 95 % interval)")
 
 
 def _histogram(axes: Axes, values: Sequence[float] | np.ndarray, bins: int, **style: Any) -> None:

@@ -106,6 +106,17 @@ def ratio_over_seeds(numerators: Sequence[float], denominators: Sequence[float])
     return {"ratio": ratio, "interval": [middle - half, middle + half]}
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values of several comparisons after Holm's correction, in the same order."""
+    order = np.argsort(p_values)
+    corrected = [1.0] * len(order)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, (len(order) - rank) * p_values[index])
+        corrected[index] = min(1.0, float(largest))
+    return corrected
+
+
 def standard_error(values: Sequence[float]) -> float | None:
     """Return the standard error of the mean; None for fewer than two values."""
     return float(stats.sem(values)) if len(values) > 1 else None

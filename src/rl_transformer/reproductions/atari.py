@@ -14,19 +14,19 @@ from rl_transformer.environments.scripted import scripted_behavior
 from rl_transformer.environments.sources import EnvironmentSource, opened
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.collection import record_episodes
-from rl_transformer.evaluation.evaluate import evaluate
-from rl_transformer.evaluation.references import REFERENCES
-from rl_transformer.evaluation.report import EvaluationReport
-from rl_transformer.evaluation.statistics import interquartile_mean_over_games, over_seeds
-from rl_transformer.evaluation.video import save_video
-from rl_transformer.policy import Policy
-from rl_transformer.reproductions.differences import (
+from rl_transformer.evaluation.differences import (
     MARGIN_SHARE,
     format_difference,
     is_above_zero,
     not_worse,
     paired_difference,
 )
+from rl_transformer.evaluation.evaluate import evaluate
+from rl_transformer.evaluation.references import REFERENCES
+from rl_transformer.evaluation.report import EvaluationReport
+from rl_transformer.evaluation.statistics import interquartile_mean_over_games, over_seeds
+from rl_transformer.evaluation.video import save_video
+from rl_transformer.policy import Policy
 from rl_transformer.reproductions.experiment import (
     JSON,
     Cell,

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rl_transformer.evaluation.statistics import over_seeds, ratio_over_seeds
-from rl_transformer.reproductions.differences import (
+from rl_transformer.evaluation.differences import (
     equivalent,
     format_difference,
     is_above_zero,
@@ -15,6 +14,7 @@ from rl_transformer.reproductions.differences import (
     not_worse,
     paired_difference,
 )
+from rl_transformer.evaluation.statistics import over_seeds, ratio_over_seeds
 from rl_transformer.reproductions.experiment import JSON, Cell, Check, Measured, Row, Score, Setup, Summary, values_of
 from rl_transformer.reproductions.task_data import (
     BC_NOTE,

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rl_transformer.evaluation.differences import Check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,15 +42,6 @@ class Setup:
     def runs(self) -> Path:
         """Folder of data and trained policies, shared by the experiments of one place; safe to delete."""
         return self.output.parent / ".runs"
-
-
-class Check(NamedTuple):
-    """A rule held against the measurements."""
-
-    holds: bool | None
-    """None: the measurements do not decide it."""
-    result: str
-    """The numbers that decide it."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from rl_transformer.environments.key_to_door import PHASE_STEPS, random_success_rate
 from rl_transformer.evaluation import plots
+from rl_transformer.evaluation.differences import equivalent, paired_difference
 from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.reproductions.differences import equivalent, paired_difference
 from rl_transformer.reproductions.experiment import (
     JSON,
     Cell,

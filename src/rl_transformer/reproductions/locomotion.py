@@ -10,10 +10,10 @@ from rl_transformer.config import RunConfig, preset
 from rl_transformer.environments.making import make_environment
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.collection import record_episodes
+from rl_transformer.evaluation.differences import not_worse, paired_difference
 from rl_transformer.evaluation.references import REFERENCES
 from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.policy import load_policy
-from rl_transformer.reproductions.differences import not_worse, paired_difference
 from rl_transformer.reproductions.experiment import (
     JSON,
     Cell,

@@ -19,8 +19,8 @@ from rl_transformer.environments.making import check_spaces, make_environment
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.collection import record_episodes
+from rl_transformer.evaluation.differences import MARGIN_SHARE
 from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.reproductions.differences import MARGIN_SHARE
 from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Measured, Row, Setup, Summary, values_of
 from rl_transformer.reproductions.run_cache import cached_dataset, cached_policy, returns_at, with_options
 from rl_transformer.runtime.random_streams import Stream, generator

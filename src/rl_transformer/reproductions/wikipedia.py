@@ -11,14 +11,14 @@ import numpy as np
 from rl_transformer.config import RunConfig
 from rl_transformer.config.presets import fast
 from rl_transformer.evaluation import plots
-from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.policy import load_policy
-from rl_transformer.reproductions.differences import (
+from rl_transformer.evaluation.differences import (
     format_difference,
     is_above_zero,
     is_below_zero,
     paired_difference,
 )
+from rl_transformer.evaluation.statistics import over_seeds
+from rl_transformer.policy import load_policy
 from rl_transformer.reproductions.experiment import (
     JSON,
     Cell,

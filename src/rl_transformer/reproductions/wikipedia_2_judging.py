@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from rl_transformer.evaluation.statistics import over_seeds
-from rl_transformer.reproductions.differences import (
+from rl_transformer.evaluation.differences import (
     equivalent,
     format_difference,
     holm_corrected,
     paired_difference,
 )
+from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.reproductions.experiment import JSON, Check, Measured, Row, Score, Summary, pick
 
 TITLES = {

@@ -19,6 +19,7 @@ from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.runtime import disk
 from rl_transformer.runtime.files import translate_write_errors, write_text
+from rl_transformer.runtime.reading import parse_json, read_bytes
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 _LINES_EVERY_SECONDS = 10.0
@@ -148,8 +149,15 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[JsonObject]:
-    """Return the rows of a run's metrics.jsonl, in order."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    """Return the rows of a run's metrics.jsonl, in order.
+
+    Raises:
+        RLTransformerError: There is no such file, or a line of it is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    lines = read_bytes(path, fix="name the folder of a training run").splitlines()
+    fix = "continue the run with --resume, which drops a last line that was written in part, or restore the file"
+    return [parse_json(line, where=f"{path}, line {number}", fix=fix) for number, line in enumerate(lines, start=1)]
 
 
 def last_and_best(folder: Path) -> dict[str, dict[str, float]]:
