@@ -63,7 +63,7 @@ def refused(capsys, *words):
 @pytest.mark.parametrize("paired", [False, True])
 def test_difference_interval_and_p_value_are_those_of_scipy(sides, tmp_path, paired):
     found = compared(tmp_path, sides["a"], sides["b"], *["--paired"] * paired)
-    (one,) = found["comparisons"]
+    (one,) = found["differences"]
     test = stats.ttest_rel(B, A) if paired else stats.ttest_ind(B, A, equal_var=False)
     interval = test.confidence_interval(0.95)
     assert one["difference"] == pytest.approx(np.mean(B) - np.mean(A))
@@ -71,28 +71,28 @@ def test_difference_interval_and_p_value_are_those_of_scipy(sides, tmp_path, pai
     assert one["p_value"] == pytest.approx(test.pvalue)
     assert one["verdict"] == "better"
     assert found["unit"] == "training_seeds"
-    assert [side["mean"] for side in found["sides"]] == pytest.approx([np.mean(A), np.mean(B)])
-    assert found["sides"][0]["interval"] == pytest.approx([mean_interval(A).low, mean_interval(A).high])
+    assert [side["mean"] for side in found["rows"]] == pytest.approx([np.mean(A), np.mean(B)])
+    assert found["rows"][0]["interval"] == pytest.approx([mean_interval(A).low, mean_interval(A).high])
 
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_swapping_the_sides_flips_the_sign_and_the_verdict(sides, tmp_path, paired):
-    (one,) = compared(tmp_path, sides["a"], sides["b"], *["--paired"] * paired)["comparisons"]
-    (other,) = compared(tmp_path, sides["b"], sides["a"], *["--paired"] * paired)["comparisons"]
+    (one,) = compared(tmp_path, sides["a"], sides["b"], *["--paired"] * paired)["differences"]
+    (other,) = compared(tmp_path, sides["b"], sides["a"], *["--paired"] * paired)["differences"]
     assert other["difference"] == pytest.approx(-one["difference"])
     assert other["interval"] == pytest.approx([-one["interval"][1], -one["interval"][0]])
     assert (one["verdict"], other["verdict"]) == ("better", "worse")
     assert one["p_value"] == pytest.approx(other["p_value"])
-    assert one["values_needed"] == other["values_needed"]
+    assert one["seeds_to_settle"] == other["seeds_to_settle"]
 
 
 def test_several_comparisons_are_corrected_and_say_so(tmp_path, capsys):
     files = [report(tmp_path / f"{i}.json", [value + shift for value in A]) for i, shift in enumerate((0, 2.4, 2.5))]
-    alone = compared(tmp_path, files[0], files[1])["comparisons"][0]
+    alone = compared(tmp_path, files[0], files[1])["differences"][0]
     assert alone["verdict"] == "better"
     assert "Holm" not in capsys.readouterr().out
     found = compared(tmp_path, *files)
-    both = found["comparisons"]
+    both = found["differences"]
     # The larger p-value stays, and the smaller one is doubled, or at least the larger one.
     p_values = [stats.ttest_ind(np.add(A, shift), A, equal_var=False).pvalue for shift in (2.4, 2.5)]
     smaller = 2 * p_values[1]
@@ -124,12 +124,12 @@ def test_so_many_values_settle_it_and_one_less_does_not(paired):
 
 
 def test_the_text_says_how_many_seeds_would_settle_it(sides, tmp_path, capsys):
-    (one,) = compared(tmp_path, sides["a"], sides["c"])["comparisons"]
+    (one,) = compared(tmp_path, sides["a"], sides["c"])["differences"]
     assert one["verdict"] == "not established"
-    assert f"{one['values_needed']} training seeds per side would settle it" in capsys.readouterr().out
+    assert f"{one['seeds_to_settle']} training seeds per side would settle it" in capsys.readouterr().out
     close = report(tmp_path / "close.json", [10.01, 12.0, 11.0, 13.0, 9.0])
-    (one,) = compared(tmp_path, sides["a"], close)["comparisons"]
-    assert one["values_needed"] is None
+    (one,) = compared(tmp_path, sides["a"], close)["differences"]
+    assert one["seeds_to_settle"] is None
     assert f"not in sight: more than {MOST_VALUES:,} training seeds" in capsys.readouterr().out
 
 
@@ -147,7 +147,7 @@ def test_the_text_says_how_many_seeds_would_settle_it(sides, tmp_path, capsys):
 def test_a_margin_is_judged_as_in_the_experiments(tmp_path, shift, margin, verdict, established):
     first = report(tmp_path / "a.json", A)
     other = report(tmp_path / "b.json", [value + shift for value in A])
-    (one,) = compared(tmp_path, first, other, "--margin", margin)["comparisons"]
+    (one,) = compared(tmp_path, first, other, "--margin", margin)["differences"]
     assert (one["verdict"], one["not_worse"]) == (verdict, established)
     assert one["not_worse"] is not_worse({"mean": one["difference"], "interval": one["interval"]}, margin).holds
 
@@ -157,13 +157,13 @@ def test_single_runs_are_compared_over_episodes_and_the_output_says_so(tmp_path,
     report(tmp_path / "b/report.json", [10.5], targets=[entry([10.5], episodes=4)])
     found = compared(tmp_path, one, tmp_path / "b")
     assert found["unit"] == "episodes"
-    assert [side["count"] for side in found["sides"]] == [4, 4]
-    assert found["sides"][0]["interval"] == [0, 30]  # the report's own
+    assert [side["count"] for side in found["rows"]] == [4, 4]
+    assert found["rows"][0]["interval"] == [0, 30]  # the report's own
     assert "episodes say nothing about other training seeds" in capsys.readouterr().out
     # All episodes differ by the same number, so no spread says how far others would be from it.
     found = compared(tmp_path, one, tmp_path / "b", "--paired")
-    assert found["comparisons"][0]["interval"] is found["comparisons"][0]["p_value"] is None
-    assert found["comparisons"][0]["verdict"] == "not established"
+    assert found["differences"][0]["interval"] is found["differences"][0]["p_value"] is None
+    assert found["differences"][0]["verdict"] == "not established"
 
 
 def test_a_folder_of_seeds_equals_the_report_of_its_evaluation(tmp_path, sides):
@@ -171,8 +171,8 @@ def test_a_folder_of_seeds_equals_the_report_of_its_evaluation(tmp_path, sides):
         report(tmp_path / f"runs/seed-{seed}/report.json", [mean])
     folder = compared(tmp_path, sides["b"], tmp_path / "runs")
     file = compared(tmp_path, sides["b"], sides["a"])
-    ignored = {"name"}
-    for one, other in zip(folder["comparisons"] + folder["sides"], file["comparisons"] + file["sides"], strict=True):
+    ignored = {"name", "a"}
+    for one, other in zip(folder["differences"] + folder["rows"], file["differences"] + file["rows"], strict=True):
         assert {k: v for k, v in one.items() if k not in ignored} == {
             k: v if not isinstance(v, float) else pytest.approx(v) for k, v in other.items() if k not in ignored
         }
@@ -181,16 +181,16 @@ def test_a_folder_of_seeds_equals_the_report_of_its_evaluation(tmp_path, sides):
 def test_pairs_are_formed_by_seed_and_not_by_position(tmp_path, sides):
     turned = report(tmp_path / "turned.json", B[::-1], seeds=[4, 3, 2, 1, 0])
     found, expected = (compared(tmp_path, sides["a"], side, "--paired") for side in (turned, sides["b"]))
-    assert found["comparisons"][0]["interval"] == expected["comparisons"][0]["interval"]
+    assert found["differences"][0]["interval"] == expected["differences"][0]["interval"]
 
 
 def test_one_run_against_seeds_has_no_interval(tmp_path, sides, capsys):
     one = report(tmp_path / "one.json", [50.0])
     found = compared(tmp_path, sides["a"], one)
-    (difference,) = found["comparisons"]
+    (difference,) = found["differences"]
     assert found["unit"] == "training_seeds"
     assert difference["difference"] == pytest.approx(39)
-    assert difference["interval"] is difference["p_value"] is difference["values_needed"] is None
+    assert difference["interval"] is difference["p_value"] is difference["seeds_to_settle"] is None
     assert difference["verdict"] == "not established"
     text = capsys.readouterr().out
     assert "+39, no interval (unpaired, Welch): not established" in text
@@ -242,7 +242,7 @@ def test_a_policy_without_target_is_compared_at_any_and_named(tmp_path, sides, c
     free = report(tmp_path / "free.json", B, targets=[entry(B, target=None)])
     found = compared(tmp_path, both, free, "--target-return", 4)
     assert found["target_return"] == 4
-    assert found["comparisons"][0]["difference"] == pytest.approx(np.mean(B) - np.mean(NOISE))
+    assert found["differences"][0]["difference"] == pytest.approx(np.mean(B) - np.mean(NOISE))
     assert f"takes no target return: {free}" in capsys.readouterr().out
 
 
@@ -254,9 +254,9 @@ def test_csv_and_latex_parse_back_and_the_figure_is_drawn(tmp_path, sides):
     found = compared(tmp_path, sides["a"], sides["b"], odd, *words)
     rows = list(csv.DictReader(files["csv"].read_text().splitlines()))
     assert [row["name"] for row in rows] == [str(sides["a"]), str(sides["b"]), str(odd)]
-    assert [float(row["mean"]) for row in rows] == [side["mean"] for side in found["sides"]]
+    assert [float(row["mean"]) for row in rows] == [side["mean"] for side in found["rows"]]
     assert rows[0]["difference"] == rows[0]["verdict"] == ""
-    for row, one in zip(rows[1:], found["comparisons"], strict=True):
+    for row, one in zip(rows[1:], found["differences"], strict=True):
         assert [float(row["difference_low"]), float(row["difference_high"])] == one["interval"]
         assert float(row["p_value"]) == one["p_value"]
         assert row["verdict"] == one["verdict"]
@@ -266,8 +266,8 @@ def test_csv_and_latex_parse_back_and_the_figure_is_drawn(tmp_path, sides):
     assert cells[3][0] == str(odd).replace("%", r"\%").replace("_", r"\_").replace("&", r"\&").replace(
         "#", r"\#"
     ).replace("~", r"\textasciitilde{}")
-    assert [row[-1] for row in cells[2:]] == [one["verdict"] for one in found["comparisons"]]
-    low, high = found["comparisons"][1]["interval"]
+    assert [row[-1] for row in cells[2:]] == [one["verdict"] for one in found["differences"]]
+    low, high = found["differences"][1]["interval"]
     assert cells[3][3].replace("$-$", "-").split("[")[1] == f"{low:+.3g}, {high:+.3g}]"
     assert files["figure"].read_bytes().startswith(b"\x89PNG")
 
@@ -278,4 +278,4 @@ def test_every_field_of_a_comparison_is_documented(tmp_path, sides):
     columns = [line.split("|")[1 if "one entry per side:" not in line else slice(1, None)] for line in rows]
     named = set(re.findall(r"`(\w+)`", " ".join(map(str, columns))))
     found = compared(tmp_path, sides["a"], sides["b"])
-    assert named == {*found, *found["sides"][0], *found["comparisons"][0]}
+    assert named == {*found, *found["rows"][0], *found["differences"][0]}

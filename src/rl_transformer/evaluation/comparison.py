@@ -64,8 +64,8 @@ def compare(sides: Sequence[Side], *, paired: bool = False, margin: float | None
         "paired": paired,
         "margin": margin,
         "correction": "holm" if len(sides) > 2 else None,
-        "sides": scores,
-        "comparisons": _comparisons(scores, unit, paired, margin),
+        "rows": scores,
+        "differences": _comparisons(scores, unit, paired, margin),
         "notes": _notes(sides, scores),
     }
 
@@ -121,15 +121,18 @@ def _comparisons(scores: Sequence[Score], unit: str, paired: bool, margin: float
         needed = values_needed(*values[i], paired=paired, level=_LEVEL / len(others))
         found.append(
             {
-                "name": score["name"],
-                "against": baseline["name"],
+                "a": score["name"],
+                "b": baseline["name"],
                 "difference": difference["mean"],
                 "interval": difference["interval"],
+                "interval_over": unit,
+                "paired": paired,
+                "seeds": [len(score["values"]), len(baseline["values"])] if unit == SEEDS else None,
                 "test": "paired_student_t" if paired else "welch",
                 "p_value": zero[i],
                 "verdict": _verdict(difference, zero[i], established),
                 "not_worse": established,
-                "values_needed": needed,
+                "seeds_to_settle": needed,
             }
         )
     return found

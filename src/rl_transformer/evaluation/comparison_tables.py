@@ -14,7 +14,7 @@ from rl_transformer.evaluation.differences import MOST_VALUES, format_number
 from rl_transformer.runtime.types import JsonMapping
 
 _COLUMNS = ("name", "mean", "low", "high", "count")
-_DIFFERENCES = ("difference", "difference_low", "difference_high", "p_value", "verdict", "values_needed")
+_DIFFERENCES = ("difference", "difference_low", "difference_high", "p_value", "verdict", "seeds_to_settle")
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -25,18 +25,18 @@ def as_text(comparison: JsonMapping) -> str:
     target = comparison["target_return"]
     heading = f"{comparison['env_id']}, target return {'-' if target is None else f'{target:g}'}"
     episodes = f"{comparison['num_episodes']} episodes from seed {comparison['seed']}"
-    width = max(len("side"), *(len(side["name"]) for side in comparison["sides"]))
+    width = max(len("side"), *(len(side["name"]) for side in comparison["rows"]))
     rows = [f"{'side':<{width}} {'mean':>8} {'95 % interval':>18} {unit + 's':>15}"]
     rows += [
         f"{side['name']:<{width}} {format_number(side['mean']):>8} {_interval(side['interval']):>18} {side['count']:>15}"
-        for side in comparison["sides"]
+        for side in comparison["rows"]
     ]
     lines = [f"{heading}, {episodes} (unit: {unit})", *rows]
     if comparison["unit"] != SEEDS:
         lines.append("one training run per side: episodes say nothing about other training seeds")
-    lines += [_sentence(one, comparison) for one in comparison["comparisons"]]
+    lines += [_sentence(one, comparison) for one in comparison["differences"]]
     if comparison["correction"]:
-        number = len(comparison["comparisons"])
+        number = len(comparison["differences"])
         lines.append(f"p-values and verdicts: after Holm's correction for {number} comparisons; intervals: without")
     return "\n".join([*lines, *(f"note: {note}" for note in comparison["notes"])])
 
@@ -52,7 +52,7 @@ def _sentence(one: JsonMapping, comparison: JsonMapping) -> str:
         margin = f"the margin {comparison['margin']:g}"
         verdict += {"worse": f", {within} {margin}", "not worse": f" by more than {margin}"}.get(verdict, "")
     difference = _with_interval(one["difference"], one["interval"], "+", missing=", no interval")
-    line = f"{one['name']} minus {one['against']}: {difference}"
+    line = f"{one['a']} minus {one['b']}: {difference}"
     return f"{line} ({how}{p}): {verdict}{_outlook(one, unit, comparison['paired'])}"
 
 
@@ -60,10 +60,10 @@ def _outlook(one: JsonMapping, unit: str, paired: bool) -> str:
     """Return how many values would settle what is not established; empty if it is, or if nothing can be said."""
     if one["verdict"] != "not established" or one["interval"] is None:
         return ""
-    if one["values_needed"] is None:
+    if one["seeds_to_settle"] is None:
         return f"; not in sight: more than {MOST_VALUES:,} {unit}s per side would be needed"
     pairs = "" if paired else " per side"
-    return f"; {one['values_needed']} {unit}s{pairs} would settle it if difference and variance stay"
+    return f"; {one['seeds_to_settle']} {unit}s{pairs} would settle it if difference and variance stay"
 
 
 def _interval(interval: Sequence[float] | None, sign: str = "", missing: str = "-") -> str:
@@ -88,7 +88,7 @@ def as_csv(comparison: JsonMapping) -> str:
         row = [side["name"], side["mean"], low, high, side["count"], comparison["unit"]]
         if one is not None:
             row += [one["difference"], *(one["interval"] or (None, None))]
-            row += [one["p_value"], one["verdict"], one["values_needed"]]
+            row += [one["p_value"], one["verdict"], one["seeds_to_settle"]]
         writer.writerow([*row, *[None] * (len(_COLUMNS) + 1 + len(_DIFFERENCES) - len(row))])
     return text.getvalue()
 
@@ -114,7 +114,7 @@ def as_latex(comparison: JsonMapping) -> str:
 
 def _rows(comparison: JsonMapping) -> list[tuple[JsonMapping, JsonMapping | None]]:
     """Return every side with its comparison, which the first one lacks."""
-    return list(zip(comparison["sides"], [None, *comparison["comparisons"]], strict=True))
+    return list(zip(comparison["rows"], [None, *comparison["differences"]], strict=True))
 
 
 def _escaped(text: str) -> str:
@@ -131,7 +131,7 @@ def plot_comparison(comparison: JsonMapping, path: Path) -> None:
     Raises:
         RLTransformerError: The file cannot be written.
     """
-    sides = comparison["sides"]
+    sides = comparison["rows"]
     drawn, axes = plots.figure(7.0, 1.2 + 0.5 * len(sides))
     plots.bars(axes, [(side["name"], side) for side in sides], "mean return", f"{WORDS[comparison['unit']]}s")
     plots.save(drawn, path)

@@ -71,8 +71,9 @@ def p_value(values: Sequence[float], baseline: Sequence[float], *, paired: bool,
     if not is_defined(values, baseline, paired=paired):
         return None
     moved = np.add(values, shift)
-    test = stats.ttest_rel(moved, baseline) if paired else stats.ttest_ind(moved, baseline, equal_var=False)
-    return float(test[1])
+    if paired:
+        return float(np.asarray(stats.ttest_rel(moved, baseline))[1])
+    return float(np.asarray(stats.ttest_ind(moved, baseline, equal_var=False))[1])
 
 
 def values_needed(

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import h5py
-from h5py import h5o
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]  it is there, its stub is not
 
 from rl_transformer.errors import RLTransformerError
 
