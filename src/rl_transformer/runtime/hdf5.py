@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import h5py
-from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]  it is there, its stub is not
 
 from rl_transformer.errors import RLTransformerError
 
@@ -31,7 +30,7 @@ def check_hdf5(path: Path) -> None:
     with h5py.File(path, "r") as file:
         waiting: list[h5py.Group] = [file]
         # A group may be in itself, or in a thousand others; each is looked at once.
-        seen = {_address(file)}
+        seen = {_address(file["/"])}
         while waiting:
             for item in _members(waiting.pop(), path, errors):
                 if _address(item) in seen:
@@ -101,8 +100,8 @@ def _read(array: h5py.Dataset, errors: list[Exception]) -> None:
         errors.append(error)
 
 
-def _address(item: h5py.HLObject) -> tuple[int, int] | int:
+def _address(item: h5py.HLObject) -> int:
+    """Return a number that is the same for every name of a group or array."""
     with suppress(Exception):
-        info = h5o.get_info(item.id)
-        return info.fileno, info.addr
+        return hash(item.id)  # of its file and its place there
     return id(item)
