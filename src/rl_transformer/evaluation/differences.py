@@ -72,7 +72,7 @@ def p_value(values: Sequence[float], baseline: Sequence[float], *, paired: bool,
         return None
     moved = np.add(values, shift)
     test = stats.ttest_rel(moved, baseline) if paired else stats.ttest_ind(moved, baseline, equal_var=False)
-    return float(test[1])
+    return float(cast(float, test[1]))
 
 
 def values_needed(
