@@ -104,19 +104,21 @@ def test_several_comparisons_are_corrected_and_say_so(tmp_path, capsys):
     assert "Holm's correction for 2 comparisons" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize("paired", [False, True])
-def test_so_many_values_settle_it_and_one_less_does_not(paired):
+def test_so_many_values_settle_it_and_one_less_does_not(paired, shift):
     """Values of the same mean and variance, once as many as are needed and once one less."""
-    needed = values_needed(NOISE, A, paired=paired)
+    side = np.add(NOISE, shift)
+    needed = values_needed(side, A, paired=paired)
     assert needed is not None
-    assert needed > len(A)
+    assert needed > 2
 
     def p_value(count):
         if paired:
-            difference = np.subtract(NOISE, A)
+            difference = np.subtract(side, A)
             t = difference.mean() / (difference.std(ddof=1) / np.sqrt(count))
             return 2 * stats.t.sf(t, count - 1)
-        moments = [(np.mean(side), np.std(side, ddof=1), count) for side in (NOISE, A)]
+        moments = [(np.mean(one), np.std(one, ddof=1), count) for one in (side, A)]
         return stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue
 
     assert p_value(needed) < 0.05 < p_value(needed - 1)

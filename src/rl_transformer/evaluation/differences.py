@@ -71,9 +71,8 @@ def p_value(values: Sequence[float], baseline: Sequence[float], *, paired: bool,
     if not is_defined(values, baseline, paired=paired):
         return None
     moved = np.add(values, shift)
-    if paired:
-        return float(np.asarray(stats.ttest_rel(moved, baseline))[1])
-    return float(np.asarray(stats.ttest_ind(moved, baseline, equal_var=False))[1])
+    test = stats.ttest_rel(moved, baseline) if paired else stats.ttest_ind(moved, baseline, equal_var=False)
+    return float(cast(float, test[1]))
 
 
 def values_needed(
