@@ -49,7 +49,7 @@ def run(args: Namespace) -> Outcome:
             f"layer {layer['layer']}: attention on the own token by head (even attention: {even['own_token']:.2f}): {shares}"
         )
     if any(head["is_markov"] for layer in report["layers"] for head in layer["heads"]):
-        print("*: more than half of its attention, also on random tokens: a Markov head (Zhao et al. 2025)")
+        print("*: more than half of its attention, also on random tokens: a Markov head (arXiv 2409.06985)")
     figure = optional_path(args.figure)
     if figure is not None:
         plot_attention(report, figure)

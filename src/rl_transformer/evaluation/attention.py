@@ -146,7 +146,7 @@ def _describe_heads(windows: np.ndarray, at_random: np.ndarray) -> list[JsonObje
     ``own_token`` is the attention of a token on itself, the last one that it sees (mean over rows but the first, which
     sees nothing else); ``own_token_random`` the same on random tokens of the same number and width, each normalized to
     mean 0 and variance 1; ``is_markov``: both are above one half. Such a head passes on the last token whatever the input
-    is (Markov heads; Zhao et al. 2025, arXiv 2409.06985, who define them by the matrix of queries and keys; this
+    is (Markov heads, as in arXiv 2409.06985, whose own definition may differ; this
     measure holds for every architecture).
     """
     shares = [(_own_token(one), _own_token(other)) for one, other in zip(windows, at_random, strict=True)]
