@@ -138,6 +138,7 @@ class Slow(PointEnv):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_during_an_evaluation_is_answered_at_once_and_the_run_resumes_to_the_bit(number, tmp_path):
     gym.register("tests/Slow-v0", entry_point=Slow)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup, SIGHUP is ignored, and means it
     try:
         config = tiny_config(tmp_path / "run", evaluation={**EVALUATED, "env_id": "tests/Slow-v0", "every": 6})
         began = []
@@ -159,6 +160,7 @@ def test_a_signal_during_an_evaluation_is_answered_at_once_and_the_run_resumes_t
         sender.join()
     finally:
         del gym.registry["tests/Slow-v0"]
+        signal.signal(number, before)
     again = tiny_config(tmp_path / "run", evaluation={**EVALUATED, "every": 6})
     whole = tiny_config(tmp_path / "whole", evaluation={**EVALUATED, "every": 6})
     assert_equal_runs(train(again, dataset=point_data(), resume=True), train(whole, dataset=point_data()))
