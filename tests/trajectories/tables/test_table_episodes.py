@@ -14,6 +14,7 @@ from rl_transformer import RLTransformerError, TrajectoryDataset, open_trajector
 from rl_transformer.trajectories.blocks import EpisodeBlock
 from rl_transformer.trajectories.returns import returns_of_episodes, returns_to_go
 from rl_transformer.trajectories.tables.convert import convert_table
+from rl_transformer.trajectories.tables.episode_rows import read_arrays
 from rl_transformer.trajectories.tables.inputs import MemoryUnit, TableInput, memory_input
 from rl_transformer.trajectories.tables.mapping import ColumnMapping, select_columns
 from rl_transformer.trajectories.tables.row_buckets import on_disk
@@ -106,6 +107,35 @@ def test_rows_of_one_moment_are_copies_only_if_all_their_values_are_the_same():
     assert data.lengths.tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("column", ["e", "t"])
+def test_a_row_whose_episode_or_moment_is_no_number_is_in_no_episode(column, value):
+    columns = {"e": np.zeros(6), "t": np.arange(6.0), "x": np.arange(6.0), "a": np.zeros(6)}
+    columns[column][2] = value
+    data = TrajectoryDataset.from_columns(columns, episode="e", order="t", observe="x", action="a")
+    assert data.observations[:, 0].tolist() == [0, 1, 3, 4, 5]
+    assert data.lengths.tolist() == [5]
+
+
+def test_unsigned_ids_are_the_integers_they_are_and_large_decimals_are_refused():
+    ids = pa.array([5, 7, 5, 7], pa.uint64())
+    columns = {"x": pa.array([1.0, 2, 3, 4]), "a": pa.array([1, 0, 1, 0], pa.uint64()), "id": ids}
+    data = TrajectoryDataset.from_columns(columns, observe="x", categorical="id", action="a")
+    assert dict(data.spec.table.categories)["id"] == (5, 7)
+    assert data.spec.table.action_values == ((0, 1),)
+    assert data.spec.table.observation({"x": 1.0, "id": np.uint64(7)})["id"] == 2
+    many = {**columns, "x": pa.array([decimal.Decimal("12345678901234567890.5")] * 4)}
+    with pytest.raises(RLTransformerError, match="x: holds numbers as large as"):
+        TrajectoryDataset.from_columns(many, observe="x", action="a")
+
+
+def test_a_glob_of_categorical_columns_makes_actions_discrete_too():
+    columns = {"x": np.zeros(4), "act_1": np.array([0.5, 1.5, 0.5, 1.5])}
+    for name in ("act_1", "act_*"):
+        data = TrajectoryDataset.from_columns(columns, observe="x", action="act_1", categorical=name)
+        assert data.spec.table.action_values == ((0.5, 1.5),)
+
+
 def test_without_an_episode_column_rows_are_one_sequence_that_ends_cut():
     columns = {"x": np.arange(6.0), "a": np.zeros(6), "end": [0, 0, 1, 0, 0, 0], "r": np.ones(6)}
     data = TrajectoryDataset.from_columns(columns, observe="x", action="a", reward="r", truncated="end")
@@ -188,7 +218,7 @@ def test_ids_that_float64_cannot_tell_apart_stay_apart_and_are_refused_as_number
     named = TrajectoryDataset.from_columns(columns, episode="id", observe="x", categorical="id", action="a")
     assert dict(named.spec.table.categories)["id"] == (2**60, 2**60 + 1)
     with pytest.raises(
-        RLTransformerError, match=r"id: holds integers as large as 1152921504606846977.*53 bits"
+        RLTransformerError, match=r"id: holds numbers as large as 1152921504606846977.*53 bits"
     ) as caught:
         TrajectoryDataset.from_columns(columns, observe="x,id", action="a")
     assert "--categorical id" in caught.value.fix
@@ -203,6 +233,7 @@ def test_ids_that_float64_cannot_tell_apart_stay_apart_and_are_refused_as_number
         ({"observe": "word"}, "word: holds string, not numbers.*--categorical word"),
         ({"reward": "word"}, "word"),
         ({"order": "word"}, "word: holds string, which has no distances"),
+        ({"gap": "30m"}, "there is no order column"),
         ({"gap": "30m", "order": "x"}, "'30m' does not fit the column x"),
         ({"gap": "5", "order": "when"}, "'5' does not fit the column when"),
         ({"terminated": "x"}, "x: holds .* and not only 1 and 0"),
@@ -300,6 +331,20 @@ def test_a_conversion_that_was_killed_goes_on_with_the_parts_it_has(tmp_path, sm
         open_trajectories(f"rlt:{tmp_path / 'store'}").fingerprint
         == TrajectoryDataset.from_columns(log, **MAPPING).fingerprint
     )
+
+
+def test_a_file_that_was_rewritten_after_a_kill_is_sorted_again(tmp_path):
+    path = tmp_path / "log.npz"
+    mapping = ColumnMapping.from_values({"episode": "e", "observe": "x", "action": "a"}, where="test")
+    columns = {"e": np.arange(4) // 2, "x": np.ones(4), "a": np.zeros(4)}
+    np.savez(path, **columns)
+    table = read_arrays(path, where="log")
+    on_disk(
+        table, select_columns(mapping, list(columns), where="test"), mapping, tmp_path / ".store.rows", lambda n: None
+    )
+    np.savez(path, **{**columns, "x": np.full(4, 7.0)})
+    convert_table(read_arrays(path, where="log"), mapping, tmp_path / "store", source="log")
+    assert open_trajectories(f"rlt:{tmp_path / 'store'}").observations[:, 0].tolist() == [7] * 4
 
 
 def test_rows_that_were_sorted_for_another_mapping_are_not_used(tmp_path, small_buckets, capsys):

@@ -236,6 +236,25 @@ def test_a_split_by_entity_has_every_customer_on_one_side(tmp_path):
     assert 1 <= len(sides[1]) < 14
 
 
+def test_a_held_out_action_may_be_larger_than_those_learned_from(tmp_path):
+    table = pa.table({"t": range(8), "e": [0, 0, 1, 1, 2, 2, 3, 3], "x": [0.0] * 8, "a": [1.0, 2, 3, 4, 5, 6, 7, 80]})
+    pq.write_table(table, tmp_path / "log.parquet")
+    words = ["--episode", "e", "--order", "t", "--observe", "x", "--action", "a", "--output", str(tmp_path / "s")]
+    words = ["convert", f"parquet:{tmp_path / 'log.parquet'}", *words]
+    assert main([*words, "--split", "time:6"]) == 0
+    assert open_trajectories(f"rlt:{tmp_path / 's-held-out'}").actions.max() == 80
+
+
+def test_a_split_that_holds_nothing_out_is_refused(tmp_path, capsys):
+    pq.write_table(pa.table({"t": range(4), "x": [0.0] * 4, "a": [0, 1, 0, 1]}), tmp_path / "log.parquet")
+    words = ["--order", "t", "--observe", "x", "--action", "a", "--output", str(tmp_path / "s"), "--split"]
+    words = ["convert", f"parquet:{tmp_path / 'log.parquet'}", *words]
+    assert main([*words, "time:100"]) == 2
+    assert "no episode is held out" in capsys.readouterr().err
+    assert main([*words, "time:0"]) == 2
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_suggested_mapping_can_be_read_and_used(tmp_path):
     table = shop_log()
     suggestion = suggest_mapping(memory_input(table, where="log"))

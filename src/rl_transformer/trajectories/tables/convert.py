@@ -56,6 +56,7 @@ class TableEpisodes:
 
         Rows in no episode are counted with the training part.
         """
+        is_empty = True
         for rows in self.buckets:
             encoded = self.encoder.encode(rows)
             if part == "training":
@@ -66,7 +67,11 @@ class TableEpisodes:
             chosen = take_episodes(encoded.block, held_out if part == "held out" else ~held_out)
             self.num_steps[part] += int(chosen.offsets[-1])
             if len(chosen):
+                is_empty = False
                 yield chosen
+        if is_empty and self.split is not None:
+            which = "held out" if part == "held out" else "left to learn from"
+            raise RLTransformerError(f"no episode is {which}", where="split", fix="choose another date or share")
         if part == "training" and self.dropped:
             self.notes.append(self._note())
 
@@ -199,6 +204,8 @@ def _episodes(buckets: RowBuckets, fit: TableFit, split: Split | None, source: s
     """Learn what the values mean from the training rows, and return the episodes."""
     for rows in buckets:
         fit.add(rows if split is None else rows.filter(pa.array(~split.held_out_rows(rows))))
+    for rows in buckets if fit.is_continuous else ():
+        fit.add_actions(rows)
     spec, notes = fit.result(source)
     return spec, TableEpisodes(buckets, Encoder(spec, fit.columns, fit.mapping, fit.where), split, notes)
 

@@ -22,6 +22,7 @@ from rl_transformer.trajectories.tables.values import (
     category_column,
     category_indices,
     flags,
+    missing_names,
     numbers,
     order_values,
 )
@@ -93,7 +94,7 @@ class Encoder:
 
         same_episode, order = self._neighbors(rows)
         for name in (*self.columns.episode, *([self.columns.order] if self.columns.order else [])):
-            drop(rows[name].is_null().to_numpy().astype(bool), MISSING.format(name))
+            drop(missing_names(rows[name]), MISSING.format(name))
         values = self._values(rows, drop)
         drop(_duplicates(rows, self.columns, same_episode, order), DUPLICATE)
         segment, terminated, truncated = self._segments(rows, same_episode, order, reason == _index(reasons, DUPLICATE))

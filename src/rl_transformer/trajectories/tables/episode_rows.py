@@ -14,7 +14,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.limits import LIMITS
 from rl_transformer.runtime.paths import refuse_special_file
 from rl_transformer.trajectories.tables.arrow import pc
-from rl_transformer.trajectories.tables.inputs import MemoryUnit, TableInput, memory_input
+from rl_transformer.trajectories.tables.inputs import MemoryUnit, TableInput, file_name, memory_input
 
 
 def read_arrays(path: Path, *, where: str) -> TableInput:
@@ -41,7 +41,7 @@ def read_arrays(path: Path, *, where: str) -> TableInput:
             where=where,
             fix="give every array one number or one vector per step; for pictures use TrajectoryDataset.from_episodes",
         )
-    return memory_input(arrays, where=where)
+    return memory_input(arrays, where=where, name=file_name(path))
 
 
 def open_saved_dataset(folder: Path, *, where: str) -> TableInput:
@@ -64,7 +64,7 @@ def open_saved_dataset(folder: Path, *, where: str) -> TableInput:
     except pa.ArrowException as error:
         raise RLTransformerError(f"files do not fit: {error}", where=where, fix="save the dataset again") from None
     table = steps_of(table, where=where)
-    return TableInput(table.schema, [MemoryUnit(table, where)], where)
+    return TableInput(table.schema, [MemoryUnit(table, " ".join(map(file_name, files)))], where)
 
 
 def _read_streams(files: list[Path], where: str) -> Iterator[pa.Table]:

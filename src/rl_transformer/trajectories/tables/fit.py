@@ -84,9 +84,13 @@ class TableFit:
     @property
     def discrete(self) -> list[str]:
         """The action columns that are discrete."""
-        listed = {name for name in self.columns.action if name in self.mapping.categorical}
         kinds = {name: plain_type(self.schema.field(name).type) for name in self.columns.action}
-        return [name for name, kind in kinds.items() if name in listed or not _is_continuous(kind)]
+        return [name for name, kind in kinds.items() if name in self.columns.named_actions or not _is_continuous(kind)]
+
+    @property
+    def is_continuous(self) -> bool:
+        """Return True if actions are continuous, and have bounds to learn."""
+        return not self.discrete
 
     @property
     def _continuous(self) -> list[str]:
@@ -105,7 +109,12 @@ class TableFit:
                 raise RLTransformerError(problem, where=f"{self.where}: {name}", fix="give lists of one length")
         for name in (*self.columns.categories, *self.discrete):
             self.seen[name] = merge_categories(self.seen.get(name), rows[name], name, where=self.where)
+
+    def add_actions(self, rows: pa.Table) -> None:
+        """Look at the continuous actions of the next rows, held-out ones included: bounds are those of the device."""
         for name in self._continuous:
+            if not self.widths.get(name):
+                continue  # no training row so far, or nothing but nulls
             values = numbers(rows[name], self.widths.get(name, 1), name, where=self.where)[0]
             finite = np.where(np.isfinite(values), values, np.nan)
             low, high = self.extents.get(name, (np.inf, -np.inf))

@@ -109,7 +109,7 @@ class FileUnit:
         )
 
 
-def memory_input(table: object, *, where: str) -> TableInput:
+def memory_input(table: object, *, where: str, name: str = "") -> TableInput:
     """Return a table in memory: an Arrow table, a mapping of arrays by column, or a DataFrame of pandas or Polars.
 
     Raises:
@@ -126,7 +126,7 @@ def memory_input(table: object, *, where: str) -> TableInput:
         problem = " ".join(str(error).split())[:300]
         fix = "give a mapping of columns of one length, an Arrow table or a DataFrame"
         raise RLTransformerError(f"is no table: {problem}", where=where, fix=fix) from None
-    return TableInput(arrow.schema, [MemoryUnit(arrow, where)], where)
+    return TableInput(arrow.schema, [MemoryUnit(arrow, name or where)], where)
 
 
 def _as_arrow(values: np.ndarray) -> pa.Array:
@@ -167,7 +167,7 @@ def file_input(path: str, file_format: object, *, where: str) -> TableInput:
 
 def _units(fragment: ds.Fragment, schema: pa.Schema) -> list[FileUnit]:
     """Return a file as pieces: the row groups of a Parquet file, or the whole of another one."""
-    stamp = _stamp(fragment.path)
+    stamp = _stamp(fragment)
     if not hasattr(fragment, "split_by_row_group"):
         return [FileUnit(fragment, schema, f"{fragment.path}{stamp[1]}", stamp[0])]
     groups = fragment.split_by_row_group()
@@ -177,13 +177,16 @@ def _units(fragment: ds.Fragment, schema: pa.Schema) -> list[FileUnit]:
     ]
 
 
-def _stamp(path: str) -> tuple[int, str]:
-    """Return size and (size, time of change) as text of a local file; nothing for a file elsewhere."""
-    try:
-        stat = Path(path).stat()
-    except OSError:
-        return 0, ""
-    return stat.st_size, f" {stat.st_size} {stat.st_mtime_ns}"
+def _stamp(fragment: ds.Fragment) -> tuple[int, str]:
+    """Return size, and size and time of change as text, of a file on any file system."""
+    info = fragment.filesystem.get_file_info(fragment.path)
+    return info.size or 0, f" {info.size} {info.mtime_ns}"
+
+
+def file_name(path: Path) -> str:
+    """Return the name of a local file with what shows that it was changed."""
+    stat = path.stat()
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def local_files(path: str, where: str) -> list[str]:

@@ -100,6 +100,8 @@ class Columns:
     numbers: list[str]
     categories: list[str]
     action: list[str]
+    named_actions: list[str]
+    """Those of the action that are listed as categorical, and therefore discrete."""
     allowed: list[str]
     reward: str | None
     terminated: str | None
@@ -138,14 +140,26 @@ def select_columns(mapping: ColumnMapping, names: Sequence[str], *, where: objec
         return _match([patterns] if isinstance(patterns, str) else patterns or (), names, f"{where}: {part}")
 
     action = match("action")
-    categories = [name for name in match("categorical") if name not in action]
+    names_of_values = match("categorical")
+    categories = [name for name in names_of_values if name not in action]
+    if mapping.gap and mapping.order is None:
+        raise RLTransformerError(
+            "there is no order column", where="gap", fix="name one with order, or leave the gap out"
+        )
     single = {part: _one(match(part), part, where) for part in ("order", "reward", "terminated", "truncated")}
     # What ends or names an episode is no observation, even where a glob of observations matches it.
     taken = {*match("episode"), *action, *categories, *match("allowed"), *single.values()}
     exact = {name for name in mapping.observe if name in names}
     numbers = [name for name in match("observe") if name not in taken or name in exact]
+    named_actions = [name for name in names_of_values if name in action]
     return Columns(
-        match("episode"), numbers=numbers, categories=categories, action=action, allowed=match("allowed"), **single
+        match("episode"),
+        numbers=numbers,
+        categories=categories,
+        action=action,
+        named_actions=named_actions,
+        allowed=match("allowed"),
+        **single,
     )
 
 

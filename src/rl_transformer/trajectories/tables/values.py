@@ -75,7 +75,7 @@ def numbers(column: pa.ChunkedArray, width: int, name: str, *, where: object) ->
     if pt.is_duration(kind):
         per_second = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), per_second)
-    elif pt.is_int64(kind) or pt.is_uint64(kind):
+    elif pt.is_int64(kind) or pt.is_uint64(kind) or pt.is_decimal(kind):
         _check_exact(column, name, where)
     values = _to_numpy(column.cast(pa.float64(), safe=False))
     return values.reshape(-1, 1), np.isnan(values)
@@ -119,14 +119,28 @@ def merge_categories(known: pa.Array | None, column: pa.ChunkedArray, name: str,
     return merged
 
 
+def missing_names(column: pa.ChunkedArray) -> np.ndarray:
+    """Return where a column that names or orders rows is null, NaN or infinite: (N,) bool."""
+    column = _decoded(column)
+    missing = column.is_null()
+    if pt.is_floating(column.type):
+        missing = pc.or_(missing, pc.fill_null(pc.invert(pc.is_finite(column)), True))
+    return _to_numpy(missing).astype(bool)
+
+
 def category_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column of names as texts, int64, float64 or booleans."""
     column = _decoded(column)
     kind = column.type
-    if pt.is_uint64(kind) or pt.is_decimal(kind):
+    if pt.is_decimal(kind):
         return column.cast(pa.string())
     if pt.is_integer(kind):
-        return column.cast(pa.int64())
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            raise RLTransformerError(
+                "holds unsigned integers beyond 63 bits", where="categorical", fix="convert the column to text"
+            ) from None
     if pt.is_floating(kind):
         values = column.cast(pa.float64())
         return pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
@@ -210,7 +224,7 @@ def _check_exact(column: pa.ChunkedArray, name: str, where: object) -> None:
     largest = max(abs(extent["min"] or 0), abs(extent["max"] or 0))
     if largest > _LARGEST_EXACT:
         raise RLTransformerError(
-            f"holds integers as large as {largest}, which a number with 53 bits cannot tell apart",
+            f"holds numbers as large as {largest}, which a number with 53 bits cannot tell apart",
             where=f"{where}: {name}",
             fix=f"if they are ids, list the column as categorical (--categorical {name}); otherwise subtract a fixed number",
         )
