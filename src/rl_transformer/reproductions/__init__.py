@@ -15,6 +15,7 @@ EXPERIMENTS = {
     "graph": "graph:Graph",
     "context": "context:Context",
     "delayed": "baselines:Delayed",
+    "delayed-longer": "baselines:DelayedLonger",
     "percent-bc": "baselines:PercentBC",
     "return-control": "return_control:ReturnControl",
     "gambling": "failure_modes:Gambling",

@@ -27,6 +27,8 @@ from rl_transformer.reproductions.task_data import (
     margin_of,
 )
 
+_LONGER = {"training.train_steps": 8_000}
+
 
 class Delayed(TaskDataExperiment):
     """Dense against delayed reward (Chen et al. 2021, table 7)."""
@@ -73,6 +75,34 @@ class Delayed(TaskDataExperiment):
         }
         with_published = [Row(row.what, row.score, self.published.get(arm, "-")) for arm, row in rows.items()]
         return Summary(with_published, checks, {"gap": difference, "share_kept": ratio})
+
+
+class DelayedLonger(Delayed):
+    """The same comparison after four times as many updates."""
+
+    name = "delayed-longer"
+    title = "Delayed reward, four times the updates"
+    question = (
+        "On the page `delayed`, after 2,000 updates, delayed reward cost the Decision Transformer a seventh of its return, and %BC "
+        "was better than both. Was that too little training? The same arms, without cloning everything, after 8,000 updates."
+    )
+    seeds = 5
+    arms = ("dt", "dt-delayed", "bc-10")
+    differs = (
+        *Delayed.differs[:-1],
+        "The rules are those of the page `delayed`, whose result was known. Only the number of updates differs, and the warm-up, the "
+        "decay of the learning rate and everything else that an option counts in updates is unchanged or follows it.",
+    )
+    unknown = (Delayed.unknown[0], "Whether a longer context than K = 5 changes the comparison.")
+
+    def recipe(self, setup: Setup) -> JSON:
+        """Return the shared recipe with more updates; a quick run keeps its own number."""
+        recipe = super().recipe(setup)
+        return recipe if setup.quick else {**recipe, "options": {**recipe["options"], **_LONGER}}
+
+    def measure(self, cell: Cell, setup: Setup) -> JSON:
+        """Return the mean return with the data's largest return as target."""
+        return TaskData.from_setup(setup).score(cell["arm"], cell["seed"], None if setup.quick else _LONGER)
 
 
 def _keeps(delayed: Score, dense: Score, ratio: JSON) -> Check:
