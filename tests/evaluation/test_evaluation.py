@@ -93,7 +93,7 @@ def test_what_goes_wrong_in_a_process_is_raised_here():
 
     with pytest.raises(RLTransformerError, match=r"is broken\n  fix: repair it"):
         run_in_processes(fails, 2)
-    with pytest.raises(RuntimeError, match="died"):
+    with pytest.raises(RLTransformerError, match="a process that ran episodes has died"):
         run_in_processes(lambda which: os.kill(os.getpid(), signal.SIGKILL), 2)
 
 

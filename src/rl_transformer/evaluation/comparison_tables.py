@@ -14,6 +14,7 @@ from rl_transformer.evaluation.differences import MOST_VALUES, format_number
 from rl_transformer.runtime.types import JsonMapping
 
 _COLUMNS = ("name", "mean", "low", "high", "count")
+_LONGEST_LABEL = 30
 _DIFFERENCES = ("difference", "difference_low", "difference_high", "p_value", "verdict", "seeds_to_settle")
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
@@ -133,5 +134,10 @@ def plot_comparison(comparison: JsonMapping, path: Path) -> None:
     """
     sides = comparison["rows"]
     drawn, axes = plots.figure(7.0, 1.2 + 0.5 * len(sides))
-    plots.bars(axes, [(side["name"], side) for side in sides], "mean return", f"{WORDS[comparison['unit']]}s")
+    plots.bars(axes, [(_label(side["name"]), side) for side in sides], "mean return", f"{WORDS[comparison['unit']]}s")
     plots.save(drawn, path)
+
+
+def _label(name: str) -> str:
+    """Return the end of a long path, beside which bars have room."""
+    return name if len(name) <= _LONGEST_LABEL else "..." + name[-_LONGEST_LABEL:]
