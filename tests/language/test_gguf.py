@@ -14,7 +14,7 @@ from rl_transformer.language.gguf import import_gguf
 from rl_transformer.models.huggingface.source import TrunkSource, load_tokenizer
 from tests.toys import point_data, tiny_config
 
-gguf = pytest.importorskip("gguf")
+gguf = pytest.importorskip("gguf", reason="the extra lm installs it, and only rlt pretrain import needs it")
 WIDTH, HEADS, INNER, BLOCKS, TEXT = 32, 2, 64, 3, "The hopper hops; the walker walks."
 SPEC = importlib.util.find_spec
 Q4_1 = gguf.GGMLQuantizationType.Q4_1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -27,15 +28,15 @@ MAPPING_OPTION = ReaderOption("", "YAML file that says which column is what; rlt
 _LONGEST_HEADER = 1_000_000
 
 
-class TableReader:
+class TableReader(ABC):
     """Opens a table as episodes; a subclass opens the files of one format."""
 
     scheme: ClassVar[str]
     options: ClassVar[Mapping[str, ReaderOption]] = {"mapping": MAPPING_OPTION}
 
+    @abstractmethod
     def table(self, path: str, types: Mapping[str, str]) -> TableInput:
         """Open the table at ``path``; ``types`` overrides the types of columns of text files."""
-        raise NotImplementedError
 
     def default_mapping(self, table: TableInput) -> ColumnMapping | None:
         """Return the mapping of a table with names that this format fixes, or with the field's usual ones; else None."""
@@ -67,18 +68,34 @@ def no_mapping(uri: str, names: list[str]) -> RLTransformerError:
     )
 
 
-class ParquetReader(TableReader):
-    """Reads Parquet: a file, a glob, or a folder, also with Hive's ``name=value`` folders."""
+class TypedFilesReader(TableReader):
+    """Opens files whose columns have types of their own."""
 
-    scheme: ClassVar[str] = "parquet"
-    usage: ClassVar[str] = "parquet:FILES"
+    file_format: ClassVar[str]
+    """Name of the format in `pyarrow.dataset`."""
 
     def table(self, path: str, types: Mapping[str, str]) -> TableInput:
         """Open the files."""
         from rl_transformer.trajectories.tables.inputs import file_input
 
         _refuse_types(types, f"{self.scheme}:{path}")
-        return file_input(path, "parquet", where=f"{self.scheme}:{path}")
+        return file_input(path, self.file_format, where=f"{self.scheme}:{path}")
+
+
+class ParquetReader(TypedFilesReader):
+    """Reads Parquet: a file, a glob, or a folder, also with Hive's ``name=value`` folders."""
+
+    scheme: ClassVar[str] = "parquet"
+    usage: ClassVar[str] = "parquet:FILES"
+    file_format: ClassVar[str] = "parquet"
+
+
+class JsonLinesReader(TypedFilesReader):
+    """Reads JSON lines: one object per row."""
+
+    scheme: ClassVar[str] = "jsonl"
+    usage: ClassVar[str] = "jsonl:FILES"
+    file_format: ClassVar[str] = "json"
 
 
 class CsvReader(TableReader):
@@ -100,20 +117,6 @@ class CsvReader(TableReader):
         parse = csv.ParseOptions(delimiter=_delimiter(path))
         file_format = ds.CsvFileFormat(convert_options=convert, parse_options=parse)
         return file_input(path, file_format, where=f"{self.scheme}:{path}")
-
-
-class JsonLinesReader(TableReader):
-    """Reads JSON lines: one object per row."""
-
-    scheme: ClassVar[str] = "jsonl"
-    usage: ClassVar[str] = "jsonl:FILES"
-
-    def table(self, path: str, types: Mapping[str, str]) -> TableInput:
-        """Open the files."""
-        from rl_transformer.trajectories.tables.inputs import file_input
-
-        _refuse_types(types, f"{self.scheme}:{path}")
-        return file_input(path, "json", where=f"{self.scheme}:{path}")
 
 
 class LeRobotReader(TableReader):
