@@ -174,6 +174,8 @@ def _missing(row: Mapping[str, object], name: str, fix: str) -> RLTransformerErr
 def _plain(value: object) -> Value | None:
     """Return a value of a row as a plain one: NumPy's numbers are Python's, NaN is missing."""
     plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.floating) and value.itemsize < 8:
+        plain = float(str(value))  # 0.1 and not 0.10000000149, as in the training data
     if plain is None or plain != plain:
         return None
     return plain if isinstance(plain, str | int | float | bool) else str(plain)

@@ -129,6 +129,13 @@ def test_unsigned_ids_are_the_integers_they_are_and_large_decimals_are_refused()
         TrajectoryDataset.from_columns(many, observe="x", action="a")
 
 
+def test_a_category_of_32_bits_is_the_number_that_people_write():
+    columns = {"x": np.zeros(3), "c": np.array([0.1, 0.2, 0.1], np.float32), "a": np.zeros(3)}
+    table = TrajectoryDataset.from_columns(columns, observe="x", categorical="c", action="a").spec.table
+    assert dict(table.categories)["c"] == (0.1, 0.2)
+    assert table.observation({"x": 0, "c": 0.1})["c"] == table.observation({"x": 0, "c": np.float32(0.1)})["c"] == 1
+
+
 def test_a_glob_of_categorical_columns_makes_actions_discrete_too():
     columns = {"x": np.zeros(4), "act_1": np.array([0.5, 1.5, 0.5, 1.5])}
     for name in ("act_1", "act_*"):

@@ -142,7 +142,8 @@ def category_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
                 "holds unsigned integers beyond 63 bits", where="categorical", fix="convert the column to text"
             ) from None
     if pt.is_floating(kind):
-        values = column.cast(pa.float64())
+        # By their text: a 0.1 of 32 bits is the category 0.1, which a row that is acted on has as well.
+        values = (column if kind == pa.float64() else column.cast(pa.string())).cast(pa.float64())
         return pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
     return column.cast(pa.string()) if _is_text(kind) else column
 
