@@ -348,3 +348,30 @@ def test_the_losses_of_the_two_loops_are_those_of_the_measurement():
     )
     page = text_of("docs/performance.md")
     assert f"the mean loss is {ours} with ours and {published} with the published loop" in page
+
+
+def means(name, is_return):
+    """Return the means of the rows of a page that are returns."""
+    rows = read(f"reproductions/results/{name}/result.json")["rows"]
+    return [r["mean"] for r in rows if is_return(r["what"])]
+
+
+def test_what_is_said_of_percent_bc_beside_pages_without_it():
+    page = text_of("docs/reproductions.md")
+    best = values_of("percent-bc", "%BC, best 25 % of timesteps, seeds compared").mean()
+    assert f"%BC earns {best:.0f} with the same recipe (percent-bc)" in page
+    beside = [
+        *means("context", lambda what: what.startswith("control, return")),
+        *means("return-control", lambda what: what.startswith("target return")),
+        *means("small-data", lambda what: "of episodes" in what),
+    ]
+    assert len(beside) == 2 + 12 + 6
+    assert max(beside) < best
+    other = np.mean(read("docs/results/hopper-medium-expert/bc_10.json")["targets"][0]["episode_returns"])
+    assert f"one seed only ({other:.0f}," in page
+    beside = [
+        *means("wikipedia", lambda what: what.endswith("final")),
+        *means("scaling", lambda what: what.endswith("score")),
+    ]
+    assert len(beside) == 6 + 6
+    assert max(beside) < other
