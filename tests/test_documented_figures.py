@@ -369,6 +369,7 @@ def test_what_is_said_of_percent_bc_beside_pages_without_it():
     assert max(beside) < best
     other = np.mean(read("docs/results/hopper-medium-expert/bc_10.json")["targets"][0]["episode_returns"])
     assert f"one seed only ({other:.0f}," in page
+    assert f"on the same data %BC scored {other:.0f}" in text_of("docs/language.md")
     beside = [
         *means("wikipedia", lambda what: what.endswith("final")),
         *means("scaling", lambda what: what.endswith("score")),
