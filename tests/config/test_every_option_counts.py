@@ -106,6 +106,7 @@ OTHER_VALUES = {
     "evaluation.seed": 7,
     "evaluation.max_live": 1,
     "evaluation.max_steps": 3,
+    "evaluation.step_timeout": 60.0,
     "evaluation.env_kwargs": {"max_episode_steps": 4},
     "evaluation.wrappers": ['TimeLimit={"max_episode_steps": 5}'],
     "evaluation.on_error": "stop",
@@ -120,8 +121,8 @@ VALUES_OF_A_KIND = {
 
 
 # Options whose effect is not in the run's files, and is tested elsewhere: clipping finds nothing to clip in this data, the
-# number of environments that are open changes no result, and no evaluation fails here.
-NO_RESULT = {"dataset.clip_actions", "evaluation.max_live", "evaluation.on_error"}
+# number of environments that are open changes no result, and no evaluation fails or hangs here.
+NO_RESULT = {"dataset.clip_actions", "evaluation.max_live", "evaluation.on_error", "evaluation.step_timeout"}
 HAS_ALREADY = {
     "behavior_cloning": {"model.arch"},
     "unconditioned": {"model.conditions"},

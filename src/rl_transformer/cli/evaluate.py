@@ -40,6 +40,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         default=None,
         help="Environments open at the same time; null: one per episode, at most 256 per process.",
     )
+    parser.add_argument(
+        "--step-timeout",
+        type=float | None,
+        default=None,
+        help="Seconds that one step or reset of the environment may take, as far as Python can end it; null: no limit.",
+    )
     parser.add_argument("--num-episodes", type=int, default=20, help="Episodes per target return.")
     parser.add_argument(
         "--seed", type=int, default=1_000_000, help="Seed of each target's first episode; episode i uses SEED + i."
@@ -138,6 +144,7 @@ def _evaluate(args: Namespace, policy: Policy, target_returns: Sequence[float]) 
         seed=args.seed,
         max_live=args.max_live,
         max_steps=args.max_steps,
+        step_timeout=args.step_timeout,
         env_kwargs=env_kwargs,
         wrappers=wrappers,
         reference=args.reference,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, cast
 
@@ -40,6 +41,7 @@ def evaluate(
     seed: int = 1_000_000,
     max_live: int | None = None,
     max_steps: int | None = None,
+    step_timeout: float | None = None,
     env_kwargs: JsonMapping | None = None,
     wrappers: Sequence[Wrapper] = (),
     reference: str | None = None,
@@ -63,6 +65,7 @@ def evaluate(
             usually collected with, so a policy is not scored on initial states that it was trained on.
         max_live: Environments open at the same time; None: one per episode, at most 256 per process.
         max_steps: Steps after which an episode is cut off; None: see `step_limit`.
+        step_timeout: Seconds that one step or reset of the environment may take; None: no limit. It needs the main thread.
         env_kwargs: Further arguments of ``gymnasium.make``, such as ``max_episode_steps``; for an id only.
         wrappers: Wrappers to apply, the innermost one first: names as in ``--wrapper``, or callables.
         reference: Name of reference scores (`rl_transformer.evaluation.references`): add the normalized score, such as
@@ -76,7 +79,7 @@ def evaluate(
     """
     _check_policy(policy)
     given = _one_environment(environment, env_id, policy.spec.data)
-    source = EnvironmentSource.of(given, env_kwargs=env_kwargs, wrappers=wrappers)
+    source = replace(EnvironmentSource.of(given, env_kwargs=env_kwargs, wrappers=wrappers), step_timeout=step_timeout)
     _check_arguments(num_episodes, seed)
     scale = None if reference is None else find_reference(reference, source.name)
     chosen = chosen_targets(policy, target_returns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ class PolicyEvaluator:
         self._env_id = str(config.env_id)
         self.report: EvaluationReport | None = None
         source = EnvironmentSource.of(self._env_id, env_kwargs=config.env_kwargs, wrappers=config.wrappers)
+        source = replace(source, step_timeout=config.step_timeout)
         with opened(source) as environment:
             environment.match_policy(policy.spec.data)
             note = source_note(environment.environment, policy.spec.data, config.max_steps)
@@ -57,6 +59,7 @@ class PolicyEvaluator:
             seed=self._config.seed,
             max_live=self._config.max_live,
             max_steps=self._config.max_steps,
+            step_timeout=self._config.step_timeout,
             env_kwargs=self._config.env_kwargs,
             wrappers=self._config.wrappers,
             check=check,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
@@ -105,6 +105,24 @@ def limit_memory(most: int) -> None:
         lower = most if hard == resource.RLIM_INFINITY else min(most, hard)
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_AS, (lower, hard))
+
+
+def has_timer() -> bool:
+    """Return True if the system can interrupt this process after some time (not Windows)."""
+    return hasattr(signal, "setitimer")
+
+
+def start_timer(seconds: float, again: float, handler: Callable[[int, FrameType | None], None]) -> Any:
+    """Call ``handler`` in the main thread after some seconds, and then again and again; return what `stop_timer` needs."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds, again)
+    return before
+
+
+def stop_timer(before: Any) -> None:
+    """Call the handler no more."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:

@@ -19,7 +19,7 @@ from rl_transformer.runtime import disk, log
 from rl_transformer.runtime.files import MANIFEST, remove_leftovers, to_json, write_folder, write_text
 from rl_transformer.runtime.reading import read_json
 from rl_transformer.trajectories.tables.arrow import pc
-from rl_transformer.trajectories.tables.inputs import TableInput, Unit, read_unit
+from rl_transformer.trajectories.tables.inputs import TableInput, Unit
 from rl_transformer.trajectories.tables.mapping import ColumnMapping, Columns
 
 _ROWS_PER_BUCKET = 500_000
@@ -140,7 +140,7 @@ def _write_part(
                 file = open_files.enter_context(disk.DISK.create(temporary / f"{bucket}.arrow"))
                 writers.append(open_files.enter_context(pa.ipc.new_stream(file, schema)))
             for unit in units:
-                for batch in read_unit(unit, columns.all, table.where):
+                for batch in unit.batches(columns.all):
                     rows = pa.Table.from_batches([batch]).cast(schema)
                     for writer, slice_ in zip(writers, _divide(rows, cuts, columns.episode), strict=True):
                         if len(slice_):
