@@ -53,6 +53,7 @@ OTHER_VALUES = {
     "windows.window_length": 7,
     "windows.start": "first",
     "windows.return_balance": 1.0,
+    "returns.kind": "next:3",
     "returns.scale": 3.0,
     "returns.update": "keep",
     "returns.reward_clip": 0.25,

@@ -72,6 +72,8 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 def run(args: Namespace) -> Outcome:
     """Run the episodes and print a table with one row per target."""
+    import numpy as np
+
     from rl_transformer.evaluation.plots import plot_target_vs_achieved
     from rl_transformer.evaluation.training_seeds import combine_seeds, common_targets
     from rl_transformer.evaluation.video import check_video, save_video
@@ -100,7 +102,9 @@ def run(args: Namespace) -> Outcome:
     # The table is printed first: a figure or video that fails must not cost the result.
     figure = optional_path(args.figure)
     if figure is not None and data is not None:
-        plot_target_vs_achieved({"policy": report}, data.episode_returns.tolist(), figure)
+        policy = next(iter(policies.values())) if isinstance(policies, dict) else policies
+        values = policy.spec.returns.comparable(data, np.arange(data.num_trajectories))
+        plot_target_vs_achieved({"policy": report}, values.tolist(), figure)
     if args.video:
         save_video(report.recordings[0], args.video)
     return Outcome(report.to_dict())

@@ -56,7 +56,7 @@ def evaluate(
         environment: A gymnasium id (``MODULE:ID`` imports a module first); an environment, which runs one episode at a
             time and is not closed; or a function that makes one, which is called at most ``max_live`` times.
         env_id: The same as ``environment``, for an id.
-        target_returns: Targets in the environment's units, or a single one; the policy's suggestions if empty. Behavior
+        target_returns: Targets in the unit of the policy's returns, or a single one; the policy's suggestions if empty. Behavior
             cloning takes none.
         targets: Targets of further conditions, the same in all episodes, for example ``{"cost_to_go": 25.0}``; the
             environment reports their outcomes in ``info``, for example ``info["cost"]``.
@@ -98,13 +98,19 @@ def _report(
 ) -> EvaluationReport:
     """Return the report of finished episodes, which are ordered by target."""
     num_episodes = len(set(assignment.seeds))  # the same seeds for every target
-    return_range = policy.spec.target_ranges.get("return_to_go")
+    returns = policy.spec.returns
+    # In another unit than the episode's sum it says nothing about sums.
+    return_range = policy.spec.target_ranges.get("return_to_go") if returns.note is None else None
     reports = []
     for i in range(0, len(batch.episodes), num_episodes):
         part = batch.episodes[i : i + num_episodes]
         target = assignment.target_returns[i]
         further = assignment.targets or {}
-        reports.append(TargetReport.from_episodes(target, part, reference, further, return_range=return_range))
+        reports.append(
+            TargetReport.from_episodes(
+                target, part, reference, further, return_range=return_range, target_unit=returns.note
+            )
+        )
     return EvaluationReport(
         env_id=batch.environment,
         policy=policy.content_hash,

@@ -91,12 +91,17 @@ class PolicyEvaluator:
         write_text(folder / "report.json", to_json(content))
 
     def __call__(self, step: int, check: Callable[[], None]) -> dict[str, float]:
-        """Return mean returns per target, named for metrics.jsonl as return_at_3600, and mean costs as cost_at_3600."""
+        """Return mean returns per target, named for metrics.jsonl as return_at_3600, and mean costs as cost_at_3600.
+
+        If targets are in another unit than the sum of an episode's rewards, achieved_at_3600 is in that of the targets.
+        """
         row = {}
         for target in self.run(check).targets:
             # Targets are part of the name: a run's targets never change, so every name is one curve over the run.
             name = "none" if target.target_return is None else format(target.target_return, "g")
             row[f"return_at_{name}"] = target.mean
+            if target.achieved is not None:
+                row[f"achieved_at_{name}"] = target.achieved["mean"]
             for outcome, totals in target.episode_outcomes.items():
                 row[f"{outcome}_at_{name}"] = sum(totals) / len(totals)
         return row

@@ -35,7 +35,8 @@ class PolicySession:
     def return_to_go(self) -> float:
         """The return that the session still aims for, in the environment's units.
 
-        Setting it changes the target from the next action on. Rewards of earlier actions that are still missing are not
+        It is a return of the policy's kind (``returns.kind``); with next:N it stays what the caller set. Setting it
+        changes the target from the next action on. Rewards of earlier actions that are still missing are not
         subtracted from it.
 
         Raises:
@@ -74,7 +75,7 @@ class PolicySession:
           (at most 1024, normalized), and ``share`` of these that are as far from their own neighbors; 1 is usual, 0 is
           farther than any. None for images and older policies.
         - ``target``: the return-to-go that is in force, and ``target_share``: the share of training episodes with at
-          least that return, to about 1 %.
+          least that return, to about 1 %; of training steps, if returns belong to steps (``returns.kind``).
 
         What a policy does not have is None.
 
@@ -145,7 +146,8 @@ class PolicySession:
         It is clipped and subtracted as it would have been then. The order of late rewards does not matter.
 
         Raises:
-            RLTransformerError: None is missing, so that this one would be counted twice.
+            RLTransformerError: None is missing, so that this one would be counted twice; or returns are discounted, so that
+                it would matter how late it is.
         """
         self._batch.observe_late([self._row], [reward], **{name: [value] for name, value in outcomes.items()})
 
