@@ -32,6 +32,7 @@ COMMANDS = {
     "convert": "Write any dataset as a memory-mapped store.",
     "sweep": "Search for hyperparameters; several processes can share one search.",
     "pretrain": "Train a small language model to start policies from.",
+    "serve": "Serve a policy's sessions over HTTP, and to robots over a WebSocket.",
     "attention": "Show which tokens a policy attends to, on logged data.",
     "reproduce": "Reproduce an experiment of the papers and check it against criteria fixed before the run.",
     "bench": "Time this library against the original authors' training loop in the same process.",

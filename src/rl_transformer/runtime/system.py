@@ -125,6 +125,14 @@ def stop_timer(before: Any) -> None:
     signal.signal(signal.SIGALRM, before)
 
 
+def others_may_read(path: Path) -> bool:
+    """Return True if other users than the present one may read a file or folder, as far as the system tells."""
+    if not hasattr(os, "geteuid"):  # Windows, whose lists of rights Python does not read
+        return False
+    status = path.stat()
+    return bool(status.st_mode & 0o077) or status.st_uid not in (os.geteuid(), 0)
+
+
 def stop_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that ask a process to stop: of the system, of the keyboard, of a terminal that was closed."""
     closed = getattr(signal, "SIGHUP", None)  # Windows has none
