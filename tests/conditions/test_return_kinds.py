@@ -10,8 +10,8 @@ from rl_transformer import RLTransformerError, RunConfig, TrajectoryDataset, eva
 from rl_transformer.conditions import ReturnToGo
 from rl_transformer.evaluation.training_seeds import combine_seeds
 from rl_transformer.policy.make_spec import make_policy_spec
-from rl_transformer.training_run import select_data
 from rl_transformer.trajectories import Space
+from rl_transformer.windows.selection import select_data
 from tests.toys import POINT, point_data, tiny_config, untrained_policy
 
 KINDS = ["next:1", "next:3", "next:6", "next:7", "next:500", "discounted:0.9", "discounted:0.5"]

@@ -56,8 +56,7 @@ def evaluate(
         environment: A gymnasium id (``MODULE:ID`` imports a module first); an environment, which runs one episode at a
             time and is not closed; or a function that makes one, which is called at most ``max_live`` times.
         env_id: The same as ``environment``, for an id.
-        target_returns: Targets in the unit of the policy's returns, or a single one; the policy's suggestions if empty. Behavior
-            cloning takes none.
+        target_returns: One target or several, in the unit of the policy's returns; the policy's suggestions if empty.
         targets: Targets of further conditions, the same in all episodes, for example ``{"cost_to_go": 25.0}``; the
             environment reports their outcomes in ``info``, for example ``info["cost"]``.
         num_episodes: Episodes per target return.

@@ -25,6 +25,10 @@ _POLL_SECONDS = 0.1
 _LOCKED_BYTE = 1 << 30
 
 
+SignalHandler = Callable[[int, FrameType | None], object] | int | None
+"""What `signal.signal` takes and returns."""
+
+
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     # In a container or under a scheduler they can be far fewer than the machine has. macOS and Windows do not tell.
@@ -112,14 +116,14 @@ def has_timer() -> bool:
     return hasattr(signal, "setitimer")
 
 
-def start_timer(seconds: float, again: float, handler: Callable[[int, FrameType | None], None]) -> Any:
+def start_timer(seconds: float, again: float, handler: Callable[[int, FrameType | None], None]) -> SignalHandler:
     """Call ``handler`` in the main thread after some seconds, and then again and again; return what `stop_timer` needs."""
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, seconds, again)
     return before
 
 
-def stop_timer(before: Any) -> None:
+def stop_timer(before: SignalHandler) -> None:
     """Call the handler no more."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
