@@ -50,6 +50,8 @@ class Encoded:
     """Rows of ``rows`` that are in no episode."""
     reasons: list[str]
     """The reason for each of them."""
+    num_tied: int
+    """Rows in episodes whose episode key and moment another one before them has, with other values."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,12 @@ class Encoder:
         for name in (*self.columns.episode, *([self.columns.order] if self.columns.order else [])):
             drop(missing_names(rows[name]), MISSING.format(name))
         values = self._values(rows, drop)
-        drop(_duplicates(rows, self.columns, same_episode, order), DUPLICATE)
+        # Rows of one moment follow one another.
+        tied = np.zeros(num_rows, bool)
+        if order is not None:
+            tied[1:] = same_episode[1:] & (order[1:] == order[:-1])
+        moment = np.cumsum(~tied)
+        drop(_duplicates(rows, self.columns, tied, moment), DUPLICATE)
         segment, terminated, truncated = self._segments(rows, same_episode, order, reason == _index(reasons, DUPLICATE))
         kept = np.flatnonzero(reason == 0)
         dropped = np.flatnonzero(reason)
@@ -107,7 +114,9 @@ class Encoder:
         last = kept[offsets[1:] - 1] if len(present) else np.zeros(0, np.int64)
         last_order = last if order is None else order[last]
         first_rows = kept[offsets[:-1]] if len(present) else last
-        return Encoded(block, last_order, first_rows, rows, dropped, [reasons[i] for i in reason[dropped]])
+        why = [reasons[i] for i in reason[dropped]]
+        num_tied = int(np.count_nonzero(np.diff(moment[kept]) == 0))
+        return Encoded(block, last_order, first_rows, rows, dropped, why, num_tied)
 
     def _neighbors(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray | None]:
         """Return whether each row is of the same episode key as the one before, and the values of the order column."""
@@ -238,22 +247,16 @@ def _equals_previous(column: pa.ChunkedArray) -> np.ndarray:
     return pc.or_(equal, both).to_numpy().astype(bool)
 
 
-def _duplicates(rows: pa.Table, columns: Columns, same: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-    """Return the rows (N,) that equal an earlier one of their episode in every column of the mapping."""
+def _duplicates(rows: pa.Table, columns: Columns, tied: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Return the rows (N,) that equal an earlier one of their episode and moment in every column of the mapping."""
     result = np.zeros(len(rows), bool)
-    if order is None or len(rows) < 2:
+    if not tied.any():
         return result
-    # Rows of one moment follow one another; only these are compared, which are few.
-    tied = np.zeros(len(rows), bool)
-    tied[1:] = same[1:] & (order[1:] == order[:-1])
-    first = np.flatnonzero(tied)
-    if not first.size:
-        return result
-    groups = np.cumsum(~tied)
+    # Only rows of one moment are compared, which are few.
     involved = np.flatnonzero(tied | np.append(tied[1:], False))
     seen: set[tuple] = set()
     contents = rows.select(columns.all).take(pa.array(involved)).to_pylist()
-    for row, group, content in zip(involved, groups[involved], contents, strict=True):
+    for row, group, content in zip(involved, moment[involved], contents, strict=True):
         key = (int(group), *(repr(value) for value in content.values()))
         result[row] = key in seen
         seen.add(key)
