@@ -52,7 +52,7 @@ class Clocks:
         self._clocks: dict[str, _Clock] = {}
 
     def add(self, episode: int, offsets: np.ndarray, rows: Trajectory, actions: np.ndarray) -> None:
-        """Look at the columns of episodes; see `Signals.add`."""
+        """Look at the columns of episodes; see `StepCheck`."""
         for name, values in rows.extras.items():
             column = np.asarray(values)
             is_clock = column.ndim == 1 and column.dtype.kind in "iuf" and (is_time(name) or _COUNTER.match(name))
@@ -128,7 +128,7 @@ class NextObservations:
         self._places: list[dict[str, int]] = []
 
     def add(self, episode: int, offsets: np.ndarray, rows: Trajectory, actions: np.ndarray) -> None:
-        """Look at the steps of episodes; see `Signals.add`."""
+        """Look at the steps of episodes; see `StepCheck`."""
         observations = rows.observations
         if not isinstance(observations, np.ndarray) or len(observations) < 2:
             return

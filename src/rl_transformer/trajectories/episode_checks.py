@@ -32,17 +32,23 @@ class Units:
         self._num_numbers = 0
 
     def add(self, episode: int, offsets: np.ndarray, rows: Trajectory, actions: np.ndarray) -> None:
-        """Keep size and spread of every feature of each episode; see `Signals.add`."""
+        """Keep size and spread of every feature of each episode; see `StepCheck`."""
         arrays = [a.reshape(len(a), -1) for a in leaves(rows.observations, "").values()]
         if any(a.dtype.kind != "f" for a in arrays) or self._num_numbers > _MOST_NUMBERS:
             return
         values = np.concatenate(arrays, axis=1) if len(arrays) > 1 else arrays[0]
-        for index in np.flatnonzero(np.diff(offsets) >= _FEWEST_STEPS):
-            piece = values[offsets[index] : offsets[index + 1]]
-            self._sizes.append(np.abs(piece).mean(axis=0))
-            self._spreads.append(piece.std(axis=0))
+        lengths = np.diff(offsets)
+        numbers = values.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = np.add.reduceat(numbers, offsets[:-1]) / lengths[:, None]
+            squares = np.add.reduceat(np.square(numbers - np.repeat(means, lengths, axis=0)), offsets[:-1])
+            sizes = np.add.reduceat(np.abs(numbers), offsets[:-1]) / lengths[:, None]
+            spreads = np.sqrt(squares / lengths[:, None])
+        for index in np.flatnonzero(lengths >= _FEWEST_STEPS):
+            self._sizes.append(sizes[index])
+            self._spreads.append(spreads[index])
             self._episodes.append(episode + int(index))
-            self._num_numbers += 2 * piece.shape[1]
+            self._num_numbers += 2 * values.shape[1]
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about episodes in another unit."""
@@ -78,7 +84,7 @@ class Actions:
         self._num_steps = 0
 
     def add(self, episode: int, offsets: np.ndarray, rows: Trajectory, actions: np.ndarray) -> None:
-        """Look at the actions of episodes; see `Signals.add`."""
+        """Look at the actions of episodes; see `StepCheck`."""
         self._num_steps += len(actions)
         self._low = np.fmin(self._low, actions.min(axis=0))
         self._high = np.fmax(self._high, actions.max(axis=0))

@@ -39,6 +39,7 @@ LEAKAGE_KINDS = (ACTION, REWARD, AFTER_ACTION, OUTCOME, END, OVERLAP)
 _COPY = 0.95
 # A value of this step is to blame only if that of the step before leaves this many times more unexplained.
 _CLEARLY = 3.0
+_ADDED = 0.2
 _FEWEST_STEPS = 200
 _FEWEST_EPISODES = 10
 # Features that differ from their most frequent value in fewer steps say too little.
@@ -170,13 +171,18 @@ class _Changes:
             return is_copy
         rows = self.later_rows
         chosen = self.features[np.ix_(rows, np.flatnonzero(is_copy))]
-        now = share_explained(chosen, later.functions[rows], steps.episode[rows])
-        before = share_explained(chosen, later.functions[rows - 1], steps.episode[rows])
+        value, value_before = later.functions[rows], later.functions[rows - 1]
+        episode = steps.episode[rows]
+        now = _open(chosen, value, episode)
+        before = _open(chosen, value_before, episode)
+        both = np.minimum(_open(chosen, np.column_stack([value, value_before]), episode), np.minimum(now, before))
+        # Values may change so slowly that the one before says nearly as much: this step's has to add something to it.
+        is_of_now = (1 - both / before >= _ADDED) & (1 - both / now <= 0.25 * (1 - both / before))
         # If a value stays the same for whole episodes, only their first steps can tell it from that of the step before.
         first = np.flatnonzero(steps.step == 0)
         at_first = share_explained(self.features[np.ix_(first, np.flatnonzero(is_copy))], later.numbers[first], first)
-        stays = (before >= _COPY) & (at_first >= _COPY) & (len(first) >= _FEWEST_OTHER)
-        is_copy[is_copy] = ((1 - now) * _CLEARLY <= 1 - before) | stays
+        stays = (before <= 1 - _COPY) & (at_first >= _COPY) & (len(first) >= _FEWEST_OTHER)
+        is_copy[is_copy] = is_of_now | stays
         return is_copy
 
     def totals(self, later: _Later) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import stats
 
-from rl_transformer.trajectories.explained_variance import categories, scaled_columns, share_explained, smooth_functions
+from rl_transformer.trajectories.explained_variance import categories, scaled_columns, share_explained
 from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
 from rl_transformer.trajectories.returns import returns_of_episodes
 from rl_transformer.trajectories.sampled_steps import SampledSteps
@@ -110,7 +110,10 @@ def _following(
     is_free = features.var(axis=0) > _SCHEDULED
     follows = np.zeros(len(is_free), bool)
     for values in (to_go, to_go - steps.rewards):
-        functions = without_step_means(smooth_functions(values), steps.step)
-        if functions[:, 0].var() > _SCHEDULED:
-            follows |= share_explained(features, functions, steps.episode) >= _FOLLOWS
+        # Only what grows or shrinks with it: along one path, every signal is some function of what remains of it.
+        ranks = stats.rankdata(values)
+        for functions in (scaled_columns(values[:, None]), scaled_columns(ranks[:, None])):
+            left = without_step_means(functions, steps.step)
+            if left.var() > _SCHEDULED:
+                follows |= share_explained(features, left, steps.episode) >= _FOLLOWS
     return np.flatnonzero(follows & is_free)

@@ -51,7 +51,7 @@ class Rows:
         self._num_episodes = 0
 
     def add(self, episode: int, offsets: np.ndarray, rows: Trajectory, actions: np.ndarray) -> None:
-        """Look at the steps of episodes; see `Signals.add`."""
+        """Look at the steps of episodes; see `StepCheck`."""
         observations = _float_columns(rows)
         if observations is None:
             return
@@ -123,7 +123,7 @@ class Codes:
         self._places: dict[tuple[int, int], _Places] = {}
 
     def add(self, episode: int, offsets: np.ndarray, rows: Trajectory, actions: np.ndarray) -> None:
-        """Look at the values of episodes; see `Signals.add`."""
+        """Look at the values of episodes; see `StepCheck`."""
         values = _float_columns(rows)
         if values is None:
             return
@@ -176,7 +176,7 @@ class EqualFeatures:
         self._num_rows = 0
 
     def add(self, episode: int, offsets: np.ndarray, rows: Trajectory, actions: np.ndarray) -> None:
-        """Update a hash of every column; see `Signals.add`."""
+        """Update a hash of every column; see `StepCheck`."""
         values = _float_columns(rows)
         if values is None or values.shape[1] < 2:
             return

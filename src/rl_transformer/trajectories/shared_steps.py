@@ -22,9 +22,13 @@ _FEWEST_VALUES = 100
 _SAMPLE = 5_000
 
 
-def step_hashes(dataset: TrajectoryDataset) -> np.ndarray | None:
-    """Return a hash of each step's observation, action and reward (N,); None where equal steps would say nothing."""
-    if dataset.num_steps > _MOST_STEPS or not dataset.num_steps or not _has_many_values(dataset):
+def step_hashes(dataset: TrajectoryDataset, *, always: bool = False) -> np.ndarray | None:
+    """Return a hash of each step's observation, action and reward (N,).
+
+    None where equal steps of different episodes would say nothing, or take long to find, unless ``always`` is set.
+    """
+    is_telling = 0 < dataset.num_steps <= _MOST_STEPS and _has_many_values(dataset)
+    if not is_telling and not always:
         return None
     hashed = _row_hashes(np.asarray(dataset.observations))
     with np.errstate(over="ignore"):
@@ -51,35 +55,33 @@ def run_hashes(hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.
         for index in range(RUN):
             runs = runs * np.uint64(0xD1342543DE82EF95) + hashes[index : index + count]
     rows = np.arange(count)
-    episode = np.searchsorted(offsets, rows, side="right")
-    inside = rows + RUN <= offsets[episode]
+    inside = rows + RUN <= offsets[np.searchsorted(offsets, rows, side="right")]
     return runs[inside], rows[inside]
 
 
 def overlapping_episodes(dataset: TrajectoryDataset) -> Iterator[Finding]:
-    """Yield a warning if steps of one episode occur in another one that is no copy of it."""
+    """Yield a warning if episodes begin inside of other ones."""
     hashes = step_hashes(dataset)
     if hashes is None:
         return
     offsets = np.asarray(dataset.offsets)
     runs, rows = run_hashes(hashes, offsets)
     episode = np.searchsorted(offsets, rows, side="right") - 1
-    _, first, inverse = np.unique(runs, return_index=True, return_inverse=True)
-    original = episode[first][inverse]
-    whole = episode_hashes(hashes, offsets)
-    _, first_whole, inverse_whole = np.unique(whole, return_index=True, return_inverse=True)
-    # Copies of whole episodes have a finding of their own.
-    is_copy = first_whole[inverse_whole] != np.arange(len(whole))
-    again = (episode != original) & ~is_copy[episode]
-    which, at = np.unique(episode[again], return_index=True)
+    # Paths of one policy may meet and go on together, from the middle of both; only windows begin inside of another one.
+    is_first = rows == offsets[episode]
+    order = np.argsort(runs[~is_first], kind="stable")
+    inner_runs, inner_rows = runs[~is_first][order], rows[~is_first][order]
+    at = np.searchsorted(inner_runs, runs[is_first])
+    found = at < len(inner_runs)
+    found[found] = inner_runs[at[found]] == runs[is_first][found]
+    which = episode[is_first][found]
     if which.size:
-        begins = rows[again][at]
-        originals = original[again][at]
+        others = inner_rows[at[found]]
         positions = [
-            {"episode": int(e), "step": int(row - offsets[e]), "first episode": int(original)}
-            for e, row, original in zip(which[:MAX_POSITIONS], begins, originals, strict=False)
-        ]
-        problem = f"share runs of {RUN} or more steps with earlier ones, as windows that overlap do"
+            {"episode": int(e), "step": 0, "other episode": int(other), "other step": int(row - offsets[other])}
+            for e, row, other in zip(which, others, np.searchsorted(offsets, others, side="right") - 1, strict=True)
+        ][:MAX_POSITIONS]
+        problem = "begins with steps that also lie inside of another one, as windows that overlap do"
         fix = "cut episodes that do not overlap; never split such data into a part to learn from and one to judge by"
         yield Finding("warning", OVERLAP, "episode", problem, fix, which.size, positions)
 
