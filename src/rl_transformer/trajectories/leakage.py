@@ -73,8 +73,6 @@ def find_leakage(dataset: TrajectoryDataset) -> list[Finding]:
     if len(steps.episodes) < _FEWEST_EPISODES or steps.num_steps < _FEWEST_STEPS:
         few = f"there are only {len(steps.episodes)} episodes and {steps.num_steps} steps"
         return [*findings, _not_checked(f"{few}; {_FEWEST_EPISODES} and {_FEWEST_STEPS} are needed")]
-    if not np.isfinite(steps.observations).all() or not np.isfinite(steps.rewards).all():
-        return [*findings, _not_checked("there are values that are not finite")]
     names = observation_names(dataset.spec)
     changes = _Changes.of(steps)
     for later in _later_values(steps):

@@ -84,15 +84,13 @@ class Rows:
     ) -> None:
         """Tell padding, which is zeros up to the end of an episode, from single steps of zeros."""
         empty = zero & (rows.rewards == 0) & ~actions.reshape(len(zero), -1).any(axis=1)
-        # Number of empty rows up to the end, counted from the end of each episode.
         tails = np.zeros(len(zero), bool)
         for index in np.flatnonzero(empty[offsets[1:] - 1]):
             begin, end = int(offsets[index]), int(offsets[index + 1])
-            kept = np.flatnonzero(~empty[begin:end])
-            start = begin + (int(kept[-1]) + 1 if kept.size else 0)
-            if kept.size and end - start > 1:
-                tails[start:end] = True
-                self._padding.add(episode, offsets, np.array([start]))
+            start = _tail_begins(empty[begin:end])
+            if start is not None:
+                tails[begin + start : end] = True
+                self._padding.add(episode, offsets, np.array([begin + start]))
         # Many environments begin at zeros.
         self._zeros.add(episode, offsets, np.flatnonzero(zero & ~first & ~tails))
 
@@ -213,9 +211,27 @@ class EqualFeatures:
             yield Finding("warning", "equal features", "observations", problem, fix, copies.size, positions)
 
 
+def padding_begins(episode: Trajectory) -> int | None:
+    """Return the first step of an episode's padding, from which on everything is 0 up to the end; None without any."""
+    observations = None if np.ndim(episode.rewards) != 1 else _float_columns(episode)
+    actions = np.asarray(episode.actions)
+    if observations is None or not len(observations) == len(episode.rewards) == len(actions):
+        return None
+    if observations.shape[1] < 2 or actions.dtype.kind not in "biuf":
+        return None
+    empty = ~observations.any(axis=1) & (episode.rewards == 0) & ~actions.reshape(len(actions), -1).any(axis=1)
+    return _tail_begins(empty)
+
+
+def _tail_begins(empty: np.ndarray) -> int | None:
+    """Return where the empty steps at the end begin, if there are several and not all are; else None."""
+    kept = np.flatnonzero(~empty)
+    return int(kept[-1]) + 1 if kept.size and len(empty) - kept[-1] > 2 else None
+
+
 def _float_columns(rows: Trajectory) -> np.ndarray | None:
     """Return all floating-point numbers of observations as (N, D); None if there are none, or very many."""
-    arrays = [a.reshape(len(a), -1) for a in leaves(rows.observations, "").values() if a.dtype.kind == "f"]
+    arrays = [a.reshape(len(a), -1) for a in leaves(rows.observations, "").values() if a.dtype.kind == "f" and a.size]
     width = sum(array.shape[1] for array in arrays)
     if not 0 < width <= _WIDEST:
         return None

@@ -5,6 +5,7 @@ Shapes: N steps, E episodes, D numbers of an observation.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.explained_variance import categories
-from rl_transformer.trajectories.mixed_rows import numbers_of
+from rl_transformer.trajectories.mixed_rows import num_numbers, numbers_of
 from rl_transformer.trajectories.wide_rows import wide_layout
 
 MOST_STEPS = 20_000
@@ -48,14 +49,17 @@ class SampledSteps:
         lengths = dataset.lengths[chosen]
         if lengths.sum() > 2 * most_steps:
             lengths = np.minimum(lengths, longest)
-        rows = np.concatenate([np.arange(s, s + n) for s, n in zip(dataset.offsets[chosen], lengths, strict=True)])
-        actions = np.asarray(dataset.actions[rows])
+        rows = [np.arange(s, s + n) for s, n in zip(dataset.offsets[chosen], lengths, strict=True)]
+        # Episodes with errors are reported elsewhere, and would make every mean NaN.
+        is_clean = np.array([np.isfinite(_numbers(dataset, r)).all() and _are_finite(dataset, r) for r in rows], bool)
+        chosen, lengths = chosen[is_clean], lengths[is_clean]
+        kept = np.concatenate([r for r, clean in zip(rows, is_clean, strict=True) if clean] or [np.zeros(0, np.int64)])
         return cls(
             chosen,
             np.concatenate([[0], np.cumsum(lengths)]),
-            _numbers(dataset, np.asarray(dataset.observations[rows])),
-            actions.reshape(len(rows), -1),
-            np.asarray(dataset.rewards[rows]),
+            _numbers(dataset, kept),
+            np.asarray(dataset.actions[kept]).reshape(len(kept), math.prod(dataset.actions.shape[1:])),
+            np.asarray(dataset.rewards[kept]),
             np.asarray(dataset.summary.terminated[chosen]),
             dataset.spec.action_space.is_continuous,
         )
@@ -86,9 +90,14 @@ class SampledSteps:
         return self.actions.astype(np.float64) if self.is_continuous else categories(self.actions)
 
 
-def _numbers(dataset: TrajectoryDataset, rows: np.ndarray) -> np.ndarray:
-    """Return the numbers of observations, without pictures and without indices of very many values."""
+def _are_finite(dataset: TrajectoryDataset, rows: np.ndarray) -> bool:
+    return bool(np.isfinite(dataset.actions[rows]).all() and np.isfinite(dataset.rewards[rows]).all())
+
+
+def _numbers(dataset: TrajectoryDataset, at: np.ndarray) -> np.ndarray:
+    """Return the numbers of some observations, without pictures and without indices of very many values."""
+    rows = np.asarray(dataset.observations[at])
     space = dataset.spec.observation_space
     if space.is_wide and rows.shape[1:] != space.flat_shape:
         return rows[:, wide_layout(space).number_columns].astype(np.float64)
-    return numbers_of(space, rows).reshape(len(rows), -1).astype(np.float64)
+    return numbers_of(space, rows).reshape(len(rows), num_numbers(space)).astype(np.float64)
