@@ -23,7 +23,7 @@ h1 { font-size: 24px; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 36px 0 12px; }
 p { margin: 0 0 8px; }
 .soft { color: var(--soft); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 20px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(124px, 1fr)); gap: 12px; margin-top: 20px; }
 .card, figure, table { background: #fff; border: 1px solid var(--line); border-radius: 8px; }
 .card { padding: 12px 16px; }
 .card b { display: block; font-size: 22px; font-weight: 600; }
@@ -34,7 +34,8 @@ table { width: 100%; border-collapse: separate; border-spacing: 0; overflow: hid
 th, td { text-align: left; vertical-align: top; padding: 9px 12px; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
 th { border-top: 0; font-weight: 600; color: var(--soft); font-size: 13px; }
 td.place { white-space: nowrap; }
-.level { display: inline-block; padding: 1px 8px; border-radius: 10px; color: #fff; font-size: 12px; font-weight: 600; }
+th:nth-child(1) { width: 96px; } th:nth-child(2) { width: 44%; } th:nth-child(3) { width: 128px; }
+.level { display: inline-block; white-space: nowrap; padding: 1px 8px; border-radius: 10px; color: #fff; font-size: 12px; font-weight: 600; }
 .level.error { background: var(--error); } .level.warning { background: var(--warning); } .level.info { background: var(--info); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 16px; }
 figure { margin: 0; padding: 12px; }
