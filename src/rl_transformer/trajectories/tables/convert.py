@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,13 +20,13 @@ from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.blocks import EpisodeBlock
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.findings import Finding
+from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
 from rl_transformer.trajectories.store_files import store_folder, write_columns
 from rl_transformer.trajectories.tables.encode import Encoded, Encoder, take_episodes
 from rl_transformer.trajectories.tables.fit import TableFit
 from rl_transformer.trajectories.tables.inputs import TableInput
 from rl_transformer.trajectories.tables.mapping import ColumnMapping, select_columns
-from rl_transformer.trajectories.tables.row_buckets import RowBuckets, in_memory, on_disk
+from rl_transformer.trajectories.tables.row_buckets import MemoryBuckets, RowBuckets, in_memory, on_disk
 from rl_transformer.trajectories.tables.split import Split
 
 DROPPED_ROWS = "rows in no episode"
@@ -53,6 +54,8 @@ class TableEpisodes:
     """Rows in no episode, by reason."""
     num_tied: int = 0
     """Rows of the episode and moment of another one, with other values."""
+    dropped_at: dict[str, list[int]] = field(default_factory=dict)
+    """The first of these rows by reason, counted from 0 over all files in order; only known of tables in memory."""
 
     def blocks(self, part: str, dropped_rows: DroppedRows | None = None) -> Iterator[EpisodeBlock]:
         """Yield the episodes of a part: ``training`` or ``held out``.
@@ -65,6 +68,11 @@ class TableEpisodes:
             if part == "training":
                 self.dropped.update(encoded.reasons)
                 self.num_tied += encoded.num_tied
+                if isinstance(self.buckets, MemoryBuckets):
+                    # Buckets on disk have lost the order of the files; their dropped rows are written with the reason.
+                    for reason in self.dropped:
+                        rows = encoded.dropped_at[np.array(encoded.reasons) == reason]
+                        self.dropped_at[reason] = np.sort(rows)[:MAX_POSITIONS].tolist()
                 if dropped_rows is not None:
                     dropped_rows.add(encoded)
             held_out = np.zeros(len(encoded.block), bool) if self.split is None else self.split.held_out(encoded)
@@ -85,10 +93,13 @@ class TableEpisodes:
             self.notes.append(Finding("warning", TIED_ROWS, "rows", problem, fix, self.num_tied))
 
     def _note(self) -> Finding:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
+        counts = self.dropped.most_common()
+        first = {reason: f" (first: row {rows[0]})" for reason, rows in self.dropped_at.items()}
+        reasons = ", ".join(f"{count} {reason}{first.get(reason, '')}" for reason, count in counts)
         problem = f"are in no episode: {reasons}"
         fix = "nothing, if that is right; otherwise repair these rows, or change the mapping"
-        return Finding("warning", DROPPED_ROWS, "rows", problem, fix, self.dropped.total())
+        positions = [{"row": row} for row in sorted(itertools.chain(*self.dropped_at.values()))[:MAX_POSITIONS]]
+        return Finding("warning", DROPPED_ROWS, "rows", problem, fix, self.dropped.total(), positions)
 
 
 def open_table(table: TableInput, mapping: ColumnMapping, *, source: str) -> tuple[DataSpec, TableEpisodes]:

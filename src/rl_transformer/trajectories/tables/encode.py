@@ -52,6 +52,8 @@ class Encoded:
     """The reason for each of them."""
     num_tied: int
     """Rows in episodes whose episode key and moment another one before them has, with other values."""
+    dropped_at: np.ndarray
+    """Where each of them was among the rows that were handed over."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Encoder:
         Raises:
             RLTransformerError: A value is not of its column's kind.
         """
-        rows = sort_rows(rows, self.columns)
+        at = row_order(rows, self.columns)
+        rows = rows.combine_chunks() if at is None else rows.take(at).combine_chunks()
         num_rows = len(rows)
         reason = np.zeros(num_rows, np.int32)  # 0: the row is kept
         reasons = [""]
@@ -114,9 +117,10 @@ class Encoder:
         last = kept[offsets[1:] - 1] if len(present) else np.zeros(0, np.int64)
         last_order = last if order is None else order[last]
         first_rows = kept[offsets[:-1]] if len(present) else last
-        why = [reasons[i] for i in reason[dropped]]
         num_tied = int(np.count_nonzero(np.diff(moment[kept]) == 0))
-        return Encoded(block, last_order, first_rows, rows, dropped, why, num_tied)
+        dropped_at = dropped if at is None else at.to_numpy()[dropped]
+        whys = [reasons[i] for i in reason[dropped]]
+        return Encoded(block, last_order, first_rows, rows, dropped, whys, num_tied, dropped_at)
 
     def _neighbors(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray | None]:
         """Return whether each row is of the same episode key as the one before, and the values of the order column."""
@@ -230,12 +234,10 @@ def take_episodes(block: EpisodeBlock, chosen: np.ndarray) -> EpisodeBlock:
     return EpisodeBlock(rows, offsets, block.terminated[chosen], block.truncated[chosen])
 
 
-def sort_rows(rows: pa.Table, columns: Columns) -> pa.Table:
-    """Return rows sorted by episode and order; rows that are equal in these stay in their order."""
+def row_order(rows: pa.Table, columns: Columns) -> pa.Array | None:
+    """Return the rows' order by episode and order, in which equal ones stay as they are; None if nothing orders them."""
     keys = [(name, "ascending") for name in (*columns.episode, *([columns.order] if columns.order else []))]
-    if not keys:
-        return rows.combine_chunks()
-    return rows.take(pc.sort_indices(rows.select([name for name, _ in keys]), sort_keys=keys)).combine_chunks()
+    return pc.sort_indices(rows.select([name for name, _ in keys]), sort_keys=keys) if keys else None
 
 
 def _equals_previous(column: pa.ChunkedArray) -> np.ndarray:
