@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from rl_transformer.conditions.interface import Condition, checked_column
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.gathering import ConditionColumn, WindowGatherer
@@ -29,3 +30,16 @@ def make_gatherer(
 def condition_column(condition: Condition, dataset: TrajectoryDataset) -> ConditionColumn:
     """Return the values of a condition at every step of the data, together with its scale."""
     return ConditionColumn(checked_column(condition, dataset), condition.scale)
+
+
+def check_spaces(spec: PolicySpec, dataset: TrajectoryDataset) -> None:
+    """Raise an error if the data has other observations or actions than the policy was trained on."""
+    data_spaces = dataset.spec.to_dict()
+    trained_spaces = spec.data.to_dict()
+    other = [space for space in ("observation_space", "action_space") if data_spaces[space] != trained_spaces[space]]
+    if other:
+        raise RLTransformerError(
+            f"has a different {other[0]} than the policy was trained on",
+            where=dataset.spec.source,
+            fix="pass the data that the policy was trained on, or data with the same spaces",
+        )
