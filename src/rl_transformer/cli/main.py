@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "Train a policy from logged data.",
     "evaluate": "Evaluate a policy in an environment.",
     "compare": "Compare evaluations: differences with intervals, and what they establish.",
+    "judge": "Say from logs alone whether a policy is better than what made them.",
     "plot": "Draw the learning curves of training runs.",
     "collect": "Record episodes of random actions, or of a policy, as a store.",
     "convert": "Write any dataset as a memory-mapped store.",

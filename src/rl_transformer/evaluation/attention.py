@@ -13,7 +13,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
 from rl_transformer.models import DecisionTransformerModel
 from rl_transformer.policy import Policy
-from rl_transformer.policy.gatherer import make_gatherer
+from rl_transformer.policy.gatherer import check_spaces, make_gatherer
 from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.types import JsonObject
@@ -48,7 +48,7 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     """
     model = _transformer_of(policy)
     spec = policy.spec
-    _check_spaces(dataset, policy)
+    check_spaces(spec, dataset)
     length = spec.context_length
     per_step = model.config.tokens_per_timestep
     gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)  # windows as in training
@@ -102,18 +102,6 @@ def _mean_weights(model: DecisionTransformerModel, gatherer: WindowGatherer, ind
         weights = _weights(model, model.embed(*inputs).tokens)
         total = [w if not total else t + w for t, w in zip(total or weights, weights, strict=True)]
     return [(t / len(index.rows)).cpu().numpy() for t in total]
-
-
-def _check_spaces(dataset: TrajectoryDataset, policy: Policy) -> None:
-    data_spaces = dataset.spec.to_dict()
-    trained_spaces = policy.spec.data.to_dict()
-    other = [space for space in ("observation_space", "action_space") if data_spaces[space] != trained_spaces[space]]
-    if other:
-        raise RLTransformerError(
-            f"has a different {other[0]} than the policy was trained on",
-            where=dataset.spec.source,
-            fix="pass the data that the policy was trained on, or data with the same spaces",
-        )
 
 
 @torch.inference_mode()

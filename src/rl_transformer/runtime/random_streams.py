@@ -31,6 +31,7 @@ class Stream(IntEnum):
     DATA_SUBSET = 0xDA
     ENTROPY = 0xE0
     RETURN_FOLDS = 0xF0
+    OFFLINE_JUDGING = 0x0F
 
 
 def generator(stream: Stream, *key: int) -> np.random.Generator:

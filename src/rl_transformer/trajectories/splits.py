@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.trajectories.columns import STEP_COLUMNS
 from rl_transformer.trajectories.column_checks import is_time
+from rl_transformer.trajectories.columns import STEP_COLUMNS
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
 from rl_transformer.trajectories.sampled_steps import SampledSteps
