@@ -38,6 +38,7 @@ COMMANDS = {
     "reproduce": "Reproduce an experiment of the papers and check it against criteria fixed before the run.",
     "bench": "Time this library against the original authors' training loop in the same process.",
     "import-hf": "Make a policy of a Decision Transformer that transformers saved.",
+    "play": "Watch a policy act in a browser, and change its target return.",
     "push": "Upload a policy with its model card to the Hugging Face Hub.",
     "doctor": "Describe this installation; what a report of a bug should contain.",
     "options": "List every option of a training run with its type, default and bounds.",

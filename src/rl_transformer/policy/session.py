@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.legal_actions import legal_action_mask
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.validation import stack_live
+from rl_transformer.runtime.shapes import Shaped
 from rl_transformer.runtime.types import JsonObject, Nested
 
 
@@ -54,6 +56,12 @@ class PolicySession:
         """Return the present value of every condition, in the data's units."""
         values = {name: value[self._row].tolist() for name, value in self._batch.conditions.items()}
         return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+
+    def newest_window(self) -> tuple[Shaped[Tensor, "1 T ..."], ...] | None:
+        """Return the model's inputs at the last action, until its outcome is observed; None if only a KV cache has them."""
+        batch = self._batch
+        slot = int(batch._rows.slots[self._row])
+        return batch._predictor.newest_window(slot, int(batch.step[self._row]))
 
     def act(
         self,

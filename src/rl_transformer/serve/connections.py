@@ -8,21 +8,41 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Protocol, cast
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rl_transformer.serve.answers import MALFORMED, RequestError, error_body
-from rl_transformer.serve.app import ServerApp
 from rl_transformer.serve.limits import ServeLimits
+
+
+class Stoppable(Protocol):
+    """Describes what answers requests until the server stops."""
+
+    is_stopping: bool
+
+
+class Application(Protocol):
+    """Describes what the server runs."""
+
+    @property
+    def guard(self) -> ASGIApp:
+        """Return the application behind its guard."""
+        ...
+
+    @property
+    def routes(self) -> Stoppable:
+        """Return what is told that the server stops."""
+        ...
 
 
 class HttpServer(uvicorn.Server):
     """uvicorn with the limits of this package, stopped by a function instead of its own handling of signals."""
 
-    def __init__(self, app: ServerApp, limits: ServeLimits, is_asked_to_stop: Callable[[], bool]) -> None:
+    def __init__(self, app: Application, limits: ServeLimits, is_asked_to_stop: Callable[[], bool]) -> None:
         # Its log would show ids of sessions (in paths), and a line for every malformed request.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         logging.getLogger("websockets").setLevel(logging.CRITICAL)
