@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 
 _POLL_SECONDS = 0.1
+_CGROUP = Path("/sys/fs/cgroup")
 _LOCKED_BYTE = 1 << 30
 
 
@@ -161,6 +162,29 @@ def peak_memory_mib() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB on Linux
+
+
+def available_memory() -> int | None:
+    """Return how many bytes this process can still use without swapping, or being killed; None where nothing tells (not Linux)."""
+    found = [_number(Path("/proc/meminfo"), "MemAvailable:", 1024)]
+    # A container has less than its machine. What its files take in memory (inactive_file) makes room when it is needed.
+    for most, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        limit = _number(_CGROUP / most)
+        if limit is not None:
+            found.append(limit - (_number(_CGROUP / used) or 0) + (_number(_CGROUP / stat, "inactive_file") or 0))
+    known = [value for value in found if value is not None]
+    return max(0, min(known)) if known else None
+
+
+def _number(path: Path, name: str = "", unit: int = 1) -> int | None:
+    """Return the number after a name in a file of the system, or the file's first; None if it has none."""
+    with suppress(OSError, ValueError):
+        words = path.read_text().split()
+        return int(words[words.index(name) + 1 if name else 0]) * unit
+    return None
 
 
 def keep_freed_memory() -> None:

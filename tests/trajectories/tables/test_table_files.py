@@ -106,19 +106,21 @@ def test_a_process_that_ended_meanwhile_is_replaced_unless_the_files_were_change
 
 
 PARENT = """
-import sys, time
+import sys
 from rl_transformer.trajectories.tables import files
+command = files.child_command
+files.child_command = lambda function: command("tests.trajectories.tables.table_checkers:hangs")
 table = files.open_files(sys.argv[1], "parquet", where="log")
 rows = table.batches(0, ["x"])
 next(rows)
 print(table._first._process.pid, flush=True)
-time.sleep(600)
+next(rows)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at the processes in /proc")
 def test_a_process_ends_with_the_one_that_started_it_and_outlives_control_c(log):
-    with subprocess.Popen([sys.executable, "-c", PARENT, log], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", PARENT, log], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         child = Path("/proc") / parent.stdout.readline().strip()
         os.kill(int(child.name), signal.SIGINT)  # a terminal sends it to both, and the parent answers it
         time.sleep(0.2)

@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.limits import LIMITS
+from rl_transformer.runtime.memory import refuse_beyond_memory
 from rl_transformer.runtime.paths import refuse_special_file
 from rl_transformer.trajectories.tables.arrow import pc
 from rl_transformer.trajectories.tables.files import TableFiles
@@ -30,6 +31,9 @@ def read_arrays(path: Path, *, where: str) -> TableInput:
     refuse_special_file(path)
     try:
         with np.load(path, allow_pickle=False, max_header_size=LIMITS["npy_header_bytes"].most) as file:
+            # A zip file's own sizes are those that are read at most.
+            num_bytes = sum(member.file_size for member in file.zip.infolist())
+            refuse_beyond_memory(num_bytes, "its arrays", where=where, fix="write it in several files of fewer steps")
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, SyntaxError, TypeError, MemoryError) as error:
         problem = f"cannot be read: {' '.join(str(error).split())[:200]}"
