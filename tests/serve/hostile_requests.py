@@ -73,7 +73,13 @@ def _value(draw, own, foreign, ended):
     # The other fields are right, so that this one is looked at; the session awaits an outcome.
     right = {"observation": "[0,0]", "outcome": '{"reward":1}'} if path.endswith("/act") and "sessions" in path else {}
     right |= {"reward": "1"} if path.endswith("observe") else {}
-    if (field, value) in [("targets", "{}"), ("targets", "[]"), ("outcomes", "{}"), ("action", "[1]"), ("requests", "[]")]:
+    if (field, value) in [
+        ("targets", "{}"),
+        ("targets", "[]"),
+        ("outcomes", "{}"),
+        ("action", "[1]"),
+        ("requests", "[]"),
+    ]:
         value = "[2]"
     if field == "seed" and value.startswith("1"):
         value = "-1"
@@ -90,7 +96,14 @@ def _body(draw, own, foreign, ended):
 def _identity(draw, own, foreign, ended):
     name = draw.choice([*IDS, foreign, ended, own[:-1], own + "x", own.swapcase(), own + "/..", f"{foreign}.json"])
     method, end = draw.choice(
-        [("POST", "/act"), ("POST", "/observe"), ("GET", "/state"), ("PUT", "/state"), ("DELETE", ""), ("GET", "/../state")]
+        [
+            ("POST", "/act"),
+            ("POST", "/observe"),
+            ("GET", "/state"),
+            ("PUT", "/state"),
+            ("DELETE", ""),
+            ("GET", "/../state"),
+        ]
     )
     body = b'{"observation":[0,0]}' if end == "/act" else b'{"reward":1}'
     return Hostile(f"{method} of session {name[:30]}{end}", request(method, f"/v1/sessions/{name}{end}", body))
@@ -135,7 +148,7 @@ def _elsewhere(draw, own, foreign, ended):
 
 
 def _no_http(draw, own, foreign, ended):
-    start = f"POST /v1/sessions/{own}/act HTTP/1.1\r\n{HOST}\r\n{JSON}\r\n"
+    start = f"POST /v1/sessions/{own}/act HTTP/1.1\r\n{HOST}\r\n{JSON}\r\nConnection: close\r\n"
     name, text = draw.choice(
         [
             ("no HTTP", "hello\r\n\r\n"),
@@ -158,7 +171,7 @@ def _no_http(draw, own, foreign, ended):
             ("half a WebSocket", f"GET / HTTP/1.1\r\n{HOST}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
             ("an old WebSocket", f"GET / HTTP/1.1\r\n{HOST}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
              "Sec-WebSocket-Version: 7\r\nSec-WebSocket-Key: AAAA\r\n\r\n"),
-            ("HTTP 2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+            ("HTTP 2", "PRI * HTTP/2.0\r\nConnection: close\r\n\r\nSM\r\n\r\n"),
         ]
     )  # fmt: skip
     statuses = (400, 403, 404, 405, 413, 415, 422, 426, 431, 501, 505)
@@ -177,6 +190,8 @@ def _large(draw, own, foreign, ended):
     if draw.random() < 0.5:
         path = draw.choice([f"/v1/sessions/{own}/act", "/v1/act", "/v1/sessions"])
         return Hostile("a body beyond the limit", request("POST", path, body), (413,), may_close=True)
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [body[i : i + 50_000] for i in range(0, size, 50_000)])
+    chunks = b"".join(
+        b"%x\r\n%s\r\n" % (len(part), part) for part in [body[i : i + 50_000] for i in range(0, size, 50_000)]
+    )
     start = f"POST /v1/act HTTP/1.1\r\n{HOST}\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     return Hostile("chunks beyond the limit", start + chunks + b"0\r\n\r\n", (413,), may_close=True)
