@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from urllib.parse import urlsplit
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject, Nested
 
 _SECONDS = 30
+# The server ends a connection that is not used for some seconds.
+_KEEP_SECONDS = 2
 
 
 class ServerClient:
@@ -27,6 +30,7 @@ class ServerClient:
         if parts.scheme not in kinds or not parts.hostname:
             raise RLTransformerError("is not the address of a server", where=url, fix="write it as http://HOST:PORT")
         self._connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=_SECONDS)
+        self._last = 0.0
         self._headers = {"content-type": "application/json"}
         if token is not None:
             self._headers["authorization"] = f"Bearer {token}"
@@ -37,11 +41,15 @@ class ServerClient:
         Raises:
             RLTransformerError: Nothing answers there, or not in JSON.
         """
+        if time.monotonic() - self._last > _KEEP_SECONDS:
+            self._connection.close()  # the next request opens it again
         try:
             text = None if body is None else json.dumps(body)
             self._connection.request(method, path, text, self._headers)
             answer = self._connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            content = json.loads(answer.read())
+            self._last = time.monotonic()
+            return answer.status, content
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()
             problem = f"does not answer as rlt serve does: {type(error).__name__}: {error}"

@@ -124,7 +124,8 @@ def protocol_with(limits: ServeLimits) -> type[H11Protocol]:
             """Answer what is no HTTP in the form of all other errors."""
             error = RequestError(MALFORMED, "is not HTTP", where="request", fix="send HTTP/1.1 (RFC 9112)")
             body = json.dumps(error_body(error)).encode()
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+            size = str(len(body)).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", size), (b"connection", b"close")]
             for part in (h11.Response(status_code=MALFORMED, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(cast(bytes, self.conn.send(part)))
             self.transport.close()

@@ -156,10 +156,12 @@ class RedisStore:
 def _no_redis(error: Exception) -> RLTransformerError:
     # The URL may hold a password; the message names the flag.
     return RLTransformerError(
-        f"Redis does not answer: {type(error).__name__}", where="--keep-sessions", fix="start Redis, or name a folder"
+        f"Redis does not answer: {type(error).__name__}",
+        where="--keep-sessions",
+        fix="start Redis, write its address as redis://HOST:PORT/0, or name a folder",
     )
 
 
 def open_store(text: str) -> SessionStore:
-    """Return the store that ``--keep-sessions`` names: ``redis://HOST:PORT/DATABASE``, or a folder."""
-    return RedisStore(text) if text.startswith(("redis://", "rediss://")) else FolderStore(user_path(text))
+    """Return the store that ``--keep-sessions`` names: the URL of a Redis database, or a folder."""
+    return RedisStore(text) if "://" in text else FolderStore(user_path(text))
