@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.linalg import SuperLU, splu
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Bool, Float64, Int
 
 _PRIOR = 1.0  # pseudo-steps of the state's mean outcome per action, so that a rare action's value is not one accident
-_TOLERANCE = 1e-10
-_MAX_SWEEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -70,42 +69,42 @@ class TabularModel:
         """Return the value of every action in every state, if ``policy`` acts afterwards.
 
         Raises:
-            RLTransformerError: The values do not settle, which happens if the policy would go round in circles.
+            RLTransformerError: The policy would never end an episode.
         """
-        share = (self.pair_counts / (self.pair_counts + _PRIOR)).reshape(policy.shape)
+        share = self._share
         rewards = share * self._pair_rewards.reshape(policy.shape) + (1 - share) * self._state_rewards[:, None]
-        values = np.zeros(self._num_states)
-        for _ in range(_MAX_SWEEPS):
-            by_pair = (self._by_pair @ values).reshape(policy.shape)
-            by_action = rewards + share * by_pair + (1 - share) * (self._by_state @ values)[:, None]
-            after = (policy * by_action).sum(1)
-            if np.abs(after - values).max() <= _TOLERANCE * max(1.0, float(np.abs(after).max())):
-                return by_action
-            values = after
-        raise RLTransformerError(
-            "the values of this policy do not settle", where="critic", fix="judge on data whose episodes end"
-        )
+        values = self._solver(policy).solve((policy * rewards).sum(1))
+        by_pair = (self._by_pair @ values).reshape(policy.shape)
+        return rewards + share * by_pair + (1 - share) * (self._by_state @ values)[:, None]
+
+    def visits(self, policy: Float64[np.ndarray, "S A"]) -> Float64[np.ndarray, "S"]:
+        """Return the expected visits of each state in an episode of ``policy``."""
+        return self._solver(policy).solve(self._start, trans="T")
+
+    @property
+    def _share(self) -> Float64[np.ndarray, "S A"]:
+        """Return how far each action's own outcomes count, against those of its state."""
+        return (self.pair_counts / (self.pair_counts + _PRIOR)).reshape(self._num_states, self._num_actions)
+
+    def _solver(self, policy: Float64[np.ndarray, "S A"]) -> SuperLU:
+        """Return the factors of 1 - transitions under ``policy``."""
+        own = (self._share * policy).ravel()
+        rows = np.repeat(np.arange(self._num_states), self._num_actions)
+        mixing = sparse.csr_matrix((own, (rows, np.arange(len(own)))), shape=(self._num_states, len(own)))
+        shrunk = sparse.diags_array(((1 - self._share) * policy).sum(1)) @ self._by_state
+        moves = sparse.csc_matrix(sparse.identity(self._num_states) - mixing @ self._by_pair - shrunk)
+        try:
+            return splu(moves)
+        except RuntimeError:  # singular: some states are never left
+            raise RLTransformerError(
+                "the policy would never end an episode", where="critic", fix="judge on data whose episodes end"
+            ) from None
 
     def behavior(self) -> Float64[np.ndarray, "S A"]:
         """Return the share of each action in each state, of which every one has a small pseudo-count."""
         counts = self.pair_counts.reshape(self._num_states, self._num_actions)
         overall = (counts.sum(0) + 1 / self._num_actions) / (counts.sum() + 1)
         return (counts + overall) / (counts.sum(1, keepdims=True) + 1)
-
-    def visits(self, policy: Float64[np.ndarray, "S A"]) -> Float64[np.ndarray, "S"]:
-        """Return the expected visits of each state in an episode of ``policy``."""
-        share = (self.pair_counts / (self.pair_counts + _PRIOR)).reshape(policy.shape)
-        visits = self._start.copy()
-        entering = self._start
-        for _ in range(_MAX_SWEEPS):
-            by_pair = entering[:, None] * policy
-            entering = self._by_pair.T @ (share * by_pair).ravel() + self._by_state.T @ ((1 - share) * by_pair).sum(1)
-            visits += entering
-            if entering.sum() <= _TOLERANCE:
-                return visits
-        raise RLTransformerError(
-            "the policy would never end an episode", where="critic", fix="judge on data whose episodes end"
-        )
 
 
 def _mean_matrix(

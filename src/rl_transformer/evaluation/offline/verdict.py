@@ -34,7 +34,7 @@ DECIDING = 0.98
 """Confidence of the interval that must exclude the margin: a wrong word in 1 % of cases on either side."""
 FEWEST_EPISODES = 100
 LARGEST_PARETO_K = 0.7
-LARGEST_UNSUPPORTED = 0.05
+LARGEST_UNSUPPORTED = 0.10
 
 RULE = (
     f"better (worse) only if no gate failed; the weighted log is worth {FEWEST_EPISODES} episodes or more; the Pareto k of the "
