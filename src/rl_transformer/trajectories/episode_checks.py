@@ -21,6 +21,9 @@ _MOST_NUMBERS = 20_000_000
 _MANY = 20
 _MOST_ACTIONS = 4_096
 
+_STILL = 0.01
+"""Above this share of steps that change no observation, a final one that equals the last is no surprise."""
+
 
 class Units:
     """Finds episodes in which a feature is many times larger or smaller than in all others."""
@@ -158,6 +161,8 @@ class FinalObservations:
     def __init__(self) -> None:
         self._count = 0
         self._num_episodes = 0
+        self._num_steps = 0
+        self._num_still = 0
         self._places: list[dict[str, int]] = []
 
     def add(self, episode: int, trajectory: Trajectory) -> None:
@@ -169,14 +174,19 @@ class FinalObservations:
         if np.shape(final) != last.shape or not (last != np.floor(last)).any():
             return
         self._num_episodes += 1
+        # In a maze, for example, a step against a wall changes nothing, and the last step may be one.
+        self._num_steps += len(observations) - 1
+        same = np.asarray(observations[1:]) == np.asarray(observations[:-1])
+        self._num_still += int(same.reshape(len(same), -1).all(axis=1).sum())
         if (np.asarray(final) == last).all():
             self._count += 1
             if len(self._places) < MAX_POSITIONS:
                 self._places.append({"episode": episode})
 
     def findings(self) -> Iterator[Finding]:
-        """Yield a warning if some are copies."""
-        if self._count:
+        """Yield a warning if some are copies, where observations do not stand still anyway."""
+        is_usual = self._num_still > _STILL * self._num_steps
+        if self._count and not is_usual:
             problem = "equals the last observation that was acted on, so that the one after the last action is missing"
             fix = "record the observation that the last action led to, or leave final observations out"
             yield Finding(
