@@ -50,7 +50,9 @@ def test_what_was_called_cured_is_gone_and_every_step_is_accounted_for(name, tmp
     assert not {(c.kind, c.field) for c in done} & again
     assert not [f for f in clean.findings if f.level == "error"]
     lost = sum(c.steps for c in done)
-    assert treatment.steps_in == treatment.steps_out + lost == sum(len(t.rewards) if t.rewards.ndim else 0 for t in made)
+    assert (
+        treatment.steps_in == treatment.steps_out + lost == sum(len(t.rewards) if t.rewards.ndim else 0 for t in made)
+    )
     about = [c for c in treatment.cures if c.kind == kind and field in (None, c.field)]
     assert about or kind in {c.kind for c in done}
     assert all(c.reason for c in treatment.cures)
