@@ -109,17 +109,21 @@ def test_an_episode_with_nan_does_not_hide_a_leak():
 
 
 @pytest.mark.slow
-def test_leaks_of_many_sets_are_found_and_clean_sets_raise_no_alarm():
+def test_leaks_of_many_sets_are_found():
     missed = Counter()
     total = 0
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         for name, leak, found in planted(CLEAN, seed):
             total += 1
             missed[name, leak] += not found
     print(f"{total - missed.total()} of {total} planted leaks were found; missed: {+missed}")
     assert missed.total() <= 0.05 * total
+
+
+@pytest.mark.slow
+def test_clean_sets_raise_no_alarm():
     raised = Counter()
-    sets = [(name, seed) for seed in range(10, 20) for name in CLEAN]
+    sets = [(name, seed) for seed in range(10, 18) for name in CLEAN]
     for name, seed in sets:
         raised.update((name, f.kind) for f in alarms(CLEAN[name](seed)))
     honest = len([name for name, _ in sets if name not in ONE_FEATURE])

@@ -6,8 +6,9 @@ had been recorded. Returns are computed again from what remains.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Cure:
     episodes: int = 0
     steps: int = 0
     """Steps that are not in the store because of it."""
-    places: list[dict[str, int]] = field(default_factory=list)
+    places: list[dict[str, int]] = dataclasses.field(default_factory=list)
     """First episodes of the source, counted from 0."""
 
     def to_dict(self) -> JsonObject:
