@@ -57,8 +57,9 @@ def run(args: Namespace) -> Outcome:
 
     if args.static is not None:
         return _write_page(policy, Game.of(policy, source, args.max_steps), args)
-    for package in ("starlette", "uvicorn", "websockets"):
-        require(package, extra="serve", purpose="rlt play")
+    require("starlette", extra="serve", purpose="rlt play")
+    require("uvicorn", extra="serve", purpose="rlt play")
+    require("websockets", extra="serve", purpose="rlt play")
     from rl_transformer.play.server import play
 
     def started(url: str) -> None:
