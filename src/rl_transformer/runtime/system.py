@@ -138,6 +138,14 @@ def others_may_read(path: Path) -> bool:
     return bool(status.st_mode & 0o077) or status.st_uid not in (os.geteuid(), 0)
 
 
+def widen_pipe(descriptor: int, num_bytes: int) -> None:
+    """Let a pipe hold so many bytes, where the system offers that; both sides then wait for each other less often."""
+    fcntl = _module("fcntl")
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):  # a user may have a limited number of wide ones
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, num_bytes)
+
+
 def stop_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that ask a process to stop: of the system, of the keyboard, of a terminal that was closed."""
     closed = getattr(signal, "SIGHUP", None)  # Windows has none

@@ -21,11 +21,13 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.child import FIX, child_command, child_environment, describe_end, seconds_to_read
 from rl_transformer.runtime.paths import refuse_special_file, user_path
+from rl_transformer.runtime.system import widen_pipe
 from rl_transformer.runtime.types import JsonObject
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_PIPE_BYTES = 1 << 20  # what Linux lets a pipe hold at most, unless it is told otherwise
 # Names of files behind a URL are not known here, nor are their sizes, and the network has a pace of its own.
 _BYTES_BEHIND_A_URL = 600 * 2**20
 _FIX = (
@@ -181,6 +183,7 @@ class _Reader:
             stderr=subprocess.DEVNULL,
             env=child_environment(),
         )
+        widen_pipe(_pipe(self._process.stdout).fileno(), _PIPE_BYTES)
         self._silence = threading.Event()
         self._owner = os.getpid()
         self.end = weakref.finalize(self, _end, self._process, self._owner)
