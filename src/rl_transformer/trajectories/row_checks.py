@@ -131,11 +131,14 @@ class Codes:
         if len(self._low) != values.shape[1]:
             return  # refused elsewhere
         # Nearly all values are too small to be a code.
-        suspects = np.abs(values) >= np.abs(CODES).min()
-        is_code = np.zeros(values.shape, bool)
-        if suspects.any():
-            is_code[suspects] = np.isin(values[suspects].astype(np.float32), CODES.astype(np.float32))
-        others = np.where(is_code, np.nan, values) if is_code.any() else values
+        is_code = np.abs(values) >= np.abs(CODES).min()
+        if is_code.any():
+            is_code[is_code] = np.isin(values[is_code].astype(np.float32), CODES.astype(np.float32))
+        if not is_code.any():
+            self._low = np.fmin(self._low, values.min(axis=0))
+            self._high = np.fmax(self._high, values.max(axis=0))
+            return
+        others = np.where(is_code, np.nan, values)
         self._low = np.fmin(self._low, np.fmin.reduce(others, axis=0))
         self._high = np.fmax(self._high, np.fmax.reduce(others, axis=0))
         for feature in np.flatnonzero(is_code.any(axis=0)):
@@ -167,49 +170,44 @@ class EqualFeatures:
     """Finds features that have the same value as another one at every step."""
 
     def __init__(self) -> None:
-        self._hashes = np.zeros(0, np.uint64)
+        self._width = 0
+        # Features that were equal to another one so far; soon these are few, or none.
+        self._left = np.zeros(0, np.int64)
+        self._groups: dict[int, int] = {}  # feature -> the first one that it has always been equal to
         self._first = np.zeros(0)
         self._changes = np.zeros(0, bool)
-        self._num_rows = 0
 
     def add(self, episode: int, offsets: np.ndarray, rows: Trajectory, actions: np.ndarray) -> None:
-        """Update a hash of every column; see `StepCheck`."""
+        """Compare the features that were equal so far; see `StepCheck`."""
         values = _float_columns(rows)
-        if values is None or values.shape[1] < 2:
+        if values is None:
             return
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
-        weights = (np.arange(self._num_rows, self._num_rows + len(bits)).astype(np.uint64) * np.uint64(2)) + np.uint64(
-            1
-        )
-        with np.errstate(over="ignore"):
-            weights *= np.uint64(0x9E3779B97F4A7C15)
-            # A product of small weights alone would be the same for many columns of few values.
-            weights ^= weights >> np.uint64(29)
-            column_hashes = weights @ bits
-        if not len(self._hashes):
-            self._hashes = np.zeros(values.shape[1], np.uint64)
+        if not self._width:
+            self._width = values.shape[1]
+            self._left = np.arange(self._width)
+            self._groups = dict.fromkeys(range(self._width), 0)
             self._first = values[0].copy()
-            self._changes = np.zeros(values.shape[1], bool)
-        if len(self._hashes) != values.shape[1]:
-            return  # refused elsewhere
-        with np.errstate(over="ignore"):
-            self._hashes = self._hashes + column_hashes
-        self._changes |= (values != self._first).any(axis=0)
-        self._num_rows += len(values)
+            self._changes = np.zeros(self._width, bool)
+        if len(self._left) < 2 or self._width != values.shape[1]:
+            return
+        groups: dict[tuple[int, bytes], int] = {}
+        changed = (values[:, self._left] != self._first[self._left]).any(axis=0)
+        self._changes[self._left] |= changed
+        columns = np.ascontiguousarray(values[:, self._left].T)
+        for feature, column in zip(self._left.tolist(), columns, strict=True):
+            key = (self._groups[feature], column.tobytes())
+            self._groups[feature] = groups.setdefault(key, feature)
+        sizes = np.bincount([self._groups[feature] for feature in self._left.tolist()], minlength=self._width)
+        self._left = np.array([f for f in self._left.tolist() if sizes[self._groups[f]] > 1], np.int64)
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about features that equal an earlier one."""
-        if not len(self._hashes):
-            return
-        changing = np.flatnonzero(self._changes)
-        _, first, inverse = np.unique(self._hashes[changing], return_index=True, return_inverse=True)
-        copies = np.flatnonzero(first[inverse] != np.arange(len(changing)))
-        if copies.size:
-            original = int(changing[first[inverse][copies[0]]])
-            positions = [{"feature": int(changing[i])} for i in copies[:MAX_POSITIONS]]
-            problem = f"has the same value as feature {original} at every step"
+        copies = [f for f in self._left.tolist() if self._groups[f] != f and self._changes[f]]
+        if copies:
+            positions = [{"feature": feature} for feature in copies[:MAX_POSITIONS]]
+            problem = f"has the same value as feature {self._groups[copies[0]]} at every step"
             fix = "leave it out, or look whether another column was meant"
-            yield Finding("warning", "equal features", "observations", problem, fix, copies.size, positions)
+            yield Finding("warning", "equal features", "observations", problem, fix, len(copies), positions)
 
 
 def padding_begins(episode: Trajectory) -> int | None:
