@@ -20,6 +20,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import jaxtyped
 from torch import Tensor
+from torch.compiler import is_exporting
 
 PACKAGES = (
     "rl_transformer.models",
@@ -57,6 +58,8 @@ def check(target):
 
     @functools.wraps(target)
     def check_once(*args, **kwargs):
+        if is_exporting():  # the sizes of a traced call are symbols
+            return target(*args, **kwargs)
         form = tuple([_READERS[type(value)](value) for value in args])
         if kwargs:
             form = (form, *kwargs, *[_READERS[type(value)](value) for value in kwargs.values()])

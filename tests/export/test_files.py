@@ -15,7 +15,7 @@ from rl_transformer.export.verify import verify
 from rl_transformer.runtime.files import MANIFEST, to_json
 from rl_transformer.runtime.reading import sha256
 from tests.policy.kinds import discrete_data
-from tests.toys import untrained_policy
+from tests.toys import point_data, untrained_policy
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
@@ -24,7 +24,7 @@ onnx = pytest.importorskip("onnx")
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    policy = untrained_policy(discrete_data(), model={"attention": "sliding_window", "n_layer": 1})
+    policy = untrained_policy(point_data(), model={"attention": "sliding_window", "n_layer": 1})
     policy.save(folder / "policy")
     words = ["export", str(folder / "policy"), "--to", str(folder / "export"), "--cached", "--quantize", "int8"]
     assert main([*words, "--also", "pt2", "triton", "--json", str(folder / "out.json")]) == 0
@@ -52,9 +52,10 @@ def test_the_files_are_complete_and_name_nothing_of_this_machine(exported):
     for name in ("policy.onnx", "policy_step.onnx"):
         assert b"/site-packages/" not in (exported / "export" / name).read_bytes()
     rules = json.loads((exported / "export/policy.json").read_text())
-    assert rules["files"]["policy_int8.onnx"]["other_actions"] is not None
+    assert 1e-5 < rules["files"]["policy_int8.onnx"]["largest_difference"] < 0.2
     config = (exported / "export/triton/policy/config.pbtxt").read_text()
-    assert 'name: "allowed" data_type: TYPE_BOOL dims: [ 3 ]' in config
+    assert 'input [{ name: "observations" data_type: TYPE_FP32 dims: [ -1, 2 ] }]' in config
+    assert 'input [{ name: "lengths" data_type: TYPE_INT64 dims: [ 1 ] reshape: { shape: [ ] } }]' in config
 
 
 def test_the_python_client_needs_only_numpy_and_onnxruntime(exported):
@@ -68,7 +69,7 @@ def test_the_python_client_needs_only_numpy_and_onnxruntime(exported):
         [sys.executable, "-c", script], cwd=exported / "export", capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["largest_difference"] == 0
+    assert json.loads(done.stdout)["largest_difference"] < 1e-5
 
 
 def test_the_javascript_client_repeats_the_recorded_actions(exported, tmp_path):
@@ -83,7 +84,9 @@ def test_the_javascript_client_repeats_the_recorded_actions(exported, tmp_path):
             [node, "golden.mjs", ".", file], cwd=tmp_path / "copy", capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == {"steps": 64, "largest_difference": 0}
+        result = json.loads(done.stdout)
+        assert result["steps"] == 64
+        assert result["largest_difference"] < 1e-5
 
 
 JAVASCRIPT_PACKAGES = (Path(__file__).parents[2] / "node_modules", Path("/tmp/node_modules"))
