@@ -5,9 +5,9 @@
     python studies/serve_load.py soak --minutes 30
 
 The server is a process on one core (taskset where there is one), its clients are threads of this one on the others. Requests
-are sent at planned times, whether or not earlier ones were answered, so that a slow answer delays no measurement; each is an
-`act` that holds the outcome of the action before. Compute per action is what the server measures: the seconds of its batches
-by their sessions.
+are sent at planned times, and a latency counts from the planned time, so that a slow answer hides no wait of the next; each
+is an `act` that holds the outcome of the action before. Compute per action is processor time of the service without the
+network, for batches of some sizes: other work on the machine does not count, as it does in latencies.
 """
 
 import argparse
@@ -25,9 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rl_transformer.bench.live_sessions import untrained
+from rl_transformer import load_policy
+from rl_transformer.bench.live_sessions import CONTEXT, untrained
 from rl_transformer.runtime.files import to_json
 from rl_transformer.runtime.machine import describe_hardware, versions
+from rl_transformer.serve.limits import ServeLimits
+from rl_transformer.serve.messages import ActRequest, Outcome, Start
+from rl_transformer.serve.service import Service
 
 RESULTS = Path("studies/results")
 CLIENTS = 16
@@ -61,6 +65,7 @@ class Server:
             if found := re.search(r"http://([\d.]+):(\d+)", line):
                 break
         self.address = found[1], int(found[2])
+        self.acted = set()
 
     def __enter__(self):
         return self
@@ -129,13 +134,47 @@ def load(server, sessions, per_second, seconds, observations):
             latencies.append(time.perf_counter() - start - planned)
         connection.close()
 
-    acted = server.__dict__.setdefault("acted", set())
+    acted = server.acted
     threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     return latencies
+
+
+def fill(server, sessions, observations):
+    """Let all sessions act until their windows are full."""
+    connection = server.connect()
+    for step in range(CONTEXT):
+        outcome = {"outcome": {"reward": 1.0}} if step else {}
+        requests = [{"session": one, "observation": observations[step], **outcome} for one in sessions]
+        send(connection, "POST", "/v1/act", {"requests": requests})
+    connection.close()
+    server.acted = set(sessions)
+
+
+def measure_compute(arguments, folder, observations):
+    """Return processor milliseconds per action of the service alone, for batches of some sizes."""
+    service = Service(load_policy(Path(folder) / "policy"), ServeLimits(max_sessions=arguments.sessions))
+    sessions = [service.open(Start(1000.0))["session"] for _ in range(arguments.sessions)]
+
+    def act(chosen, outcome):
+        began = time.process_time()
+        results = service.act([ActRequest(one, observations[0], outcome=outcome) for one in chosen])
+        seconds = time.process_time() - began
+        assert all(isinstance(result, dict) for result in results)
+        return seconds / len(chosen)
+
+    for step in range(CONTEXT):
+        act(sessions, Outcome(1.0) if step else None)
+    rows = []
+    for size in (1, 4, 16, 64):
+        starts = [(size * place) % (len(sessions) - size) for place in range(2000 // size)]
+        row = {"sessions_together": size, **quantiles([act(sessions[at : at + size], Outcome(1.0)) for at in starts])}
+        rows.append(row)
+        print(row)
+    return rows
 
 
 def quantiles(seconds):
@@ -157,16 +196,18 @@ def measure_rates(arguments, folder, observations):
             before = server.metrics()
             busy = server.processor_seconds()
             latencies = load(server, sessions, per_second, arguments.seconds, observations)
-            acts, batches, seconds = np.subtract(server.metrics(), before)
+            acts, batches, _ = np.subtract(server.metrics(), before)
+            busy = server.processor_seconds() - busy
             rows.append(
                 {
                     "actions_per_second": per_second,
                     "actions": len(latencies),
                     "errors": 0,  # an error ends the study
                     "request": quantiles(latencies),
-                    "compute_per_action_ms": round(1000 * seconds / acts, 3),
                     "sessions_per_batch": round(acts / batches, 2),
-                    "processor_share": round((server.processor_seconds() - busy) / arguments.seconds, 3),
+                    "processor_ms_per_action": round(1000 * busy / len(latencies), 3),
+                    "processor_share": round(busy / arguments.seconds, 3),
+                    "others_on_this_machine": os.getloadavg()[0],
                 }
             )
             print(rows[-1])
@@ -229,6 +270,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         untrained("full").save(Path(folder) / "policy")
         if arguments.what == "rate":
+            result["compute_per_action"] = measure_compute(arguments, folder, observations)
             result["rows"] = measure_rates(arguments, folder, observations)
         else:
             result["rows"] = [soak(arguments, folder, observations, leaks) for leaks in (True, False)]

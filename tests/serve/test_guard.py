@@ -3,11 +3,14 @@
 import os
 import socket
 import time
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from rl_transformer import RLTransformerError
 from rl_transformer.serve.client import ServerClient
+from rl_transformer.serve.limits import ServeLimits, flag
 from rl_transformer.serve.server import Address, bind, read_token
 from tests.serve.servers import running
 from tests.toys import point_data, untrained_policy
@@ -172,3 +175,14 @@ def test_only_addresses_of_servers_have_clients():
     for url in ("localhost:8000", "file:///etc/passwd", "ftp://x", ""):
         with pytest.raises(RLTransformerError, match="is not the address of a server"):
             ServerClient(url)
+
+
+def test_the_page_lists_every_limit_with_its_default_and_every_route(guarded):
+    page = (Path(__file__).parents[2] / "docs/serve.md").read_text()
+    for item in fields(ServeLimits):
+        assert (
+            f"| `{flag(item.name)}` | {item.default:g} | {item.metadata['help']} |".replace("1.04858e+06", "1048576")
+            in page
+        )
+    for route in guarded.app.routes.table():
+        assert route.path.replace("{session}", "{id}") in page
