@@ -33,6 +33,21 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         help="Target return of the policies; null: the largest that each suggests.",
     )
     add_targets_argument(parser)
+    parser.add_argument(
+        "--entity",
+        type=str,
+        nargs="+",
+        default=[],
+        help="Columns that tell whom an episode is about: intervals are over them; none may be in the training data.",
+    )
+    parser.add_argument(
+        "--accept",
+        type=str,
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="Kind of a finding that is in order and withholds nothing, such as 'overlapping times'; may be repeated.",
+    )
     parser.add_argument("--margin", type=float, default=0.0, help="Smallest difference of the return that matters.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the folds and networks.")
     parser.add_argument("--html", type=str | None, default=None, help="Write a page with pictures to this file.")
@@ -42,7 +57,6 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 def run(args: Namespace) -> Outcome:
     """Judge, print the word with its reasons, and write the page. The exit code is 0 whatever the word is."""
     from rl_transformer.critics.networks import FitOptions
-    from rl_transformer.evaluation.offline.gates import held_out_gate, leakage_gate
     from rl_transformer.evaluation.offline.judge import Candidate, judge
     from rl_transformer.evaluation.offline.page import as_html, as_text
     from rl_transformer.policy import load_policy
@@ -52,11 +66,7 @@ def run(args: Namespace) -> Outcome:
     check_writable(args.html, ".html")
     policy = load_policy(args.folder)
     other = None if args.against == "behavior" else load_policy(args.against)
-    dataset = open_trajectories(args.data)
-    dataset, gates = _held_out_part(args.folder, policy, dataset)
-    if other is not None:
-        gates.append(held_out_gate(other, dataset))
-    gates.append(leakage_gate())
+    dataset, gates = _check_data(args, policy, other, open_trajectories(args.data))
     targets = parse_targets(args.target)
     result = judge(
         Candidate(policy, args.target_return, targets, args.folder),
@@ -64,6 +74,7 @@ def run(args: Namespace) -> Outcome:
         against=None if other is None else Candidate(other, args.target_return, targets, args.against),
         gates=gates,
         margin=args.margin,
+        entity=args.entity,
         options=FitOptions(seed=args.seed),
     )
     result = {"run": args.folder, "data": args.data, **result}
@@ -73,20 +84,21 @@ def run(args: Namespace) -> Outcome:
     return Outcome(result)
 
 
-def _held_out_part(folder: str, policy: Policy, dataset: TrajectoryDataset) -> tuple[TrajectoryDataset, list[Gate]]:
-    """Return the episodes to judge on: of the training data only those that the run held out, if it did."""
-    from rl_transformer.cli.training_data import run_options
-    from rl_transformer.evaluation.offline.gates import HELD_OUT, Gate, held_out_gate
-    from rl_transformer.windows.selection import select_data
-    from rl_transformer.trajectories.subset import take_episodes
+def _check_data(
+    args: Namespace, policy: Policy, other: Policy | None, dataset: TrajectoryDataset
+) -> tuple[TrajectoryDataset, list[Gate]]:
+    """Return the episodes to judge on, of training data only those that the run held out, and what was checked."""
+    from rl_transformer.cli.training_data import training_and_held_out
+    from rl_transformer.evaluation.offline.gates import HELD_OUT, Gate, held_out_gate, leakage_gates, split_gates
 
-    gate = held_out_gate(policy, dataset)
-    path = user_path(folder)
-    if gate.passed is not False or not (path / "config.json").exists():
-        return dataset, [gate]
-    options = run_options(path, fix="judge on other data")
-    if not options.dataset.validation_fraction:
-        return dataset, [gate]
-    held_out = select_data(dataset, options).split.held_out
-    text = f"judged on the {len(held_out)} episodes that training held out"
-    return take_episodes(dataset, held_out), [Gate(HELD_OUT, True, text)]
+    # What a policy has learned by heart says nothing of what it would earn elsewhere.
+    training, held_out = training_and_held_out(user_path(args.folder), dataset)
+    if held_out is None:
+        gates = [held_out_gate(policy, dataset)]
+    else:
+        gates = [Gate(HELD_OUT, True, f"judged on the {len(held_out)} episodes that training held out")]
+    if other is not None:
+        gates.append(held_out_gate(other, dataset))
+    judged = dataset if held_out is None else held_out
+    gates += leakage_gates(judged, args.accept)
+    return judged, [*gates, *split_gates(training, judged, args.entity, args.accept)]

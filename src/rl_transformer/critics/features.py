@@ -45,6 +45,7 @@ class StepFeatures:
         parts = [self.progress[rows], self.observations[rows]]
         for age in range(1, self.history):
             exists = (self.timesteps[rows] >= age)[:, None]
+            # Rows of an earlier episode may be read here, and are then multiplied by 0.
             before = torch.clamp(rows - age, min=0)
             taken = functional.one_hot(self.actions[before], self.num_actions)
             parts += [self.observations[before] * exists, taken * exists]
@@ -67,7 +68,9 @@ def step_features(dataset: TrajectoryDataset, longest_history: int) -> StepFeatu
     timesteps = np.arange(dataset.num_steps) - np.repeat(dataset.offsets[:-1], lengths)
     earned = rewards_before(dataset)
     scale = float(np.abs(earned).max()) or 1.0
+    # Time and rewards so far: with a target that falls by each reward, a policy acts on both.
     progress = np.stack([timesteps / lengths.max(), earned / scale], axis=1)
+    # The history is cut where it would be too wide, and the assumptions of the estimates say that the critic must be right.
     longest = max(1, _MOST_FEATURES // (observations.shape[1] + count))
     return StepFeatures(
         torch.from_numpy(observations),
@@ -126,6 +129,7 @@ def joint_masks(dataset: TrajectoryDataset) -> Bool[np.ndarray, "N A"] | None:
     masks = dataset.action_masks
     if masks is None or dataset.actions.ndim == 1:
         return None if masks is None else np.asarray(masks)
+    # A combination is allowed if each of its parts is.
     joint = np.ones((len(masks), 1), dtype=bool)
     ends = np.cumsum(dataset.spec.action_space.nvec)
     for part in np.split(np.asarray(masks), ends[:-1], axis=1):

@@ -32,7 +32,7 @@ class FitOptions:
     behavior_updates: int = 2000
     critic_updates: int = 4000
     learning_rate: float = 1e-3
-    target_rate: float = 0.01
+    target_rate: float = 0.05
     """Share by which the critic's slowly following copy moves to it after each update."""
     seed: int = 0
 
@@ -69,6 +69,7 @@ def fit_behavior(
         network = _network(features, options, random)
         # Episodes are not split here: the temperature is a single number, which a few shared episodes cannot overfit.
         order = torch.from_numpy(random.permutation(len(others)))
+        # A tenth of the steps for the temperature alone.
         held_out = others[order[: max(1, int(_VALIDATION_SHARE * len(others)))]]
         fitted = others[order[len(held_out) :]] if len(others) > 1 else others
 
@@ -103,6 +104,7 @@ def fit_action_values(
         is_last: True at the last step of its episode, after which nothing is earned.
         options: Sizes.
     """
+    # In units of their spread, for one learning rate whatever rewards are counted in.
     scale = float(np.std(rewards)) or 1.0
     scaled = torch.from_numpy(rewards / scale).float()
     goes_on = torch.from_numpy(~is_last)
@@ -111,6 +113,7 @@ def fit_action_values(
     for fold in np.unique(folds):
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
         network = _network(features, options, random)
+        # Targets come from a copy that follows slowly: a network that chases its own predictions may run away.
         following = _network(features, options, random)
         following.load_state_dict(network.state_dict())
 
@@ -137,6 +140,7 @@ def _rows(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:
 
 def _network(features: StepFeatures, options: FitOptions, random: np.random.Generator) -> nn.Sequential:
     """Return a new network with one output per action, whose weights follow from ``random`` alone."""
+    # Nothing else may depend on how many networks were made here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(random.integers(2**31)))
         width = options.hidden_size
@@ -184,6 +188,7 @@ def _masked(
 
 def _temperature(logits: Float[Tensor, "_ A"], actions: Int[Tensor, "_"]) -> float:
     """Return the number that makes the likelihood of held-out actions largest when logits are divided by it."""
+    # A grid is enough for one number, and cannot fail to converge.
     candidates = torch.linspace(-1.5, 1.5, 61).exp()
     losses = [float(functional.cross_entropy(logits / value, actions)) for value in candidates]
     return float(candidates[int(np.argmin(losses))])

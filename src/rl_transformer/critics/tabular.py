@@ -50,6 +50,7 @@ class TabularModel:
         self._num_states = log.num_states
         self._num_actions = log.num_actions
         pairs = log.states * log.num_actions + log.actions
+        # The row after an episode's last step belongs to another episode, and is left out.
         following = np.append(log.states[1:], 0)
         goes_on = ~log.is_last
         self.state_counts = np.bincount(log.states, minlength=log.num_states)
@@ -88,6 +89,7 @@ class TabularModel:
 
     def _solver(self, policy: Float64[np.ndarray, "S A"]) -> SuperLU:
         """Return the factors of 1 - transitions under ``policy``."""
+        # Solved at once instead of by sweeps: the same factors serve values and, transposed, visits.
         own = (self._share * policy).ravel()
         rows = np.repeat(np.arange(self._num_states), self._num_actions)
         mixing = sparse.csr_matrix((own, (rows, np.arange(len(own)))), shape=(self._num_states, len(own)))
@@ -103,6 +105,7 @@ class TabularModel:
     def behavior(self) -> Float64[np.ndarray, "S A"]:
         """Return the share of each action in each state, of which every one has a small pseudo-count."""
         counts = self.pair_counts.reshape(self._num_states, self._num_actions)
+        # Rare actions get the share that they have over all states, which is closer than an equal share for each.
         overall = (counts.sum(0) + 1 / self._num_actions) / (counts.sum() + 1)
         return (counts + overall) / (counts.sum(1, keepdims=True) + 1)
 
@@ -157,6 +160,7 @@ class CrossFittedTables:
         ratios = np.zeros(len(self._folds))
         for fold, model in self._models.items():
             rows = self._folds == fold
+            # A state that the other folds do not hold has no known frequency; a weight of 0 leaves its steps to the critic.
             often = np.where(model.behavior_visits > 0, model.behavior_visits, np.inf)
             ratios[rows] = (model.visits(policy) / often)[self._log.states[rows]]
         return ratios

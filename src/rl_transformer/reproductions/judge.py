@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from rl_transformer.critics.tabular import TabularModel
 from rl_transformer.evaluation import plots
-from rl_transformer.evaluation.offline.estimators import FITTED_Q, WEIGHTED, ValueEstimate
-from rl_transformer.evaluation.offline.intervals import half_width
-from rl_transformer.evaluation.offline.verdict import BETTER, DECIDING, NOT_ESTABLISHED, REPORTED, RULE
+from rl_transformer.evaluation.offline.verdict import BETTER, NOT_ESTABLISHED, RULE
 from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.reproductions.experiment import (
     JSON,
@@ -25,20 +21,21 @@ from rl_transformer.reproductions.experiment import (
     Summary,
     pick,
 )
-from rl_transformer.reproductions.finite_mdp import FiniteMDP, icu_sepsis
+from rl_transformer.reproductions.finite_mdp import icu_sepsis
+from rl_transformer.reproductions.judge_policies import (
+    ALONE,
+    LEARNED_FROM,
+    SHARES,
+    judge_table,
+    make_behaviors,
+    make_policies,
+)
 from rl_transformer.reproductions.judged_tables import JudgedLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_RIVALS = {"fqe": FITTED_Q, "wis": WEIGHTED}
 _NAMES = {"judge": "the judge", "fqe": "fitted Q evaluation alone", "wis": "weighted importance sampling alone"}
-_SHARES = {
-    "best": tuple(i / 12 for i in range(1, 13)),
-    "worst": tuple(i / 12 for i in range(1, 13)),
-    "random": (0.25, 0.5, 0.75, 1.0),
-}
-_LEARNED_FROM = (300, 1_000, 3_000, 10_000, 30_000, 100_000)
 _LARGE = 10_000
 
 
@@ -84,8 +81,8 @@ class Judge(Experiment):
         return {
             "episodes": [300, 1_000] if setup.quick else [1_000, _LARGE],
             "behaviors": ["clinicians"] if setup.quick else ["clinicians", "halfway", "exploring"],
-            "shares": {name: list(shares) for name, shares in _SHARES.items()},
-            "learned_from": list(_LEARNED_FROM),
+            "shares": {name: list(shares) for name, shares in SHARES.items()},
+            "learned_from": list(LEARNED_FROM),
         }
 
     def cells(self, setup: Setup) -> list[Cell]:
@@ -101,15 +98,16 @@ class Judge(Experiment):
     def measure(self, cell: Cell, setup: Setup) -> JSON:
         """Return what is said about each policy from one log, and what is true."""
         mdp, clinicians = icu_sepsis()
-        behavior = _behaviors(mdp, clinicians)[cell["behavior"]]
+        behavior = make_behaviors(mdp, clinicians)[cell["behavior"]]
+        # Each cell has a log of its own, and the same one whenever it is measured.
         random = np.random.default_rng([cell["seed"], cell["num_episodes"], len(cell["behavior"]), 0x1C])
         log, offsets = mdp.sample(behavior, cell["num_episodes"], random)
         judged = JudgedLog(log, offsets)
         exact = mdp.value(behavior)
-        policies = _policies(mdp, clinicians)
+        policies = make_policies(mdp, clinicians)
         return {
             "behavior_value": exact,
-            "judged": {name: _judge(judged, mdp, policy, exact) for name, policy in policies.items()},
+            "judged": {name: judge_table(judged, mdp, policy, exact) for name, policy in policies.items()},
         }
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
@@ -128,13 +126,14 @@ class Judge(Experiment):
                     _rate(chosen, setup, lambda row: not row["supported"]),
                 ),
             ]
-            for rival in _RIVALS:
+            # Without any condition on support: what a person gets who takes one estimate at its word.
+            for rival in ALONE:
                 name = _NAMES[rival]
                 rows += [
                     Row(f"{label}: {name}, coverage", _rate(chosen, setup, lambda row, r=rival: row[r]["covers"])),
                     Row(f"{label}: {name}, wrong 'better'", _rate(chosen, setup, lambda row, r=rival: row[r]["wrong"])),
                 ]
-            for name in ("judge", *_RIVALS, "behavior"):
+            for name in ("judge", *ALONE, "behavior"):
                 shown = _NAMES.get(name, "staying with the behavior")
                 rows.append(Row(f"{label}: regret of the pick, {shown}", _regret(chosen, setup, name), unit="return"))
         large = pick(measured, num_episodes=sizes[-1])
@@ -158,86 +157,11 @@ class Judge(Experiment):
             axes.plot([r["exact"] for r in shown], [r["difference"] for r in shown], ".", color=color, label=label)
         ends = [min(row["exact"] for row in judged), max(row["exact"] for row in judged)]
         axes.plot(ends, ends, color=plots.INK, linewidth=1)
+        # Unsupported estimates may be anywhere; what matters is near the diagonal.
         axes.set_ylim(ends[0] - 0.1, ends[1] + 0.1)
         axes.set_xlabel("exact difference to the behavior")
         axes.set_ylabel(f"estimated, {largest:,} episodes")
         axes.legend(frameon=False)
-
-
-def _behaviors(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the policies that make logs."""
-    best = np.eye(clinicians.shape[1])[mdp.best_action_values.argmax(1)]
-    random = np.full_like(clinicians, 1 / clinicians.shape[1])
-    return {
-        "clinicians": clinicians,
-        "halfway": 0.5 * clinicians + 0.5 * best,
-        "exploring": 0.7 * clinicians + 0.3 * random,
-    }
-
-
-@lru_cache(maxsize=1)
-def _learned(sizes: tuple[int, ...]) -> list[np.ndarray]:
-    """Return the policies that look best in logs of the clinicians of several sizes: good, and not so good, ones."""
-    mdp, clinicians = icu_sepsis()
-    found = []
-    for size in sizes:
-        log, _ = mdp.sample(clinicians, size, np.random.default_rng([size, 0x1C0]))
-        policy = clinicians
-        model = TabularModel(log)
-        # Policy iteration; a few rounds are enough, and the result need not be the best of anything.
-        for _ in range(5):
-            policy = np.eye(clinicians.shape[1])[model.action_values(policy).argmax(1)]
-        found.append(policy)
-    return found
-
-
-def _policies(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[str, np.ndarray]:
-    """Return 40 policies: mixtures of the clinicians' with better, worse and random ones, and learned ones."""
-    actions = clinicians.shape[1]
-    ends = {
-        "best": np.eye(actions)[mdp.best_action_values.argmax(1)],
-        "worst": np.eye(actions)[mdp.action_values(clinicians).argmin(1)],
-        "random": np.full_like(clinicians, 1 / actions),
-    }
-    mixed = {
-        f"{name}-{share:.3g}": (1 - share) * clinicians + share * other
-        for name, other in ends.items()
-        for share in _SHARES[name]
-    }
-    learned = dict(zip(_LEARNED_FROM, _learned(_LEARNED_FROM), strict=True))
-    halves = {f"learned-{size}-half": 0.5 * clinicians + 0.5 * policy for size, policy in learned.items()}
-    return {**mixed, **{f"learned-{size}": policy for size, policy in learned.items()}, **halves}
-
-
-def _judge(judged: JudgedLog, mdp: FiniteMDP, policy: np.ndarray, behavior: float) -> JSON:
-    """Return the verdict about one policy, what the simple estimates say, and the truth."""
-    verdict, side = judged.judge(policy)
-    assert side.support is not None
-    exact = mdp.value(policy) - behavior
-    returns = np.add.reduceat(judged.log.rewards, judged.offsets[:-1])
-    return {
-        "exact": exact,
-        "verdict": verdict.word,
-        "supported": verdict.is_supported,
-        "difference": verdict.difference,
-        "interval": list(verdict.interval),
-        "effective_sample_size": side.support.effective_sample_size,
-        "pareto_k": side.support.pareto_k,
-        "unsupported": side.support.unsupported,
-        **{short: _alone(side.estimates[name], returns, exact) for short, name in _RIVALS.items()},
-    }
-
-
-def _alone(estimate: ValueEstimate, returns: np.ndarray, exact: float) -> JSON:
-    """Return what an estimate would say without any condition on support."""
-    difference = estimate.value - float(returns.mean())
-    influences = estimate.influences - (returns - returns.mean())
-    says_better = difference - half_width(influences, None, DECIDING) > 0
-    return {
-        "difference": difference,
-        "covers": abs(difference - exact) <= half_width(influences, None, REPORTED),
-        "wrong": says_better and exact <= 0,
-    }
 
 
 def _supported(row: JSON) -> bool:
@@ -275,7 +199,9 @@ def _regret(measured: Measured, setup: Setup, by: str) -> Score:
         regrets = []
         for cell in pick(measured, seed=seed):
             rows = list(cell["judged"].values())
+            # Staying with the behavior is always possible, and costs nothing.
             best = max(0.0, *(row["exact"] for row in rows))
+            # The judge picks only among those that it calls better; the others pick whatever looks best to them.
             if by == "judge":
                 called = [row for row in rows if row["verdict"] == BETTER]
                 picked = max(called, key=lambda row: row["difference"])["exact"] if called else 0.0

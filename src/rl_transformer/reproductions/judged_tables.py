@@ -29,6 +29,7 @@ class JudgedLog:
 
     @cached_property
     def _tables(self) -> CrossFittedTables:
+        # Alternating episodes: they are independent, so that any halves are as good.
         lengths = np.diff(self.offsets)
         return CrossFittedTables(self.log, np.repeat(np.arange(len(lengths)) % 2, lengths))
 
@@ -59,6 +60,7 @@ class JudgedLog:
             values[np.arange(len(log.states)), log.actions],
             (policy[log.states] * values).sum(1),
         )
+        # Frequencies of states times ratios of actions: how much more often the policy is there and acts so.
         steps = replace(steps, marginal_ratios=ratios * np.exp(steps.log_policy - steps.log_behavior))
         estimates = estimate_values(steps)
         deciding = Side(estimates, None).deciding

@@ -27,5 +27,6 @@ def take_episodes(dataset: TrajectoryDataset, episodes: Sequence[int] | np.ndarr
         final_observations=None if finals is None else finals[chosen],
         content="",
     )
+    # Copied, not mapped: rows of chosen episodes are not one piece of the file.
     columns = {name: np.asarray(column[rows]) for name, column in dataset.columns.items()}
     return TrajectoryDataset(dataset.spec, columns, taken, dataset.location)

@@ -146,7 +146,7 @@ FIELDS = {"verdict", "estimates", "behavior", "support", "gates", "what_would_se
 
 
 def test_the_command_writes_its_fields_and_ends_with_0_whatever_the_word(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("rl_transformer.critics.networks.FitOptions.__init__.__defaults__", (16, 40, 40, 1e-3, 0.01, 0))
+    monkeypatch.setattr("rl_transformer.critics.networks.FitOptions.__init__.__defaults__", (16, 40, 40, 1e-3, 0.05, 0))
     train(tiny_config(tmp_path / "run", dataset={"validation_fraction": 0.5}), dataset=choices(120))
     train(tiny_config(tmp_path / "other", training={"seed": 1}), dataset=choices(120))
     choices(80, seed=5).save(tmp_path / "test")
@@ -162,7 +162,7 @@ def test_the_command_writes_its_fields_and_ends_with_0_whatever_the_word(tmp_pat
 
 
 def test_of_the_training_data_only_held_out_episodes_are_judged(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("rl_transformer.critics.networks.FitOptions.__init__.__defaults__", (16, 40, 40, 1e-3, 0.01, 0))
+    monkeypatch.setattr("rl_transformer.critics.networks.FitOptions.__init__.__defaults__", (16, 40, 40, 1e-3, 0.05, 0))
     choices(120).save(tmp_path / "data")
     config = tiny_config(tmp_path / "run", dataset={"validation_fraction": 0.5})
     config.dataset.uri = f"rlt:{tmp_path / 'data'}"

@@ -54,6 +54,7 @@ class ValueEstimate:
 def estimate_values(steps: LoggedSteps) -> dict[str, ValueEstimate]:
     """Return every estimate that the steps allow, by name."""
     bare = steps.without_critic()
+    # All of them are computed, although one decides: where they disagree a reader should see it.
     estimates = [_plain(IMPORTANCE, bare, bare.cumulative_ratios), _self_normalized(WEIGHTED, bare)]
     if steps.state_values is not None:
         estimates += [

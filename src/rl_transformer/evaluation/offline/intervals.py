@@ -30,6 +30,7 @@ def half_width(influences: Float64[np.ndarray, "E"], entities: Int[np.ndarray, "
 
 def standard_error(influences: Float64[np.ndarray, "E"], entities: Int[np.ndarray, "E"] | None) -> tuple[float, int]:
     """Return the standard error over the units of resampling, and their number."""
+    # Episodes of one entity vary together, so their influences are added before the spread is taken (cluster-robust).
     sums = influences if entities is None else np.bincount(np.unique(entities, return_inverse=True)[1], influences)
     units = len(sums)
     if units < 2:

@@ -34,6 +34,7 @@ from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Float64, Int
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.columns import STEP_COLUMNS
 
 _FOLDS = 2
 _FEWEST_EPISODES = 20
@@ -73,6 +74,7 @@ def judge(
     against: Candidate | None = None,
     gates: Sequence[Gate] = (),
     margin: float = 0.0,
+    entity: Sequence[str] = (),
     options: FitOptions | None = None,
 ) -> JsonObject:
     """Return the verdict about a policy, with estimates, support and gates; JSON-ready.
@@ -83,20 +85,18 @@ def judge(
         against: Another policy; None: the behavior that made the log.
         gates: What was checked of the data beforehand.
         margin: The smallest difference of value that matters, in units of return.
+        entity: Columns that tell whom an episode is about; intervals are over them.
         options: Sizes of the networks.
 
     Raises:
         RLTransformerError: Too few episodes, or data of a kind that cannot be judged.
     """
-    if dataset.num_trajectories < _FEWEST_EPISODES:
-        raise RLTransformerError(
-            f"holds {dataset.num_trajectories} episodes; nothing can be said from fewer than {_FEWEST_EPISODES}",
-            where=dataset.location or "data",
-            fix="log more episodes, or hold out a larger share with rlt convert --split",
-        )
+    _check_size(dataset)
     options = options or FitOptions()
     candidates = [candidate] if against is None else [candidate, against]
-    logged = _read_log(dataset, max(c.policy.spec.context_length for c in candidates), options)
+    history = max(each.policy.spec.context_length for each in candidates)
+    logged = _read_log(dataset, history, entities_of(dataset, entity), options)
+    # Both policies are estimated on the same episodes with the same folds, so that chance common to them cancels.
     judged = [_judge_side(each, logged, options) for each in candidates]
     steps, side, policy_probabilities = judged[0]
     behavior = logged_value(steps)
@@ -109,6 +109,7 @@ def judge(
         "against": "behavior" if against is None else against.name,
         "policy": candidate.policy.content_hash,
         "estimates": _describe_all(side, logged.entities),
+        "critic": _describe_critic(steps),
         "other_estimates": _describe_all(other, logged.entities),
         "behavior": _describe_behavior(behavior, steps, logged),
         "support": _describe_support(side, other, steps),
@@ -125,8 +126,26 @@ def judge(
     }
 
 
+def _check_size(dataset: TrajectoryDataset) -> None:
+    if dataset.num_trajectories < _FEWEST_EPISODES:
+        raise RLTransformerError(
+            f"holds {dataset.num_trajectories} episodes; nothing can be said from fewer than {_FEWEST_EPISODES}",
+            where=dataset.location or "data",
+            fix="log more episodes, or hold out a larger share with rlt convert --split",
+        )
+
+
 def _describe_all(side: Side, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
     return {name: _describe(estimate, entities) for name, estimate in side.estimates.items()}
+
+
+def _describe_critic(steps: LoggedSteps) -> JsonObject:
+    """Return by how much outcomes differ from what the critic expects of logged actions: 0 on average if it is right."""
+    return {
+        "mean_residual": float(steps.sum_by_episode(steps.corrections).mean()),
+        "unit": "return per episode, under the behavior",
+        "history": "the last steps that the policy sees, as far as they fit, with timestep and rewards so far",
+    }
 
 
 def _describe_support(side: Side, other: Side, steps: LoggedSteps) -> JsonObject:
@@ -150,10 +169,12 @@ def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: _Log
     }
 
 
-def _read_log(dataset: TrajectoryDataset, history: int, options: FitOptions) -> _Log:
+def _read_log(
+    dataset: TrajectoryDataset, history: int, entities: Int[np.ndarray, "E"] | None, options: FitOptions
+) -> _Log:
     """Fit the behavior, unless the log has its propensities; both are needed to see where support is thin."""
     features = step_features(dataset, history)
-    entities = entities_of(dataset)
+    # Without entities every episode is a unit of its own.
     units = np.arange(dataset.num_trajectories) if entities is None else np.unique(entities, return_inverse=True)[1]
     # Whole entities share a fold, so that nobody's episodes are on both sides.
     of_unit = generator(Stream.OFFLINE_JUDGING, options.seed).permutation(int(units.max()) + 1) % _FOLDS
@@ -165,6 +186,7 @@ def _read_log(dataset: TrajectoryDataset, history: int, options: FitOptions) -> 
     source = f"recorded in the column {PROPENSITY}"
     if recorded is None:
         source = f"estimated by a network, cross-fitted over {_FOLDS} halves of the episodes and calibrated"
+        # A network may round a probability to 0, and an action that was taken had one above.
         recorded = np.maximum(behavior.probabilities[np.arange(len(actions)), actions], 1e-12)
     return _Log(dataset, features, actions, folds, entities, behavior, np.log(recorded), source)
 
@@ -187,17 +209,23 @@ def _recorded_propensities(dataset: TrajectoryDataset) -> Float64[np.ndarray, "N
     return column[:, 0]
 
 
-def entities_of(dataset: TrajectoryDataset) -> Int[np.ndarray, "E"] | None:
-    """Return a number per episode that tells whose it is, if the log names patients, users or machines in its table."""
-    table = dataset.spec.table
-    mapping = {} if table is None else dict(table.mapping or {})
-    names = mapping.get("episode") or []
-    column = dataset.columns.get(names[0]) if names else None
-    if column is None:
+def entities_of(dataset: TrajectoryDataset, names: Sequence[str]) -> Int[np.ndarray, "E"] | None:
+    """Return a number per episode that tells whose it is, by columns of the log; None without any.
+
+    Raises:
+        RLTransformerError: There is no such column.
+    """
+    if not names:
         return None
-    first = np.asarray(column[dataset.offsets[:-1]]).reshape(dataset.num_trajectories, -1)
-    numbers = np.unique(first, axis=0, return_inverse=True)[1].reshape(-1)
-    return None if len(np.unique(numbers)) == len(numbers) else numbers
+    missing = [name for name in names if name not in dataset.columns]
+    if missing:
+        kept = ", ".join(sorted(set(dataset.columns) - set(STEP_COLUMNS))) or "none"
+        fix = f"name one of its further columns: {kept}"
+        raise RLTransformerError(f"there is no column {missing[0]!r}", where="--entity", fix=fix)
+    # An entity does not change within an episode, so its first step tells it.
+    first = [np.asarray(dataset.columns[name][dataset.offsets[:-1]]).reshape(len(dataset), -1) for name in names]
+    keys = [np.unique(column, axis=0, return_inverse=True)[1].reshape(-1) for column in first]
+    return np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _judge_side(
@@ -207,12 +235,14 @@ def _judge_side(
     dataset = logged.dataset
     log.info(f"{candidate.name}: acting on {dataset.num_trajectories:,} logged episodes")
     probabilities = action_probabilities(candidate.policy, dataset, candidate.target_return, candidate.targets)
+    # The return is that of the log: what would follow after recording stopped is not counted, for policy and behavior alike.
     is_last = np.zeros(dataset.num_steps, dtype=bool)
     is_last[dataset.offsets[1:] - 1] = True
     rewards = np.asarray(dataset.rewards, np.float64)
     log.info(f"{candidate.name}: fitting the value of its actions")
     values = fit_action_values(logged.features, logged.folds, probabilities, rewards, is_last, options)
     rows = np.arange(dataset.num_steps)
+    # Minus infinity is meant: the weight of such an episode is 0 from there on.
     with np.errstate(divide="ignore"):  # a greedy policy never does most of what was logged
         log_policy = np.log(probabilities[rows, logged.actions])
     steps = LoggedSteps(
@@ -246,6 +276,7 @@ def _target(candidate: Candidate, steps: LoggedSteps, verdict: Verdict, deciding
     spec = candidate.policy.spec
     target = candidate.target_return
     if target is None and spec.takes_target:
+        # As a session would choose it.
         target = max(spec.suggested_targets)
     return {
         "target_return": target,

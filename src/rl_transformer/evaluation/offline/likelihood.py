@@ -36,6 +36,7 @@ def action_likelihood(
     rows = np.arange(len(actions))
     count = policy.shape[1] if allowed is None else allowed.sum(1)
     majority = np.zeros(len(actions))
+    # The most frequent action of the other episodes, as for behavior cloning: both must not have seen what they predict.
     for fold in np.unique(folds):
         most = np.bincount(actions[folds != fold], minlength=policy.shape[1]).argmax()
         majority[folds == fold] = actions[folds == fold] == most
@@ -65,6 +66,7 @@ def propensity_calibration(
 
     Every action at every step is one forecast; ranges of probability hold equally many of them.
     """
+    # Also the actions that were not taken: a probability of 0.1 is right if it happens in a tenth of all such cases.
     forecasts = behavior.ravel()
     taken = np.zeros_like(behavior, dtype=bool)
     taken[np.arange(len(actions)), actions] = True

@@ -79,6 +79,7 @@ def as_html(result: JsonObject) -> str:
 
 
 def _sentence(result: JsonObject) -> str:
+    # Names of runs come from the command line, so that nothing here may assume what they hold; as_html escapes them.
     against = _BEHAVIOR if result["against"] == "behavior" else result["against"]
     return _SENTENCES[result["verdict"]].format(against=against)
 
@@ -98,6 +99,7 @@ def _difference_sentence(result: JsonObject) -> str:
 
 def _support_sentence(result: JsonObject) -> str:
     support = result["support"]
+    # All limits are shown beside the figures: a reader must not have to look them up to see which one failed.
     tail = "no tail to fit" if support["pareto_k"] is None else f"Pareto k {support['pareto_k']:.2f} (0.7 is the limit)"
     return (
         f"Weighted by how the policy acts, the {result['behavior']['episodes']:,} episodes are worth "
@@ -163,6 +165,7 @@ def _draw_estimates(result: JsonObject) -> Figure:
     behavior = result["behavior"]["value"]
     quantiles = result["target"]["logged_quantiles"]
     span = max(quantiles[-1] - quantiles[0], 1e-9)
+    # Drawn from below, so that the order on the page is that of the table under it.
     names = list(estimates)[::-1]
     for place, name in enumerate(names):
         each = estimates[name]
@@ -172,6 +175,7 @@ def _draw_estimates(result: JsonObject) -> Figure:
         axes.plot([each["value"]], [place], "o", color=color)
     axes.axvline(behavior, color=plots.INK, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(names)), [_words(name) for name in names])
+    # Importance sampling may say 40 or -7 where returns are 0 and 1; the axis stays with what episodes can earn.
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, quantiles[0] - span), min(high, quantiles[-1] + span))
     axes.set_xlabel("return per episode")
@@ -182,6 +186,7 @@ def _draw_support(result: JsonObject) -> Figure:
     """Draw where the policy does what the behavior hardly does: by timestep and by return of the episode."""
     from matplotlib.figure import Figure
 
+    # Not plots.figure, which has one pair of axes; both share the scale, so that their bars can be compared.
     drawn = Figure(figsize=(7.5, 2.6), layout="constrained")
     left, right = drawn.subplots(1, 2, sharey=True)
     support = result["support"]
@@ -199,6 +204,7 @@ def _draw_support(result: JsonObject) -> Figure:
 def _bars(axes: Axes, labels: list[str], places: list[JsonObject], what: str) -> None:
     axes.bar(range(len(labels)), [100 * place["unsupported"] for place in places], color=plots.ACCENT)
     axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0, fontsize=8)
+    # A scale of its own for half a percent would make a mountain of nothing.
     axes.set_ylim(0, max(5.0, axes.get_ylim()[1]))
     axes.set_xlabel(what)
     axes.spines[["top", "right"]].set_visible(False)

@@ -42,6 +42,7 @@ def action_probabilities(
     probabilities = np.zeros((dataset.num_steps, num_joint_actions(dataset)))
     # Longest first, so that the episodes of a part end at about the same time.
     order = np.argsort(-dataset.lengths, kind="stable")
+    # In parts, because every live episode holds a window or a cache.
     for first in range(0, len(order), _EPISODES_AT_ONCE):
         _follow(policy, dataset, order[first : first + _EPISODES_AT_ONCE], target_return, targets, probabilities)
     return probabilities
@@ -63,6 +64,7 @@ def _follow(
     start = policy.initial_conditions(target_return, targets)
     values = {name: np.repeat(value[None], len(episodes), axis=0) for name, value in start.items()}
     for step in range(int(dataset.lengths[episodes].max())):
+        # Episodes that have ended leave; the others keep their slots, in which their histories are.
         slots = np.flatnonzero(dataset.lengths[episodes] > step)
         rows = dataset.offsets[episodes[slots]] + step
         steps = np.full(len(slots), step)
@@ -72,6 +74,7 @@ def _follow(
         masks = dataset.action_masks
         allowed = None if masks is None else torch.from_numpy(np.asarray(masks[rows])).to(policy.device)
         probabilities[rows] = _joint_probabilities(policy, parameters, allowed)
+        # What was logged, not what the policy would have done: its history is that of the log, as in `session.observe(action=...)`.
         actions = torch.from_numpy(np.asarray(dataset.actions[rows])).to(policy.device)
         predictor.write_actions(slots, steps, actions)
         for condition in spec.conditions:
@@ -86,6 +89,7 @@ def _joint_probabilities(
     head = policy.model.predict_action
     sizes = policy.spec.model.action_parts or (policy.spec.data.action_space.n,)
     if policy.spec.action_selection == "greedy":
+        # All probability on one action: only logs in which the behavior sometimes acts so can say anything.
         best = head.greedy(parameters, allowed).reshape(len(parameters), -1)
         parts = [torch.nn.functional.one_hot(best[:, i], size).double() for i, size in enumerate(sizes)]
     else:

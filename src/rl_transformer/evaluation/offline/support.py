@@ -74,8 +74,12 @@ def measure_support(
         behavior: The behavior's, as estimated.
         state_weights: How much more often the policy visits each step's state; None: every logged step counts alike.
     """
+    # The probability that the policy gives to actions which the log can hardly tell anything about.
     missing = np.where(behavior < FLOOR, policy, 0.0).sum(1)
+    # Steps of the log stand for the states where the policy would be; where their frequencies are known, they are used.
     weights = np.ones(len(missing)) if state_weights is None else state_weights
+    # The weights of the deciding estimate, and no others: products of ratios are hopeless in long episodes, and need not be
+    # looked at where they are not used.
     if deciding.name == MARGINALIZED_DOUBLY_ROBUST and steps.marginal_ratios is not None:
         by_episode = steps.sum_by_episode(steps.marginal_ratios) / steps.lengths
     else:
@@ -96,6 +100,7 @@ def clip_sensitivity(steps: LoggedSteps, name: str) -> list[JsonObject]:
     """Return an estimate with every single ratio policy / behavior clipped at some sizes."""
     found = []
     for most in _CLIPS:
+        # An estimate that hangs on a few large ratios moves when they are clipped; clipping itself adds bias, so none decides.
         clipped = steps.with_clipped_ratios(most)
         found.append({"largest_ratio": most, "value": estimate_values(clipped)[name].value})
     return found
@@ -103,6 +108,7 @@ def clip_sensitivity(steps: LoggedSteps, name: str) -> list[JsonObject]:
 
 def timestep_ranges(steps: LoggedSteps) -> list[tuple[JsonObject, Int[np.ndarray, "_"]]]:
     """Return ranges of timesteps with about equally many steps each, and their rows."""
+    # Ranges with equally many steps: late timesteps are rare where episodes end early.
     edges = np.unique(np.quantile(steps.timesteps, np.linspace(0, 1, _RANGES + 1)).astype(int))
     borders = [*edges[:-1].tolist(), int(edges[-1]) + 1] if len(edges) > 1 else [0, int(edges[0]) + 1]
     found = []
@@ -116,6 +122,7 @@ def return_deciles(steps: LoggedSteps) -> list[tuple[JsonObject, Int[np.ndarray,
     """Return ranges of returns with about a tenth of the episodes each, and their rows; equal returns stay together."""
     returns = np.repeat(steps.returns, steps.lengths)
     edges = np.unique(np.quantile(steps.returns, np.linspace(0, 1, _DECILES + 1)))
+    # Many logs have few different returns, such as 0 and 1, and then fewer ranges than ten.
     places = np.searchsorted(edges[1:-1], returns, side="right") if len(edges) > 2 else np.zeros(len(returns), int)
     found = []
     for place in np.unique(places):

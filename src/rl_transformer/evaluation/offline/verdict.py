@@ -55,6 +55,7 @@ class Side:
     @property
     def deciding(self) -> ValueEstimate:
         """Return the estimate on which a verdict rests."""
+        # In this order: ratios of state frequencies do not grow with the length of episodes as products of ratios do.
         names = (MARGINALIZED_DOUBLY_ROBUST, WEIGHTED_DOUBLY_ROBUST, BEHAVIOR)
         return next(self.estimates[name] for name in names if name in self.estimates)
 
@@ -122,6 +123,7 @@ def decide(
         margin: The smallest difference of value that matters.
         num_episodes: E.
     """
+    # The difference has its own spread: episodes on which both sides earn alike say much about it, and little about each.
     chosen = policy.deciding
     difference = chosen.value - other.deciding.value
     influences = chosen.influences - other.deciding.influences
@@ -139,8 +141,10 @@ def decide(
             f"holds differences that do not matter (margin {margin:g})"
         )
         if is_supported and side:
+            # The width falls with the square root of the number of episodes.
             needed = math.ceil(num_episodes * (deciding / (side * difference - margin)) ** 2)
             advice.append(f"about {needed:,} episodes in all, if the difference is as estimated")
+    # Two estimates that err in different ways: one through its weights, the other through its critic.
     elif side * second <= margin:
         reasons.append("fitted Q evaluation puts the difference on the other side, or within the margin")
         advice.append("more episodes, so that critic and weights can agree; or a live trial")
@@ -169,6 +173,7 @@ def _failed_conditions(sides: tuple[Side, Side], gates: list[Gate]) -> tuple[lis
     """Return which conditions on gates and support do not hold, and what would help."""
     reasons = [f"{gate.name}: {gate.text}" for gate in gates if gate.passed is False]
     advice = [gate.fix for gate in gates if gate.passed is False and gate.fix]
+    # Against another policy both need support, because the difference is no better than the worse of the two.
     for side in sides:
         if side.support is not None:
             found, helps = _thin_support(side.support)
@@ -191,6 +196,7 @@ def _thin_support(support: Support) -> tuple[list[str], list[str]]:
         reasons.append(f"few episodes decide the estimate: Pareto k {support.pareto_k:.2f} is above {LARGEST_PARETO_K}")
         advice.append("more episodes of the kind that the policy prefers")
     if support.unsupported > LARGEST_UNSUPPORTED:
+        # Where to look: people can add episodes of a kind, and seldom episodes in general.
         worst = max(support.by_timestep, key=lambda place: place["unsupported"])
         where = max(support.by_return, key=lambda place: place["unsupported"])
         reasons.append(

@@ -1,0 +1,105 @@
+"""What `rlt reproduce judge` judges: logs, 40 policies of known value, and what each estimate says about them.
+
+Shapes: S states, A actions; policies are (S, A).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from rl_transformer.critics.tabular import TabularModel
+from rl_transformer.evaluation.offline.estimators import FITTED_Q, WEIGHTED, ValueEstimate
+from rl_transformer.evaluation.offline.intervals import half_width
+from rl_transformer.evaluation.offline.verdict import DECIDING, REPORTED
+from rl_transformer.reproductions.experiment import JSON
+from rl_transformer.reproductions.finite_mdp import FiniteMDP, icu_sepsis
+from rl_transformer.reproductions.judged_tables import JudgedLog
+
+ALONE = {"fqe": FITTED_Q, "wis": WEIGHTED}
+"""Estimates that are also tried without any condition on support, by their names in cells."""
+SHARES = {
+    "best": tuple(i / 12 for i in range(1, 13)),
+    "worst": tuple(i / 12 for i in range(1, 13)),
+    "random": (0.25, 0.5, 0.75, 1.0),
+}
+LEARNED_FROM = (300, 1_000, 3_000, 10_000, 30_000, 100_000)
+
+
+def make_behaviors(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the policies that make logs."""
+    best = np.eye(clinicians.shape[1])[mdp.best_action_values.argmax(1)]
+    random = np.full_like(clinicians, 1 / clinicians.shape[1])
+    return {
+        "clinicians": clinicians,
+        "halfway": 0.5 * clinicians + 0.5 * best,
+        "exploring": 0.7 * clinicians + 0.3 * random,
+    }
+
+
+@lru_cache(maxsize=1)
+def _learned(sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """Return the policies that look best in logs of the clinicians of several sizes: good, and not so good, ones."""
+    mdp, clinicians = icu_sepsis()
+    found = []
+    for size in sizes:
+        log, _ = mdp.sample(clinicians, size, np.random.default_rng([size, 0x1C0]))
+        policy = clinicians
+        model = TabularModel(log)
+        # Policy iteration; a few rounds are enough, and the result need not be the best of anything.
+        for _ in range(5):
+            policy = np.eye(clinicians.shape[1])[model.action_values(policy).argmax(1)]
+        found.append(policy)
+    return found
+
+
+def make_policies(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[str, np.ndarray]:
+    """Return 40 policies: mixtures of the clinicians' with better, worse and random ones, and learned ones."""
+    actions = clinicians.shape[1]
+    # From near the behavior to far from it, in both directions.
+    ends = {
+        "best": np.eye(actions)[mdp.best_action_values.argmax(1)],
+        "worst": np.eye(actions)[mdp.action_values(clinicians).argmin(1)],
+        "random": np.full_like(clinicians, 1 / actions),
+    }
+    mixed = {
+        f"{name}-{share:.3g}": (1 - share) * clinicians + share * other
+        for name, other in ends.items()
+        for share in SHARES[name]
+    }
+    learned = dict(zip(LEARNED_FROM, _learned(LEARNED_FROM), strict=True))
+    halves = {f"learned-{size}-half": 0.5 * clinicians + 0.5 * policy for size, policy in learned.items()}
+    return {**mixed, **{f"learned-{size}": policy for size, policy in learned.items()}, **halves}
+
+
+def judge_table(judged: JudgedLog, mdp: FiniteMDP, policy: np.ndarray, behavior: float) -> JSON:
+    """Return the verdict about one policy, what the simple estimates say, and the truth."""
+    verdict, side = judged.judge(policy)
+    assert side.support is not None
+    exact = mdp.value(policy) - behavior
+    # The same difference of the same episodes as the judge's, for a fair comparison.
+    returns = np.add.reduceat(judged.log.rewards, judged.offsets[:-1])
+    return {
+        "exact": exact,
+        "verdict": verdict.word,
+        "supported": verdict.is_supported,
+        "difference": verdict.difference,
+        "interval": list(verdict.interval),
+        "effective_sample_size": side.support.effective_sample_size,
+        "pareto_k": side.support.pareto_k,
+        "unsupported": side.support.unsupported,
+        **{short: _alone(side.estimates[name], returns, exact) for short, name in ALONE.items()},
+    }
+
+
+def _alone(estimate: ValueEstimate, returns: np.ndarray, exact: float) -> JSON:
+    """Return what an estimate would say without any condition on support."""
+    difference = estimate.value - float(returns.mean())
+    influences = estimate.influences - (returns - returns.mean())
+    says_better = difference - half_width(influences, None, DECIDING) > 0
+    return {
+        "difference": difference,
+        "covers": abs(difference - exact) <= half_width(influences, None, REPORTED),
+        "wrong": says_better and exact <= 0,
+    }
