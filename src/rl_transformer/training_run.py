@@ -21,6 +21,7 @@ from rl_transformer.language.initialization import TrunkInitialization
 from rl_transformer.models import build_model
 from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.policy import Policy
+from rl_transformer.policy.advice import TargetAdvice
 from rl_transformer.policy.gatherer import condition_column, make_gatherer
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
 from rl_transformer.policy.support import Support
@@ -40,7 +41,7 @@ from rl_transformer.trajectories.open import watch_training_data
 from rl_transformer.windows.gathering import ConditionColumn, WindowSource
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowSampler
-from rl_transformer.windows.selection import SelectedData, select_data
+from rl_transformer.windows.selection import SelectedData
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,23 @@ def build_policy(
         None if return_model is None else return_model.to(device),
         Support.from_data(data.dataset, data.split, normalizer, config.policy.support_size),
     )
+    if spec.takes_target:
+        policy.spec = replace(spec, advice=make_advice(policy, data, config))
     if language_loss is not None:
         language_loss.to(device)
     return BuiltPolicy(policy, language_loss, trunk.source is not None or trunk.module is not None)
+
+
+def make_advice(
+    policy: Policy, data: SelectedData, config: RunConfig, expected: np.ndarray | None = None
+) -> TargetAdvice:
+    """Return the advice on targets that the training episodes give; ``expected``: see `TargetAdvice.from_data`."""
+    chosen = config.policy.suggested_targets
+    fixed = None if chosen is None else float(max(chosen))
+    episodes = np.sort(data.split.train)
+    return TargetAdvice.from_data(
+        data.dataset, data.returns, episodes, policy.normalizer, expected=expected, fixed=fixed
+    )
 
 
 def build_trainer(
@@ -257,6 +272,8 @@ class TrainingRun:
         episodes = np.sort(self.windows.sampler.trajectories)
         values = self.data.returns.select_comparable(expected, dataset.offsets, episodes)
         policy.spec = with_suggested_targets(policy.spec, self.config, values)
+        if policy.spec.takes_target:
+            policy.spec = replace(policy.spec, advice=make_advice(policy, self.data, self.config, values))
 
     def finish(self) -> None:
         """Write the policy folder and the report, and mark the run as finished."""

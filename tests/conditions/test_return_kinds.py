@@ -158,12 +158,16 @@ def test_a_late_reward_that_would_have_to_be_discounted_is_refused_and_a_kept_ta
 
 def test_a_discounted_target_that_runs_away_is_noted_once(capsys):
     session = untrained_policy(point_data(), returns={"kind": "discounted:0.5"}).session(1.0)
-    with pytest.raises(
-        RLTransformerError, match=r"model output is not finite|leaves the range of float32\n.*runs away"
-    ):
+
+    def go_on():
         for _ in range(200):
             session.act(np.zeros(2))
             session.observe(0.0)
+
+    with pytest.raises(
+        RLTransformerError, match=r"model output is not finite|leaves the range of float32\n.*runs away"
+    ):
+        go_on()
     assert capsys.readouterr().out.count("outside the training data's") == 1
 
 
