@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
-from rl_transformer.cli.targets import add_targets_argument, parse_targets
+from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
 from rl_transformer.runtime.paths import check_writable, user_path
 
 if TYPE_CHECKING:

@@ -141,7 +141,7 @@ def others_may_read(path: Path) -> bool:
 def widen_pipe(descriptor: int, num_bytes: int) -> None:
     """Let a pipe hold so many bytes, where the system offers that; both sides then wait for each other less often."""
     fcntl = _module("fcntl")
-    if hasattr(fcntl, "F_SETPIPE_SZ"):
+    if fcntl is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
         with suppress(OSError):  # a user may have a limited number of wide ones
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, num_bytes)
 
