@@ -22,13 +22,13 @@ def data_with_costs() -> TrajectoryDataset:
     return TrajectoryDataset.in_memory(data.spec, episodes)
 
 
-def write_policy_format_4() -> None:
-    """A policy with two conditions, a return model and a sample of its data, and the actions of one episode."""
-    options = {"returns": {"predict": True}, **RELEASED_RUN, "policy": {"support_size": 40}}
+def write_policy_format_5() -> None:
+    """A policy with two conditions, the next three rewards as return, a return model and advice; actions of one episode."""
+    options = {"returns": {"predict": True, "kind": "next:3"}, **RELEASED_RUN, "policy": {"support_size": 40}}
     options["model"] = {**RELEASED_RUN["model"], "conditions": ["return_to_go", "cost_to_go"]}
     with tempfile.TemporaryDirectory() as folder:
         policy = load_policy(train(tiny_config(Path(folder) / "run", **options), dataset=data_with_costs()))
-    policy.save(HERE / "policy-format-4")
+    policy.save(HERE / "policy-format-5")
     observations = np.random.default_rng(0).normal(size=(8, 2)).round(3)
     session = policy.session(6.0, targets={"cost_to_go": 4.0})
     actions = []
@@ -36,7 +36,7 @@ def write_policy_format_4() -> None:
         actions.append(session.act(observation.astype(np.float32)).tolist())
         session.observe(0.5, cost=0.25)
     values = {"observations": observations.tolist(), "actions": actions}
-    (HERE / "policy-format-4-actions.json").write_text(json.dumps(values) + "\n")
+    (HERE / "policy-format-5-actions.json").write_text(json.dumps(values) + "\n")
 
 
 def write_run_format_2() -> None:
@@ -48,4 +48,4 @@ def write_run_format_2() -> None:
 
 
 if __name__ == "__main__":
-    write_policy_format_4()
+    write_policy_format_5()

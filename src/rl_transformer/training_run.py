@@ -18,6 +18,7 @@ from rl_transformer.language.initialization import TrunkInitialization
 from rl_transformer.models import build_model
 from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.policy import Policy
+from rl_transformer.policy.advice import TargetAdvice
 from rl_transformer.policy.gatherer import condition_column, data_fingerprint, make_gatherer
 from rl_transformer.policy.initial_policy import choose_statistics, copy_initial_weights
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
@@ -95,10 +96,24 @@ def build_policy(
         None if return_model is None else return_model.to(device),
         Support.from_data(data.dataset, data.split, normalizer, config.policy.support_size),
     )
+    if spec.takes_target:
+        policy.spec = replace(spec, advice=make_advice(policy, data, config))
     if language_loss is not None:
         language_loss.to(device)
     origin = "" if initial is None else initial.content_hash
     return BuiltPolicy(policy, language_loss, trunk.source is not None or trunk.module is not None, origin)
+
+
+def make_advice(
+    policy: Policy, data: SelectedData, config: RunConfig, expected: np.ndarray | None = None
+) -> TargetAdvice:
+    """Return the advice on targets that the training episodes give; ``expected``: see `TargetAdvice.from_data`."""
+    chosen = config.policy.suggested_targets
+    fixed = None if chosen is None else float(max(chosen))
+    episodes = np.sort(data.split.train)
+    return TargetAdvice.from_data(
+        data.dataset, data.returns, episodes, policy.normalizer, expected=expected, fixed=fixed
+    )
 
 
 def build_trainer(
@@ -252,6 +267,8 @@ class TrainingRun:
         episodes = np.sort(self.windows.sampler.trajectories)
         values = self.data.returns.select_comparable(expected, dataset.offsets, episodes)
         policy.spec = with_suggested_targets(policy.spec, self.config, values)
+        if policy.spec.takes_target:
+            policy.spec = replace(policy.spec, advice=make_advice(policy, self.data, self.config, values))
 
     def finish(self) -> None:
         """Write the policy folder and the report, and mark the run as finished."""

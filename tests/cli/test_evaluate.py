@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -175,6 +176,7 @@ def test_seeds_that_suggest_different_targets_need_common_ones(seeds, tmp_path, 
 
     policy = load_policy(tmp_path / "runs/seed-1")
     object.__setattr__(policy.spec, "suggested_targets", (1.0, 2.0))
+    object.__setattr__(policy.spec, "advice", replace(policy.spec.advice, fixed=2.0))
     shutil.rmtree(file.parent)
     policy.save(file.parent)
     score = ["evaluate", tmp_path / "runs", "--env-id", POINT, "--num-episodes", "1"]

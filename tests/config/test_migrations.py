@@ -171,14 +171,14 @@ def test_fields_that_came_late_to_format_2_are_renamed():
 
 
 def test_a_policy_is_written_in_the_present_format_and_read_again(tmp_path):
-    for version in (1, 2, 3, 4):
+    for version in (1, 2, 3, 4, 5):
         policy = load_policy(RELEASED / f"policy-format-{version}")
         policy.save(tmp_path / str(version))
         assert json.loads((tmp_path / str(version) / "policy.json").read_text())["format_version"] == FORMAT_VERSION
         assert load_policy(tmp_path / str(version)).content_hash == policy.content_hash
 
 
-# The targets and outcomes of tests/make_released.py: formats 3 and 4 have a second condition.
+# The targets and outcomes of tests/make_released.py: formats from 3 on have a second condition.
 @pytest.mark.parametrize(
     ("version", "target", "targets", "outcomes"),
     [
@@ -186,6 +186,7 @@ def test_a_policy_is_written_in_the_present_format_and_read_again(tmp_path):
         (2, None, {}, {}),
         (3, 6.0, {"cost_to_go": 4.0}, {"cost": 0.25}),
         (4, 6.0, {"cost_to_go": 4.0}, {"cost": 0.25}),
+        (5, 6.0, {"cost_to_go": 4.0}, {"cost": 0.25}),
     ],
 )
 def test_a_released_policy_acts_as_recorded(version, target, targets, outcomes):

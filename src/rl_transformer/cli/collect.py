@@ -8,9 +8,9 @@ from dataclasses import replace
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
+from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
 from rl_transformer.cli.convert import add_layout_argument, check_layout, write_in_layout
 from rl_transformer.cli.environment import add_environment_arguments, environment_arguments
-from rl_transformer.cli.targets import add_targets_argument, parse_targets
 from rl_transformer.errors import RLTransformerError
 
 

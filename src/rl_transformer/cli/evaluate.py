@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser, optional_path
+from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
 from rl_transformer.cli.environment import add_environment_arguments, environment_arguments
-from rl_transformer.cli.targets import add_targets_argument, parse_targets
 from rl_transformer.errors import RLTransformerError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         nargs="+",
         type=float,
         default=[],
-        help="Target returns; without any, the policy's suggestions.",
+        help="Target returns; without any, the advised one, see rlt targets.",
     )
     add_targets_argument(parser)
     add_environment_arguments(parser)

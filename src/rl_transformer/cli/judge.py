@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
-from rl_transformer.cli.targets import add_targets_argument, parse_targets
+from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
 from rl_transformer.runtime.paths import check_writable, user_path
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def _held_out_part(folder: str, policy: Policy, dataset: TrajectoryDataset) -> t
     """Return the episodes to judge on: of the training data only those that the run held out, if it did."""
     from rl_transformer.cli.training_data import run_options
     from rl_transformer.evaluation.offline.gates import HELD_OUT, Gate, held_out_gate
-    from rl_transformer.windows.selection import select_data
     from rl_transformer.trajectories.subset import take_episodes
+    from rl_transformer.windows.selection import select_data
 
     gate = held_out_gate(policy, dataset)
     path = user_path(folder)

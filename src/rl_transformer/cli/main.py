@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "Summarize a dataset and report its problems.",
     "train": "Train a policy from logged data.",
     "evaluate": "Evaluate a policy in an environment.",
+    "targets": "Say which target return to aim for, and what to expect of others.",
     "compare": "Compare evaluations: differences with intervals, and what they establish.",
     "judge": "Say from logs alone whether a policy is better than what made them.",
     "plot": "Draw the learning curves of training runs.",

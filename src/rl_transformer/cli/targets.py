@@ -1,43 +1,30 @@
-"""Parse targets of conditions other than the return, for the commands in which a policy acts."""
+"""`rlt targets` says which target return to aim for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from jsonargparse import ArgumentParser, Namespace
 
-from jsonargparse import ArgumentParser
-
-from rl_transformer.errors import RLTransformerError
+from rl_transformer.cli.command import Outcome, new_parser
 
 
-def add_targets_argument(parser: ArgumentParser) -> None:
-    """Declare ``--target NAME=VALUE ...``."""
-    # One flag with names instead of one flag per condition: conditions may come from plugins, which are loaded after
-    # the arguments were parsed.
-    parser.add_argument(
-        "--target",
-        nargs="+",
-        type=str,
-        default=[],
-        metavar="NAME=VALUE",
-        help="Targets of conditions other than the return, such as cost_to_go=25.",
+def make_parser(prog: str, first: str | None) -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = new_parser(
+        prog, "Say which target return to aim for, how much of the data reached it, and what to expect."
     )
+    parser.add_argument("folder", type=str, help="A run folder or a policy folder.")
+    parser.add_argument(
+        "--target-return", nargs="+", type=float, default=[], help="Targets to look at; without any, the usual ones."
+    )
+    return parser
 
 
-def parse_targets(words: Sequence[str]) -> dict[str, float]:
-    """Return targets by condition from arguments of the form NAME=VALUE.
+def run(args: Namespace) -> Outcome:
+    """Print one line per target."""
+    from rl_transformer.evaluation.target_report import describe_targets, targets_text
+    from rl_transformer.policy import load_policy
+    from rl_transformer.runtime.paths import user_path
 
-    Raises:
-        RLTransformerError: An argument has another form.
-    """
-    targets = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        try:
-            targets[name] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise RLTransformerError(
-                f"{word!r} is not NAME=VALUE", where="--target", fix="write it as cost_to_go=25, for example"
-            )
-    return targets
+    description = describe_targets(load_policy(args.folder), user_path(args.folder), args.target_return)
+    print(targets_text(description))
+    return Outcome(description)

@@ -136,10 +136,10 @@ def _next_step(folder: Path, policy: Policy) -> str:
     """Return the targets that the policy suggests, and the command that evaluates it."""
     lines = []
     words = ["rlt", "evaluate", shlex.quote(str(folder)), policy.spec.data.environment_options or "--env-id ID"]
-    if policy.spec.takes_target and policy.spec.suggested_targets:
-        targets = [f"{target!r}" for target in policy.spec.suggested_targets]
-        lines.append(f"target returns: {', '.join(targets)} (quartiles and maximum of the data, or as configured)")
-        words += ["--target-return", targets[-1]]
+    if policy.spec.takes_target:
+        from rl_transformer.evaluation.target_report import describe_targets, targets_text
+
+        lines.append(targets_text(describe_targets(policy)))
     lines.append(f"next: {' '.join(words)}")
     if policy.spec.data.wrappers_note:  # on a line of its own, so that the command can be copied
         lines.append(f"the environment of the data: {policy.spec.data.wrappers_note}")

@@ -14,7 +14,7 @@ class EvaluationConfig(Section):
     """Evaluate the policy while it is trained, if an environment is given."""
 
     env_id: str | None = option(None, "Gymnasium id of the environment.", not_empty=True, common=True)
-    target_returns: list[float] = option([], "Target returns; []: the policy's suggestions.", common=True)
+    target_returns: list[float] = option([], "Target returns; []: the advised one, see rlt targets.", common=True)
     targets: dict[str, float] = option({}, "Targets of further conditions, for example {cost_to_go: 25}.")
     num_episodes: int = option(20, "Episodes per target.", above=0)
     every: int = option(10_000, "Updates between evaluations; another one is made at the end.", above=0)

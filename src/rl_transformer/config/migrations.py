@@ -71,7 +71,7 @@ def migrate_policy(values: JsonMapping) -> JsonObject:
     """Return a policy.json of an earlier format in format 5.
 
     Format 4 describes the training data more closely; what earlier files do not say is None. In format 5 a return has a
-    kind; before, its only kind was called a unit.
+    kind, which was called a unit before, when there was only one; and there is advice on targets.
     """
     # A copy, because the caller still verifies the original content.
     migrated = copy.deepcopy(dict(values))
@@ -79,6 +79,7 @@ def migrate_policy(values: JsonMapping) -> JsonObject:
         migrated = _policy_to_format_3(migrated)
     migrated.setdefault("return_quantiles", None)
     migrated.setdefault("longest_episode", None)
+    migrated.setdefault("advice", None)
     for definition in (migrated["returns"], *migrated["conditions"]):
         if definition.get("name") == "return_to_go" and "unit" in definition:
             definition["kind"] = definition.pop("unit")

@@ -22,6 +22,8 @@ class Episode:
     seed: int
     episode_return: float = 0.0
     episode_length: int = 0
+    advised: float | None = None
+    """The target that the policy chose at the first observation, if none was given."""
     achieved: float | None = None
     """What it achieved in the unit of the policy's targets, if that is not the sum of the rewards."""
     outcomes: dict[str, float] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class EpisodeLoop:
             [e.target_return for e in first], [e.seed for e in first], targets=assignment.targets
         )
         self._returns = policy.spec.returns
+        self._takes_target = policy.spec.takes_target
         self._rewards: list[list[float]] = [[] for _ in environments]
         self._outcome_names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
 
@@ -85,6 +88,7 @@ class EpisodeLoop:
             check()
             # One forward pass for all live slots. Ended slots are left out, so the batch shrinks towards the end.
             actions = self._sessions.act(live, stack([observations[slot] for slot in live]), self._allowed(live))
+            self._note_advised(live)
             rewards = []
             outcomes: dict[str, list[float]] = {name: [] for name in self._outcome_names}
             ended = []
@@ -102,6 +106,13 @@ class EpisodeLoop:
                     live.remove(slot)
                 else:
                     observations[slot] = following
+
+    def _note_advised(self, live: list[int]) -> None:
+        """Record the targets of episodes that have just begun without a given one."""
+        for slot in live if self._takes_target else ():
+            episode = self._episodes[self._running[slot]]
+            if episode.target_return is None and episode.episode_length == 0:
+                episode.advised = float(self._sessions.return_to_go[slot])
 
     def _allowed(self, live: list[int]) -> np.ndarray | None:
         """Return the masks of legal actions of the live slots, (R, M), or None if no environment restricts them."""

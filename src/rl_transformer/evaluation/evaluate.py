@@ -56,7 +56,8 @@ def evaluate(
         environment: A gymnasium id (``MODULE:ID`` imports a module first); an environment, which runs one episode at a
             time and is not closed; or a function that makes one, which is called at most ``max_live`` times.
         env_id: The same as ``environment``, for an id.
-        target_returns: One target or several, in the unit of the policy's returns; the policy's suggestions if empty.
+        target_returns: One target or several, in the unit of the policy's returns; if empty, the advised one, which may
+            depend on the episode's first observation.
         targets: Targets of further conditions, the same in all episodes, for example ``{"cost_to_go": 25.0}``; the
             environment reports their outcomes in ``info``, for example ``info["cost"]``.
         num_episodes: Episodes per target return.
@@ -127,7 +128,9 @@ def _report(
 
 
 def chosen_targets(policy: Policy, given: Sequence[float] | float) -> list[float | None]:
-    """Return the given targets, else the policy's suggestions, else [None] for a policy that takes none.
+    """Return the given targets; else [None] for the advised one and for a policy that takes none.
+
+    Targets that the run's options suggest are evaluated, and all suggestions of a policy of an earlier format.
 
     Raises:
         RLTransformerError: The targets are neither a number nor a list.
@@ -138,7 +141,8 @@ def chosen_targets(policy: Policy, given: Sequence[float] | float) -> list[float
     listed = as_list(given, where="target_returns", fix="pass a list of numbers, such as target_returns=[10.0]")
     if listed:
         return [cast(float, t.item()) if isinstance(t, np.ndarray) and t.ndim == 0 else cast(float, t) for t in listed]
-    if policy.spec.takes_target and policy.spec.suggested_targets:
+    advice = policy.spec.advice
+    if policy.spec.takes_target and policy.spec.suggested_targets and (advice is None or advice.fixed is not None):
         return list(policy.spec.suggested_targets)
     return [None]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rl_transformer.config import EvaluationConfig
+from rl_transformer.evaluation.target_report import describe_targets
 from rl_transformer.policy import Policy
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, write_text
-from rl_transformer.runtime.types import JsonMapping
+from rl_transformer.runtime.types import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
     from rl_transformer.evaluation.report import EvaluationReport
@@ -41,7 +42,7 @@ class PolicyEvaluator:
             note = source_note(environment.environment, policy.spec.data, config.max_steps)
         if note:
             log.info(note)
-        # None stands for the policy's suggestions; further targets are checked with it, too.
+        # None stands for the advised target; further targets are checked with it, too.
         for target in config.target_returns or [None]:
             policy.initial_conditions(target, config.targets)
 
@@ -87,7 +88,9 @@ class PolicyEvaluator:
                 f"complete, and rlt evaluate {folder} tries again"
             )
             return
-        content = {**report.to_dict(), "while_training": while_training(folder)}
+        content: JsonObject = {**report.to_dict(), "while_training": while_training(folder)}
+        if self._policy.spec.takes_target:
+            content["target_advice"] = describe_targets(self._policy)
         write_text(folder / "report.json", to_json(content))
 
     def __call__(self, step: int, check: Callable[[], None]) -> dict[str, float]:
@@ -98,7 +101,7 @@ class PolicyEvaluator:
         row = {}
         for target in self.run(check).targets:
             # Targets are part of the name: a run's targets never change, so every name is one curve over the run.
-            name = "none" if target.target_return is None else format(target.target_return, "g")
+            name = "none" if target.target_text == "-" else target.target_text
             row[f"return_at_{name}"] = target.mean
             if target.achieved is not None:
                 row[f"achieved_at_{name}"] = target.achieved["mean"]

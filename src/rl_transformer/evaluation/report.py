@@ -29,6 +29,7 @@ class Outcome(Protocol):
 
     episode_return: float
     episode_length: int
+    advised: float | None
     achieved: float | None
     outcomes: dict[str, float]
     truncated_by_limit: bool
@@ -39,6 +40,7 @@ class TargetReport:
     """Summarizes the episodes of one target return, in the environment's units."""
 
     target_return: float | None
+    """None: the policy takes none, or chose one itself in every episode (``episode_targets``)."""
     episode_returns: list[float]
     episode_lengths: list[int]
     mean: float
@@ -63,10 +65,19 @@ class TargetReport:
     """Mean return of each training seed; empty for a single policy."""
     target_unit: str | None = None
     """What the target return is, where it is not the sum of the rewards of an episode, as ``mean`` is."""
+    episode_targets: list[float] = field(default_factory=list)
+    """The advised target of each episode, if none was given."""
     episode_achieved: list[float] = field(default_factory=list)
     """What each episode achieved in that unit; empty where it is the episode's return."""
     achieved: JsonObject | None = None
     """Mean of these, ``interval`` (95 %, as for ``mean``) and ``interval_over``."""
+
+    @property
+    def target_text(self) -> str:
+        """The target as a person would write it."""
+        if self.target_return is not None:
+            return f"{self.target_return:g}"
+        return "advised" if self.episode_targets else "-"
 
     @property
     def comparable(self) -> tuple[float, list[float] | None]:
@@ -118,6 +129,7 @@ class TargetReport:
             episode_outcomes={name: [float(e.outcomes.get(name, 0.0)) for e in episodes] for name in names},
             truncated_by_limit=sum(bool(episode.truncated_by_limit) for episode in episodes),
             target_unit=target_unit,
+            episode_targets=[float(episode.advised) for episode in episodes if episode.advised is not None],
             episode_achieved=achieved,
             achieved=over_units(achieved, "episodes") if achieved else None,
         )
@@ -169,7 +181,7 @@ class EvaluationReport:
     def __str__(self) -> str:
         rows = [f"{'target':>10} {'achieved':>10} {'95 % interval':>22} {'IQM':>10} {'episodes':>9}"]
         for t in self.targets:
-            target = "-" if t.target_return is None else f"{t.target_return:g}"
+            target = t.target_text
             interval = "-" if t.interval is None else f"[{t.interval[0]:.1f}, {t.interval[1]:.1f}]"
             row = (
                 f"{target:>10} {t.mean:>10.1f} {interval:>22} {t.interquartile_mean:>10.1f} {len(t.episode_returns):>9}"
@@ -201,6 +213,11 @@ class EvaluationReport:
             f"note: the unit of targets: {unit}"
             for unit in sorted({t.target_unit for t in self.targets if t.target_unit})
         ]
+        chosen = [target for t in self.targets for target in t.episode_targets]
+        if chosen:
+            notes.append(
+                f"note: the advised target is {_span(chosen)}; rlt targets says why, --target-return sets another"
+            )
         if any(t.interval is None for t in self.targets):
             unit = "training seeds" if self.training_seeds else "episodes"
             notes.append(f"note: no interval (-) for fewer than two {unit}, or for {unit} with equal returns")
@@ -212,3 +229,8 @@ class EvaluationReport:
                 "--max-steps N (max_steps=N) sets another limit"
             )
         return notes
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}, by the first observation"

@@ -28,13 +28,17 @@ def common_targets(policies: Mapping[int, Policy], given: Sequence[float]) -> li
     first = next(iter(chosen.values()))
     for seed, targets in chosen.items():
         if targets != first:
-            example = " ".join(f"{target:g}" for target in first if target is not None)
+            example = " ".join(f"{target:g}" for target in [*first, *targets] if target is not None)
             raise RLTransformerError(
-                f"the policies suggest different target returns: {first}, and {targets} for seed {seed}",
+                f"the policies suggest different target returns: {_named(first)}, and {_named(targets)} for seed {seed}",
                 where="--target-return",
                 fix=f"pass the same ones for all, for example --target-return {example}",
             )
     return [target for target in first if target is not None]
+
+
+def _named(targets: Sequence[float | None]) -> str:
+    return ", ".join("the advised one" if target is None else f"{target:g}" for target in targets)
 
 
 def combine_seeds(reports: Mapping[int, EvaluationReport]) -> EvaluationReport:
@@ -74,6 +78,7 @@ def _combine_targets(parts: Sequence[TargetReport]) -> TargetReport:
         normalized_score=float(np.mean(normalized)) if normalized else None,
         truncated_by_limit=sum(part.truncated_by_limit for part in parts),
         seed_means=means,
+        episode_targets=[value for part in parts for value in part.episode_targets],
         episode_achieved=[value for part in parts for value in part.episode_achieved],
         achieved=over_units([part.comparable[0] for part in parts], "training_seeds") if parts[0].achieved else None,
     )

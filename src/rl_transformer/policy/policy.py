@@ -15,21 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from rl_transformer.conditions import Condition
-from rl_transformer.conditions.interface import Target, initial_value, target_text
+from rl_transformer.conditions.interface import Target, initial_value
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models import DecisionTransformerModel, PolicyModel, build_model
 from rl_transformer.models.interface import num_parameters
 from rl_transformer.models.parts import check_same_parts
 from rl_transformer.models.return_model import ReturnModel
+from rl_transformer.policy.advice import TargetTable
 from rl_transformer.policy.session import PolicySession
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.storage import NORMALIZER, check_finite, write_policy_folder
 from rl_transformer.policy.support import Support
+from rl_transformer.policy.targets import check_target_names, default_target, takes_no_target, warning_of_targets
+from rl_transformer.policy.validation import flatten_live, stack_live
 from rl_transformer.runtime import log
 from rl_transformer.runtime.paths import user_path
-from rl_transformer.runtime.shapes import Float
-from rl_transformer.runtime.types import JsonMapping
+from rl_transformer.runtime.shapes import Float, Shaped
+from rl_transformer.runtime.types import JsonMapping, Nested
 from rl_transformer.windows.normalization import Normalizer
 
 # Prefixes of the tensors in policy.safetensors.
@@ -78,8 +81,8 @@ class Policy:
         """Start one live episode.
 
         Args:
-            target_return: The return to aim for, in the environment's units; None stands for the largest of
-                the spec's `suggested_targets`.
+            target_return: The return to aim for, in the environment's units; None: the advised one, which is chosen at
+                the first observation (`target_table`). Policies of earlier formats take their largest suggestion.
             seed: Seed of the episode's own random numbers, if the policy samples its actions.
             targets: Targets of further conditions, for example ``{"cost_to_go": 25.0}``; a list for a condition of
                 several numbers.
@@ -134,8 +137,7 @@ class Policy:
             RLTransformerError: A target is missing, not finite, or not one that this policy takes.
         """
         given = dict(targets or {})
-        names = [condition.name for condition in self.spec.conditions]
-        self._check_target_names(target_return, given, names)
+        check_target_names(self.spec, target_return, given)
         if target_return is not None:
             given["return_to_go"] = target_return
         return {
@@ -150,51 +152,53 @@ class Policy:
             RLTransformerError: It is not finite, or this policy takes no target.
         """
         if not self.spec.takes_target:
-            raise self._takes_no_target(value)
+            raise takes_no_target(self.spec, value)
         condition = next(condition for condition in self.spec.conditions if condition.name == "return_to_go")
         return float(initial_value(condition, value)[0])
-
-    def _takes_no_target(self, value: object) -> RLTransformerError:
-        reason = "this policy generates its own" if self.spec.target == "generated" else "behavior cloning has none"
-        shown = f"{value:g}" if isinstance(value, int | float | np.number) else repr(value)
-        return RLTransformerError(
-            f"this policy takes no target return, and {shown} was given",
-            where="target_return",
-            fix=f"leave the target out: {reason}",
-        )
-
-    def _check_target_names(self, target_return: float | None, given: dict[str, Target], names: list[str]) -> None:
-        """Raise an error for a target that this policy would ignore."""
-        if target_return is not None and not self.spec.takes_target:
-            raise self._takes_no_target(target_return)
-        for name in given:
-            if name not in names or name == "return_to_go":
-                fix = "pass it as target_return" if name == "return_to_go" else f"choose among {names}"
-                raise RLTransformerError(
-                    f"{name!r} is not a condition of this policy beside the return", where="targets", fix=fix
-                )
 
     def _target(self, condition: Condition, given: dict[str, Target]) -> Target:
         """Return the target that is given for a condition, or else the default for a return."""
         if condition.name in given:
             return given[condition.name]
-        if condition.name != "return_to_go":
-            known = self.spec.target_ranges.get(condition.name)
-            seen = "" if known is None else f"; training episodes had {known[0]:g} to {known[1]:g}"
-            raise RLTransformerError(
-                f"no target for {condition.name} is given{seen}",
-                where="targets",
-                fix=f"pass targets={{{condition.name!r}: VALUE}}, or --target {condition.name}=VALUE",
-            )
-        if self.spec.target == "generated":
-            return 0.0  # replaced by the return model before the first action
-        if not self.spec.suggested_targets:
-            raise RLTransformerError(
-                "no target return is given and the policy suggests none",
-                where="target_return",
-                fix="pass target_return=NUMBER, or --target-return NUMBER",
-            )
-        return max(self.spec.suggested_targets)
+        return default_target(self.spec, condition)
+
+    def target_table(self, observation: Nested = None) -> TargetTable | None:
+        """Return the advice on targets: which one is advised, and what to expect of others.
+
+        Args:
+            observation: An episode's first observation, of which similar starts are considered; None: all starts.
+
+        Returns:
+            None if the policy takes no target, or is of a format that did not record what advice needs.
+
+        Raises:
+            RLTransformerError: It is no observation of the policy's space.
+        """
+        advice = self.spec.advice
+        quantiles = self.spec.return_quantiles
+        limits = self.spec.target_ranges.get("return_to_go")
+        if advice is None or quantiles is None or limits is None:
+            return None
+        levels = np.array(quantiles)
+        advised = levels[advice.level]
+        if observation is not None and advice.coefficients:
+            space = self.spec.data.observation_space
+            states = self.normalized(flatten_live(space, stack_live(space, observation), 1))
+            levels = np.clip(advice.expectation(states)[0] + np.array(advice.residuals), *limits)
+            advised = levels[advice.level]
+        return TargetTable(advice, levels, limits, float(advised if advice.fixed is None else advice.fixed))
+
+    def normalized(self, flat: Shaped[np.ndarray, "R D"]) -> Float[np.ndarray, "R D"]:
+        """Return observation vectors as the model reads them."""
+        states = torch.from_numpy(np.ascontiguousarray(flat, np.float32)).to(self.device)
+        return self.normalizer.normalize(states).double().cpu().numpy()
+
+    def target_warning(
+        self, target_returns: Sequence[float], targets: Mapping[str, Target] | None = None
+    ) -> str | None:
+        """Return a note about targets outside the range of the training episodes; None if all lie inside."""
+        given = [*(("return_to_go", target) for target in target_returns), *(targets or {}).items()]
+        return warning_of_targets(self.spec, given)
 
     def note_target(self, target_return: float | None, targets: Mapping[str, Target] | None = None) -> None:
         """Print a note for each target outside the range of the training data, once for each distinct one."""
@@ -207,29 +211,6 @@ class Policy:
             log.info(note)
             if len(self._notes) == _MAX_NOTES:
                 log.info("further notes are not printed")
-
-    def target_warning(
-        self, target_returns: Sequence[float], targets: Mapping[str, Target] | None = None
-    ) -> str | None:
-        """Return a note about targets outside the range of the training episodes; None if all lie inside."""
-        given = [*(("return_to_go", target) for target in target_returns), *(targets or {}).items()]
-        notes = []
-        for name in dict(given):
-            if name not in self.spec.target_ranges:
-                continue
-            low, high = self.spec.target_ranges[name]
-            outside = [
-                target_text(target)
-                for key, target in given
-                if key == name and not all(low <= number <= high for number in np.atleast_1d(target))
-            ]
-            what = "return" if name == "return_to_go" else name
-            if outside:
-                notes.append(
-                    f"note: target {what} {', '.join(outside)} is outside the training data's [{low:g}, {high:g}]; "
-                    "expect extrapolation, and compare target and achieved values"
-                )
-        return "\n".join(notes) or None
 
     def to(self, device: str | torch.device) -> Policy:
         """Return the policy with its model on ``device``."""

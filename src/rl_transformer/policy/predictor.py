@@ -54,6 +54,10 @@ class ActingPolicy(Protocol):
         """Return every condition's value at an episode's first step."""
         ...
 
+    def normalized(self, flat: Shaped[np.ndarray, "R D"]) -> Float[np.ndarray, "R D"]:
+        """Return observation vectors as the model reads them."""
+        ...
+
     def check_return_to_go(self, value: float) -> float:
         """Return a return-to-go as a number after the checks of a target."""
         ...

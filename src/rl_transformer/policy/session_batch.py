@@ -21,7 +21,7 @@ from rl_transformer.policy.actions import ActionUnits, check_executed, select_ex
 from rl_transformer.policy.legal_actions import legal_action_mask
 from rl_transformer.policy.predictor import ActingPolicy, Predictor
 from rl_transformer.policy.session_rows import SessionRows, read_only
-from rl_transformer.policy.session_state import pack, unpack
+from rl_transformer.policy.session_state import Start, pack, unpack
 from rl_transformer.policy.validation import (
     as_list,
     check_finite_actions,
@@ -106,8 +106,7 @@ class SessionBatch:
         """
         starts = self._check_starts(target_returns, seeds, targets)
         rows = self._rows.open(len(starts))
-        for row, (seed, conditions) in zip(rows, starts, strict=True):
-            self._rows.begin(row, seed, conditions)
+        self._rows.begin_all(rows, starts)
         return rows
 
     def _check_starts(
@@ -116,12 +115,12 @@ class SessionBatch:
         seeds: Sequence[int],
         targets: Mapping[str, Target] | None,
         count: int | None = None,
-    ) -> list[tuple[int, dict[str, Float64[np.ndarray, "_"]]]]:
-        """Return seed and conditions of new episodes; everything is checked before anything is written."""
+    ) -> list[Start]:
+        """Return how new episodes begin; everything is checked before anything is written."""
         returns, checked = check_starts(target_returns, seeds, count)
         chosen = self._targets if targets is None else targets
         starts = zip(checked, returns, strict=True)
-        return [(seed, self.policy.initial_conditions(target, chosen)) for seed, target in starts]
+        return [Start(seed, self.policy.initial_conditions(target, chosen), target is None) for seed, target in starts]
 
     def close(self, rows: Sequence[int] | np.ndarray) -> None:
         """End sessions and free their memory; `add` gives their rows out again."""
@@ -138,8 +137,7 @@ class SessionBatch:
         """Begin new episodes in the sessions ``rows``; arguments as in `add`."""
         checked = self._rows.check(rows).tolist()
         starts = self._check_starts(target_returns, seeds, targets, len(checked))
-        for row, (seed, conditions) in zip(checked, starts, strict=True):
-            self._rows.begin(row, seed, conditions)
+        self._rows.begin_all(checked, starts)
 
     @property
     def return_to_go(self) -> Float64[np.ndarray, "S"]:
@@ -170,8 +168,7 @@ class SessionBatch:
         self._rows.check_idle(checked, where="return_to_go", fix="call observe() first, then set it")
         for number in numbers:
             self.policy.note_target(number)
-        self._rows.conditions["return_to_go"][checked, 0] = numbers
-        self._rows.missing["reward"][checked] = 0
+        self._rows.set_return_to_go(checked, numbers)
 
     @torch.inference_mode()
     def act(
@@ -197,6 +194,8 @@ class SessionBatch:
         legal = legal_action_mask(allowed, (len(rows),), spec, self.policy.model.predict_action)
         mask = None if legal is None else torch.from_numpy(legal).to(self._device)
         flat = flatten_live(spec.data.observation_space, observations, len(rows))
+        if (waiting := self._rows.awaits_target[rows]).any():
+            self._rows.choose_targets(rows[waiting], self.policy.normalized(flat[waiting]))
         slots = self._rows.slots[rows]
         steps = self.step[rows]
         conditions = self._rows.conditions

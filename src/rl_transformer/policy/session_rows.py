@@ -1,6 +1,6 @@
 """What a batch remembers of each of its sessions beside the model's inputs, and where it is.
 
-Shapes: S rows, R sessions, W width of a condition, M length of a legal-action mask.
+Shapes: S rows, R sessions, W width of a condition, M length of a legal-action mask, D features of an observation.
 """
 
 from __future__ import annotations
@@ -13,18 +13,14 @@ from torch import Tensor
 from rl_transformer.conditions.interface import value_after
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.predictor import Predictor
-from rl_transformer.policy.session_state import STORED_COLUMNS, SessionState, history_steps
+from rl_transformer.policy.session_state import STORED_COLUMNS, SessionState, Start, history_steps
 from rl_transformer.policy.spec import PolicySpec
-from rl_transformer.policy.validation import check_rows
+from rl_transformer.policy.validation import RUNS_AWAY, check_late, check_rows, growth_note
 from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Bool, Float64, Int, Int64, Shaped
 
 _NO_SLOT = -1
-_GROWS = (
-    "discounted:G divides what is missing by G at every step, so that a target that is not met runs away; returns.update keep "
-    "or returns.kind next:N hold it, and return_to_go can be set"
-)
 Outcomes = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Values by the name of the outcome, and where each was reported."""
 
@@ -47,6 +43,8 @@ class SessionRows:
         # Outcomes that were observed as None and may still be reported, by name.
         names = ["reward", *sorted(self.further_outcomes)]
         self.missing: dict[str, Int[np.ndarray, "S"]] = {name: np.zeros(0, dtype=np.int64) for name in names}
+        # The advised target of these sessions is chosen at their first observation.
+        self.awaits_target: Bool[np.ndarray, "S"] = np.zeros(0, dtype=bool)
         self.allowed: list[np.ndarray | None] = []
         self._seeds: list[int] = []
         self._draws: list[int] = []
@@ -100,6 +98,7 @@ class SessionRows:
         self.slots = np.append(self.slots, np.full(more, _NO_SLOT))
         self.step = np.append(self.step, np.zeros(more, dtype=np.int64))
         self.awaits_outcome = np.append(self.awaits_outcome, np.zeros(more, dtype=bool))
+        self.awaits_target = np.append(self.awaits_target, np.zeros(more, dtype=bool))
         for name, values in self.conditions.items():
             self.conditions[name] = np.concatenate([values, np.zeros((more, values.shape[1]))])
         for name, counts in self.missing.items():
@@ -109,8 +108,17 @@ class SessionRows:
         self._draws += [0] * more
         self._random += [None] * more
 
-    def begin(self, row: int, seed: int, conditions: Mapping[str, np.ndarray], draws: int = 0) -> None:
+    def begin(
+        self,
+        row: int,
+        seed: int,
+        conditions: Mapping[str, np.ndarray],
+        *,
+        draws: int = 0,
+        awaits_target: bool = False,
+    ) -> None:
         """Begin an episode in an open row."""
+        self.awaits_target[row] = awaits_target
         for name, value in conditions.items():
             self.conditions[name][row] = value
         self.step[row] = 0
@@ -122,6 +130,19 @@ class SessionRows:
         self._draws[row] = draws
         self._random[row] = None
         self._predictor.forget(self.slots[row : row + 1])
+
+    def begin_all(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
+        """Begin one episode in each of some open rows."""
+        advice = self._spec.advice
+        follows_start = advice is not None and advice.depends_on_start
+        for row, start in zip(rows, starts, strict=True):
+            self.begin(row, start.seed, start.conditions, awaits_target=start.is_advised and follows_start)
+
+    def set_return_to_go(self, rows: Int64[np.ndarray, "R"], values: Sequence[float]) -> None:
+        """Set the return to aim for; what was missing so far will not be subtracted."""
+        self.conditions["return_to_go"][rows, 0] = values
+        self.awaits_target[rows] = False
+        self.missing["reward"][rows] = 0
 
     def draw(self, row: int, count: int) -> Float64[np.ndarray, "_"]:
         """Return the next uniform random numbers of a session."""
@@ -155,6 +176,14 @@ class SessionRows:
                 fix="call act(observation) first, or observe_late(reward) for the reward of an earlier action",
             )
 
+    def choose_targets(self, rows: Int64[np.ndarray, "R"], states: Float64[np.ndarray, "R D"]) -> None:
+        """Fix the advised target of sessions at their first normalized observations."""
+        advice = self._spec.advice
+        assert advice is not None
+        limits = self._spec.target_ranges["return_to_go"]
+        self.conditions["return_to_go"][rows, 0] = advice.advised(states, limits)
+        self.awaits_target[rows] = False
+
     def mark_acted(self, rows: Int64[np.ndarray, "R"], mask: Bool[Tensor, "R M"] | None) -> None:
         """Note that ``rows`` have acted, and which actions were legal."""
         self.awaits_outcome[rows] = True
@@ -181,7 +210,7 @@ class SessionRows:
                 raise RLTransformerError(
                     f"{condition.name} leaves the range of float32",
                     where="observe",
-                    fix=f"repair the environment's {condition.outcome}{f'; {_GROWS}' if grows else ''}",
+                    fix=f"repair the environment's {condition.outcome}{f'; {RUNS_AWAY}' if grows else ''}",
                 )
             following[condition.name] = after
         return following
@@ -192,29 +221,15 @@ class SessionRows:
         """Write conditions, count what is missing, and move ``rows`` to their next timestep."""
         for name, value in following.items():
             self.conditions[name][rows] = value
-        self._note_growth(following)
+        if not self._has_noted and (note := growth_note(self._spec, following)):
+            self._has_noted = True
+            log.info(note)
         for name, (_, is_reported) in outcomes.items():
             self.missing[name][rows[~is_reported]] += 1
         self.step[rows] += 1
         self.awaits_outcome[rows] = False
         for row in rows.tolist():
             self.allowed[row] = None
-
-    def _note_growth(self, following: Mapping[str, np.ndarray]) -> None:
-        """Print once that a discounted return-to-go has left the training data."""
-        spec = self._spec
-        limits = spec.target_ranges.get("return_to_go")
-        if self._has_noted or limits is None or not (spec.takes_target and spec.returns.depends_on_delay):
-            return
-        values = following["return_to_go"]
-        rounding = 1e-6 * max(map(abs, limits))
-        outside = (values < limits[0] - rounding) | (values > limits[1] + rounding)
-        if outside.any():
-            self._has_noted = True
-            log.info(
-                f"note: a return-to-go is now {values[outside][0]:g}, outside the training data's [{limits[0]:g}, "
-                f"{limits[1]:g}]; {_GROWS}"
-            )
 
     def charge_late(self, rows: Int64[np.ndarray, "R"], outcomes: Outcomes) -> None:
         """Charge outcomes that were missing.
@@ -226,12 +241,8 @@ class SessionRows:
             raise RLTransformerError(
                 "nothing is reported", where="observe_late", fix="pass a reward or another outcome"
             )
-        if outcomes["reward"][1].any() and self._spec.takes_target and self._spec.returns.depends_on_delay:
-            raise RLTransformerError(
-                "a late reward would have to be discounted by its delay, which is not recorded",
-                where="observe_late",
-                fix="set return_to_go, or train with returns.kind next:N or returns.update keep",
-            )
+        if outcomes["reward"][1].any():
+            check_late(self._spec)
         for name, (_, is_reported) in outcomes.items():
             late = rows[is_reported]
             if (self.missing[name][late] == 0).any():
@@ -255,6 +266,7 @@ class SessionRows:
         return SessionState(
             step=int(self.step[row]),
             awaits_outcome=bool(self.awaits_outcome[row]),
+            awaits_target=bool(self.awaits_target[row]),
             seed=self._seeds[row],
             draws=self._draws[row],
             conditions={name: value[row].tolist() for name, value in self.conditions.items()},
@@ -267,7 +279,7 @@ class SessionRows:
     def write(self, row: int, session: SessionState) -> None:
         """Continue a session in an open row."""
         conditions = {name: np.array(values) for name, values in session.conditions.items()}
-        self.begin(row, session.seed, conditions, session.draws)
+        self.begin(row, session.seed, conditions, draws=session.draws, awaits_target=session.awaits_target)
         self.step[row] = session.step
         self.awaits_outcome[row] = session.awaits_outcome
         self.allowed[row] = session.allowed

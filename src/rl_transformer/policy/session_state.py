@@ -24,19 +24,30 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.history import column_formats
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.runtime.reading import check_format
-from rl_transformer.runtime.shapes import Bool, Float, Shaped
+from rl_transformer.runtime.shapes import Bool, Float, Float64, Shaped
 from rl_transformer.runtime.types import JsonObject
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2  # 2: targets that are chosen at the first observation
 _WHERE = "session state"
 _FIX = "pass what state() returned, unchanged"
 _MAX_STEPS = 10**12
 MAX_SEED = 2**256
 _FIELDS = {
-    "step", "awaits_outcome", "seed", "draws", "conditions", "missing", "allowed", "history", "cache",
+    "step", "awaits_outcome", "awaits_target", "seed", "draws", "conditions", "missing", "allowed", "history", "cache",
 }  # fmt: skip
 # The numbers of the timesteps follow from the step.
 STORED_COLUMNS = ("states", "actions", "conditions")
+
+
+@dataclass(frozen=True)
+class Start:
+    """How an episode begins."""
+
+    seed: int
+    conditions: dict[str, Float64[np.ndarray, "_"]]
+    """Values of the conditions at the first step."""
+    is_advised: bool
+    """No target return was given."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ class SessionState:
 
     step: int
     awaits_outcome: bool
+    awaits_target: bool
+    """The advised target is chosen at the first observation."""
     seed: int
     draws: int
     conditions: dict[str, list[float]]
@@ -63,6 +76,7 @@ class SessionState:
         return {
             "step": self.step,
             "awaits_outcome": self.awaits_outcome,
+            "awaits_target": self.awaits_target,
             "seed": self.seed,
             "draws": self.draws,
             "conditions": self.conditions,
@@ -119,12 +133,18 @@ def _read_session(values: Any, form: StateFormat, number: int) -> SessionState:
     if not isinstance(awaits_outcome, bool):
         raise _damaged("awaits_outcome is not true or false")
     acts = step + awaits_outcome
+    awaits_target = values["awaits_target"]
+    advice = form.spec.advice
+    may_await = acts == 0 and advice is not None and advice.depends_on_start
+    if not isinstance(awaits_target, bool) or (awaits_target and not may_await):
+        raise _damaged("awaits_target is not true or false, or true of a session that has its target")
     outcomes = {"reward", *(condition.outcome for condition in form.spec.conditions)}
     if not isinstance(values["missing"], Mapping) or set(values["missing"]) != outcomes:
         raise _damaged(f"missing does not hold a count for each of {', '.join(sorted(outcomes))}")
     return SessionState(
         step=step,
         awaits_outcome=awaits_outcome,
+        awaits_target=awaits_target,
         seed=_integer(values["seed"], "seed", MAX_SEED),
         draws=_integer(values["draws"], "draws", 2**63),
         conditions=_read_conditions(values["conditions"], form.spec),

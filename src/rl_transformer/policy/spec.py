@@ -15,12 +15,13 @@ from rl_transformer.models.embeddings import ENCODERS
 from rl_transformer.models.heads import HEADS
 from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.models.trunk.interface import TRUNKS
+from rl_transformer.policy.advice import TargetAdvice
 from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.runtime.reading import check_format
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
 
-# 2: return models; 3: a list of conditions; 4: return quantiles, longest episode; 5: kinds of return
+# 2: return models; 3: a list of conditions; 4: return quantiles, longest episode; 5: kinds of return, advice on targets
 FORMAT_VERSION = 5
 _FIX = "the file was edited by hand or is damaged: restore it from a copy"
 
@@ -61,6 +62,8 @@ class PolicySpec:
     steps, at any step."""
     return_quantiles: tuple[float, ...] | None = None
     """The 0, 1, ..., 100 % quantiles of the returns of the training episodes, or steps; None if they are not known."""
+    advice: TargetAdvice | None = None
+    """Which target to aim for; None if the policy takes none, or its format did not record it."""
     longest_episode: int | None = None
     """Timesteps of the longest training episode; None in policies of formats that did not record it."""
     dataset: JsonMapping = field(default_factory=dict)
@@ -92,6 +95,7 @@ class PolicySpec:
             values[name] = values[name].to_dict()
         values["conditions"] = [condition.to_dict() for condition in self.conditions]
         values["suggested_targets"] = list(self.suggested_targets)
+        values["advice"] = None if self.advice is None else self.advice.to_dict()
         values["return_quantiles"] = None if self.return_quantiles is None else list(self.return_quantiles)
         values["target_ranges"] = {name: list(pair) for name, pair in self.target_ranges.items()}
         return {"format_version": FORMAT_VERSION, **values}
@@ -134,6 +138,7 @@ def _parse(name: str, value: Any, where: object) -> Any:
         "suggested_targets": lambda v: tuple(float(target) for target in v),
         "target_ranges": lambda v: {str(key): _parse_pair(pair) for key, pair in v.items()},
         "return_quantiles": _parse_quantiles,
+        "advice": lambda v: None if v is None else TargetAdvice.from_dict(v),
         "longest_episode": lambda v: None if v is None else int(v),
         "dataset": dict,
         "versions": dict,
@@ -170,6 +175,8 @@ def _check_values(spec: PolicySpec, where: object) -> None:
         "context_length": 1 <= spec.context_length <= 100_000,
         "frame_stack": 1 <= spec.frame_stack <= 1_000,
         "longest_episode": spec.longest_episode is None or spec.longest_episode >= 1,
+        "advice": spec.advice is None
+        or (len(spec.advice.coefficients) in (0, spec.data.observation_space.flat_dim) and spec.takes_target),
         "conditions": tuple(condition.name for condition in spec.conditions) == tuple(spec.model.conditions),
     }
     invalid = [name for name, valid in is_valid.items() if not valid]

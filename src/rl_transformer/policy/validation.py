@@ -15,11 +15,17 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.actions import describe_space
 from rl_transformer.policy.session_state import MAX_SEED
+from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int64, Shaped
 from rl_transformer.runtime.types import Nested
 from rl_transformer.trajectories.mixed_rows import numbers_of
 from rl_transformer.trajectories.nested import select_part, stack
 from rl_transformer.trajectories.spaces import Space
+
+RUNS_AWAY = (
+    "discounted:G divides what is missing by G at every step, so that a target that is not met runs away; returns.update keep "
+    "or returns.kind next:N hold it, and return_to_go can be set"
+)
 
 
 def check_rows(rows: Sequence[int] | np.ndarray, is_open: Bool[np.ndarray, "S"]) -> Int64[np.ndarray, "R"]:
@@ -231,3 +237,26 @@ def check_finite_actions(
             where="act",
             fix="choose a target closer to the training data's, and check the observation",
         )
+
+
+def check_late(spec: PolicySpec) -> None:
+    """Raise an error if it would matter how late a reward is: a target of discounted returns is charged with it."""
+    if spec.takes_target and spec.returns.depends_on_delay:
+        raise RLTransformerError(
+            "a late reward would have to be discounted by its delay, which is not recorded",
+            where="observe_late",
+            fix="set return_to_go, or train with returns.kind next:N or returns.update keep",
+        )
+
+
+def growth_note(spec: PolicySpec, conditions: Mapping[str, Float64[np.ndarray, "R _"]]) -> str | None:
+    """Return a note if a discounted return-to-go has left the training data; else None."""
+    limits = spec.target_ranges.get("return_to_go")
+    if limits is None or not (spec.takes_target and spec.returns.depends_on_delay):
+        return None
+    values = conditions["return_to_go"]
+    rounding = 1e-6 * max(map(abs, limits))
+    outside = values[(values < limits[0] - rounding) | (values > limits[1] + rounding)]
+    if not outside.size:
+        return None
+    return f"note: a return-to-go is now {outside[0]:g}, outside the training data's [{limits[0]:g}, {limits[1]:g}]; {RUNS_AWAY}"
