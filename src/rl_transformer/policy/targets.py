@@ -92,7 +92,7 @@ def warning_of_targets(spec: PolicySpec, given: Sequence[tuple[str, Target]]) ->
         what = "return" if name == "return_to_go" else name
         if outside:
             notes.append(
-                f"note: target {what} {', '.join(outside)} is {BEYOND}: outside the training data's [{low:g}, {high:g}]; "
+                f"note: target {what} {', '.join(outside)} is outside the training data's [{low:g}, {high:g}] ({BEYOND}); "
                 "expect extrapolation, and compare target and achieved values"
             )
     return "\n".join(notes) or None
