@@ -379,7 +379,8 @@ def test_what_is_said_of_percent_bc_beside_pages_without_it():
 
 
 @pytest.mark.parametrize(
-    ("task", "title"), [("hopper", "Hopper, `mixed`"), ("key-to-door", "Key-to-Door, 1,000 random")]
+    ("task", "title"),
+    [("hopper", "Hopper, `mixed`"), ("key-to-door", "Key-to-Door, 1,000 random"), ("shop", "Shop log")],
 )
 def test_the_table_of_advised_targets_is_that_of_the_study(task, title):
     result = read(f"studies/results/target-advice/{task}.json")
