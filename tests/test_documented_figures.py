@@ -376,3 +376,19 @@ def test_what_is_said_of_percent_bc_beside_pages_without_it():
     ]
     assert len(beside) == 6 + 6
     assert max(beside) < other
+
+
+@pytest.mark.parametrize(
+    ("task", "title"), [("hopper", "Hopper, `mixed`"), ("key-to-door", "Key-to-Door, 1,000 random")]
+)
+def test_the_table_of_advised_targets_is_that_of_the_study(task, title):
+    result = read(f"studies/results/target-advice/{task}.json")
+    rows = {entry["target"]: entry["mean"] for entry in result["rows"]}
+    lines = (ROOT / "docs/concepts.md").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {title}")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    best = max((target for target in rows if target != "advised"), key=lambda target: rows[target])
+    shown = [f"{rows[name]:.{0 if task == 'hopper' else 2}f}" for name in ("advised", best)]
+    shortfall = (rows[best] - rows["advised"]) / result["range"]
+    assert cells[1:] == [f"{result['advised']:.0f}", shown[0], f"{best:.0f}", shown[1], f"{100 * shortfall:.1f} %"]
+    assert result["passed"] == (shortfall <= 0.03)

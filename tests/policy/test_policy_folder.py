@@ -15,6 +15,7 @@ from rl_transformer.conditions import ReturnToGo
 from rl_transformer.conditions.cost_to_go import CostToGo
 from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.policy import PolicySpec, storage
+from rl_transformer.policy.advice import TargetAdvice
 from rl_transformer.runtime.files import to_json, write_folder
 from rl_transformer.runtime.reading import read_bytes
 from rl_transformer.trajectories import DataSpec, Space
@@ -68,6 +69,9 @@ def with_model(**fields):
     return lambda values: values | {"model": values["model"] | fields}
 
 
+ADVICE = {
+    "coefficients": [], "intercept": 0.0, "residuals": [0.0] * 101, "level": 50, "luck": 0.0, "least_share": 0.01, "fixed": None,
+}  # fmt: skip
 CHANGED_JSON = {
     "a later format": (
         lambda v: v | {"format_version": 99},
@@ -86,6 +90,11 @@ CHANGED_JSON = {
         lambda v: v | {"conditions": []},
         "invalid values: conditions",
     ),
+    "advice for other observations": (
+        lambda v: v | {"advice": ADVICE | {"coefficients": [1.0]}},
+        "invalid values: advice",
+    ),
+    "advice without its numbers": (lambda v: v | {"advice": ADVICE | {"residuals": [1.0]}}, "advice is malformed"),
     "an unregistered action head": (with_model(action_head="mystery"), "there is no action head 'mystery'"),
 }
 CHANGED_TENSORS = {
@@ -270,6 +279,9 @@ def test_the_spec_of_a_policy_survives_json():
         suggested_targets=(1.0, 2.0),
         target_ranges={"return_to_go": (0.0, 2.0), "cost_to_go": (5.0, 50.0)},
         return_bins=(0.0, 1.0, 11),
+        advice=TargetAdvice(
+            coefficients=(1.0, 2.0), intercept=3.0, residuals=tuple(range(101)), level=90, luck=0.5, least_share=0.01
+        ),
     )
     assert PolicySpec.from_dict(json.loads(json.dumps(spec.to_dict())), where="x") == spec
 

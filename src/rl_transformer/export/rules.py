@@ -11,6 +11,7 @@ from rl_transformer.export.interface import window_ports
 from rl_transformer.policy import Policy
 from rl_transformer.policy.actions import limits_in_dtype
 from rl_transformer.policy.history import column_formats
+from rl_transformer.policy.targets import usual_target
 from rl_transformer.runtime.machine import versions
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.images import image_axes
@@ -41,6 +42,10 @@ def check_exportable(policy: Policy) -> None:
         "pictures beside numbers in one observation": (
             spec.data.observation_space.streams is not None,
             f"{_ACT_IN_PYTHON}, or train on one of them: --dataset.observe NAME",
+        ),
+        "a return that is discounted while acting": (
+            spec.takes_target and spec.returns.depends_on_delay,
+            f"{_ACT_IN_PYTHON}, or train with --returns.update keep",
         ),
         "integer actions without bounds": (
             is_integer and any(np.abs(side.astype(float)).max() > _LARGEST_INTEGER for side in limits_in_dtype(space)),
@@ -74,7 +79,7 @@ def describe(policy: Policy) -> JsonObject:
         "conditions": [_describe_condition(condition) for condition in spec.conditions],
         "return": {key: value for key, value in spec.returns.to_dict().items() if key != "name"},
         "target": spec.target,
-        "default_target": max(suggested) if spec.takes_target and suggested else None,
+        "default_target": usual_target(spec),
         "suggested_targets": suggested,
         "target_ranges": {name: list(pair) for name, pair in spec.target_ranges.items()},
         "longest_episode": spec.longest_episode,
@@ -140,6 +145,7 @@ def _describe_condition(condition: Condition) -> JsonObject:
         "name": condition.name,
         "outcome": condition.outcome,
         "scale": condition.scale,
-        "update": "subtract" if returns is None else returns.update,
+        # The target of next:N is kept, whatever the option says.
+        "update": "keep" if returns is not None and returns.keeps_target else "subtract",
         "clip": None if returns is None else returns.reward_clip,
     }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rl_transformer.evaluation.stored_reports import StoredReport
 from rl_transformer.policy import Policy
 from rl_transformer.policy.spec import PolicySpec
+from rl_transformer.policy.targets import usual_target
 from rl_transformer.runtime.types import JsonObject
 
 _HEADER = [
@@ -74,7 +75,7 @@ def _space_text(spec: PolicySpec) -> str:
 
 
 def _how_to_act(repository: str, spec: PolicySpec) -> str:
-    target = f"target_return={spec.suggested_targets[-1]:g}" if spec.takes_target and spec.suggested_targets else ""
+    target = f"target_return={usual:g}" if (usual := usual_target(spec)) is not None else ""
     lines = [
         "```python",
         "from rl_transformer import load_policy",
@@ -142,7 +143,9 @@ def _targets(spec: PolicySpec) -> str:
         if low_high is None
         else f" The training episodes lie in [{low_high[0]:g}, {low_high[1]:g}]; beyond, expect extrapolation."
     )
-    return f"Suggested: {listed}.{inside}"
+    usual = usual_target(spec)
+    advised = "" if usual is None else f"Advised: {usual:g}. "
+    return f"{advised}Quartiles and maximum of the data, or as configured: {listed}.{inside}"
 
 
 def _limits(spec: PolicySpec, license_id: str | None) -> str:

@@ -160,8 +160,6 @@ class Policy:
         """Return the target that is given for a condition, or else the default for a return."""
         if condition.name in given:
             return given[condition.name]
-        if (table := self.target_table()) is not None and condition.name == "return_to_go":
-            return table.advised
         return default_target(self.spec, condition)
 
     def target_table(self, observation: Nested = None) -> TargetTable | None:

@@ -38,7 +38,7 @@ def check_target_names(spec: PolicySpec, target_return: float | None, given: Map
 
 
 def default_target(spec: PolicySpec, condition: Condition) -> float:
-    """Return the default target of a policy without advice, of which only a return has one."""
+    """Return the default target of a condition, which only a return has."""
     if condition.name != "return_to_go":
         known = spec.target_ranges.get(condition.name)
         seen = "" if known is None else f"; training episodes had {known[0]:g} to {known[1]:g}"
@@ -49,13 +49,27 @@ def default_target(spec: PolicySpec, condition: Condition) -> float:
         )
     if spec.target == "generated":
         return 0.0  # replaced by the return model before the first action
-    if not spec.suggested_targets:
+    usual = usual_target(spec)
+    if usual is None:
         raise RLTransformerError(
             "no target return is given and the policy suggests none",
             where="target_return",
             fix="pass target_return=NUMBER, or --target-return NUMBER",
         )
-    return max(spec.suggested_targets)
+    return usual
+
+
+def usual_target(spec: PolicySpec) -> float | None:
+    """Return the target return to aim for if nothing is known of the start; None if the policy takes none.
+
+    It is the advised one; a policy of a format that did not store advice suggests the largest return of its data.
+    """
+    if not spec.takes_target:
+        return None
+    advice = spec.advice
+    if advice is None or spec.return_quantiles is None:
+        return max(spec.suggested_targets, default=None)
+    return spec.return_quantiles[advice.level] if advice.fixed is None else advice.fixed
 
 
 def warning_of_targets(spec: PolicySpec, given: Sequence[tuple[str, Target]]) -> str | None:
@@ -78,7 +92,7 @@ def warning_of_targets(spec: PolicySpec, given: Sequence[tuple[str, Target]]) ->
         what = "return" if name == "return_to_go" else name
         if outside:
             notes.append(
-                f"note: target {what} {', '.join(outside)} is {BEYOND}: outside the training data's [{low:g}, {high:g}]; "
+                f"note: target {what} {', '.join(outside)} is outside the training data's [{low:g}, {high:g}] ({BEYOND}); "
                 "expect extrapolation, and compare target and achieved values"
             )
     return "\n".join(notes) or None

@@ -179,7 +179,8 @@ class FinalObservations:
         # In a maze, for example, a step against a wall changes nothing, and the last step may be one.
         self._num_steps += len(observations) - 1
         same = np.asarray(observations[1:]) == np.asarray(observations[:-1])
-        self._num_still += int(same.reshape(len(same), -1).all(axis=1).sum())
+        # An episode of one step has no two observations, and NumPy infers no axis of nothing.
+        self._num_still += int(same.reshape(len(same), last.size).all(axis=1).sum())
         if (np.asarray(final) == last).all():
             self._count += 1
             if len(self._places) < MAX_POSITIONS:

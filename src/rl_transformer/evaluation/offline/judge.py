@@ -29,6 +29,7 @@ from rl_transformer.evaluation.offline.policy_actions import action_probabilitie
 from rl_transformer.evaluation.offline.support import clip_sensitivity, measure_support
 from rl_transformer.evaluation.offline.verdict import REPORTED, Side, Verdict, decide
 from rl_transformer.policy import Policy
+from rl_transformer.policy.targets import usual_target
 from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Float64, Int
@@ -275,13 +276,15 @@ def _target(candidate: Candidate, steps: LoggedSteps, verdict: Verdict, deciding
     """Return the target beside what the log says about it: calibration of returns."""
     spec = candidate.policy.spec
     target = candidate.target_return
-    if target is None and spec.takes_target:
-        # As a session would choose it.
-        target = max(spec.suggested_targets)
+    if target is None:
+        target = usual_target(spec)
+    # Sums of logged rewards say nothing about a target in another unit.
+    is_comparable = target is not None and spec.returns.note is None
     return {
         "target_return": target,
         "further_targets": dict(candidate.targets),
         "estimated_return": deciding.value if verdict.is_supported else None,
-        "share_of_episodes_at_or_above": None if target is None else float((steps.returns >= target).mean()),
+        "unit": spec.returns.note or "sum of the rewards of an episode",
+        "share_of_episodes_at_or_above": float((steps.returns >= target).mean()) if is_comparable else None,
         "logged_quantiles": np.quantile(steps.returns, [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1]).tolist(),
     }

@@ -63,6 +63,10 @@ def _follow(
     predictor.forget(np.arange(len(episodes)))
     start = policy.initial_conditions(target_return, targets)
     values = {name: np.repeat(value[None], len(episodes), axis=0) for name, value in start.items()}
+    if target_return is None and spec.advice is not None and spec.advice.depends_on_start:
+        first = np.asarray(dataset.observations[dataset.offsets[episodes]])
+        limits = spec.target_ranges["return_to_go"]
+        values["return_to_go"][:, 0] = spec.advice.advised(policy.normalized(first), limits)
     for step in range(int(dataset.lengths[episodes].max())):
         # Episodes that have ended leave; the others keep their slots, in which their histories are.
         slots = np.flatnonzero(dataset.lengths[episodes] > step)
