@@ -100,6 +100,13 @@ _WARNINGS = [
     ("missing step", "further columns", STEP, "A counter that skips numbers.", _LEFT),
     ("steps do not follow", "next observations", STEP, "Not the observation of the next step.", _LEFT),
     ("no timeouts", "terminals", "whole data", "Nothing says which episodes a time limit ended.", _LEFT),
+    (
+        "several rows of one moment",
+        "rows of a table",
+        "whole data",
+        "Rows of one episode and moment, in the order of the file.",
+        _LEFT,
+    ),
     ("rows in no episode", "rows of a table", "row", "A row that could not be used, with the reason.", "drops the row"),
     ("action among the observations", "observations", "feature", "A copy or a total of this step's action.", _CHOICE),
     ("reward among the observations", "observations", "feature", "A copy or a total of this step's reward.", _CHOICE),
