@@ -152,6 +152,7 @@ READER_KINDS = (
     "clipped actions",
     "no timeouts",
     "rows in no episode",
+    "several rows of one moment",
     "unfinished tail",
     "left_out",
     CURED,
