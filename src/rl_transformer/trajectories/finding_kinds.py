@@ -90,7 +90,7 @@ _WARNINGS = [
     ("tiny actions", "actions", "feature", "Use less than 1 % of their bounds.", _CHOICE),
     ("constant action", "actions", "feature", "Never changes.", _LEFT),
     ("guessed space", "actions", "whole data", "The space was not given.", _CHOICE),
-    ("clipped actions", "actions", "whole data", "Actions that were clipped as asked for.", _NOTE),
+    ("clipped actions", "actions", "whole data", "Actions that were clipped, as the options said.", _NOTE),
     ("no rewards", "rewards", "whole data", "All rewards are 0.", _CHOICE),
     ("equal returns", "rewards", "whole data", "All episodes have the same return.", _CHOICE),
     ("long episode", "episode", "whole data", "More than 50,000 steps.", _CHOICE),
