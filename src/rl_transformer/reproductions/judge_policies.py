@@ -49,7 +49,7 @@ def _learned(sizes: tuple[int, ...]) -> list[np.ndarray]:
         model = TabularModel(log)
         # Policy iteration; a few rounds are enough, and the result need not be the best of anything.
         for _ in range(5):
-            policy = np.eye(clinicians.shape[1])[model.action_values(policy).argmax(1)]
+            policy = np.eye(clinicians.shape[1])[model.evaluate(policy)[0].argmax(1)]
         found.append(policy)
     return found
 
