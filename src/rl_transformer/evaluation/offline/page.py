@@ -59,7 +59,10 @@ def as_html(result: JsonObject) -> str:
         _list("Why it is not established", result["reasons"]),
         _list("What would settle it", result["what_would_settle"]["advice"]),
         "<h2>What the policy would earn</h2>",
-        _figure(_draw_estimates(result), f"{_belief(result)}Points are estimates, bars 90 % intervals; dashed: the logged mean."),
+        _figure(
+            _draw_estimates(result),
+            f"{_belief(result)}Points are estimates, bars 90 % intervals; dashed: the logged mean.",
+        ),
         _estimate_table(result),
         "<h2>Does the log hold what the policy would do?</h2>",
         f"<p>{escape(_support_sentence(result))}</p>",
