@@ -106,10 +106,11 @@ class Judge(Experiment):
         log, offsets = mdp.sample(behavior, cell["num_episodes"], random)
         judged = JudgedLog(log, offsets)
         exact = mdp.value(behavior)
-        policies = make_policies(mdp, clinicians)
         return {
             "behavior_value": exact,
-            "judged": {name: judge_table(judged, mdp, policy, exact) for name, policy in policies.items()},
+            "judged": {
+                name: judge_table(judged, policy, value - exact) for name, (policy, value) in make_policies().items()
+            },
         }
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
