@@ -92,6 +92,14 @@ def test_a_genuine_file_passes_and_the_second_opening_starts_no_child(tmp_path, 
     assert len(children) == 1
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    uri = write_d4rl(tmp_path / "d.hdf5", telling_data())
+    with h5py.File(tmp_path / "d.hdf5", "a") as file:
+        file[b"rew\xffards"] = [1.0]
+    with pytest.raises(RLTransformerError, match="is no name"):
+        open_trajectories(uri)
+
+
 def test_rows_too_large_for_the_memory_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(LIMITS, "child_bytes", Limit(1 << 30, ""))
     with h5py.File(tmp_path / "d.hdf5", "w") as file:

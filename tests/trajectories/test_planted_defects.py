@@ -90,7 +90,7 @@ def test_defects_are_found_in_every_format(tmp_path):
 
 @pytest.mark.slow
 def test_clean_sets_are_not_refused():
-    """50 sets: no error at all, and next to no warning."""
+    """50 sets: no error at all; a warning only where it is true: on a grid, episodes and returns are equal to others."""
     warnings = Counter()
     sets = [(name, seed) for seed in range(3) for name in CLEAN][:50]
     assert len(sets) == 50
@@ -99,7 +99,8 @@ def test_clean_sets_are_not_refused():
         assert not [f for f in data.findings if f.level == "error"]
         warnings.update((name, f.kind) for f in data.findings if f.level == "warning" and f.kind != "guessed space")
     print(f"warnings in 50 clean sets: {dict(warnings)}")
-    assert warnings.total() <= 2
+    assert {name for name, _ in warnings} <= {"grid", "grid-expert"}
+    assert {kind for _, kind in warnings} <= {"duplicate episode", "equal returns"}
 
 
 def kinds_in_source():

@@ -5,11 +5,12 @@ Shapes: N steps, S states, A actions, E episodes.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import SuperLU, splu
+from scipy.linalg import LinAlgError, LinAlgWarning, lu_factor, lu_solve
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Bool, Float64, Int
@@ -60,47 +61,47 @@ class TabularModel:
         size = len(self.pair_counts)
         self._pair_rewards = np.bincount(pairs, log.rewards, size) / np.maximum(self.pair_counts, 1)
         state_sums = np.bincount(log.states, log.rewards, log.num_states)
-        # A state that never occurred in this log ends the episode and earns nothing.
         self._state_rewards = state_sums / np.maximum(self.state_counts, 1)
         starts = log.states[np.append(True, log.is_last[:-1])]
         self._start = np.bincount(starts, minlength=log.num_states) / len(starts)
-        self.behavior_visits = self.state_counts / len(starts)
+        self.num_episodes = len(starts)
 
-    def action_values(self, policy: Float64[np.ndarray, "S A"]) -> Float64[np.ndarray, "S A"]:
-        """Return the value of every action in every state, if ``policy`` acts afterwards.
+    def evaluate(
+        self, policy: Float64[np.ndarray, "S A"]
+    ) -> tuple[Float64[np.ndarray, "S A"], Float64[np.ndarray, "S"]]:
+        """Return the value of every action in every state if ``policy`` acts afterwards, and its visits of each state.
 
         Raises:
             RLTransformerError: The policy would never end an episode.
         """
-        share = self._share
+        share = (self.pair_counts / (self.pair_counts + _PRIOR)).reshape(policy.shape)
+        factors = self._factors(policy, share)
         rewards = share * self._pair_rewards.reshape(policy.shape) + (1 - share) * self._state_rewards[:, None]
-        values = self._solver(policy).solve((policy * rewards).sum(1))
+        values = lu_solve(factors, (policy * rewards).sum(1))
         by_pair = (self._by_pair @ values).reshape(policy.shape)
-        return rewards + share * by_pair + (1 - share) * (self._by_state @ values)[:, None]
+        by_action = rewards + share * by_pair + (1 - share) * (self._by_state @ values)[:, None]
+        # A state that never occurred here is worth what an average step's state is; 0 would look like the end of the episode.
+        by_action[self.state_counts == 0] = float(self.state_counts @ values / self.state_counts.sum())
+        return by_action, lu_solve(factors, self._start, trans=1)
 
-    def visits(self, policy: Float64[np.ndarray, "S A"]) -> Float64[np.ndarray, "S"]:
-        """Return the expected visits of each state in an episode of ``policy``."""
-        return self._solver(policy).solve(self._start, trans="T")
-
-    @property
-    def _share(self) -> Float64[np.ndarray, "S A"]:
-        """Return how far each action's own outcomes count, against those of its state."""
-        return (self.pair_counts / (self.pair_counts + _PRIOR)).reshape(self._num_states, self._num_actions)
-
-    def _solver(self, policy: Float64[np.ndarray, "S A"]) -> SuperLU:
+    def _factors(
+        self, policy: Float64[np.ndarray, "S A"], share: Float64[np.ndarray, "S A"]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the factors of 1 - transitions under ``policy``."""
         # Solved at once instead of by sweeps: the same factors serve values and, transposed, visits.
-        own = (self._share * policy).ravel()
+        own = (share * policy).ravel()
         rows = np.repeat(np.arange(self._num_states), self._num_actions)
         mixing = sparse.csr_matrix((own, (rows, np.arange(len(own)))), shape=(self._num_states, len(own)))
-        shrunk = sparse.diags_array(((1 - self._share) * policy).sum(1)) @ self._by_state
-        moves = sparse.csc_matrix(sparse.identity(self._num_states) - mixing @ self._by_pair - shrunk)
-        try:
-            return splu(moves)
-        except RuntimeError:  # singular: some states are never left
-            raise RLTransformerError(
-                "the policy would never end an episode", where="critic", fix="judge on data whose episodes end"
-            ) from None
+        shrunk = sparse.diags_array(((1 - share) * policy).sum(1)) @ self._by_state
+        moves = np.eye(self._num_states) - (mixing @ self._by_pair + shrunk).toarray()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", LinAlgWarning)
+            try:
+                return lu_factor(moves)
+            except (LinAlgWarning, LinAlgError):  # singular: some states are never left
+                raise RLTransformerError(
+                    "the policy would never end an episode", where="critic", fix="judge on data whose episodes end"
+                ) from None
 
     def behavior(self) -> Float64[np.ndarray, "S A"]:
         """Return the share of each action in each state, of which every one has a small pseudo-count."""
@@ -144,23 +145,21 @@ class CrossFittedTables:
             probabilities[rows] = model.behavior()[self._log.states[rows]]
         return probabilities
 
-    def action_values(self, policy: Float64[np.ndarray, "S A"]) -> Float64[np.ndarray, "N A"]:
-        """Return the value of each action at every step, if ``policy`` acts afterwards."""
-        values = np.zeros((len(self._folds), self._log.num_actions))
-        for fold, model in self._models.items():
-            rows = self._folds == fold
-            values[rows] = model.action_values(policy)[self._log.states[rows]]
-        return values
+    def evaluate(
+        self, policy: Float64[np.ndarray, "S A"]
+    ) -> tuple[Float64[np.ndarray, "N A"], Float64[np.ndarray, "N"]]:
+        """Return the value of each action at every step, and how much more often ``policy`` visits the step's state.
 
-    def state_ratios(self, policy: Float64[np.ndarray, "S A"]) -> Float64[np.ndarray, "N"]:
-        """Return at every step how much more often ``policy`` visits this state than the behavior does.
-
-        It is 0 in states that the other folds do not hold.
+        Visits of policy and behavior are counted with one more, so that rare states have ratios near 1, and those that the
+        other folds do not hold have 1: with 0 an episode that enters one would be charged for entering it and never be
+        paid for what follows.
         """
+        values = np.zeros((len(self._folds), self._log.num_actions))
         ratios = np.zeros(len(self._folds))
         for fold, model in self._models.items():
             rows = self._folds == fold
-            # A state that the other folds do not hold has no known frequency; a weight of 0 leaves its steps to the critic.
-            often = np.where(model.behavior_visits > 0, model.behavior_visits, np.inf)
-            ratios[rows] = (model.visits(policy) / often)[self._log.states[rows]]
-        return ratios
+            states = self._log.states[rows]
+            by_action, visits = model.evaluate(policy)
+            values[rows] = by_action[states]
+            ratios[rows] = ((model.num_episodes * visits + 1) / (model.state_counts + 1))[states]
+        return values, ratios

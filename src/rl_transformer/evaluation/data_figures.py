@@ -127,6 +127,7 @@ def _fit(samples: list[SampledSteps]) -> bool:
 def _drawn(draw: Callable[[Axes], object], caption: str, height: float = _HEIGHT) -> Figure:
     drawn, axes = figure(_WIDTH, height)
     draw(axes)
+    # PNG and not SVG: nothing that a name contains can become markup.
     buffer = io.BytesIO()
     drawn.savefig(buffer, dpi=130, format="png")
     return Figure(base64.b64encode(buffer.getvalue()).decode(), caption)
@@ -140,6 +141,7 @@ def _histograms(axes: Axes, several: list[np.ndarray], label: str, *, is_log: bo
     is_wide = np.isfinite(high - low) and high - low > 1e-9 * max(abs(low), abs(high), 1e-300)
     edges = np.linspace(low, high, 41) if is_wide else np.array([low - 0.5, low + 0.5])
     for index, values in enumerate(finite):
+        # Shares and not counts, so that data sets of other sizes can be compared.
         weights = np.full(len(values), 1 / max(len(values), 1))
         axes.hist(
             values, bins=edges.tolist(), weights=weights, color=ACCENT if index else INK, alpha=0.65 if index else 1
@@ -158,6 +160,7 @@ def _chosen(observations: np.ndarray) -> np.ndarray:
 
 
 def _ranges(axes: Axes, samples: list[SampledSteps], chosen: np.ndarray, names: list[str]) -> None:
+    # Every feature in the units of the first data's own range: their values have nothing else in common.
     first = samples[0].observations[:, chosen]
     low, high = np.quantile(first, [0.01, 0.99], axis=0)
     middle, half = (high + low) / 2, np.where(high > low, (high - low) / 2, 1.0)
@@ -185,6 +188,7 @@ def _support(axes: Axes, several: list[np.ndarray], bounds: tuple[np.ndarray, np
         for which, actions in enumerate(several):
             width = high[index] - low[index] or 1.0
             counts, _ = np.histogram(np.clip((actions[:, index] - low[index]) / width, 0, 1), bins=48, range=(0, 1))
+            # Roots show what is rare, which is what support is about.
             rows.append(np.sqrt(counts / max(counts.max(), 1)))
             mark = " (compared)" if which else ""
             labels.append(f"{_short(names[index])}{mark}\n{low[index]:.3g} ... {high[index]:.3g}")

@@ -88,6 +88,7 @@ def data_page(
 
 
 def _verdict(findings: list[Finding]) -> str:
+    # The first line is what most readers came for.
     counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
     if counts["error"]:
         text = f"Training would refuse this data: {counts['error']} kinds of errors."
@@ -127,6 +128,7 @@ def _findings(title: str, findings: list[Finding], nothing: str) -> str:
     head = f"<h2>{escape(title)}</h2>"
     if not findings:
         return f'{head}<p class="soft">{nothing}</p>'
+    # By kind and level, because a kind may be cured where it is an error and left where it is a warning.
     cures = {(kind.kind, kind.levels): kind.cure for kind in finding_kinds()}
     rows = []
     for finding in findings:

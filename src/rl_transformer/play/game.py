@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
 
 import numpy as np
 
@@ -64,6 +63,7 @@ class Game:
     def describe(self) -> JsonObject:
         """Return what does not change: names, and the targets that the slider offers."""
         spec = self._policy.spec
+        # A policy that is conditioned on no return has no range; its slider is hidden.
         low, high = spec.target_ranges.get("return_to_go", (0.0, 1.0))
         return {
             "environment": self._environment.name,
@@ -98,6 +98,7 @@ class Game:
         """
         if self._session is None or self._is_over:
             raise RLTransformerError("no episode is running", where="step", fix="begin one with Reset")
+        # Before the outcome is observed: afterwards the window belongs to the next step.
         action = self._session.act(self._observation, self._environment.allowed())
         attention = session_attention(self._policy, self._session)
         outcome = self._environment.step(action)
@@ -112,7 +113,7 @@ class Game:
         """Close the environment."""
         self._environment.close()
 
-    def _shown(self, *, action: Any, reward: float | None, attention: JsonObject | None) -> JsonObject:
+    def _shown(self, *, action: Nested, reward: float | None, attention: JsonObject | None) -> JsonObject:
         session = self._session
         return {
             "step": self._steps,
@@ -137,7 +138,7 @@ class Game:
         return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def _numbers(values: Any) -> list[float] | None:
+def _numbers(values: Nested) -> list[float] | None:
     """Return the first numbers of an observation or action; None for parts by name, images and nothing."""
     if values is None or isinstance(values, dict | tuple):
         return None

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -111,13 +110,12 @@ def _start(sent: JsonObject) -> tuple[float | None, int]:
     Raises:
         RLTransformerError: One of them is no number.
     """
-    target: Any = sent.get("target_return")
-    seed: Any = sent.get("seed", 0)
+    target = sent.get("target_return")
+    seed = sent.get("seed", 0)
+    # True is a number in Python, and in a request it is a mistake.
     is_number = isinstance(target, int | float) and not isinstance(target, bool)
     if not (target is None or is_number) or type(seed) is not int or not 0 <= seed < 2**31:
-        raise RLTransformerError(
-            "a target and a seed are numbers", where="begin", fix="give a number, and a seed from 0"
-        )
+        raise RLTransformerError("a target and a seed are numbers", where="begin", fix="give a number, and a seed from 0")
     return None if target is None else float(target), seed
 
 

@@ -6,7 +6,7 @@ Shapes: S states, A actions, E episodes, N steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -99,6 +99,7 @@ def _draw(cumulative: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return (random.random(len(cumulative), np.float64)[:, None] >= cumulative).sum(1)
 
 
+@cache
 def icu_sepsis() -> tuple[FiniteMDP, np.ndarray]:
     """Return ICU-Sepsis (Choudhary et al. 2024) and the clinicians' policy: 713 states, 25 actions, 1 for survival.
 

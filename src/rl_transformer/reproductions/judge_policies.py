@@ -5,7 +5,7 @@ Shapes: S states, A actions; policies are (S, A).
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -38,24 +38,25 @@ def make_behaviors(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[str, np.ndarr
     }
 
 
-@lru_cache(maxsize=1)
-def _learned(sizes: tuple[int, ...]) -> list[np.ndarray]:
-    """Return the policies that look best in logs of the clinicians of several sizes: good, and not so good, ones."""
-    mdp, clinicians = icu_sepsis()
-    found = []
-    for size in sizes:
+def _learned(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the policies that look best in logs of the clinicians, by their sizes: good, and not so good, ones."""
+    found = {}
+    for size in LEARNED_FROM:
         log, _ = mdp.sample(clinicians, size, np.random.default_rng([size, 0x1C0]))
         policy = clinicians
         model = TabularModel(log)
         # Policy iteration; a few rounds are enough, and the result need not be the best of anything.
         for _ in range(5):
-            policy = np.eye(clinicians.shape[1])[model.action_values(policy).argmax(1)]
-        found.append(policy)
+            policy = np.eye(clinicians.shape[1])[model.evaluate(policy)[0].argmax(1)]
+        found[size] = policy
     return found
 
 
-def make_policies(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[str, np.ndarray]:
-    """Return 40 policies: mixtures of the clinicians' with better, worse and random ones, and learned ones."""
+@cache
+def make_policies() -> dict[str, tuple[np.ndarray, float]]:
+    """Return 40 policies with their exact values: mixtures of the clinicians' with better, worse and random ones, and
+    learned ones."""
+    mdp, clinicians = icu_sepsis()
     actions = clinicians.shape[1]
     # From near the behavior to far from it, in both directions.
     ends = {
@@ -63,21 +64,21 @@ def make_policies(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[str, np.ndarra
         "worst": np.eye(actions)[mdp.action_values(clinicians).argmin(1)],
         "random": np.full_like(clinicians, 1 / actions),
     }
-    mixed = {
+    policies = {
         f"{name}-{share:.3g}": (1 - share) * clinicians + share * other
         for name, other in ends.items()
         for share in SHARES[name]
     }
-    learned = dict(zip(LEARNED_FROM, _learned(LEARNED_FROM), strict=True))
-    halves = {f"learned-{size}-half": 0.5 * clinicians + 0.5 * policy for size, policy in learned.items()}
-    return {**mixed, **{f"learned-{size}": policy for size, policy in learned.items()}, **halves}
+    for size, policy in _learned(mdp, clinicians).items():
+        policies[f"learned-{size}"] = policy
+        policies[f"learned-{size}-half"] = 0.5 * clinicians + 0.5 * policy
+    return {name: (policy, mdp.value(policy)) for name, policy in policies.items()}
 
 
-def judge_table(judged: JudgedLog, mdp: FiniteMDP, policy: np.ndarray, behavior: float) -> JSON:
-    """Return the verdict about one policy, what the simple estimates say, and the truth."""
+def judge_table(judged: JudgedLog, policy: np.ndarray, exact: float) -> JSON:
+    """Return the verdict about one policy, what the simple estimates say, and ``exact``, its difference to the behavior."""
     verdict, side = judged.judge(policy)
     assert side.support is not None
-    exact = mdp.value(policy) - behavior
     # The same difference of the same episodes as the judge's, for a fair comparison.
     returns = np.add.reduceat(judged.log.rewards, judged.offsets[:-1])
     return {

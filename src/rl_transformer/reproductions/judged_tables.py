@@ -10,11 +10,16 @@ from functools import cached_property
 
 import numpy as np
 
-from rl_transformer.critics.tabular import CrossFittedTables, TabularLog, TabularModel
+from rl_transformer.critics.tabular import CrossFittedTables, TabularLog
 from rl_transformer.evaluation.offline.estimators import BEHAVIOR, estimate_values, logged_value
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.support import measure_support
 from rl_transformer.evaluation.offline.verdict import Side, Verdict, decide
+
+# More folds leave more episodes to each model; with two, models of 500 episodes were too poor to correct each other.
+_FOLDS = 5
+_FEWEST_SEEN = 3
+_FEWEST_IN_STATE = 25
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class JudgedLog:
 
     @cached_property
     def _tables(self) -> CrossFittedTables:
-        # Alternating episodes: they are independent, so that any halves are as good.
+        # Alternating episodes: they are independent, so that any folds are as good.
         lengths = np.diff(self.offsets)
-        return CrossFittedTables(self.log, np.repeat(np.arange(len(lengths)) % 2, lengths))
+        return CrossFittedTables(self.log, np.repeat(np.arange(len(lengths)) % _FOLDS, lengths))
 
     @cached_property
     def behavior(self) -> np.ndarray:
@@ -40,16 +45,20 @@ class JudgedLog:
             return self.propensities
         # Counted in the whole log: without the episode itself, an action that only this episode holds would have
         # probability 0. That counted propensities are better than true ones is in Hanna et al. (2019).
-        model = TabularModel(self.log)
-        counts = model.pair_counts.reshape(self.log.num_states, self.log.num_actions)
-        return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        return self._counts / np.maximum(self._counts.sum(1, keepdims=True), 1)
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        """How often each action was logged in each state (S, A)."""
+        pairs = self.log.states * self.log.num_actions + self.log.actions
+        counts = np.bincount(pairs, minlength=self.log.num_states * self.log.num_actions)
+        return counts.reshape(self.log.num_states, self.log.num_actions)
 
     def side(self, policy: np.ndarray) -> tuple[LoggedSteps, Side]:
         """Return the log as a policy (S, A) sees it, and its estimates and support."""
         log = self.log
         rows = (log.states, log.actions)
-        values = self._tables.action_values(policy)
-        ratios = self._tables.state_ratios(policy)
+        values, ratios = self._tables.evaluate(policy)
         with np.errstate(divide="ignore"):
             log_policy = np.log(policy[rows])
         steps = LoggedSteps(
@@ -64,7 +73,10 @@ class JudgedLog:
         steps = replace(steps, marginal_ratios=ratios * np.exp(steps.log_policy - steps.log_behavior))
         estimates = estimate_values(steps)
         deciding = Side(estimates, None).deciding
-        by_step = (policy[log.states], self.behavior[log.states])
+        # What was hardly ever seen has no support, whatever share of its state's steps it is: its counted share is chance.
+        is_seen = (self._counts >= _FEWEST_SEEN) & (self._counts.sum(1, keepdims=True) >= _FEWEST_IN_STATE)
+        seen = np.where(is_seen, self.behavior, 0.0)
+        by_step = (policy[log.states], seen[log.states])
         return steps, Side(estimates, measure_support(steps, deciding, *by_step, ratios))
 
     def judge(self, policy: np.ndarray) -> tuple[Verdict, Side]:

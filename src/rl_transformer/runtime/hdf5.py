@@ -49,13 +49,15 @@ def _members(group: h5py.Group, path: Path, errors: list[Exception]) -> list[h5p
     """Return what is in a group.
 
     Raises:
-        RLTransformerError: It contains a link.
+        RLTransformerError: It contains a link, or something whose name is no text.
     """
     # HDF5 has three ways to read another file: external links, external storage and virtual datasets. A downloaded
     # file could use them to copy a private file of the user into a dataset, and from there into a published store.
     # Nothing that records episodes needs any of them, nor soft links.
     members = []
     for name in group:
+        if not isinstance(name, str):  # bytes that are no UTF-8
+            raise RLTransformerError(f"{name!r:.100} is no name", where=path, fix="download or copy the file again")
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise RLTransformerError(f"{name} is a link", where=path, fix=_FIX)
         try:

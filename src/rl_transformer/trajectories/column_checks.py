@@ -57,6 +57,7 @@ class Clocks:
         """Look at the columns of episodes; see `StepCheck`."""
         for name, values in rows.extras.items():
             column = np.asarray(values)
+            # The name alone would take a flag for a clock; the values alone a total for one.
             is_clock = column.ndim == 1 and column.dtype.kind in "iuf" and (is_time(name) or _COUNTER.match(name))
             if not is_clock or len(column) < 2 or not np.isfinite(column).all():
                 continue
@@ -66,10 +67,12 @@ class Clocks:
         # Whole numbers are subtracted as such: times in nanoseconds are beyond what float64 tells apart.
         whole = column.dtype.kind in "iu"
         differences = np.diff(column.astype(np.int64) if whole else column.astype(np.float64)).astype(np.float64)
+        # What lies between two episodes is no pause.
         inside = np.ones(len(column) - 1, bool)
         inside[offsets[1:-1] - 1] = False
         clock.num_steps += int(inside.sum())
         clock.num_ones += int((differences[inside] == 1).sum())
+        # Powers of two are few, whatever the unit is, so that pauses of any number can be counted.
         exponents = np.clip(np.frexp(differences)[1] - _LEAST_EXPONENT, 0, _NUM_EXPONENTS - 1)
         forward = inside & (differences > 0)
         clock.counts += np.bincount(exponents[forward], minlength=_NUM_EXPONENTS)

@@ -6,19 +6,18 @@ had been recorded. Returns are computed again from what remains.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.blocks import one_by_one
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import ColumnBuilder
+from rl_transformer.trajectories.cure_report import Cure, Treatment
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.end_flags import DONE, FIRST, TERMINATED, end_marks, flag_kind, inner_end
@@ -38,59 +37,6 @@ _CONSECUTIVE = "consecutive ends"
 _INNER_END = "end inside of an episode"
 _PADDING = "padding"
 _FINAL = "final_observation"
-
-
-@dataclass
-class Cure:
-    """What was done about one kind of defect in one field, or why nothing was."""
-
-    kind: str
-    field: str
-    level: str
-    """Level of the finding."""
-    action: str
-    """dropped, cut, removed or left."""
-    reason: str
-    episodes: int = 0
-    steps: int = 0
-    """Steps that are not in the store because of it."""
-    places: list[dict[str, int]] = dataclasses.field(default_factory=list)
-    """First episodes of the source, counted from 0."""
-
-    def to_dict(self) -> JsonObject:
-        """Return JSON-ready values."""
-        return dict(vars(self))
-
-    def __str__(self) -> str:
-        first = f" (first: episode {self.places[0]['episode']})" if self.places else ""
-        size = f"{self.episodes} episodes, {self.steps} steps{first}" if self.episodes else "nothing"
-        what = f"{self.action} {size}" if self.action != "left" else "left as it is"
-        return f"{self.level.upper()}: {self.kind}: {self.field}: {what}: {self.reason}"
-
-
-@dataclass
-class Treatment:
-    """What became of the data: every episode and step of the source is in the store or in one of the cures."""
-
-    store: str
-    episodes_in: int
-    steps_in: int
-    episodes_out: int
-    steps_out: int
-    cures: list[Cure]
-
-    def to_dict(self) -> JsonObject:
-        """Return JSON-ready values."""
-        return {**vars(self), "cures": [cure.to_dict() for cure in self.cures]}
-
-    def __str__(self) -> str:
-        lines = [
-            f"wrote rlt:{self.store}: {self.episodes_out} of {self.episodes_in} episodes, "
-            f"{self.steps_out} of {self.steps_in} steps"
-        ]
-        if 2 * self.steps_out < self.steps_in:
-            lines.append("  more than half of the steps is gone: look whether the source can be repaired instead")
-        return "\n".join([*lines, *(f"  {cure}" for cure in self.cures)])
 
 
 class Curing:
@@ -114,6 +60,7 @@ class Curing:
         parts = ("observations", "actions", "rewards")
         self._left_out = {f.field: f for f in findings if f.kind in broken and not f.field.startswith(parts)}
         self._flags = {f.field for f in findings if f.kind == _INNER_END}
+        # Content and not numbers: copies may come from files that were merged in any order.
         self._seen: dict[bytes, int] = {}
         self._last_flag = ""
         self.cures: dict[tuple[str, str], Cure] = {}
@@ -122,6 +69,7 @@ class Curing:
 
     def __call__(self, episodes: Iterator[Trajectory]) -> Iterator[Trajectory]:
         """Yield what is clean."""
+        # Counted here and not by the reader, so that the account cannot leave anything out.
         for index, episode in enumerate(episodes):
             self.episodes_in += 1
             self.steps_in += _length(episode)
@@ -156,6 +104,7 @@ class Curing:
         if borders:
             reason = f"cut into {len(borders) + 1} episodes at the flag, whose returns were computed anew"
             self._note("cut", _INNER_END, ", ".join(sorted(self._flags)), "error", reason, index, 0)
+        # The observation after an inner end was not recorded: the next row is that of another episode.
         begin = 0
         for end, (terminated, truncated) in sorted(borders.items()):
             piece = _rows_of(replace(episode, extras=extras), slice(begin, end))
@@ -177,6 +126,7 @@ class Curing:
     def _is_kept(self, index: int, episode: Trajectory) -> bool:
         """Return False, after a note, for an episode that cannot be learned from."""
         length = _length(episode)
+        # An error anywhere costs the whole episode: its returns-to-go would lack what was dropped.
         errors, content = _errors_of(self._spec, episode)
         if errors:
             for position, finding in enumerate(errors):
@@ -287,6 +237,7 @@ def _borders(name: str, values: np.ndarray, length: int) -> dict[int, tuple[bool
     """Return the rows at which further episodes begin inside of one, with the flags of the episodes before them."""
     if values.ndim == 0 or values.size != length or inner_end(name, values) is None:
         return {}
+    # The flag of the last row says how the recording ends, which the episode knows already.
     marks = np.asarray(end_marks(name, values)).reshape(-1).astype(bool)
     kind = flag_kind(name)
     if kind == FIRST:

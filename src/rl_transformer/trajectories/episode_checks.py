@@ -64,7 +64,7 @@ class Units:
             usual = np.median(values, axis=0)
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios.append(np.abs(np.log(values / usual)))
-        size, spread = ratios
+        size, spread = ratios  # of logarithms: a thousandth is as far as a thousand times
         # Signals that rest in some episodes have no usual spread.
         steady = (spread <= np.log(_USUAL)).mean(axis=0) >= _MOST
         far = steady & (size >= np.log(_UNIT)) & (spread >= np.log(_UNIT)) & np.isfinite(size) & np.isfinite(spread)
@@ -102,6 +102,7 @@ class Actions:
         """Yield findings about what was never done."""
         if self._num_steps < _MANY:
             return
+        # In so few steps as above, chance could do this.
         constant = np.flatnonzero(np.atleast_1d(self._low == self._high))
         if constant.size:
             problem = "never changes, so that there is nothing to learn about it"
@@ -172,6 +173,7 @@ class FinalObservations:
         observations, final = trajectory.observations, trajectory.final_observation
         if not isinstance(observations, np.ndarray) or final is None or observations.dtype.kind != "f":
             return
+        # Whole numbers, such as positions on a grid, may well stay the same in the last step.
         last = np.asarray(observations[-1])
         if np.shape(final) != last.shape or not (last != np.floor(last)).any():
             return

@@ -26,6 +26,7 @@ def share_explained(features: np.ndarray, regressors: np.ndarray, episode: np.nd
         regressors: (N, P); a constant is added.
         episode: (N,) number of each step's episode.
     """
+    # Every other episode, not the first and the last half: logs change with time.
     half = episode % 2 == 0
     if half.all() or not half.any():
         half = np.arange(len(episode)) < len(episode) // 2
@@ -45,6 +46,7 @@ def share_explained(features: np.ndarray, regressors: np.ndarray, episode: np.nd
 
 def categories(values: np.ndarray) -> np.ndarray:
     """Return one column of 0 and 1 per value of each part (N,) or (N, parts); rare values beyond a number share none."""
+    # The most frequent values: the others occur too rarely to explain anything.
     parts = values.reshape(len(values), -1)
     columns = []
     for part in parts.T:

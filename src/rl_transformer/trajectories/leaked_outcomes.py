@@ -49,6 +49,7 @@ def leaked_outcomes(
         "the length of its episode": steps.lengths.astype(np.float64),
         "whether the task ends its episode": steps.terminated.astype(np.float64),
     }
+    # The first that fits: a return that counts steps is a length as well.
     found: dict[int, str] = {}
     for what, values in outcomes.items():
         for feature in _knowing(steps, values):
@@ -85,6 +86,7 @@ def _knowing(steps: SampledSteps, values: np.ndarray) -> np.ndarray:
     """Return the features that stand for their episode and agree with values of episodes (E,)."""
     distinct, counts = np.unique(values, return_counts=True)
     features = scaled_columns(steps.observations)
+    # A value that stays the same in an episode, up to noise, was written from a place that knows the episode.
     means = np.stack([np.bincount(steps.episode, column) for column in features.T], axis=1) / steps.lengths[:, None]
     within = np.square(features - means[steps.episode]).mean(axis=0)
     stands = (within <= _WITHIN) & (means.var(axis=0) > 0)
@@ -94,6 +96,7 @@ def _knowing(steps: SampledSteps, values: np.ndarray) -> np.ndarray:
         # A setting with many values is no copy of an outcome with few.
         explained = share_explained(means, categories(values), np.arange(len(values)))
         return np.flatnonzero(stands & (explained >= _COPY - _WITHIN))
+    # Ranks follow a scaled or bent outcome, too.
     ranks = stats.rankdata(values)
     agrees = np.zeros(len(stands), bool)
     for feature in np.flatnonzero(stands):

@@ -42,6 +42,7 @@ class SampledSteps:
     def of(cls, dataset: TrajectoryDataset, most_steps: int = MOST_STEPS) -> SampledSteps:
         """Return the steps of episodes that are spread evenly over the dataset, up to about ``most_steps``."""
         # At least a few episodes, each of which may be cut: otherwise a single long one would be the whole sample.
+        # Evenly spread and not the first ones: logs change with time.
         share = min(1.0, most_steps / max(dataset.num_steps, 1))
         count = max(min(len(dataset), 40), round(len(dataset) * share))
         chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))

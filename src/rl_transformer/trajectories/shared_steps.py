@@ -31,6 +31,7 @@ def step_hashes(dataset: TrajectoryDataset, *, always: bool = False) -> np.ndarr
     if not is_telling and not always:
         return None
     hashed = _row_hashes(np.asarray(dataset.observations))
+    # Order matters, so that an action and a reward that trade places are another step.
     with np.errstate(over="ignore"):
         for column in (dataset.actions, dataset.rewards):
             hashed = hashed * np.uint64(0x9E3779B97F4A7C15) + _row_hashes(np.asarray(column))
@@ -39,6 +40,7 @@ def step_hashes(dataset: TrajectoryDataset, *, always: bool = False) -> np.ndarr
 
 def episode_hashes(hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return a hash of the steps of each episode (E,)."""
+    # Weighed by the step: otherwise episodes with the same steps in another order would be equal.
     step = np.arange(len(hashes)) - np.repeat(offsets[:-1], np.diff(offsets))
     with np.errstate(over="ignore"):
         mixed = (hashes ^ (hashes >> np.uint64(31))) * (step.astype(np.uint64) * np.uint64(2) + np.uint64(1))
@@ -97,6 +99,7 @@ def _has_many_values(dataset: TrajectoryDataset) -> bool:
 
 def _row_hashes(rows: np.ndarray) -> np.ndarray:
     """Return a hash of the bytes of every row (N,)."""
+    # Bytes, not values: equal steps are copies to the last bit, and bytes need no care for NaN or types.
     packed = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
     padding = -packed.shape[1] % 8
     words = np.pad(packed, ((0, 0), (0, padding))).view(np.uint64)

@@ -51,6 +51,7 @@ def behavior_drift(train: SampledSteps, test: SampledSteps) -> Apart:
         # One model of the behavior for both: what it misses is compared.
         weights = _fit(inputs[fold != index], actions[fold != index])
         residual[fold == index] = actions[fold == index] - inputs[fold == index] @ weights
+    # A policy may differ in how it answers to an observation, and not on average: hence the products.
     few = observations[:, : max(_MOST_PRODUCTS * 4 // max(residual.shape[1], 1), 1)]
     products = (residual[:, :, None] * few[:, None, :]).reshape(len(residual), -1)
     return _apart(np.column_stack([residual, np.square(residual), products, np.ones(len(residual))]), is_test, episode)
@@ -72,6 +73,7 @@ def _apart(inputs: np.ndarray, is_test: np.ndarray, episode: np.ndarray) -> Apar
         root = np.sqrt(weight[rest])[:, None]
         fitted = _fit(inputs[rest] * root, (is_test[rest] * 2.0 - 1)[:, None] * root)
         scores[~rest] = (inputs[~rest] @ fitted)[:, 0]
+    # Steps of an episode depend on each other; their mean is one independent value.
     counts = np.bincount(episode)
     means = np.bincount(episode, scores) / counts
     of_test = np.bincount(episode, is_test) > 0
@@ -93,6 +95,7 @@ def _fit(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
+    # Both parts together: scaled apart, a shift between them would be scaled away.
     std = values.std(axis=0)
     # Values far away would decide everything.
     return np.clip((values - values.mean(axis=0)) / np.where(std > 0, std, 1.0), -5, 5)

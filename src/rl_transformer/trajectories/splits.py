@@ -82,6 +82,7 @@ def compare_splits(
 def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterator[Finding]:
     """Yield errors for episodes of the test data whose content is in the training data."""
     known, asked = _whole_hashes(train), _whole_hashes(test)
+    # Sorted once, so that a million episodes take seconds.
     order = np.argsort(known, kind="stable")
     at = np.minimum(np.searchsorted(known[order], asked), len(known) - 1)
     is_shared = known[order][at] == asked
@@ -101,6 +102,7 @@ def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterat
     runs, _ = run_hashes(hashes[0], train.offsets)
     test_runs, rows = run_hashes(hashes[1], test.offsets)
     episode = np.searchsorted(test.offsets, rows, side="right") - 1
+    # Episodes that are shared as a whole have their finding already.
     again = np.isin(test_runs, runs) & ~is_shared[episode]
     which, first = np.unique(episode[again], return_index=True)
     if which.size:
@@ -142,6 +144,7 @@ def _shared_entities(train: TrajectoryDataset, test: TrajectoryDataset, names: S
     if not names:
         yield _not_compared("entities", "no column that tells whom an episode is about was named", "episode")
         return
+    # The first row of an episode tells whom it is about; an entity does not change inside of one.
     keys = [np.stack([_column(d, name)[d.offsets[:-1]] for name in names], axis=1) for d in (train, test)]
     known = {tuple(key) for key in keys[0].tolist()}
     found = [index for index, key in enumerate(keys[1].tolist()) if tuple(key) in known]
@@ -160,6 +163,7 @@ def _overlapping_times(train: TrajectoryDataset, test: TrajectoryDataset, time: 
     if not name:
         yield _not_compared("times", "no time was kept as a further column", "step")
         return
+    # Only where episodes begin: one may well last longer than the data to learn from.
     known, asked = _column(train, name), _column(test, name)
     last = known.max()
     found = np.flatnonzero(asked[test.offsets[:-1]] <= last)
@@ -176,6 +180,7 @@ def _overlapping_times(train: TrajectoryDataset, test: TrajectoryDataset, time: 
 def _drift(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterator[Finding]:
     """Yield warnings about differences that are neither small nor due to chance, with their sizes."""
     returns = [train.episode_returns, test.episode_returns]
+    # Means of episodes and not single steps, which depend on each other and would make every difference significant.
     rewards = [np.add.reduceat(d.rewards, d.offsets[:-1]) / d.lengths for d in (train, test)]
     for kind, field, (ours, theirs), what in (
         (RETURN_DRIFT, "returns", returns, "returns of episodes"),
@@ -189,6 +194,7 @@ def _drift(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterator[Findin
             )
             fix = "compare with references from the same data only, and look what has changed between the two"
             yield Finding("warning", kind, field, problem, fix, 1)
+    # Two images of one scene differ in every pixel, so that a linear model of pixels says nothing.
     samples = SampledSteps.of(train), SampledSteps.of(test)
     if not samples[0].observations.shape[1]:
         yield _not_compared("behavior", "the observations are pictures or indices of very many values", "actions")

@@ -37,8 +37,8 @@ def fitted(policy, log, offsets, behavior):
     """The same with tables that are fitted to the log itself, cross-fitted over two halves of the episodes."""
     episodes = len(offsets) - 1
     tables = CrossFittedTables(log, np.repeat(np.arange(episodes) % 2, np.diff(offsets)))
-    values = tables.action_values(policy)
-    steps = seen_by(policy, log, offsets, behavior, ratios=tables.state_ratios(policy))
+    values, ratios = tables.evaluate(policy)
+    steps = seen_by(policy, log, offsets, behavior, ratios=ratios)
     rows = np.arange(len(log.states))
     return LoggedSteps(
         offsets,

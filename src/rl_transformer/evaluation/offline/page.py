@@ -60,12 +60,15 @@ def as_html(result: JsonObject) -> str:
         _list("What would settle it", result["what_would_settle"]["advice"]),
         "<h2>What the policy would earn</h2>",
         _figure(
-            _draw_estimates(result), "Points are estimates, bars 90 % intervals; the dashed line is the logged mean."
+            _draw_estimates(result),
+            f"{_belief(result)}Points are estimates, bars 90 % intervals; dashed: the logged mean.",
         ),
         _estimate_table(result),
         "<h2>Does the log hold what the policy would do?</h2>",
         f"<p>{escape(_support_sentence(result))}</p>",
-        _figure(_draw_support(result), "Share of the policy's actions that the behavior hardly ever takes."),
+        _figure(_draw_support(result), "Share of the policy's actions that the behavior hardly ever takes.")
+        if result["support"]["unsupported"] > 0
+        else "",
         "<h2>Does the policy act like the log?</h2>",
         _figure(_draw_likelihood(result), escape(result["likelihood"]["measure"].capitalize()) + "."),
         "<h2>What was checked</h2>",
@@ -95,6 +98,10 @@ def _difference_sentence(result: JsonObject) -> str:
         f"{result['rests_on']['unit']}, {_words(result['rests_on']['estimator'])}), where the {behavior['episodes']:,} logged "
         f"episodes earn {_number(behavior['value'])} on average."
     )
+
+
+def _belief(result: JsonObject) -> str:
+    return "" if result["difference"]["supported"] else "Not to be quoted: without support none of these holds. "
 
 
 def _support_sentence(result: JsonObject) -> str:
@@ -230,7 +237,7 @@ def _range(low: float, high: float) -> str:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("fitted q", "fitted Q")
 
 
 def _number(value: float) -> str:

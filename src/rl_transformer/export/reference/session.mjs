@@ -12,7 +12,7 @@ const ARRAYS = { float32: Float32Array, float64: Float64Array, uint8: Uint8Array
 const product = (shape) => shape.reduce((a, b) => a * b, 1);
 const filled = (port, shape, values) => {
   const array = new ARRAYS[port.dtype](product(shape));
-  const convert = port.dtype === "int64" ? (value) => BigInt(Math.trunc(Number(value))) : Number;
+  const convert = port.dtype === "int64" ? (value) => BigInt(value) : Number;
   let place = 0;
   for (const value of values) array[place++] = convert(value);
   if (place !== array.length) throw new Error(`${port.name} has ${place} numbers, not ${array.length}`);
@@ -29,8 +29,7 @@ export class Policy {
     return new Policy(ort, rules, file, model);
   }
 
-  // targets: those of conditions beside the return, such as { cost_to_go: 25 }.
-  // random: returns the next uniform number of this episode, for policies that sample their actions.
+  // targets: of conditions beside the return, such as { cost_to_go: 25 }; random: draws for policies that sample actions.
   session({ targetReturn = null, targets = {}, random = Math.random } = {}) {
     return new Session(this, targetReturn, targets, random);
   }
@@ -128,7 +127,7 @@ export class Session {
   }
 }
 
-// Return an observation as the policy reads it: a vector with discrete values as one-hot, or an image, channels first.
+// Return an observation as the policy reads it: discrete values are one-hot, images have their channels first.
 export function flatten(space, value, axes) {
   if (space.kind === "dict" || space.kind === "tuple")
     return space.parts.flatMap(([name, part]) => Array.from(flatten(part, value[name], axes)));

@@ -23,8 +23,7 @@ class Policy:
         self.file = self.rules["files"][file]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        path = str(Path(folder) / file)
-        self.model = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.model = onnxruntime.InferenceSession(Path(folder) / file, options, providers=["CPUExecutionProvider"])
 
     def session(self, target_return=None, seed=0, targets=None):
         """Start an episode; ``targets`` are those of conditions beside the return, such as {"cost_to_go": 25}."""
@@ -56,11 +55,7 @@ class Session:
         self.length = rules["window_length"] if cache is None else 2
 
     def act(self, observation, allowed=None, is_flat=False):
-        """Return the action for an observation.
-
-        ``allowed`` is True at legal discrete actions; with ``is_flat`` the observation is a vector or image as the policy
-        reads it.
-        """
+        """Return the action. ``allowed``: True at legal ones; ``is_flat``: the observation is as the policy reads it."""
         if self.waits:
             raise ValueError("call observe(reward) after every action")
         action = self.rules["action"]
