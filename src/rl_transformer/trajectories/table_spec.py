@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -117,6 +117,9 @@ class TableSpec:
             if name not in row:
                 raise _missing(row, name, "a missing category is None")
             value = _plain(row[name])
+            if not isinstance(value, Hashable):
+                fix = "give one value, or None if it is missing"
+                raise RLTransformerError(f"is {value!r:.100}", where=f"row: {name}", fix=fix)
             parts[name] = np.int64(0 if value is None else self._indices[name].get(value, 0))
         return parts
 
@@ -156,9 +159,10 @@ def _number(row: Mapping[str, object], name: str, width: int) -> np.ndarray:
         value = value.total_seconds()  # durations are seconds in the training data, too
     try:
         numbers = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = np.zeros(0)
-    if numbers.size != width or not np.isfinite(numbers).all():
+    # The policy sees float32.
+    if numbers.size != width or not (np.abs(numbers) <= np.finfo(np.float32).max).all():
         expected = "one number" if width == 1 else f"{width} numbers"
         raise RLTransformerError(
             f"is {row[name]!r:.100}, not {expected}", where=f"row: {name}", fix=f"give {expected}, finite"
