@@ -21,8 +21,6 @@ def test_a_row_is_acted_on_as_in_a_session(shop):  # noqa: F811
             ({"row": {**row, "f_age": "old"}}, "f_age"),
             ({"row": {**row, "f_age": 10**400}}, "f_age"),
             ({"row": {**row, "mask_mid": 2}}, "mask_mid"),
-            ({"row": {**row, "segment": {"a": 1}}}, "segment"),
-            ({"row": {**row, "segment": [1]}}, "segment"),
             ({"row": {}}, "row"),
             ({"row": row, "allowed": [True]}, "row"),
         ):
