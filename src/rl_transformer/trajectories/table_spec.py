@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -117,9 +117,6 @@ class TableSpec:
             if name not in row:
                 raise _missing(row, name, "a missing category is None")
             value = _plain(row[name])
-            if not isinstance(value, Hashable):
-                fix = "give one value, or None if it is missing"
-                raise RLTransformerError(f"is {value!r:.100}", where=f"row: {name}", fix=fix)
             parts[name] = np.int64(0 if value is None else self._indices[name].get(value, 0))
         return parts
 
