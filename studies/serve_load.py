@@ -1,5 +1,6 @@
 """Measure `rlt serve` with 1,000 live sessions of the paper's Hopper model on one core, and its memory over time.
 
+    python studies/serve_load.py compute                     # the service alone, in processor time
     python studies/serve_load.py rate [--sessions 1000] [--seconds 60] [--per-second 100 200 400]
     python studies/serve_load.py soak [--minutes 5]          # with a control that leaks, and must be caught
     python studies/serve_load.py soak --minutes 30
@@ -36,6 +37,7 @@ from rl_transformer.serve.service import Service
 RESULTS = Path("studies/results")
 CLIENTS = 16
 MIB = 2**20
+MOST_PER_ACTION = 1024  # bytes; a short run cannot tell less from the noise of the heap
 # A fault to be caught: every request leaves 8 KiB behind.
 LEAK = """
 import sys
@@ -170,7 +172,7 @@ def measure_compute(arguments, folder, observations):
         act(sessions, Outcome(1.0) if step else None)
     rows = []
     for size in (1, 4, 16, 64):
-        starts = [(size * place) % (len(sessions) - size) for place in range(2000 // size)]
+        starts = [(size * place) % (len(sessions) - size) for place in range(800 // size)]
         row = {"sessions_together": size, **quantiles([act(sessions[at : at + size], Outcome(1.0)) for at in starts])}
         rows.append(row)
         print(row)
@@ -217,47 +219,43 @@ def measure_rates(arguments, folder, observations):
 def soak(arguments, folder, observations, leaks):
     """Return the resident memory once per interval while sessions come, act and go."""
     minutes = min(arguments.minutes, 1) if leaks else arguments.minutes
-    memory = []
+    samples = []
     actions = 0
     with Server(folder, leaks=leaks) as server:
         lasting = open_sessions(server, 200)
-        end = time.monotonic() + 60 * minutes
-        interval = 60 * minutes / 20
-        while time.monotonic() < end:
-            following = time.monotonic() + interval
-            while time.monotonic() < following:
-                actions += len(load(server, lasting, 150, 2, observations))
-                connection = server.connect()
-                for session in open_sessions(server, 20):
-                    send(connection, "POST", f"/v1/sessions/{session}/act", {"observation": observations[0]})
-                    send(connection, "DELETE", f"/v1/sessions/{session}", {})
-                    actions += 1
-                for wrong in ("{", '{"observation": [1]}', '{"observation": [' + "0," * 20_000 + "0]}"):
-                    path = f"/v1/sessions/{lasting[0]}/act"
-                    connection.request("POST", path, wrong, {"Content-Type": "application/json"})
-                    connection.getresponse().read()
-                connection.close()
-            memory.append(server.memory())
-    # The first quarter fills caches and histories. The slope of the rest is what counts.
-    rest = np.array(memory[len(memory) // 4 :]) / MIB
-    slope = float(np.polyfit(np.arange(len(rest)) * interval / 60, rest, 1)[0])
-    per_action = slope * minutes * MIB / actions
+        fill(server, lasting, observations)
+        began = time.monotonic()
+        while time.monotonic() < began + 60 * minutes:
+            actions += len(load(server, lasting, 50, 1, observations))
+            connection = server.connect()
+            for session in open_sessions(server, 10):
+                send(connection, "POST", f"/v1/sessions/{session}/act", {"observation": observations[0]})
+                send(connection, "DELETE", f"/v1/sessions/{session}", {})
+                actions += 1
+            for wrong in ("{", '{"observation": [1]}', '{"observation": [' + "0," * 20_000 + "0]}"):
+                headers = {"Content-Type": "application/json"}
+                connection.request("POST", f"/v1/sessions/{lasting[0]}/act", wrong, headers)
+                connection.getresponse().read()
+            connection.close()
+            samples.append((time.monotonic() - began, actions, server.memory()))
+    # The first quarter fills caches and the heap. The slope of the rest is what counts.
+    rest = samples[len(samples) // 4 :]
+    slope = float(np.polyfit([done for _, done, _ in rest], [memory for _, _, memory in rest], 1)[0])
     row = {
         "leaks": leaks,
         "minutes": minutes,
         "actions": actions,
-        "memory_mib": [round(value / MIB, 1) for value in memory],
-        "slope_mib_per_minute": round(slope, 3),
-        "bytes_per_action": round(per_action, 1),
-        "is_flat": per_action < 200,
+        "memory_mib": [round(memory / MIB, 1) for _, _, memory in samples[:: max(1, len(samples) // 20)]],
+        "bytes_per_action": round(slope, 1),
+        "is_flat": slope < MOST_PER_ACTION,
     }
-    print(row)
+    print(row, flush=True)
     return row
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rate", "soak"])
+    parser.add_argument("what", choices=["compute", "rate", "soak"])
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--per-second", type=float, nargs="+", default=[50, 100, 200, 300])
@@ -269,15 +267,16 @@ def main():
     result = {"sessions": arguments.sessions, "versions": versions(), "hardware": describe_hardware()}
     with tempfile.TemporaryDirectory() as folder:
         untrained("full").save(Path(folder) / "policy")
-        if arguments.what == "rate":
-            result["compute_per_action"] = measure_compute(arguments, folder, observations)
+        if arguments.what == "compute":
+            result["rows"] = measure_compute(arguments, folder, observations)
+        elif arguments.what == "rate":
             result["rows"] = measure_rates(arguments, folder, observations)
         else:
             result["rows"] = [soak(arguments, folder, observations, leaks) for leaks in (True, False)]
     path = Path(arguments.json) if arguments.json else RESULTS / f"serve-{arguments.what}.json"
     path.write_text(to_json(result))
     rows = result["rows"]
-    return 0 if arguments.what == "rate" or (not rows[0]["is_flat"] and rows[1]["is_flat"]) else 1
+    return 0 if arguments.what != "soak" or (not rows[0]["is_flat"] and rows[1]["is_flat"]) else 1
 
 
 if __name__ == "__main__":

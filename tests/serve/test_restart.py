@@ -292,7 +292,7 @@ def test_a_step_that_cannot_be_saved_is_not_acknowledged_and_can_be_sent_again(p
 
 def test_kept_sessions_are_for_their_owner_only(tmp_path):
     FolderStore(tmp_path / "kept")
-    assert (tmp_path / "kept/sessions").stat().st_mode & 0o077 == 0
-    (tmp_path / "kept/sessions").chmod(0o755)
+    assert (tmp_path / "kept").stat().st_mode & 0o077 == 0
+    (tmp_path / "kept").chmod(0o755)
     with pytest.raises(RLTransformerError, match="other users may read it"):
         FolderStore(tmp_path / "kept")

@@ -17,7 +17,7 @@ from rl_transformer.serve.messages import ActRequest, Outcome
 from rl_transformer.serve.values import read_mask, read_numbers, read_observation, to_plain
 from rl_transformer.trajectories.nested import stack
 
-Result = JsonObject | RLTransformerError
+Result = JsonObject | Exception
 
 
 @dataclass(frozen=True)

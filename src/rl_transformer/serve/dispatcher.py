@@ -118,13 +118,13 @@ class Dispatcher:
         results |= self._run_acts(acts)
         return [results[place] for place in range(len(jobs))]
 
-    def _run_acts(self, acts: dict[int, ActRequest]) -> dict[int, Result | Exception]:
+    def _run_acts(self, acts: dict[int, ActRequest]) -> dict[int, Result]:
         """Return results by place of sessions that act together."""
         if not acts:
             return {}
         begin = time.perf_counter()
         try:
-            results: list[Result | Exception] = [*self._service.act(list(acts.values()))]
+            results = self._service.act(list(acts.values()))
         except Exception as error:
             results = [error] * len(acts)
         self._metrics.batch_sessions.observe(len(acts))

@@ -142,7 +142,7 @@ def serve(
     from rl_transformer.serve.app import ServerApp
     from rl_transformer.serve.connections import HttpServer
     from rl_transformer.serve.service import Service
-    from rl_transformer.serve.stores import open_store
+    from rl_transformer.serve.stores import make_private, open_store
 
     with StopSignals() as signals, ExitStack() as held:
         listening = held.enter_context(bind(address))
@@ -152,7 +152,8 @@ def serve(
         store = None
         if keep_sessions is not None:
             if "://" not in keep_sessions:
-                held.enter_context(owned(user_path(keep_sessions) / ".lock", what=user_path(keep_sessions)))
+                kept = make_private(user_path(keep_sessions))
+                held.enter_context(owned(kept / ".lock", what=kept))
             store = open_store(keep_sessions)
         service = Service(policy, limits, store)
         app = ServerApp(service, limits, token=address.token, names=[address.host, *address.names], newer=newer)

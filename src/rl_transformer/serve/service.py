@@ -72,7 +72,7 @@ class Service:
                     results[place] = self._repeat(live, live.acted, request.digest, where="act")
                 else:
                     groups.setdefault(live.engine.hash, {})[place] = prepare(live, request)
-            except RLTransformerError as error:
+            except Exception as error:  # a fault that one request meets is no answer to the others
                 results[place] = error
         for group in groups.values():
             for place, result in zip(group, act_together(list(group.values())), strict=True):
@@ -81,7 +81,7 @@ class Service:
 
     def _finish_act(self, ready: Ready, result: Result) -> Result:
         """Return the answer to a session that has acted, after it was saved."""
-        if isinstance(result, RLTransformerError):
+        if isinstance(result, Exception):
             return result
         ready.live.acted = Remembered(result["step"], ready.request.digest, result)
         try:

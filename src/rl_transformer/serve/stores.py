@@ -54,13 +54,8 @@ class FolderStore:
     """A folder with one JSON file per session, and the policies that these began with."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with translate_write_errors(folder):
-            (folder / "sessions").mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The records hold observations and answers.
-        if others_may_read(folder / "sessions"):
-            fix = f"chmod 700 {folder / 'sessions'}"
-            raise RLTransformerError("other users may read it", where=folder / "sessions", fix=fix)
+        self._folder = make_private(folder)
+        (folder / "sessions").mkdir(exist_ok=True)
         remove_leftovers(folder / "sessions")
 
     def _path(self, key: str) -> Path:
@@ -160,6 +155,19 @@ def _no_redis(error: Exception) -> RLTransformerError:
         where="--keep-sessions",
         fix="start Redis, write its address as redis://HOST:PORT/0, or name a folder",
     )
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder, unless it exists, and return it.
+
+    Raises:
+        RLTransformerError: It cannot be made, or other users may read it; it will hold observations.
+    """
+    with translate_write_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if others_may_read(folder):
+        raise RLTransformerError("other users may read it", where=folder, fix=f"chmod 700 {folder}")
+    return folder
 
 
 def open_store(text: str) -> SessionStore:

@@ -156,9 +156,10 @@ def _number(row: Mapping[str, object], name: str, width: int) -> np.ndarray:
         value = value.total_seconds()  # durations are seconds in the training data, too
     try:
         numbers = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = np.zeros(0)
-    if numbers.size != width or not np.isfinite(numbers).all():
+    # The policy sees float32.
+    if numbers.size != width or not (np.abs(numbers) <= np.finfo(np.float32).max).all():
         expected = "one number" if width == 1 else f"{width} numbers"
         raise RLTransformerError(
             f"is {row[name]!r:.100}, not {expected}", where=f"row: {name}", fix=f"give {expected}, finite"
