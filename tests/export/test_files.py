@@ -1,6 +1,7 @@
 """Claims about the files of an export and about `rlt verify`: one tiny policy is exported once."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -76,9 +77,9 @@ def test_the_javascript_client_repeats_the_recorded_actions(exported, tmp_path):
     node = shutil.which("node")
     packages = next((p for p in JAVASCRIPT_PACKAGES if (p / "onnxruntime-web").is_dir()), None)
     if node is None or packages is None:
-        pytest.skip("node or its package onnxruntime-web is not installed (npm install onnxruntime-web)")
+        pytest.skip("node or its package onnxruntime-web is not installed (npm install onnxruntime-web; NODE_PATH)")
     shutil.copytree(exported / "export", tmp_path / "copy")
-    (tmp_path / "copy/node_modules").symlink_to(packages)
+    (tmp_path / "copy/node_modules").symlink_to(packages.absolute())
     for file in ("policy.onnx", "policy_step.onnx"):
         done = subprocess.run(
             [node, "golden.mjs", ".", file], cwd=tmp_path / "copy", capture_output=True, text=True, check=False
@@ -89,7 +90,7 @@ def test_the_javascript_client_repeats_the_recorded_actions(exported, tmp_path):
         assert result["largest_difference"] < 1e-5
 
 
-JAVASCRIPT_PACKAGES = (Path(__file__).parents[2] / "node_modules", Path("/tmp/node_modules"))
+JAVASCRIPT_PACKAGES = [Path(place) for place in os.environ.get("NODE_PATH", "node_modules").split(os.pathsep)]
 
 
 # Damage
