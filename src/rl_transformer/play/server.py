@@ -115,7 +115,9 @@ def _start(sent: JsonObject) -> tuple[float | None, int]:
     # True is a number in Python, and in a request it is a mistake.
     is_number = isinstance(target, int | float) and not isinstance(target, bool)
     if not (target is None or is_number) or type(seed) is not int or not 0 <= seed < 2**31:
-        raise RLTransformerError("a target and a seed are numbers", where="begin", fix="give a number, and a seed from 0")
+        raise RLTransformerError(
+            "a target and a seed are numbers", where="begin", fix="give a number, and a seed from 0"
+        )
     return None if target is None else float(target), seed
 
 
