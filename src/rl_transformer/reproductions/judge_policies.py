@@ -54,8 +54,7 @@ def _learned(mdp: FiniteMDP, clinicians: np.ndarray) -> dict[int, np.ndarray]:
 
 @cache
 def make_policies() -> dict[str, tuple[np.ndarray, float]]:
-    """Return 40 policies with their exact values: mixtures of the clinicians' with better, worse and random ones, and
-    learned ones."""
+    """Return 40 policies with their exact values: the clinicians' mixed with better, worse and random ones; learned ones."""
     mdp, clinicians = icu_sepsis()
     actions = clinicians.shape[1]
     # From near the behavior to far from it, in both directions.
