@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tokenize import TokenError
 
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.files import verify_folder
+from rl_transformer.runtime.files import MANIFEST, verify_folder
 from rl_transformer.runtime.limits import LIMITS
 from rl_transformer.runtime.paths import below
 from rl_transformer.runtime.plugins import refuse_named_plugins
-from rl_transformer.runtime.reading import check_format, read_json
+from rl_transformer.runtime.reading import check_format, check_limit, read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.blocks import Episodes
 from rl_transformer.trajectories.checks import Checker
@@ -24,13 +24,14 @@ from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.end_flags import flag_kind
 from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.mixed_rows import num_numbers
+from rl_transformer.trajectories.sharded_column import Column, ShardedColumn
 from rl_transformer.trajectories.statistics import ObservationStatistics
-from rl_transformer.trajectories.store_files import FORMAT_VERSION, store_folder, write_columns
+from rl_transformer.trajectories.store_files import SHARDED_FORMAT_VERSION, store_folder, write_columns
 from rl_transformer.trajectories.suggestions import no_store, no_such_path
 from rl_transformer.trajectories.wide_rows import row_shape
 
-# Files that every store has. Final observations and statistics depend on the data.
-_REQUIRED = ("store.json", *(f"{name}.npy" for name in (*STEP_COLUMNS, *EPISODE_COLUMNS[:-1])))
+# Files that every store has, beside those of its step columns. Final observations and statistics depend on the data.
+_REQUIRED = ("store.json", *(f"{name}.npy" for name in EPISODE_COLUMNS[:-1]))
 
 
 def write_store(
@@ -63,28 +64,24 @@ def open_store(folder: str | Path, *, verify: bool = False) -> TrajectoryDataset
         raise RLTransformerError(other[0], where=folder, fix=other[1])
     manifest = verify_folder(folder, required=_REQUIRED, hashes=verify)
     info = read_json(below(folder, "store.json"), fix=again)
-    check_format(info, FORMAT_VERSION, where=folder / "store.json")
+    check_format(info, SHARDED_FORMAT_VERSION, where=folder / "store.json")
     refuse_named_plugins(info, where=folder / "store.json")
     spec = DataSpec.from_dict(info, where=folder / "store.json")
+    files = manifest["files"]
+    # The folders that hold the step columns: shards in order, or the store itself.
+    places = [f"{name}/" for name in _shard_names(info, folder, again)] or [""]
+    missing = {f"{place}{name}.npy" for place in places for name in STEP_COLUMNS} - set(files)
+    if missing:
+        raise RLTransformerError(f"does not list {', '.join(sorted(missing))}", where=folder / MANIFEST, fix=again)
     # Only files that the manifest lists are opened: their sizes were checked, and a stray file in the folder is
     # ignored.
-    names = [name.removesuffix(".npy") for name in manifest["files"] if name.endswith(".npy")]
-    arrays = {name: _map(below(folder, f"{name}.npy"), again) for name in names}
+    names = [name for name in files if name.endswith(".npy") and "/" not in name]
+    arrays = {name.removesuffix(".npy"): _map(below(folder, name), again) for name in names}
     try:
-        steps = {name: arrays[name] for name in info["step_columns"]}
-        summary = Summary(
-            offsets=arrays["offsets"],
-            terminated=arrays["terminated"],
-            truncated=arrays["truncated"],
-            episode_returns=arrays["episode_returns"],
-            final_observations=arrays.get("final_observations"),
-            statistics=ObservationStatistics(arrays["observation_mean"], arrays["observation_std"])
-            if "observation_mean" in arrays
-            else None,
-            findings=[Finding.from_dict(finding) for finding in info["findings"]],
-            fingerprint=str(info["fingerprint"]),
-            content=_content_hash(manifest["files"]),
-        )
+        steps = {
+            name: _column(folder, [f"{p}{name}.npy" for p in places], files, again) for name in info["step_columns"]
+        }
+        summary = _summary(info, arrays, _content_hash(files, places))
         consistent = _is_consistent(spec, steps, summary)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         # Hashes show damage, not a store that some other program wrote in a wrong way.
@@ -97,13 +94,52 @@ def open_store(folder: str | Path, *, verify: bool = False) -> TrajectoryDataset
     return TrajectoryDataset(spec, steps, summary, f"rlt:{folder}")
 
 
-def _content_hash(files: JsonObject) -> str:
+def _summary(info: JsonObject, arrays: dict[str, np.ndarray], content: str) -> Summary:
+    """Return what a store says of its episodes and of the whole data.
+
+    Raises:
+        KeyError: An array or a field is missing.
+    """
+    return Summary(
+        offsets=arrays["offsets"],
+        terminated=arrays["terminated"],
+        truncated=arrays["truncated"],
+        episode_returns=arrays["episode_returns"],
+        final_observations=arrays.get("final_observations"),
+        statistics=ObservationStatistics(arrays["observation_mean"], arrays["observation_std"])
+        if "observation_mean" in arrays
+        else None,
+        findings=[Finding.from_dict(finding) for finding in info["findings"]],
+        fingerprint=str(info["fingerprint"]),
+        content=content,
+    )
+
+
+def _shard_names(info: JsonObject, folder: Path, fix: str) -> list[str]:
+    """Return the names of a store's shards, in order; none if it has its columns itself."""
+    names = info.get("shards", [])
+    if not isinstance(names, list) or len(set(map(str, names))) < len(names):
+        raise RLTransformerError("the list of shards is malformed", where=folder / "store.json", fix=fix)
+    check_limit("shards", len(names), where=folder / "store.json", fix=fix)
+    for name in names:
+        if "/" in str(name) or not below(folder, str(name)).is_dir():
+            raise RLTransformerError(f"there is no shard {name!r:.100}", where=folder, fix=fix)
+    return list(map(str, names))
+
+
+def _column(folder: Path, names: list[str], files: JsonObject, fix: str) -> Column:
+    """Return a column that lies in the files ``names``, one per shard, all of which have to be among ``files``."""
+    parts = [_map(below(folder, name), fix) for name in names if files[name]]
+    return parts[0] if len(parts) == 1 else ShardedColumn(parts)
+
+
+def _content_hash(files: JsonObject, places: list[str]) -> str:
     """Return a hash of the columns' own hashes. The fingerprint is a text in store.json, which need not follow them."""
-    names = [f"{name}.npy" for name in (*STEP_COLUMNS, "offsets")]
-    return hashlib.sha256("".join(files[name]["sha256"] for name in names).encode()).hexdigest()
+    names = [f"{place}{name}.npy" for place in places for name in STEP_COLUMNS]
+    return hashlib.sha256("".join(files[name]["sha256"] for name in [*names, "offsets.npy"]).encode()).hexdigest()
 
 
-def _swallowed_flags(spec: DataSpec, steps: dict[str, np.ndarray], offsets: np.ndarray) -> list[Finding]:
+def _swallowed_flags(spec: DataSpec, steps: Mapping[str, Column], offsets: np.ndarray) -> list[Finding]:
     """Return findings about flags of episode ends among the further columns."""
     # Earlier versions took flags of most names for further columns, and joined the episodes between them. Only columns
     # with such a name are read here.
@@ -115,7 +151,7 @@ def _swallowed_flags(spec: DataSpec, steps: dict[str, np.ndarray], offsets: np.n
     return checker.findings
 
 
-def _is_consistent(spec: DataSpec, steps: dict[str, np.ndarray], summary: Summary) -> bool:
+def _is_consistent(spec: DataSpec, steps: Mapping[str, Column], summary: Summary) -> bool:
     """Return True if the shapes of all columns fit the spaces and the offsets."""
     offsets = summary.offsets
     space = spec.observation_space
