@@ -20,7 +20,7 @@ from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import ColumnBuilder
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import Finding, raise_on_errors
-from rl_transformer.trajectories.store import open_store
+from rl_transformer.trajectories.mapped_store import map_store
 from rl_transformer.trajectories.store_files import SHARDED_FORMAT_VERSION, write_summary
 
 
@@ -45,9 +45,9 @@ def join_shards(
     names: list[str] = []
     columns: set[str] = set()
     for name, seen in shards:
-        shard = open_store(below(folder, name))
-        columns = set(shard.columns)
-        builder.add_written({key: np.asarray(column) for key, column in shard.columns.items()}, shard.summary, seen)
+        _, steps, summary = map_store(below(folder, name))
+        columns = set(steps)
+        builder.add_written({key: np.asarray(column) for key, column in steps.items()}, summary, seen)
         names.append(name)
     if not names:
         raise RLTransformerError("holds no episode", where=spec.source or folder, fix="give at least one episode")

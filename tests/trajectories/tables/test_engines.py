@@ -14,13 +14,14 @@ import pytest
 
 from rl_transformer import RLTransformerError, open_trajectories
 from rl_transformer.cli.main import main
+from rl_transformer.trajectories.readers.tables import ParquetReader
 from rl_transformer.trajectories.sharded_column import ShardedColumn
 from rl_transformer.trajectories.tables import convert, row_buckets
 from rl_transformer.trajectories.tables.convert import convert_table
 from rl_transformer.trajectories.tables.mapping import ColumnMapping
 from tests.trajectories.tables.test_table_episodes import MAPPING, in_pieces, random_log
 
-COUNTS = ("rows_in", "steps_out", "held_out_steps", "rows_dropped")
+COUNTS = ("rows_in", "steps_out", "held_out_steps", "rows_dropped", "rows_tied")
 
 
 @pytest.fixture
@@ -81,6 +82,17 @@ def test_shards_that_are_written_anywhere_are_the_data_of_one_process(
     assert_same_conversion(accounts["local"], accounts["shards"])
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert not list((tmp_path / "shards").rglob(".*"))
+
+
+def test_files_are_read_by_other_processes_too(tmp_path, small_buckets, other_processes):
+    log = pa.table(random_log(5))
+    pq.write_table(log, tmp_path / "log.parquet", row_group_size=100)
+    table = ParquetReader().table(str(tmp_path / "log.parquet"), {})
+    accounts = [
+        convert_table(table, mapping_of(), tmp_path / engine, source="log", engine=engine)
+        for engine in ("local", "shards")
+    ]
+    assert_same_conversion(*accounts)
 
 
 def test_a_machine_that_does_not_see_the_output_says_so(tmp_path, small_buckets, monkeypatch):
