@@ -46,6 +46,7 @@ def convert(engine: str, workers: int, log: str, output: str) -> None:
         import ray
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["RAY_AUTH_MODE"] = "disabled"
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
         timed("start", ray.init)(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     row_buckets._plan = timed("plan", row_buckets._plan)
@@ -75,7 +76,7 @@ def main() -> None:
             for side, (engine, workers) in SIDES.items():
                 output = Path(folder) / f"{side}-{repeat}"
                 command = [sys.executable, __file__, "--one", engine, str(workers), str(log), str(output)]
-                printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 measured[side].append(json.loads(printed.splitlines()[-1]))
     fingerprints = {run["fingerprint"] for runs in measured.values() for run in runs}
     assert len(fingerprints) == 1, fingerprints

@@ -77,6 +77,21 @@ def test_findings_are_those_of_all_shards_together(tmp_path):
     assert_equal_data(one, sharded)
 
 
+def test_what_is_equal_or_a_code_in_all_shards_is_found(tmp_path):
+    episodes = [vectors(length=30, seed=seed) for seed in range(12)]
+    for number, episode in enumerate(episodes):
+        episode["observations"][:, 2] = episode["observations"][:, 0]
+        episode["actions"][:, 1] = 0.25
+        if number > 4:
+            episode["observations"][3, 1] = -999
+        if number == 7:
+            episode["observations"] = np.concatenate([episode["observations"][:1], episode["observations"][:-1]])
+            episode["actions"][1], episode["rewards"][1] = episode["actions"][0], episode["rewards"][0]
+    one, sharded = write_both(from_vectors(*episodes), tmp_path, (0, 1, 6, 9, 12))
+    assert {"equal features", "missing code", "constant action", "repeated step"} <= {f.kind for f in one.findings}
+    assert_equal_data(one, sharded)
+
+
 def test_statistics_of_shards_are_summed_in_the_same_order(tmp_path, monkeypatch):
     monkeypatch.setattr(StreamingStatistics, "_ROWS", 7)  # so that borders of shards lie inside of what is summed
     assert_equal_data(*write_both(toll_data(num_episodes=12), tmp_path))

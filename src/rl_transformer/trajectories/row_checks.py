@@ -5,6 +5,7 @@ Shapes: N steps, D features.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -222,22 +223,26 @@ class EqualFeatures:
         for feature, column in zip(self._left.tolist(), columns, strict=True):
             key = (self._groups[feature], column.tobytes())
             self._groups[feature] = groups.setdefault(key, feature)
+        self._leave_out_single_ones()
+
+    def _leave_out_single_ones(self) -> None:
         sizes = np.bincount([self._groups[feature] for feature in self._left.tolist()], minlength=self._width)
         self._left = np.array([f for f in self._left.tolist() if sizes[self._groups[f]] > 1], np.int64)
 
     def join(self, later: EqualFeatures, first_episode: int) -> None:
         """Take over what was seen of later episodes; see `StepCheck`."""
-        if not len(self._hashes):
-            self._hashes = np.zeros(len(later._hashes), np.uint64)
-            self._first = later._first.copy()
-            self._changes = np.zeros(len(later._hashes), bool)
-        if len(self._hashes) != len(later._hashes):
+        if not self._width:
+            vars(self).update(copy.deepcopy(vars(later)))
             return
-        # Columns are equal in all rows if they are equal in the earlier and in the later ones.
-        with np.errstate(over="ignore"):
-            self._hashes = self._hashes * np.uint64(0x9E3779B97F4A7C15) + later._hashes
+        if len(self._left) < 2 or self._width != later._width:
+            return
+        # Equal in all rows are those that are equal in the earlier and in the later ones.
+        groups: dict[tuple[int, int], int] = {}
         self._changes |= later._changes | (self._first != later._first)
-        self._num_rows += later._num_rows
+        for feature in self._left.tolist():
+            key = (self._groups[feature], later._groups[feature])
+            self._groups[feature] = groups.setdefault(key, feature)
+        self._leave_out_single_ones()
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about features that equal an earlier one."""
