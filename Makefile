@@ -28,7 +28,9 @@ demo: setup
 test: browser
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
+# Ray is for tests of a cluster only, and large.
 test-slow: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m slow
 
 # Plants faults into copies of the code and runs the tests that should catch them.

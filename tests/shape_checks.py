@@ -16,7 +16,6 @@ import sys
 from importlib.machinery import PathFinder, SourceFileLoader
 from typing import Any
 
-import numpy as np
 from beartype import beartype
 from jaxtyping import jaxtyped
 from torch import Tensor
@@ -30,7 +29,7 @@ PACKAGES = (
     "rl_transformer.critics",
     "rl_transformer.evaluation.offline",
 )
-_SHAPE = re.compile(r"\[(Tensor|np\.ndarray), ['\"]")
+_SHAPE = re.compile(r"\[(Tensor|np\.ndarray|Column), ['\"]")
 _CHECK = '__import__("tests.shape_checks", fromlist=["check"]).check'
 
 
@@ -81,7 +80,9 @@ class _Readers(dict):
         return reader
 
     def _make(self, kind):
-        if issubclass(kind, Tensor | np.ndarray):
+        from rl_transformer.trajectories.sharded_column import Column  # not before `install`
+
+        if issubclass(kind, Tensor | Column):
             return operator.attrgetter("dtype", "shape")
         if issubclass(kind, tuple | list):
             return lambda values: tuple([self[type(value)](value) for value in values])

@@ -24,7 +24,7 @@ from rl_transformer.policy.initial_policy import choose_statistics, copy_initial
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import check_disk_space
+from rl_transformer.runtime.free_space import check_disk_space
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.lora import apply_trunk_mode, merge_lora

@@ -18,7 +18,6 @@ from rl_transformer.runtime import disk, files, lock
 from rl_transformer.runtime.disk import Disk
 from rl_transformer.runtime.files import (
     WriteError,
-    check_disk_space,
     recover_folder,
     to_json,
     translate_write_errors,
@@ -28,6 +27,7 @@ from rl_transformer.runtime.files import (
     write_tensors,
     write_text,
 )
+from rl_transformer.runtime.free_space import check_disk_space
 from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.system import lock_file

@@ -60,6 +60,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     for name, text in _SINGLE.items():
         parser.add_argument(f"--{name}", type=str | None, default=None, help=text)
     parser.add_argument(
+        "--engine",
+        type=str,
+        default="local",
+        help="Tables: local, or ray to convert on the Ray cluster of RAY_ADDRESS, by default on this machine.",
+    )
+    parser.add_argument(
         "--suggest", action="store_true", help="Tables: print a first mapping, with reasons, and write nothing."
     )
     return parser
@@ -109,7 +115,7 @@ def _convert_table(reader: TableReader, parsed: tuple[str, str, dict[str, str]],
     if args.layout != "store" or args.clip_actions:
         what = "--clip-actions" if args.clip_actions else "--layout"
         raise RLTransformerError("is not for tables", where=what, fix="convert to a store first, and that store then")
-    account = convert_table(table, mapping, args.output, source=args.uri)
+    account = convert_table(table, mapping, args.output, source=args.uri, engine=args.engine)
     dataset = open_trajectories(f"rlt:{account['store']}")
     seconds = time.perf_counter() - started
     print(f"wrote {dataset}")
@@ -156,6 +162,7 @@ def _print_account(account: dict, seconds: float) -> None:
 def _refuse_table_options(args: Namespace) -> None:
     """Raise an error if an option for tables was given for another format, which has its columns in fixed places."""
     given = [name for name in (*_SEVERAL, *_SINGLE, "mapping", "suggest") if getattr(args, name)]
+    given += ["engine"] * (args.engine != "local")
     if given:
         raise RLTransformerError(
             f"{args.uri.partition(':')[0]}: is no table", where=f"--{given[0]}", fix="leave it out; it is for tables"

@@ -87,6 +87,7 @@ def _costs_to_go(dataset: TrajectoryDataset) -> Float64[np.ndarray, "N"]:
             where="model.conditions: cost_to_go",
             fix="record the cost of every step as the array 'cost' of each episode, or leave cost_to_go out",
         )
+    costs = np.asarray(costs)
     if not np.isfinite(costs).all():
         row = int(np.flatnonzero(~np.isfinite(costs.reshape(-1)))[0])
         episode = int(np.searchsorted(dataset.offsets, row, side="right")) - 1

@@ -19,6 +19,7 @@ from rl_transformer.runtime.registry import Registry, broken_contract, call_plug
 from rl_transformer.runtime.shapes import Float, Float32, Float64, Int
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.sharded_column import Column
 
 # The number of steps on which a plugin's `after` is compared with its column, and the difference that is allowed, as a
 # fraction of the largest value: columns are float32, and sums over long episodes are rounded at every step.
@@ -56,7 +57,7 @@ class Condition(Protocol):
         """Make the condition for a run; what the options leave open follows from the data."""
         ...
 
-    def column(self, dataset: TrajectoryDataset) -> Float32[np.ndarray, "N"] | Float32[np.ndarray, "N W"]:
+    def column(self, dataset: TrajectoryDataset) -> Float32[Column, "N"] | Float32[Column, "N W"]:
         """Return the unscaled value at every step of the data."""
         ...
 
@@ -120,12 +121,12 @@ def conditions_from_dicts(dicts: Sequence[JsonMapping], *, where: object) -> tup
     return tuple(conditions)
 
 
-def checked_column(condition: Condition, dataset: TrajectoryDataset) -> Float32[np.ndarray, "N W"]:
+def checked_column(condition: Condition, dataset: TrajectoryDataset) -> Float32[Column, "N W"]:
     """Return a condition's column after checking its shape, and the values if a plugin computed them."""
     name = condition.name
     column = call_plugin(CONDITIONS, name, "column()", lambda: condition.column(dataset))
-    if not isinstance(column, np.ndarray) or column.dtype.kind not in "biuf":
-        kind = f"an array of {column.dtype}" if isinstance(column, np.ndarray) else type(column).__name__
+    if not isinstance(column, Column) or column.dtype.kind not in "biuf":
+        kind = f"an array of {column.dtype}" if isinstance(column, Column) else type(column).__name__
         raise broken_contract(CONDITIONS, name, f"column() returned {kind}, not an array of numbers")
     expected = (dataset.num_steps, condition.width)
     if column.shape != expected and not (condition.width == 1 and column.shape == expected[:1]):
@@ -187,8 +188,8 @@ def _check_after(condition: Condition, dataset: TrajectoryDataset) -> None:
     if not rows.size:
         return
     # All steps in one call, as if each were a session of its own.
-    computed = value_after(condition, column[rows].astype(np.float64), outcomes.reshape(-1)[rows].astype(np.float64))
-    wrong = np.abs(computed - column[rows + 1]) > _TOLERANCE * np.abs(column).max()
+    computed = value_after(condition, column[rows].astype(np.float64), outcomes[rows].reshape(-1).astype(np.float64))
+    wrong = np.abs(computed - column[rows + 1]) > _TOLERANCE * np.abs(np.asarray(column)).max()
     if wrong.any():
         place = int(np.flatnonzero(wrong.any(axis=1))[0])
         row = int(rows[place])

@@ -19,6 +19,7 @@ from rl_transformer.runtime.shapes import Float, Float32, Float64, Int
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.returns import rewards_ahead
+from rl_transformer.trajectories.sharded_column import Column
 
 UPDATES = ("subtract", "keep")
 # Ours: a discounted sum reaches to where this part of its weight is left; a note is printed if a larger share of steps is cut.
@@ -120,14 +121,14 @@ class ReturnToGo:
         values = np.asarray(rewards, np.float64)
         return values if self.reward_clip is None else np.clip(values, -self.reward_clip, self.reward_clip)
 
-    def column(self, dataset: TrajectoryDataset) -> Float32[np.ndarray, "N"]:
+    def column(self, dataset: TrajectoryDataset) -> Float32[Column, "N"]:
         """Return the unscaled return-to-go at every step of the data."""
         # The plain case is stored with the data, and may be memory-mapped.
         if self.is_per_episode and self.reward_clip is None and self.update == "subtract":
             return dataset.returns_to_go
         if self.is_per_episode and self.update == "keep":
             return np.repeat(self.totals(dataset), dataset.lengths).astype(np.float32)
-        return self.of_steps(dataset.rewards, dataset.offsets).astype(np.float32)
+        return self.of_steps(np.asarray(dataset.rewards), dataset.offsets).astype(np.float32)
 
     def of_steps(self, rewards: Float[np.ndarray, "N"], offsets: Int[np.ndarray, "_"]) -> Float64[np.ndarray, "N"]:
         """Return what follows each step, by the kind; ``offsets`` are the rows at which episodes begin, and N."""
@@ -145,16 +146,20 @@ class ReturnToGo:
         """Return the return of each episode: the sum, or the mean over its steps for kinds that belong to steps."""
         starts = dataset.offsets[:-1]
         if not self.is_per_episode:
-            return np.add.reduceat(self.of_steps(dataset.rewards, dataset.offsets), starts) / dataset.lengths
+            return (
+                np.add.reduceat(self.of_steps(np.asarray(dataset.rewards), dataset.offsets), starts) / dataset.lengths
+            )
         if self.reward_clip is None:
             return dataset.episode_returns
-        return np.add.reduceat(self.clip_rewards(dataset.rewards), starts)
+        return np.add.reduceat(self.clip_rewards(np.asarray(dataset.rewards)), starts)
 
     def comparable(self, dataset: TrajectoryDataset, episodes: Int[np.ndarray, "_"]) -> Float[np.ndarray, "V"]:
         """Return the values of some episodes with which targets are compared: one per episode, or one per step."""
         if self.is_per_episode:
             return self.totals(dataset)[episodes]
-        return self.select_comparable(self.of_steps(dataset.rewards, dataset.offsets), dataset.offsets, episodes)
+        return self.select_comparable(
+            self.of_steps(np.asarray(dataset.rewards), dataset.offsets), dataset.offsets, episodes
+        )
 
     def select_comparable(
         self, values: Float[np.ndarray, "N"], offsets: Int[np.ndarray, "_"], episodes: Int[np.ndarray, "_"]

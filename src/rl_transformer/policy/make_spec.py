@@ -63,7 +63,7 @@ def make_policy_spec(
     model = _model_config(dataset, conditions, config, trunk_fields)
     bins = None
     if config.needs_return_model:
-        bins = return_bins(returns.column(dataset) / returns.scale, config.returns.bins)
+        bins = return_bins(np.asarray(returns.column(dataset)) / returns.scale, config.returns.bins)
     spec = PolicySpec(
         arch=config.model.arch,
         model=model,

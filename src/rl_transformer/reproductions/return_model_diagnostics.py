@@ -34,7 +34,7 @@ def return_model_diagnostics(policy: Policy, walks: TrajectoryDataset) -> JSON:
     assert model is not None
     batch = _whole_episodes(policy, walks)
     predicted = model.expected(model(batch.states, batch.actions, batch.timesteps)[:, :, BEFORE_ACTION]).numpy()
-    observations = walks.observations.reshape(len(walks), EPISODE_STEPS, -1)
+    observations = np.asarray(walks.observations).reshape(len(walks), EPISODE_STEPS, -1)
     visible = observations[:, :PHASE_STEPS, _KEY_IS_VISIBLE] > 0
     # The key is taken in the step before it vanishes; taken in the very last one it is not seen to vanish.
     taken = ~visible.all(axis=1)

@@ -16,6 +16,7 @@ import numpy as np
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import disk
+from rl_transformer.runtime.free_space import free_text
 from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.paths import below, refuse_special_file
 from rl_transformer.runtime.reading import read_json, sha256
@@ -58,29 +59,8 @@ def translate_write_errors(path: str | Path) -> Iterator[None]:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         fix = "name a folder that you may write to"
         if getattr(error, "errno", None) in _NO_SPACE or "os error 28" in reason or "os error 122" in reason:
-            fix = f"free disk space there ({_free_text(Path(path))} left), or name a folder on another disk"
+            fix = f"free disk space there ({free_text(Path(path))} left), or name a folder on another disk"
         raise WriteError(f"cannot be written: {reason}", where=path, fix=fix) from None
-
-
-def check_disk_space(folder: Path, needed: int, *, what: str) -> None:
-    """Check that a disk has room before the work begins whose results it shall hold.
-
-    Args:
-        folder: Where the files will be; it need not exist.
-        needed: Bytes.
-        what: What needs them, for the message.
-
-    Raises:
-        RLTransformerError: Less is free.
-    """
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise RLTransformerError(
-            f"{what} take {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free",
-            where=folder,
-            fix="free disk space there, or name a folder on another disk",
-        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -159,7 +139,7 @@ def write_folder(folder: Path, fill: Callable[[Path], JsonMapping | None], *, re
             temporary = _temporary_name(folder, "tmp")
             disk.DISK.make_folder(temporary)
             try:
-                _fill(temporary, fill)
+                write_manifest(temporary, fill(temporary) or {})
                 if not replace:
                     refuse_content(folder)  # somebody else may have written it without our lock
                 _replace(folder, temporary)
@@ -169,16 +149,26 @@ def write_folder(folder: Path, fill: Callable[[Path], JsonMapping | None], *, re
             disk.DISK.sync_folder(folder.parent)
 
 
-def _fill(temporary: Path, fill: Callable[[Path], JsonMapping | None]) -> None:
-    """Write the files of a folder and its manifest, durably."""
-    fields = dict(fill(temporary) or {})
-    files = {}
-    for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+def write_manifest(folder: Path, fields: JsonMapping, parts: Iterable[str] = ()) -> None:
+    """Write the manifest of a folder whose other files are complete, durably.
+
+    Args:
+        folder: The folder.
+        fields: Further fields of the manifest.
+        parts: Folders inside of it that have manifests of their own, whose hashes are taken over without reading the files.
+    """
+    files: JsonObject = {}
+    for part in parts:
+        inside = read_json(folder / part / MANIFEST, fix="write the folder again")["files"]
+        files.update({f"{part}/{name}": entry for name, entry in inside.items()})
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name in files:
+            continue
         # Libraries such as safetensors write files without a sync.
         disk.DISK.sync(path)
-        name = path.relative_to(temporary).as_posix()
         files[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-    write_text(temporary / MANIFEST, to_json({**fields, "files": files}))
+    write_text(folder / MANIFEST, to_json({**fields, "files": files}))
 
 
 def _replace(folder: Path, temporary: Path) -> None:
@@ -253,12 +243,6 @@ def refuse_content(folder: Path) -> None:
         raise RLTransformerError(
             "exists already and is not empty", where=folder, fix="name another folder, or remove this one"
         )
-
-
-def _free_text(path: Path) -> str:
-    """Return the free space of the disk of a path as text."""
-    existing = next((parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists()), None)
-    return "an unknown amount" if existing is None else f"{shutil.disk_usage(existing).free / 2**20:,.0f} MiB"
 
 
 def verify_folder(folder: Path, *, required: Iterable[str] = (), hashes: bool = True) -> JsonObject:

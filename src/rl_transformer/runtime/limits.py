@@ -20,6 +20,7 @@ LIMITS = {
     "digits": Limit(1_000, "digits of a number in a JSON or YAML file"),
     "tensor_header_bytes": Limit(16 * 2**20, "bytes of the header of a safetensors file"),
     "npy_header_bytes": Limit(10_000, "bytes of the header of a .npy file"),
+    "shards": Limit(10_000, "shards of a store"),
     "child_bytes": Limit(4 * 2**30, "bytes of memory of a process that reads an HDF5 or table file"),
     "child_seconds": Limit(30, "seconds in which it must come to a result, and one more for every MiB of the file"),
     "pickled_instructions": Limit(20_000_000, "instructions in a pickled file"),

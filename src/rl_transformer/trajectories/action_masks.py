@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from rl_transformer.trajectories.sharded_column import Column
 from rl_transformer.trajectories.spaces import Space
 
 ALLOWED = "allowed"
 
 
-def is_action_mask(space: Space, values: np.ndarray) -> bool:
+def is_action_mask(space: Space, values: Column) -> bool:
     """Return True if a column (T, ...) of this name holds a mask of legal actions of a space."""
     return not space.is_continuous and values.dtype == bool and values.shape[1:] == (space.flat_dim,)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
 
 import numpy as np
 
 from rl_transformer.trajectories.action_checks import action_defects
 from rl_transformer.trajectories.action_masks import ALLOWED
 from rl_transformer.trajectories.blocks import EpisodeBlock
+from rl_transformer.trajectories.copies import EpisodeCopies
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset_checks import episodes_checks, rows_checks
 from rl_transformer.trajectories.end_flags import inner_end
 from rl_transformer.trajectories.episode_checks import EndsAndReturns, FinalObservations
-from rl_transformer.trajectories.findings import LEVELS, MAX_POSITIONS, Finding
+from rl_transformer.trajectories.findings import LEVELS, MAX_POSITIONS, Finding, shifted
 from rl_transformer.trajectories.mixed_rows import numbers_of
 from rl_transformer.trajectories.nested import leaves
 from rl_transformer.trajectories.step_checks import step_checks
@@ -37,12 +37,37 @@ class Checker:
         self._step_checks = step_checks(spec)
         self._ends = EndsAndReturns()
         self._finals = FinalObservations()
-        self._first_episodes: dict[bytes, int] = {}  # hash of an episode's content -> first episode with it
+        self._copies = EpisodeCopies()
+        self._of_dataset: dict[tuple[str, str], Finding] = {}  # apart, because they are no sums over episodes
 
     @property
     def findings(self) -> list[Finding]:
         """All findings so far, most severe first."""
-        return sorted(self._findings.values(), key=lambda f: (LEVELS.index(f.level), f.kind, f.field))
+        found = {**self._findings, **self._of_dataset}
+        return sorted(found.values(), key=lambda f: (LEVELS.index(f.level), f.kind, f.field))
+
+    def join(self, later: Checker, first_episode: int, lengths: np.ndarray, ends: np.ndarray) -> None:
+        """Take over what another checker has seen in the episodes that follow, as if this one had seen them.
+
+        Args:
+            later: The other checker.
+            first_episode: Number of its first episode here.
+            lengths: (E,) steps of its episodes.
+            ends: (E, 2) whether they were terminated, and truncated.
+        """
+        for found in later._findings.values():
+            _record(self._findings, replace(found, positions=shifted(found.positions, first_episode)))
+        for check, more in zip(self._rows_checks, later._rows_checks, strict=True):
+            check.join(more)
+        for check, more in zip(self._step_checks, later._step_checks, strict=True):
+            check.join(more, first_episode)
+        self._ends.join(later._ends)
+        self._finals.join(later._finals, first_episode)
+        self._copies.join(later._copies, first_episode)
+        # Runs of episodes may reach from one checker into the next, so that these are looked at again.
+        for length, (terminated, truncated) in zip(lengths.tolist(), ends.tolist(), strict=True):
+            for check in self._episodes_checks:
+                check.add(length, terminated, truncated)
 
     def add_finding(
         self,
@@ -66,15 +91,13 @@ class Checker:
             positions: Positions to add, as far as there is room.
             count: Number of defects to add.
         """
-        finding = self._findings.setdefault((kind, name), Finding(level, kind, name, problem, fix))
-        finding.count += count
-        finding.positions += list(positions)[: MAX_POSITIONS - len(finding.positions)]
+        _record(self._findings, Finding(level, kind, name, problem, fix, count, list(positions)))
 
     def add_notes(self, notes: Iterable[Finding]) -> None:
         """Add findings of a reader, except those of a kind and field that these checks made themselves."""
         # Data that is written again brings the findings of its first reading along, which are made again now.
         for note in notes:
-            if (note.kind, note.field) not in self._findings:
+            if not {(note.kind, note.field)} & (self._findings.keys() | self._of_dataset.keys()):
                 self._findings[note.kind, note.field] = replace(note, positions=list(note.positions))
 
     def check_structure(self, episode: int, trajectory: Trajectory) -> bool:
@@ -139,7 +162,7 @@ class Checker:
         for check in self._episodes_checks:
             check.add(len(rewards), trajectory.terminated, trajectory.truncated)
         self._ends.add(len(rewards), trajectory.terminated, trajectory.truncated, float(rewards.sum()))
-        self._check_copies(episode, observations, actions, rewards)
+        self._copies.add(episode, observations, actions, rewards)
 
     def check_block(
         self, episode: int, block: EpisodeBlock, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray
@@ -165,25 +188,7 @@ class Checker:
             for check in self._episodes_checks:
                 check.add(last - first, terminated, truncated)
             self._ends.add(last - first, terminated, truncated, float(returns[index]))
-            self._check_copies(episode + index, observations[first:last], actions[first:last], rewards[first:last])
-
-    def _check_copies(self, episode: int, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
-        """Check whether an earlier episode has the same content."""
-        # Merged files often contain episodes twice. A hash of 16 bytes per episode finds copies anywhere in the data
-        # without holding the data in memory.
-        digest = blake2b(digest_size=16)
-        for array in (observations, actions, rewards):
-            digest.update(np.ascontiguousarray(array).data)
-        first = self._first_episodes.setdefault(digest.digest(), episode)
-        if first != episode:
-            self.add_finding(
-                "warning",
-                "duplicate episode",
-                "episode",
-                f"is the same episode as number {first}",
-                "remove copies unless they are meant to weigh more",
-                positions=[{"episode": episode}],
-            )
+            self._copies.add(episode + index, observations[first:last], actions[first:last], rewards[first:last])
 
     def check_ends(self, episode: int, trajectory: Trajectory) -> None:
         """Check the flags at the end of an episode."""
@@ -231,35 +236,24 @@ class Checker:
         Args:
             std: (D,) standard deviations of the observations; None for images.
         """
-        for check in (*self._rows_checks, *self._episodes_checks, *self._step_checks, self._ends, self._finals):
+        checks = (*self._rows_checks, *self._episodes_checks, *self._step_checks)
+        for check in (*checks, self._ends, self._finals, self._copies):
             for finding in check.findings():
-                self.add_finding(
-                    finding.level,
-                    finding.kind,
-                    finding.field,
-                    finding.problem,
-                    finding.fix,
-                    positions=finding.positions,
-                    count=finding.count,
-                )
+                _record(self._of_dataset, finding)
         if std is None:
             return
         # Often the sign of a wrong index while logging. Normalization handles constant features, so it is no error.
         # A feature whose differences float32 cannot hold has a finding of its own.
-        rounded = self._findings.get(("precision", "observations"))
+        rounded = self._of_dataset.get(("precision", "observations"))
         rounded_features = [] if rounded is None else [position["feature"] for position in rounded.positions]
         constant = np.setdiff1d(np.flatnonzero(std == 0), rounded_features)
         if constant.size:
             positions = [{"feature": int(i)} for i in constant]
-            self.add_finding(
-                "warning",
-                "constant feature",
-                "observations",
-                "never changes",
-                "nothing, or leave the feature out",
-                positions=positions,
-                count=len(positions),
+            fix = "nothing, or leave the feature out"
+            never = Finding(
+                "warning", "constant feature", "observations", "never changes", fix, constant.size, positions
             )
+            _record(self._of_dataset, never)
 
     def _check_finite(self, episode: int, name: str, array: np.ndarray, level: str = "error") -> None:
         bad = ~np.isfinite(array)
@@ -280,6 +274,13 @@ class Checker:
             for position in np.argwhere(bad)[:MAX_POSITIONS]
         ]
         self.add_finding(level, kind, name, problem, fix, positions=positions, count=int(bad.sum()))
+
+
+def _record(findings: dict[tuple[str, str], Finding], new: Finding) -> None:
+    """Add a finding, or its count and, as far as there is room, its positions to one of the same kind and field."""
+    known = findings.setdefault((new.kind, new.field), replace(new, count=0, positions=[]))
+    known.count += new.count
+    known.positions += new.positions[: MAX_POSITIONS - len(known.positions)]
 
 
 def _final_leaves(trajectory: Trajectory) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
+from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding, shifted
 from rl_transformer.trajectories.trajectory import Trajectory
 
 _TIME = re.compile(
@@ -89,6 +89,19 @@ class Clocks:
                 at = np.flatnonzero(forward & (exponents == exponent))[:MAX_POSITIONS]
                 clock.keep(int(exponent), _places(episode, offsets, at + 1))
 
+    def join(self, later: Clocks, first_episode: int) -> None:
+        """Take over what was seen of later episodes; see `StepCheck`."""
+        for name, more in later._clocks.items():
+            clock = self._clocks.setdefault(name, _Clock())
+            clock.num_steps += more.num_steps
+            clock.num_ones += more.num_ones
+            clock.counts += more.counts
+            clock.backwards += more.backwards
+            clock.repeated += more.repeated
+            clock.skipped += more.skipped
+            for what, places in more.places.items():
+                clock.keep(what, shifted(places, first_episode))
+
     def findings(self) -> Iterator[Finding]:
         """Yield warnings about every clock."""
         for name, clock in self._clocks.items():
@@ -146,6 +159,13 @@ class NextObservations:
                 self._count += len(at)
                 self._num_steps += len(values) - (len(offsets) - 1)
                 self._places += _places(episode, offsets, at[: MAX_POSITIONS - len(self._places)])
+
+    def join(self, later: NextObservations, first_episode: int) -> None:
+        """Take over what was seen of later episodes; see `StepCheck`."""
+        self._name = later._name or self._name
+        self._count += later._count
+        self._num_steps += later._num_steps
+        self._places += shifted(later._places, first_episode)[: MAX_POSITIONS - len(self._places)]
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about steps that do not follow one another."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ RESERVED = {*STEP_COLUMNS, *EPISODE_COLUMNS, "observation_mean", "observation_st
 # Columns in the fingerprint: those that the source recorded. The others are computed from them.
 _HASHED = ("observations", "actions", "rewards")
 _BYTES_BETWEEN_LOOKS = 1 << 26
+_ROWS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,39 @@ class ColumnBuilder:
         self._returns += [float(rewards[first:last].sum()) for first, last in borders]
         self._finals += [None] * len(block)
 
+    def add_written(self, columns: Mapping[str, np.ndarray], summary: Summary, checker: Checker) -> None:
+        """Add the episodes of a store that another builder has written: nothing is appended, and no row is checked again.
+
+        Args:
+            columns: Its step columns.
+            summary: Its summary.
+            checker: The checker that saw its episodes.
+
+        Raises:
+            RLTransformerError: Its extra columns are not those of the episodes before.
+        """
+        first = len(self._lengths)
+        extras = {name: column[:1] for name, column in columns.items() if name not in STEP_COLUMNS}
+        self._extras(first, Trajectory(columns["observations"][:1], columns["actions"][:1], np.zeros(1), extras=extras))
+        for begin in range(0, len(columns["rewards"]), _ROWS_AT_ONCE):
+            self._account({name: columns[name][begin : begin + _ROWS_AT_ONCE] for name in _HASHED})
+        ends = np.stack([summary.terminated, summary.truncated], axis=1)
+        lengths = np.diff(summary.offsets)
+        self._checker.join(checker, first, lengths, ends)
+        self._lengths += lengths.tolist()
+        self._ends += ends.tolist()
+        self._returns += summary.episode_returns.tolist()
+        finals = summary.final_observations
+        self._finals += [None] * len(lengths) if finals is None else list(finals)
+
     def _append_rows(self, rows: dict[str, np.ndarray], extras: dict[str, np.ndarray]) -> None:
-        """Append rows to the columns, and add them to hashes and statistics."""
+        """Append rows to the columns, and account for them."""
         for name, values in {**rows, **extras}.items():
             self._append(name, values)
+        self._account(rows)
+
+    def _account(self, rows: dict[str, np.ndarray]) -> None:
+        """Add rows to hashes and statistics."""
         # Hashes grow column by column while the data streams past. They are taken after conversion, so HDF5, Arrow and
         # a store of the same episodes have the same fingerprint.
         for name in _HASHED:

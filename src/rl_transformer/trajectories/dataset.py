@@ -22,6 +22,7 @@ from rl_transformer.trajectories.findings import LEVELS, Finding, count_levels, 
 from rl_transformer.trajectories.guessed_spaces import infer_action_space, infer_observation_space
 from rl_transformer.trajectories.gymnasium_spaces import space_from_gymnasium
 from rl_transformer.trajectories.nested import unstack
+from rl_transformer.trajectories.sharded_column import Column
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.statistics import ObservationStatistics
 from rl_transformer.trajectories.store_files import write_columns
@@ -41,14 +42,14 @@ class TrajectoryDataset:
     """
 
     spec: DataSpec
-    columns: Mapping[str, np.ndarray]
+    columns: Mapping[str, Column]
     """observations (N, ...), actions (N, A) or (N,), rewards (N,), returns_to_go (N,), and extra columns (N, ...)."""
     summary: Summary
     location: str = ""
     """URI that the data was opened from; empty if it was made in memory."""
 
     @property
-    def observations(self) -> np.ndarray:
+    def observations(self) -> Column:
         """Flattened observations: (N, D) float32, or (N, channels, height, width) uint8.
 
         Discrete observations are one-hot vectors, or indices if one of them has more than 1024 values (`wide_rows`).
@@ -56,22 +57,22 @@ class TrajectoryDataset:
         return self.columns["observations"]
 
     @property
-    def actions(self) -> np.ndarray:
+    def actions(self) -> Column:
         """Actions: (N, A) float32 in the environment's units, or (N,) or (N, parts) int64 counted from 0."""
         return self.columns["actions"]
 
     @property
-    def rewards(self) -> np.ndarray:
+    def rewards(self) -> Column:
         """Rewards: (N,) float64."""
         return self.columns["rewards"]
 
     @property
-    def returns_to_go(self) -> np.ndarray:
+    def returns_to_go(self) -> Column:
         """Undiscounted returns-to-go, which include the reward of their own step: (N,) float32."""
         return self.columns["returns_to_go"]
 
     @property
-    def action_masks(self) -> np.ndarray | None:
+    def action_masks(self) -> Column | None:
         """Legal actions, (N, M) bool: the extra column ``allowed``, if it has one value per discrete action."""
         masks = self.columns.get(ALLOWED)
         return masks if masks is not None and is_action_mask(self.spec.action_space, masks) else None
@@ -244,8 +245,7 @@ class TrajectoryDataset:
             spec: Spaces of the data.
             trajectories: The episodes.
             location: URI of the data.
-            notes: Findings to add, about what was guessed, changed or left out; a reader may still add to them while
-                the episodes are read.
+            notes: Findings of the reader to add, who may still add to them while the episodes are read.
 
         Raises:
             RLTransformerError: There is no episode.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class RowsCheck(Protocol):
 
     def add(self, trajectory: Trajectory, actions: np.ndarray) -> None:
         """Look at the next rows, of one or of many episodes; ``actions`` are as recorded, (T, *action_shape)."""
+        ...
+
+    def join(self, later: Self) -> None:
+        """Take over what another check has seen in the rows that follow."""
         ...
 
     def findings(self) -> Iterator[Finding]:
@@ -82,6 +86,11 @@ class ActionRange:
             self._low = np.fmin(self._low, actions.min(axis=0))
             self._high = np.fmax(self._high, actions.max(axis=0))
 
+    def join(self, later: Self) -> None:
+        """Take over the range of later rows."""
+        self._low = np.fmin(self._low, later._low)
+        self._high = np.fmax(self._high, later._high)
+
     def findings(self) -> Iterator[Finding]:
         """Yield a warning for dimensions that use a tiny share of their bounds."""
         low, high = self._bounds
@@ -115,10 +124,16 @@ class Precision:
             exact = array.reshape(len(array), -1).astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 error = np.abs(exact - exact.astype(np.float32)).max(axis=0)
-            low = exact.min(axis=0)
-            high = exact.max(axis=0)
-            before = self._seen.get(name, (low, high, error))
-            self._seen[name] = (np.fmin(before[0], low), np.fmax(before[1], high), np.fmax(before[2], error))
+            self._widen(name, exact.min(axis=0), exact.max(axis=0), error)
+
+    def join(self, later: Self) -> None:
+        """Take over ranges and rounding errors of later rows."""
+        for name, seen in later._seen.items():
+            self._widen(name, *seen)
+
+    def _widen(self, name: str, low: np.ndarray, high: np.ndarray, error: np.ndarray) -> None:
+        before = self._seen.get(name, (low, high, error))
+        self._seen[name] = (np.fmin(before[0], low), np.fmax(before[1], high), np.fmax(before[2], error))
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning for every array with such features."""
@@ -151,6 +166,11 @@ class Rewards:
         """Look for a reward that is not 0."""
         self._is_zero = self._is_zero and not trajectory.rewards.any()
         self._num_episodes += 1
+
+    def join(self, later: Self) -> None:
+        """Take over whether later rewards are 0."""
+        self._is_zero = self._is_zero and later._is_zero
+        self._num_episodes += later._num_episodes
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning if every reward is 0."""
@@ -206,6 +226,13 @@ class Pictures:
                 self._dtypes[name].add(str(arrays[name].dtype))
                 self._low[name] = min(self._low[name], float(arrays[name].min()))
                 self._high[name] = max(self._high[name], float(arrays[name].max()))
+
+    def join(self, later: Self) -> None:
+        """Take over ranges and types of later rows."""
+        for name in self._candidates:
+            self._dtypes[name] |= later._dtypes[name]
+            self._low[name] = min(self._low[name], later._low[name])
+            self._high[name] = max(self._high[name], later._high[name])
 
     def findings(self) -> Iterator[Finding]:
         """Yield findings about flattened and about ambiguous pictures."""

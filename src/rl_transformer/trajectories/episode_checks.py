@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
+from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding, shifted
 from rl_transformer.trajectories.nested import leaves
 from rl_transformer.trajectories.trajectory import Trajectory
 
@@ -55,6 +55,14 @@ class Units:
             self._episodes.append(episode + int(index))
             self._num_numbers += 2 * values.shape[1]
 
+    def join(self, later: Units, first_episode: int) -> None:
+        """Take over what was seen of later episodes; see `StepCheck`."""
+        if self._num_numbers <= _MOST_NUMBERS:
+            self._sizes += later._sizes
+            self._spreads += later._spreads
+            self._episodes += [first_episode + episode for episode in later._episodes]
+            self._num_numbers += later._num_numbers
+
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about episodes in another unit."""
         if len(self._episodes) < _FEWEST_EPISODES or len({len(size) for size in self._sizes}) > 1:
@@ -98,6 +106,13 @@ class Actions:
             inside = numbers[(numbers >= 0) & (numbers < len(self._taken)) & (numbers == np.floor(numbers))]
             self._taken[inside.astype(np.int64)] = True
 
+    def join(self, later: Actions, first_episode: int) -> None:
+        """Take over what was seen of later episodes; see `StepCheck`."""
+        self._num_steps += later._num_steps
+        self._low = np.fmin(self._low, later._low)
+        self._high = np.fmax(self._high, later._high)
+        self._taken |= later._taken
+
     def findings(self) -> Iterator[Finding]:
         """Yield findings about what was never done."""
         if self._num_steps < _MANY:
@@ -136,6 +151,14 @@ class EndsAndReturns:
             self._terminated[length] = self._terminated.get(length, 0) + 1
         elif truncated:
             self._num_truncated += 1
+
+    def join(self, later: EndsAndReturns) -> None:
+        """Take over what was seen of later episodes."""
+        self._num_episodes += later._num_episodes
+        self._returns |= later._returns
+        self._num_truncated += later._num_truncated
+        for length, count in later._terminated.items():
+            self._terminated[length] = self._terminated.get(length, 0) + count
 
     def findings(self) -> Iterator[Finding]:
         """Yield findings about ends and returns."""
@@ -187,6 +210,14 @@ class FinalObservations:
             self._count += 1
             if len(self._places) < MAX_POSITIONS:
                 self._places.append({"episode": episode})
+
+    def join(self, later: FinalObservations, first_episode: int) -> None:
+        """Take over what was seen of later episodes; see `StepCheck`."""
+        self._count += later._count
+        self._num_episodes += later._num_episodes
+        self._num_steps += later._num_steps
+        self._num_still += later._num_still
+        self._places += shifted(later._places, first_episode)[: MAX_POSITIONS - len(self._places)]
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning if some are copies, where observations do not stand still anyway."""

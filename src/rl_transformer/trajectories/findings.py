@@ -54,6 +54,11 @@ class Finding:
         return f"{position}, {self.field}: {self.problem}{more}"
 
 
+def shifted(positions: Iterable[dict[str, int]], first_episode: int) -> list[dict[str, int]]:
+    """Return positions in data whose first episode is number ``first_episode`` of a larger whole."""
+    return [{**at, "episode": at["episode"] + first_episode} if "episode" in at else dict(at) for at in positions]
+
+
 def count_levels(findings: Iterable[Finding]) -> dict[str, int]:
     """Return the number of kinds of findings of each level, most severe first."""
     levels = [finding.level for finding in findings]

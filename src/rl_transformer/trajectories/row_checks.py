@@ -5,12 +5,13 @@ Shapes: N steps, D features.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
+from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding, shifted
 from rl_transformer.trajectories.nested import leaves
 from rl_transformer.trajectories.trajectory import Trajectory
 
@@ -38,6 +39,11 @@ class _Places:
         for row in rows[: MAX_POSITIONS - len(self.first)]:
             which = int(np.searchsorted(offsets, row, side="right")) - 1
             self.first.append({"episode": episode + which, "step": int(row - offsets[which])})
+
+    def join(self, later: _Places, first_episode: int) -> None:
+        """Add the places of later episodes."""
+        self.count += later.count
+        self.first += shifted(later.first, first_episode)[: MAX_POSITIONS - len(self.first)]
 
 
 class Rows:
@@ -94,6 +100,14 @@ class Rows:
         # Many environments begin at zeros.
         self._zeros.add(episode, offsets, np.flatnonzero(zero & ~first & ~tails))
 
+    def join(self, later: Rows, first_episode: int) -> None:
+        """Take over what was seen of later episodes; see `StepCheck`."""
+        self._repeated.join(later._repeated, first_episode)
+        self._padding.join(later._padding, first_episode)
+        self._zeros.join(later._zeros, first_episode)
+        self._num_steps += later._num_steps
+        self._num_episodes += later._num_episodes
+
     def findings(self) -> Iterator[Finding]:
         """Yield warnings."""
         few = max(_RARE * self._num_steps, 1)
@@ -148,6 +162,18 @@ class Codes:
                 places = self._places.setdefault((int(feature), index), _Places())
                 places.add(episode, offsets, found[values[found, feature] == code])
 
+    def join(self, later: Codes, first_episode: int) -> None:
+        """Take over what was seen of later episodes; see `StepCheck`."""
+        if not len(self._low):
+            self._low = np.full(len(later._low), np.inf)
+            self._high = np.full(len(later._low), -np.inf)
+        if len(self._low) != len(later._low):
+            return
+        self._low = np.fmin(self._low, later._low)
+        self._high = np.fmax(self._high, later._high)
+        for key, places in later._places.items():
+            self._places.setdefault(key, _Places()).join(places, first_episode)
+
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about codes far away from all other values of their feature."""
         positions: list[dict[str, int]] = []
@@ -197,8 +223,26 @@ class EqualFeatures:
         for feature, column in zip(self._left.tolist(), columns, strict=True):
             key = (self._groups[feature], column.tobytes())
             self._groups[feature] = groups.setdefault(key, feature)
+        self._leave_out_single_ones()
+
+    def _leave_out_single_ones(self) -> None:
         sizes = np.bincount([self._groups[feature] for feature in self._left.tolist()], minlength=self._width)
         self._left = np.array([f for f in self._left.tolist() if sizes[self._groups[f]] > 1], np.int64)
+
+    def join(self, later: EqualFeatures, first_episode: int) -> None:
+        """Take over what was seen of later episodes; see `StepCheck`."""
+        if not self._width:
+            vars(self).update(copy.deepcopy(vars(later)))
+            return
+        if len(self._left) < 2 or self._width != later._width:
+            return
+        # Equal in all rows are those that are equal in the earlier and in the later ones.
+        groups: dict[tuple[int, int], int] = {}
+        self._changes |= later._changes | (self._first != later._first)
+        for feature in self._left.tolist():
+            key = (self._groups[feature], later._groups[feature])
+            self._groups[feature] = groups.setdefault(key, feature)
+        self._leave_out_single_ones()
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about features that equal an earlier one."""

@@ -70,6 +70,31 @@ class _Signal:
             frozen=np.zeros(width, np.int64),
         )
 
+    def join(self, later: _Signal, first_episode: int) -> None:
+        """Take over what is known of later episodes, the first of which is ``first_episode`` here."""
+        self.counts += later.counts
+        larger = later.largest > self.largest
+        self.largest[larger] = later.largest[larger]
+        self.place[larger] = later.place[larger] + [first_episode, 0]
+        for side in (0, 1):
+            self.raise_bounds(side, later.bounds[side])
+            self.at_bounds[side] += np.where(later.bounds[side] == self.bounds[side], later.at_bounds[side], 0)
+        for place in later.frozen_places:
+            earlier = sum(known["feature"] == place["feature"] for known in self.frozen_places)
+            if earlier < MAX_POSITIONS:
+                self.frozen_places.append({**place, "episode": first_episode + place["episode"]})
+        self.lively += later.lively
+        self.frozen += later.frozen
+        self.first_rows += later.first_rows[: _FIRST_ROWS - len(self.first_rows)]
+        self.num_rows += later.num_rows
+        self.num_long += later.num_long
+
+    def raise_bounds(self, side: int, extreme: np.ndarray) -> None:
+        """Replace the bounds of one side (D,) that ``extreme`` exceeds, and forget how many values equal them."""
+        farther = extreme < self.bounds[side] if side == 0 else extreme > self.bounds[side]
+        self.bounds[side][farther] = extreme[farther]
+        self.at_bounds[side][farther] = 0
+
 
 class Signals:
     """Finds outliers in observations, actions and rewards, and signals of observations that stand still or are saturated."""
@@ -104,6 +129,13 @@ class Signals:
                 for index in np.flatnonzero(np.diff(offsets) >= _LONG):
                     _add_changes(signal, episode + int(index), values[offsets[index] : offsets[index + 1]])
 
+    def join(self, later: Signals, first_episode: int) -> None:
+        """Take over what is known of later episodes, the first of which is ``first_episode`` here."""
+        for name, signal in later._signals.items():
+            known = self._signals.setdefault(name, _Signal.of_width(len(signal.largest)))
+            if known.largest.shape == signal.largest.shape:
+                known.join(signal, first_episode)
+
     def findings(self) -> Iterator[Finding]:
         """Yield warnings about outliers, frozen and saturated signals."""
         for name, signal in self._signals.items():
@@ -131,9 +163,7 @@ def _add_range(signal: _Signal, values: np.ndarray) -> None:
     if len(signal.first_rows) < _FIRST_ROWS:
         signal.first_rows += list(values[: _FIRST_ROWS - len(signal.first_rows)].copy())
     for side, extreme in enumerate((values.min(axis=0), values.max(axis=0))):
-        farther = extreme < signal.bounds[side] if side == 0 else extreme > signal.bounds[side]
-        signal.bounds[side][farther] = extreme[farther]
-        signal.at_bounds[side][farther] = 0
+        signal.raise_bounds(side, extreme)
         signal.at_bounds[side] += (values == signal.bounds[side]).sum(axis=0)
 
 

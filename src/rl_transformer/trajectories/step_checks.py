@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -28,6 +28,10 @@ class StepCheck(Protocol):
             rows: Their arrays, (N, ...).
             actions: (N, *action_shape) recorded actions.
         """
+        ...
+
+    def join(self, later: Self, first_episode: int) -> None:
+        """Take over what another check has seen of the episodes that follow, the first of which is ``first_episode``."""
         ...
 
     def findings(self) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import disk
 from rl_transformer.runtime.files import to_json, write_array, write_folder, write_text
 from rl_transformer.runtime.paths import below, user_path
+from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.blocks import EpisodeBlock, Episodes
 from rl_transformer.trajectories.checks import Checker
 from rl_transformer.trajectories.columns import EPISODE_COLUMNS, Summary, build_columns
@@ -22,6 +24,7 @@ from rl_transformer.trajectories.findings import Finding, raise_on_errors
 from rl_transformer.trajectories.trajectory import Trajectory
 
 FORMAT_VERSION = 1
+SHARDED_FORMAT_VERSION = 2  # of stores whose columns lie in several folders; all others can be read by every version
 
 
 class _GrowingArray:
@@ -73,7 +76,14 @@ def store_folder(folder: str | Path) -> Path:
     return user_path(str(folder).removeprefix("rlt:"))
 
 
-def write_columns(folder: str | Path, spec: DataSpec, trajectories: Episodes, *, notes: Iterable[Finding] = ()) -> Path:
+def write_columns(
+    folder: str | Path,
+    spec: DataSpec,
+    trajectories: Episodes,
+    *,
+    notes: Iterable[Finding] = (),
+    checker: Checker | None = None,
+) -> Path:
     """Write trajectories to a store, with one of them (or one block) in memory at a time, and return its folder.
 
     Returns-to-go, statistics, findings and hashes are computed once, while writing.
@@ -83,11 +93,13 @@ def write_columns(folder: str | Path, spec: DataSpec, trajectories: Episodes, *,
         spec: Spaces of the data.
         trajectories: The episodes; read once.
         notes: Findings of the reader to store with the data.
+        checker: Collects the findings; None: a new one.
 
     Raises:
         RLTransformerError: The folder is not empty, or the data would corrupt training; then nothing is written.
     """
     folder = store_folder(folder).resolve()
+    checker = checker or Checker(spec)
 
     def fill(temporary: Path) -> dict:
         """Write the columns, and return the fields of the manifest."""
@@ -101,16 +113,14 @@ def write_columns(folder: str | Path, spec: DataSpec, trajectories: Episodes, *,
                     open_files.callback(arrays[name].close)  # also after an error
                 arrays[name].append(rows)
 
-            summary = build_columns(spec, _read(trajectories, spec.source), append, checker := Checker(spec))
+            summary = build_columns(spec, _read(trajectories, spec.source), append, checker)
         checker.add_notes(notes)
         # An exception here makes write_folder remove the temporary folder, so bad data leaves nothing behind.
         raise_on_errors(checker.findings, spec.source or folder)
         if not arrays:
             raise RLTransformerError("holds no episode", where=spec.source or folder, fix="give at least one episode")
-        _write_summary(temporary, summary)
-        info = {"format_version": FORMAT_VERSION, "fingerprint": summary.fingerprint, "step_columns": sorted(arrays)}
-        findings = [finding.to_dict() for finding in checker.findings]
-        write_text(temporary / "store.json", to_json({**info, **spec.to_dict(), "findings": findings}))
+        info = {"format_version": FORMAT_VERSION, "step_columns": sorted(arrays)}
+        write_summary(temporary, spec, replace(summary, findings=checker.findings), info)
         return {"format_version": FORMAT_VERSION}
 
     write_folder(folder, fill, replace=False)
@@ -132,8 +142,8 @@ def _read(trajectories: Episodes, source: str) -> Iterator[Trajectory | EpisodeB
         yield episode
 
 
-def _write_summary(folder: Path, summary: Summary) -> None:
-    """Write the arrays with one row per episode, and the statistics."""
+def write_summary(folder: Path, spec: DataSpec, summary: Summary, info: JsonObject) -> None:
+    """Write the arrays with one row per episode, the statistics, and store.json with some further fields."""
     for name in EPISODE_COLUMNS:
         values = getattr(summary, name)
         if values is not None:
@@ -141,3 +151,6 @@ def _write_summary(folder: Path, summary: Summary) -> None:
     if summary.statistics is not None:
         write_array(folder / "observation_mean.npy", summary.statistics.mean)
         write_array(folder / "observation_std.npy", summary.statistics.std)
+    findings = [finding.to_dict() for finding in summary.findings]
+    fields = {**info, "fingerprint": summary.fingerprint, **spec.to_dict(), "findings": findings}
+    write_text(folder / "store.json", to_json(fields))

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Float, Int, Shaped
-from rl_transformer.runtime.system import ReadAhead
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.sharded_column import Column
 from rl_transformer.trajectories.wide_rows import WideLayout, row_shape, wide_layout
 from rl_transformer.windows.batch import WindowBatch
+from rl_transformer.windows.columns import read_ahead_of, take, to_device
 from rl_transformer.windows.image_shift import draw_shifts, shift_batch
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowIndex, WindowSampler
@@ -33,7 +34,7 @@ _ON_REQUEST = ("rewards", "terminations", "next_states")
 class ConditionColumn:
     """One condition at every step of the data."""
 
-    values: Float[np.ndarray, "N"] | Float[np.ndarray, "N W"]
+    values: Float[Column, "N"] | Float[Column, "N W"]
     """Float32 values, not scaled."""
     scale: float
     """The model reads the values divided by this."""
@@ -77,12 +78,12 @@ class WindowGatherer:
         space = dataset.spec.observation_space
         holds_rows = space.is_wide and dataset.observations.shape[1:] == row_shape(space)
         # Data on a disk is announced one update ahead. Otherwise every update would wait for its frames.
-        self._read_ahead = ReadAhead.of(dataset.observations) if self._home.type == "cpu" else None
+        self._read_ahead = read_ahead_of(dataset.observations) if self._home.type == "cpu" else None
         self._one_hot = OneHotRows(wide_layout(space), self.device) if holds_rows else None
-        self._observations = torch.from_numpy(dataset.observations).to(self._home)
-        self._actions = torch.from_numpy(dataset.actions).to(self._home)
+        self._observations = to_device(dataset.observations, self._home)
+        self._actions = to_device(dataset.actions, self._home)
         masks = dataset.action_masks
-        self._masks = torch.from_numpy(masks).to(self._home) if masks is not None else None
+        self._masks = to_device(masks, self._home) if masks is not None else None
         self._offsets = torch.from_numpy(np.asarray(dataset.offsets)).to(self._home)
         self._steps = torch.arange(window_length, device=self._home)
         self._set_conditions(conditions)
@@ -95,11 +96,11 @@ class WindowGatherer:
         return other
 
     def _set_conditions(self, conditions: Sequence[ConditionColumn]) -> None:
-        columns = (torch.from_numpy(condition.values).to(self._home) for condition in conditions)
-        self._conditions = [column if column.dim() == 2 else column[:, None] for column in columns]
+        columns = (condition.values for condition in conditions)
+        self._conditions = [to_device(column.reshape((len(column), -1)), self._home) for column in columns]
         self._scales = [condition.scale for condition in conditions]
 
-    def _fits_on_device(self, columns: Sequence[np.ndarray]) -> bool:
+    def _fits_on_device(self, columns: Sequence[Column]) -> bool:
         if self.device.type != "cuda":
             return False
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -158,17 +159,17 @@ class WindowGatherer:
         timesteps = torch.clamp(at - first, max=self.max_timesteps - 1)
         return WindowBatch(
             states=self._to_states(self._stack_frames(at, first).to(self.device)),
-            actions=self._normalizer.to_model_actions(_take(self._actions, at).to(self.device)),
+            actions=self._normalizer.to_model_actions(take(self._actions, at).to(self.device)),
             conditions=self._gather_conditions(at).to(self.device),
             timesteps=timesteps.to(self.device),
             valid_mask=(following <= last).to(self.device),
-            allowed=None if self._masks is None else _take(self._masks, at).to(self.device),
+            allowed=None if self._masks is None else take(self._masks, at).to(self.device),
         )
 
     def _gather_conditions(self, at: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return all conditions at some rows, scaled."""
         # Divided after indexing: the columns may be memory-mapped, and a scaled copy of them would fill the memory.
-        taken = [_take(column, at) / scale for column, scale in zip(self._conditions, self._scales, strict=True)]
+        taken = [take(column, at) / scale for column, scale in zip(self._conditions, self._scales, strict=True)]
         if not taken:
             return at.new_zeros(*at.shape, 0, dtype=torch.float32)
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
@@ -176,10 +177,10 @@ class WindowGatherer:
     def _stack_frames(self, rows: Int[Tensor, "B T"], first: Int[Tensor, "B 1"]) -> Shaped[Tensor, "B T *state"]:
         """Return the observations at some rows; images come with the frames before them."""
         if self.frame_stack == 1:
-            return _take(self._observations, rows)
+            return take(self._observations, rows)
         # No frame comes from another episode: before the first one, it is repeated.
         ages = range(self.frame_stack - 1, -1, -1)
-        return torch.cat([_take(self._observations, torch.maximum(rows - age, first)) for age in ages], dim=2)
+        return torch.cat([take(self._observations, torch.maximum(rows - age, first)) for age in ages], dim=2)
 
     def _gather_extra(
         self, rows: Int[Tensor, "B"], trajectories: Int[Tensor, "B"], names: Sequence[str]
@@ -194,8 +195,8 @@ class WindowGatherer:
         columns: dict[str, Tensor] = {}
         # Read from the dataset each time: hardly any run needs them, so they take no place on the device.
         if "rewards" in names:
-            rewards = torch.from_numpy(self._dataset.rewards)
-            columns["rewards"] = _take(rewards, at.cpu()).float().to(self.device)
+            rewards = to_device(self._dataset.rewards, torch.device("cpu"))
+            columns["rewards"] = take(rewards, at.cpu()).float().to(self.device)
         if "terminations" in names:
             terminated = torch.from_numpy(np.asarray(self._dataset.summary.terminated)).to(self._home)
             columns["terminations"] = ((at == last) & terminated[trajectories][:, None]).to(self.device)
@@ -292,9 +293,3 @@ class WindowSource:
         episodes = sorted(set(index.trajectories.tolist()))
         more = " ..." if len(episodes) > 20 else ""
         return f"episodes {', '.join(map(str, episodes[:20]))}{more}"
-
-
-def _take(column: Shaped[Tensor, "N *item"], rows: Int[Tensor, "B T"]) -> Shaped[Tensor, "B T *item"]:
-    """Return some rows of a column."""
-    # Two to five times as fast as column[rows] for vectors and images.
-    return column.index_select(0, rows.view(-1)).view(*rows.shape, *column.shape[1:])

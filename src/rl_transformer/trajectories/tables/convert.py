@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from rl_transformer.errors import RLTransformerError
@@ -20,86 +16,16 @@ from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.blocks import EpisodeBlock
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
 from rl_transformer.trajectories.store_files import store_folder, write_columns
-from rl_transformer.trajectories.tables.encode import Encoded, Encoder, take_episodes
+from rl_transformer.trajectories.tables.encode import Encoder
+from rl_transformer.trajectories.tables.engines import Engine, engine_named, in_this_process
+from rl_transformer.trajectories.tables.episodes import DroppedRows, TableEpisodes
 from rl_transformer.trajectories.tables.fit import TableFit
 from rl_transformer.trajectories.tables.inputs import TableInput
 from rl_transformer.trajectories.tables.mapping import ColumnMapping, select_columns
-from rl_transformer.trajectories.tables.row_buckets import MemoryBuckets, RowBuckets, in_memory, on_disk
+from rl_transformer.trajectories.tables.row_buckets import RowBuckets, in_memory, on_disk
 from rl_transformer.trajectories.tables.split import Split
-
-DROPPED_ROWS = "rows in no episode"
-TIED_ROWS = "several rows of one moment"
-
-
-@dataclass
-class TableEpisodes:
-    """The episodes of a table, and an account of its rows.
-
-    Args:
-        buckets: The rows.
-        encoder: Converts them.
-        split: The episodes to hold out, if any.
-        notes: Findings; a note about dropped rows is added when they are known.
-    """
-
-    buckets: RowBuckets
-    encoder: Encoder
-    split: Split | None
-    notes: list[Finding]
-    num_steps: Counter[str] = field(default_factory=Counter)
-    """Steps of each part."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Rows in no episode, by reason."""
-    num_tied: int = 0
-    """Rows of the episode and moment of another one, with other values."""
-    dropped_at: dict[str, list[int]] = field(default_factory=dict)
-    """The first of these rows by reason, counted from 0 over all files in order; only known of tables in memory."""
-
-    def blocks(self, part: str, dropped_rows: DroppedRows | None = None) -> Iterator[EpisodeBlock]:
-        """Yield the episodes of a part: ``training`` or ``held out``.
-
-        Rows in no episode are counted with the training part.
-        """
-        is_empty = True
-        for rows in self.buckets:
-            encoded = self.encoder.encode(rows)
-            if part == "training":
-                self.dropped.update(encoded.reasons)
-                self.num_tied += encoded.num_tied
-                if isinstance(self.buckets, MemoryBuckets):
-                    # Buckets on disk have lost the order of the files; their dropped rows are written with the reason.
-                    for reason in self.dropped:
-                        rows = encoded.dropped_at[np.array(encoded.reasons) == reason]
-                        self.dropped_at[reason] = np.sort(rows)[:MAX_POSITIONS].tolist()
-                if dropped_rows is not None:
-                    dropped_rows.add(encoded)
-            held_out = np.zeros(len(encoded.block), bool) if self.split is None else self.split.held_out(encoded)
-            chosen = take_episodes(encoded.block, held_out if part == "held out" else ~held_out)
-            self.num_steps[part] += int(chosen.offsets[-1])
-            if len(chosen):
-                is_empty = False
-                yield chosen
-        if is_empty and self.split is not None:
-            which = "held out" if part == "held out" else "left to learn from"
-            raise RLTransformerError(f"no episode is {which}", where="split", fix="choose another date or share")
-        if part == "training" and self.dropped:
-            self.notes.append(self._note())
-        if part == "training" and self.num_tied:
-            order = self.encoder.columns.order
-            problem = f"have the episode and the {order} of another row, and other values; they stay in the order of the table"
-            fix = "nothing, if that is their order; otherwise name an order that tells them apart, or remove the wrong ones"
-            self.notes.append(Finding("warning", TIED_ROWS, "rows", problem, fix, self.num_tied))
-
-    def _note(self) -> Finding:
-        counts = self.dropped.most_common()
-        first = {reason: f" (first: row {rows[0]})" for reason, rows in self.dropped_at.items()}
-        reasons = ", ".join(f"{count} {reason}{first.get(reason, '')}" for reason, count in counts)
-        problem = f"are in no episode: {reasons}"
-        fix = "nothing, if that is right; otherwise repair these rows, or change the mapping"
-        positions = [{"row": row} for row in sorted(itertools.chain(*self.dropped_at.values()))[:MAX_POSITIONS]]
-        return Finding("warning", DROPPED_ROWS, "rows", problem, fix, self.dropped.total(), positions)
+from rl_transformer.trajectories.tables.write_shards import write_shards
 
 
 def open_table(table: TableInput, mapping: ColumnMapping, *, source: str) -> tuple[DataSpec, TableEpisodes]:
@@ -119,7 +45,9 @@ def open_table(table: TableInput, mapping: ColumnMapping, *, source: str) -> tup
     return _episodes(in_memory(table, columns), fit, None, source)
 
 
-def convert_table(table: TableInput, mapping: ColumnMapping, output: str | Path, *, source: str) -> JsonObject:
+def convert_table(
+    table: TableInput, mapping: ColumnMapping, output: str | Path, *, source: str, engine: str = "local"
+) -> JsonObject:
     """Write the episodes of a table of any size as a store, and return the account of its rows.
 
     Sorted rows lie in a folder beside the store until it is complete; a conversion that was killed goes on from there.
@@ -130,6 +58,7 @@ def convert_table(table: TableInput, mapping: ColumnMapping, output: str | Path,
         mapping: What its columns are.
         output: Folder of the store; it must be empty or absent.
         source: Name of the data, for messages.
+        engine: ``local``, or ``ray`` to convert on a cluster; the store then lies in shards, with the same fingerprint.
 
     Returns:
         ``rows_in``, ``steps_out``, ``held_out_steps``, ``rows_dropped`` (by reason), ``rows_tied`` (rows of the episode and
@@ -145,18 +74,20 @@ def convert_table(table: TableInput, mapping: ColumnMapping, output: str | Path,
     fit = TableFit(columns, table.schema, mapping, table.where)  # what does not fit is found before anything is sorted
     outputs = _Outputs(folder, has_held_out=split is not None)
     outputs.check()
-    with translate_write_errors(folder), owned(folder.with_name(f".{folder.name}.rows-lock"), what=folder):
+    if engine != "local" and not columns.episode:
+        fix = "leave --engine out, or name the columns of episodes: --episode COLUMN"
+        raise RLTransformerError("all rows are one sequence, which cannot be divided", where="--engine", fix=fix)
+    lock = owned(folder.with_name(f".{folder.name}.rows-lock"), what=folder)
+    with translate_write_errors(folder), lock, engine_named(engine) as run:
         with tqdm(unit=" rows", unit_scale=True, desc="sorting", disable=None, leave=False) as bar:
-            buckets = on_disk(table, columns, mapping, outputs.work, bar.update)
-        spec, episodes = _episodes(buckets, fit, split, source)
+            buckets = on_disk(table, columns, mapping, outputs.work, bar.update, run)
+        spec, episodes = _episodes(buckets, fit, split, source, run)
         outputs.work.mkdir(exist_ok=True)
         outputs.remove_unfinished()
-        with DroppedRows(outputs.work / "dropped.parquet") as dropped_rows:
-            blocks = _with_progress(episodes.blocks("training", dropped_rows), buckets.num_rows)
-            write_columns(outputs.work / "store", spec, blocks, notes=episodes.notes)
-        if split is not None:
-            blocks = _with_progress(episodes.blocks("held out"), buckets.num_rows)
-            write_columns(outputs.work / "held-out", spec, blocks)
+        if engine == "local":
+            _write_whole(episodes, spec, outputs)
+        else:
+            write_shards(episodes, spec, outputs.work, run)
         written = outputs.publish()
     return {
         **written,
@@ -166,6 +97,17 @@ def convert_table(table: TableInput, mapping: ColumnMapping, output: str | Path,
         "rows_dropped": dict(episodes.dropped.most_common()),
         "rows_tied": episodes.num_tied,
     }
+
+
+def _write_whole(episodes: TableEpisodes, spec: DataSpec, outputs: _Outputs) -> None:
+    """Write the stores, bucket by bucket, and the rows that are in no episode."""
+    num_rows = episodes.buckets.num_rows
+    with DroppedRows(outputs.work / "dropped.parquet") as dropped_rows:
+        blocks = _with_progress(episodes.blocks("training", dropped_rows), num_rows)
+        write_columns(outputs.work / "store", spec, blocks, notes=episodes.notes)
+    if episodes.split is not None:
+        blocks = _with_progress(episodes.blocks("held out"), num_rows)
+        write_columns(outputs.work / "held-out", spec, blocks)
 
 
 @dataclass(frozen=True)
@@ -228,46 +170,40 @@ class _Outputs:
         return paths
 
 
-def _episodes(buckets: RowBuckets, fit: TableFit, split: Split | None, source: str) -> tuple[DataSpec, TableEpisodes]:
+@dataclass(frozen=True)
+class _Lesson:
+    """What is needed to learn from one bucket what its values mean."""
+
+    buckets: RowBuckets
+    fit: TableFit
+    split: Split | None
+
+
+def _learn(lesson: _Lesson, number: int) -> TableFit:
+    """Learn from the training rows of one bucket."""
+    rows = lesson.buckets.read(number)
+    fit = replace(lesson.fit, widths={}, seen={}, extents={})
+    fit.add(rows if lesson.split is None else rows.filter(pa.array(~lesson.split.held_out_rows(rows))))
+    return fit
+
+
+def _learn_bounds(lesson: _Lesson, number: int) -> TableFit:
+    """Learn the range of the continuous actions of one bucket."""
+    fit = replace(lesson.fit, seen={}, extents={})
+    fit.add_actions(lesson.buckets.read(number))
+    return fit
+
+
+def _episodes(
+    buckets: RowBuckets, fit: TableFit, split: Split | None, source: str, run: Engine = in_this_process
+) -> tuple[DataSpec, TableEpisodes]:
     """Learn what the values mean from the training rows, and return the episodes."""
-    for rows in buckets:
-        fit.add(rows if split is None else rows.filter(pa.array(~split.held_out_rows(rows))))
-    for rows in buckets if fit.is_continuous else ():
-        fit.add_actions(rows)
+    lesson = _Lesson(buckets, fit, split)
+    for function in (_learn, *([_learn_bounds] if fit.is_continuous else [])):
+        for learned in run(function, lesson, range(buckets.count)):
+            fit.join(learned)
     spec, notes = fit.result(source)
     return spec, TableEpisodes(buckets, Encoder(spec, fit.columns, fit.mapping, fit.where), split, notes)
-
-
-class DroppedRows:
-    """Writes the rows that are in no episode to a Parquet file, with the reason; makes no file if there are none."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.tmp-rows")
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> DroppedRows:
-        self._temporary.unlink(missing_ok=True)
-        return self
-
-    def add(self, encoded: Encoded) -> None:
-        """Write the dropped rows of one bucket."""
-        if not encoded.reasons:
-            return
-        rows = encoded.rows.take(pa.array(encoded.dropped)).append_column("reason", pa.array(encoded.reasons))
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._temporary, rows.schema)
-        self._writer.write_table(rows)
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        if kind is None:
-            disk.DISK.sync(self._temporary)
-            disk.DISK.rename(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
 
 
 def _with_progress(blocks: Iterable[EpisodeBlock], num_rows: int) -> Iterator[EpisodeBlock]:

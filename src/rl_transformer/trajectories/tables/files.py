@@ -101,6 +101,11 @@ class TableFiles:
         self._idle: list[_Reader] = []
         self._first = self._start()
 
+    def __getstate__(self) -> JsonObject:
+        """Return what another process needs to read the same files, through a process that it starts itself."""
+        known = ("_request", "_where", "_num_bytes", "_description")
+        return {**{name: getattr(self, name) for name in known}, "_idle": []}
+
     @cached_property
     def _description(self) -> JsonObject:
         description = self._describe(self._first)

@@ -103,10 +103,7 @@ class TableFit:
             RLTransformerError: Lists of different lengths, or too many categories.
         """
         for name in (*self.columns.numbers, *self._continuous):
-            width = list_width(rows[name], name, where=self.where)
-            if width and self.widths.setdefault(name, width) != width:
-                problem = f"holds lists of {self.widths[name]} and of {width} numbers"
-                raise RLTransformerError(problem, where=f"{self.where}: {name}", fix="give lists of one length")
+            self._add_width(name, list_width(rows[name], name, where=self.where))
         for name in (*self.columns.categories, *self.discrete):
             self.seen[name] = merge_categories(self.seen.get(name), rows[name], name, where=self.where)
 
@@ -117,11 +114,30 @@ class TableFit:
                 continue  # no training row so far, or nothing but nulls
             values = numbers(rows[name], self.widths.get(name, 1), name, where=self.where)[0]
             finite = np.where(np.isfinite(values), values, np.nan)
-            low, high = self.extents.get(name, (np.inf, -np.inf))
-            self.extents[name] = (
-                np.fmin(low, np.fmin.reduce(finite, axis=0, initial=np.inf)),
-                np.fmax(high, np.fmax.reduce(finite, axis=0, initial=-np.inf)),
-            )
+            low = np.fmin.reduce(finite, axis=0, initial=np.inf)
+            self._add_extent(name, low, np.fmax.reduce(finite, axis=0, initial=-np.inf))
+
+    def join(self, other: TableFit) -> None:
+        """Take over what was learned from other rows of the same table; the order does not matter.
+
+        Raises:
+            RLTransformerError: As in `add`.
+        """
+        for name, width in other.widths.items():
+            self._add_width(name, width)
+        for name, values in other.seen.items():
+            self.seen[name] = merge_categories(self.seen.get(name), pa.chunked_array([values]), name, where=self.where)
+        for name, (low, high) in other.extents.items():
+            self._add_extent(name, low, high)
+
+    def _add_width(self, name: str, width: int) -> None:
+        if width and self.widths.setdefault(name, width) != width:
+            problem = f"holds lists of {self.widths[name]} and of {width} numbers"
+            raise RLTransformerError(problem, where=f"{self.where}: {name}", fix="give lists of one length")
+
+    def _add_extent(self, name: str, low: np.ndarray | float, high: np.ndarray | float) -> None:
+        before = self.extents.get(name, (np.inf, -np.inf))
+        self.extents[name] = (np.fmin(before[0], low), np.fmax(before[1], high))
 
     def result(self, source: str) -> tuple[DataSpec, list[Finding]]:
         """Return the spaces of the rows seen so far, with what they mean, and findings about what was guessed.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import platform
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from rl_transformer.runtime.files import MANIFEST, remove_leftovers, to_json, wr
 from rl_transformer.runtime.memory import refuse_beyond_memory
 from rl_transformer.runtime.reading import read_json
 from rl_transformer.trajectories.tables.arrow import pc
+from rl_transformer.trajectories.tables.engines import Engine, in_this_process
 from rl_transformer.trajectories.tables.inputs import TableInput, Unit
 from rl_transformer.trajectories.tables.mapping import ColumnMapping, Columns
 
@@ -27,6 +29,7 @@ _ROWS_PER_BUCKET = 500_000
 _MOST_BUCKETS = 256
 _BYTES_PER_PART = 64 * 2**20
 _SAMPLE = 200_000
+_PLAN = "plan.json"
 
 _MEMORY_FIX = (
     "convert a table with rlt convert, by episode columns with many values; or convert a part of its columns or files, or use "
@@ -45,8 +48,13 @@ class RowBuckets(Protocol):
         """Rows of the table."""
         ...
 
-    def __iter__(self) -> Iterator[pa.Table]:
-        """Yield the buckets in the order of the episodes' names."""
+    @property
+    def count(self) -> int:
+        """Number of buckets, which are in the order of the episodes' names."""
+        ...
+
+    def read(self, number: int) -> pa.Table:
+        """Return one of them."""
         ...
 
 
@@ -61,8 +69,14 @@ class MemoryBuckets:
         """Rows of the table."""
         return len(self.table)
 
-    def __iter__(self) -> Iterator[pa.Table]:
-        yield self.table
+    @property
+    def count(self) -> int:
+        """The only one."""
+        return 1
+
+    def read(self, number: int) -> pa.Table:
+        """Return the table."""
+        return self.table
 
 
 def in_memory(table: TableInput, columns: Columns) -> MemoryBuckets:
@@ -88,19 +102,47 @@ class DiskBuckets:
     num_parts: int
     num_rows: int
 
-    def __iter__(self) -> Iterator[pa.Table]:
-        for bucket in range(self.count):
-            parts = []
-            paths = [_part(self.folder, part) / f"{bucket}.arrow" for part in range(self.num_parts)]
-            num_bytes = sum(path.stat().st_size for path in paths)
-            refuse_beyond_memory(num_bytes, "rows that belong together", where=self.folder, fix=_MEMORY_FIX)
-            for path in paths:
-                with pa.memory_map(str(path)) as file:
-                    parts.append(pa.ipc.open_stream(file).read_all())
-            yield pa.concat_tables(parts)
+    def read(self, number: int) -> pa.Table:
+        """Return the rows of a bucket, in the order of the table."""
+        check_visible(self.folder)
+        parts = []
+        paths = [_part(self.folder, part) / f"{number}.arrow" for part in range(self.num_parts)]
+        num_bytes = sum(path.stat().st_size for path in paths)
+        refuse_beyond_memory(num_bytes, "rows that belong together", where=self.folder, fix=_MEMORY_FIX)
+        for path in paths:
+            with pa.memory_map(str(path)) as file:
+                parts.append(pa.ipc.open_stream(file).read_all())
+        return pa.concat_tables(parts)
 
 
-def on_disk(table: TableInput, columns: Columns, mapping: ColumnMapping, folder: Path, report: Report) -> RowBuckets:
+def check_visible(folder: Path) -> None:
+    """Raise an `RLTransformerError` where the folder of a conversion cannot be seen, as on a machine with another disk."""
+    if not (folder / _PLAN).is_file():
+        problem = f"cannot be seen on {platform.node()}, which is to convert a part of the table"
+        fix = "name an --output on a disk that all machines of the cluster share, by the same path"
+        raise RLTransformerError(problem, where=folder, fix=fix)
+
+
+@dataclass(frozen=True)
+class _Sorting:
+    """What is needed to sort one part of a table."""
+
+    table: TableInput
+    parts: list[list[Unit]]
+    columns: Columns
+    cuts: pa.Table
+    folder: Path
+    report: Report
+
+
+def on_disk(
+    table: TableInput,
+    columns: Columns,
+    mapping: ColumnMapping,
+    folder: Path,
+    report: Report,
+    run: Engine = in_this_process,
+) -> RowBuckets:
     """Sort the rows of a table into buckets of whole episodes in ``folder``; goes on where a killed process stopped.
 
     Every bucket holds a range of episode names, so that episodes come in the order of their names, whatever order the
@@ -111,14 +153,15 @@ def on_disk(table: TableInput, columns: Columns, mapping: ColumnMapping, folder:
         columns: The columns of the mapping.
         mapping: The mapping; with the files it identifies what is being converted.
         folder: Folder of the buckets, which is removed at the end of the conversion.
-        report: Told of every batch.
+        report: Told of every batch, or of every part that another process has sorted.
+        run: Sorts the parts.
 
     Raises:
         RLTransformerError: A file cannot be read, or was changed in the meantime.
     """
     if not columns.episode:
         return in_memory(table, columns)  # all rows are one sequence, which only memory can sort
-    plan_file = folder / "plan.json"
+    plan_file = folder / _PLAN
     identity = _identity(table, mapping)
     if plan_file.is_file() and read_json(plan_file, fix=f"remove {folder}")["identity"] != identity:
         log.info(f"note: {folder} holds rows of other files or of another mapping; it is removed")
@@ -136,33 +179,43 @@ def on_disk(table: TableInput, columns: Columns, mapping: ColumnMapping, folder:
     if done:
         log.info(f"note: {len(done)} of {len(parts)} parts of the table were sorted before; going on with the others")
     remove_leftovers(folder)
-    for index in range(len(parts)):
-        if index not in done:
-            _write_part(table, parts[index], columns, cuts, _part(folder, index), report)
+    is_here = run is in_this_process
+    sorting = _Sorting(replace(table, units=[]), parts, columns, cuts, folder, report if is_here else _say_nothing)
+    for num_sorted in run(_write_part, sorting, [index for index in range(len(parts)) if index not in done]):
+        if not is_here:
+            report(num_sorted)
     return DiskBuckets(folder, len(cuts) + 1, len(parts), num_rows)
 
 
-def _write_part(
-    table: TableInput, units: Sequence[Unit], columns: Columns, cuts: pa.Table, folder: Path, report: Report
-) -> None:
-    """Write the rows of some pieces of the table, one file per bucket."""
-    schema = pa.schema([table.schema.field(name) for name in columns.all])
+def _say_nothing(num_rows: int) -> None:
+    """Report nothing."""
+
+
+def _write_part(sorting: _Sorting, index: int) -> int:
+    """Write the rows of some pieces of the table, one file per bucket, and return their number."""
+    check_visible(sorting.folder)
+    columns = sorting.columns
+    schema = pa.schema([sorting.table.schema.field(name) for name in columns.all])
+    num_rows = 0
 
     def fill(temporary: Path) -> None:
+        nonlocal num_rows
         with ExitStack() as open_files:
             writers = []
-            for bucket in range(len(cuts) + 1):
+            for bucket in range(len(sorting.cuts) + 1):
                 file = open_files.enter_context(disk.DISK.create(temporary / f"{bucket}.arrow"))
                 writers.append(open_files.enter_context(pa.ipc.new_stream(file, schema)))
-            for unit in units:
+            for unit in sorting.parts[index]:
                 for batch in unit.batches(columns.all):
                     rows = pa.Table.from_batches([batch]).cast(schema)
-                    for writer, slice_ in zip(writers, _divide(rows, cuts, columns.episode), strict=True):
+                    for writer, slice_ in zip(writers, _divide(rows, sorting.cuts, columns.episode), strict=True):
                         if len(slice_):
                             writer.write_table(slice_)
-                    report(len(rows))
+                    num_rows += len(rows)
+                    sorting.report(len(rows))
 
-    write_folder(folder, fill, replace=False)
+    write_folder(_part(sorting.folder, index), fill)
+    return num_rows
 
 
 def _divide(rows: pa.Table, cuts: pa.Table, keys: Sequence[str]) -> list[pa.Table]:
