@@ -121,7 +121,9 @@ def joint_actions(dataset: TrajectoryDataset) -> Int[np.ndarray, "N"]:
     """Return each logged action as one number; the last part of a multi-discrete action counts fastest."""
     if dataset.actions.ndim == 1:
         return np.asarray(dataset.actions, np.int64)
-    return np.asarray(np.ravel_multi_index(tuple(dataset.actions.T), tuple(dataset.spec.action_space.nvec)), np.int64)
+    return np.asarray(
+        np.ravel_multi_index(tuple(np.asarray(dataset.actions).T), tuple(dataset.spec.action_space.nvec)), np.int64
+    )
 
 
 def joint_masks(dataset: TrajectoryDataset) -> Bool[np.ndarray, "N A"] | None:

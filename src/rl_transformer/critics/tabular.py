@@ -93,7 +93,7 @@ class TabularModel:
         rows = np.repeat(np.arange(self._num_states), self._num_actions)
         mixing = sparse.csr_matrix((own, (rows, np.arange(len(own)))), shape=(self._num_states, len(own)))
         shrunk = sparse.diags_array(((1 - share) * policy).sum(1)) @ self._by_state
-        moves = np.eye(self._num_states) - (mixing @ self._by_pair + shrunk).toarray()
+        moves = np.eye(self._num_states) - sparse.csr_matrix(mixing @ self._by_pair + shrunk).toarray()
         with warnings.catch_warnings():
             warnings.simplefilter("error", LinAlgWarning)
             try:

@@ -192,7 +192,7 @@ def _session_actions(policy: Policy, dataset: TrajectoryDataset, episode: int) -
     trajectory = dataset.trajectory(episode)
     start = int(dataset.offsets[episode])
     firsts = {
-        c.name: float(condition_column(c, dataset).values.reshape(dataset.num_steps, -1)[start, 0])
+        c.name: float(np.asarray(condition_column(c, dataset).values).reshape(dataset.num_steps, -1)[start, 0])
         for c in policy.spec.conditions
     }
     target = firsts.pop("return_to_go", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 
 from rl_transformer.conditions.interface import Condition, checked_column
@@ -39,7 +40,7 @@ def data_fingerprint(spec: PolicySpec, dataset: TrajectoryDataset) -> str:
     # The fingerprint covers observations, actions and rewards. Costs, for example, are an extra column.
     further = [condition for condition in spec.conditions if condition.name != "return_to_go"]
     columns = (checked_column(condition, dataset) for condition in further)
-    return dataset.fingerprint + "".join(hashlib.sha256(column.tobytes()).hexdigest() for column in columns)
+    return dataset.fingerprint + "".join(hashlib.sha256(np.asarray(column).tobytes()).hexdigest() for column in columns)
 
 
 def check_spaces(spec: PolicySpec, dataset: TrajectoryDataset) -> None:

@@ -148,12 +148,6 @@ def decide(
     elif side * second <= margin:
         reasons.append("fitted Q evaluation puts the difference on the other side, or within the margin")
         advice.append("more episodes, so that critic and weights can agree; or a live trial")
-    rests_on = {
-        "estimator": chosen.name,
-        "assumptions": ASSUMPTIONS[chosen.name],
-        "second": policy.second.name,
-        "unit": "episodes" if entities is None else "entities",
-    }
     return Verdict(
         NOT_ESTABLISHED if reasons else BETTER if side > 0 else WORSE,
         difference,
@@ -162,11 +156,17 @@ def decide(
         second,
         margin,
         is_supported,
-        rests_on,
+        _describe_basis(policy, "episodes" if entities is None else "entities"),
         reasons,
         list(dict.fromkeys(advice)),
         needed,
     )
+
+
+def _describe_basis(policy: Side, unit: str) -> dict[str, str]:
+    """Return what a verdict rests on."""
+    name = policy.deciding.name
+    return {"estimator": name, "assumptions": ASSUMPTIONS[name], "second": policy.second.name, "unit": unit}
 
 
 def _failed_conditions(sides: tuple[Side, Side], gates: list[Gate]) -> tuple[list[str], list[str]]:
