@@ -191,6 +191,7 @@ class ColumnBuilder:
         Raises:
             RLTransformerError: Its extra columns are not those of the episodes before.
         """
+        # The order of additions, and so the last bits of the statistics, is that of one builder for all episodes.
         first = len(self._lengths)
         extras = {name: column[:1] for name, column in columns.items() if name not in STEP_COLUMNS}
         self._extras(first, Trajectory(columns["observations"][:1], columns["actions"][:1], np.zeros(1), extras=extras))

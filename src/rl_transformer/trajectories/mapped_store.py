@@ -112,6 +112,7 @@ def _shard_names(info: JsonObject, folder: Path, fix: str) -> list[str]:
     if not isinstance(names, list) or len(set(map(str, names))) < len(names):
         raise RLTransformerError("the list of shards is malformed", where=folder / "store.json", fix=fix)
     check_limit("shards", len(names), where=folder / "store.json", fix=fix)
+    # A shard is a folder in this one. Anything else could be a file of the user that the store has no business with.
     for name in names:
         if "/" in str(name) or not below(folder, str(name)).is_dir():
             raise RLTransformerError(f"there is no shard {name!r:.100}", where=folder, fix=fix)

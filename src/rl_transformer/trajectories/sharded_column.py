@@ -50,6 +50,7 @@ class ShardedColumn:
         return self.shape[0]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        # NumPy asks for this where a view would do; several mappings have no common view.
         if copy is False:
             raise ValueError("the rows lie in several arrays, so that one array of them is a copy")
         return np.concatenate(self.parts).astype(dtype or self.dtype, copy=False)
@@ -57,9 +58,11 @@ class ShardedColumn:
     def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
         if isinstance(rows, slice):
             first, end, step = rows.indices(len(self))
+            # What checks and evaluation read are episodes, which follow one another.
             if step == 1:
                 return self._between(first, max(first, end))
             rows = np.arange(first, end, step)
+        # An index of several axes would read everything, which must not happen without being asked for.
         if not isinstance(rows, int | np.integer | np.ndarray | list):
             raise TypeError(f"a column in shards has no index {rows!r}; np.asarray(column) reads all of it")
         return self.take(np.asarray(rows))
@@ -74,6 +77,7 @@ class ShardedColumn:
         flat = np.where(flat < 0, flat + len(self), flat)
         if flat.size and not (flat.min() >= 0 and flat.max() < len(self)):
             raise IndexError(f"row {int(rows.max())} of {len(self)}")
+        # One pass per part, however many rows of a batch lie in it: the rows themselves are few.
         which = np.searchsorted(self.borders, flat, side="right") - 1
         taken = np.empty((len(flat), *self.shape[1:]), self.dtype)
         for part in np.unique(which):

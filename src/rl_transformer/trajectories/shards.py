@@ -44,6 +44,7 @@ def join_shards(
     builder = ColumnBuilder(spec, lambda name, rows: None, checker)
     names: list[str] = []
     columns: set[str] = set()
+    # A hash and a sum of rounded numbers depend on their order, so that shards cannot be summed up apart.
     for name, seen in shards:
         _, steps, summary = map_store(below(folder, name))
         columns = set(steps)
@@ -54,6 +55,7 @@ def join_shards(
     summary = builder.summary()
     checker.add_notes(notes)
     raise_on_errors(checker.findings, spec.source or folder)
+    # Everything above may be repeated after a kill: a folder without a manifest is no store.
     version = {"format_version": SHARDED_FORMAT_VERSION}
     info = {**version, "step_columns": sorted(columns), "shards": names}
     write_summary(folder, spec, replace(summary, findings=checker.findings), info)

@@ -73,6 +73,7 @@ class _Signal:
     def join(self, later: _Signal, first_episode: int) -> None:
         """Take over what is known of later episodes, the first of which is ``first_episode`` here."""
         self.counts += later.counts
+        # Of equal ones, the earlier counts.
         larger = later.largest > self.largest
         self.largest[larger] = later.largest[larger]
         self.place[larger] = later.place[larger] + [first_episode, 0]

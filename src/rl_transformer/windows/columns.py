@@ -28,6 +28,7 @@ def to_device(column: Column, device: torch.device) -> Rows:
 
 def take(column: Rows, rows: Int[Tensor, "B T"]) -> Shaped[Tensor, "B T *item"]:
     """Return some rows of a column."""
+    # In NumPy, which needs no tensor per part.
     if isinstance(column, ShardedColumn):
         return torch.from_numpy(column.take(rows.numpy()))
     # Two to five times as fast as column[rows] for vectors and images.
@@ -52,4 +53,5 @@ def read_ahead_of(column: Column) -> ReadAhead | ShardedReadAhead | None:
     """Return what announces the rows of a column; None for one in memory, and where the system takes no advice."""
     if not isinstance(column, ShardedColumn):
         return ReadAhead.of(column)
+    # All parts are files of one store.
     return None if ReadAhead.of(column.parts[0]) is None else ShardedReadAhead(column)

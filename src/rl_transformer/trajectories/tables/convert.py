@@ -182,6 +182,7 @@ class _Lesson:
 def _learn(lesson: _Lesson, number: int) -> TableFit:
     """Learn from the training rows of one bucket."""
     rows = lesson.buckets.read(number)
+    # A new one: what is shared may be in another process, or be used again.
     fit = replace(lesson.fit, widths={}, seen={}, extents={})
     fit.add(rows if lesson.split is None else rows.filter(pa.array(~lesson.split.held_out_rows(rows))))
     return fit

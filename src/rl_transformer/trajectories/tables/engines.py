@@ -51,6 +51,7 @@ def _on_ray(function: Callable[[Shared, int], Result], shared: Shared, numbers: 
     given = ray.put(shared)  # sent to every machine once, and not with every task
     waiting = [task.remote(given, number) for number in numbers]
     try:
+        # In their order, although they end in any: what follows is the same wherever each was computed.
         while waiting:
             yield ray.get(waiting[0])
             waiting.pop(0)
@@ -62,6 +63,7 @@ def _on_ray(function: Callable[[Shared, int], Result], shared: Shared, numbers: 
         fix = "see whether the machines have enough memory (ray status); the same command then goes on"
         raise RLTransformerError(problem, where="--engine ray", fix=fix) from None
     finally:
+        # After an error, nobody waits for the others; they would go on writing.
         for reference in waiting:
             ray.cancel(reference)
 
@@ -85,6 +87,7 @@ def engine_named(name: str) -> Iterator[Engine]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # otherwise Ray reports to its makers
     import ray
 
+    # A program that uses Ray itself has its own connection, which stays open.
     is_ours = not ray.is_initialized()
     if is_ours:
         try:

@@ -103,6 +103,7 @@ class TableFiles:
 
     def __getstate__(self) -> JsonObject:
         """Return what another process needs to read the same files, through a process that it starts itself."""
+        # What was found in the files goes along, so that a change in the meantime is noticed there.
         known = ("_request", "_where", "_num_bytes", "_description")
         return {**{name: getattr(self, name) for name in known}, "_idle": []}
 

@@ -179,6 +179,7 @@ def on_disk(
     if done:
         log.info(f"note: {len(done)} of {len(parts)} parts of the table were sorted before; going on with the others")
     remove_leftovers(folder)
+    # A progress bar cannot be moved from another process.
     is_here = run is in_this_process
     sorting = _Sorting(replace(table, units=[]), parts, columns, cuts, folder, report if is_here else _say_nothing)
     for num_sorted in run(_write_part, sorting, [index for index in range(len(parts)) if index not in done]):

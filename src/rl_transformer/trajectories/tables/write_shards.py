@@ -69,11 +69,14 @@ def write_shards(episodes: TableEpisodes, spec: DataSpec, work: Path, run: Engin
         episodes.num_steps.update(account.num_steps)
         episodes.dropped.update(account.dropped)
         episodes.num_tied += account.num_tied
+    # Shards are complete; what follows reads them once, in order.
     for part in plan.parts:
         episodes.finish(part)
         found = [(_name(n), account.checkers[part]) for n, account in enumerate(accounts) if part in account.checkers]
+        # A process that was killed has left what is no shard, and would be listed as a file of the store.
         remove_leftovers(work / _FOLDERS[part])
         join_shards(work / _FOLDERS[part], spec, found, notes=episodes.notes if part == "training" else ())
+    # One list, as a conversion in one process writes it.
     with DroppedRows(work / "dropped.parquet") as dropped_rows:
         for path in sorted((work / "dropped").glob("shard-*.parquet")):
             dropped_rows.write(pq.read_table(path))
@@ -90,8 +93,10 @@ def _write_shard(plan: _Plan, number: int) -> _Account:
     for part in plan.parts:
         block = take_part(encoded, plan.split, part)
         folder = plan.work / _FOLDERS[part] / _name(number)
+        # The process may have been killed after its last step, and before it could say so.
         if folder.exists():
             disk.DISK.remove(folder)
+        # A store without an episode is none; this bucket then has no shard.
         if len(block):
             account.num_steps[part] = int(block.offsets[-1])
             account.checkers[part] = Checker(plan.encoder.spec)
