@@ -120,8 +120,10 @@ class Judge(Experiment):
         for size in sizes:
             chosen = pick(measured, num_episodes=size)
             label = f"{size:,} episodes"
+            if _share(chosen, _covers, _supported) is not None:
+                score = _rate(chosen, setup, _covers, _supported)
+                rows.append(Row(f"{label}: coverage of 90 % intervals, where supported", score))
             rows += [
-                Row(f"{label}: coverage of 90 % intervals, where supported", _rate(chosen, setup, _covers, _supported)),
                 Row(f"{label}: 'better' that is wrong", _rate(chosen, setup, _wrong)),
                 Row(f"{label}: not established", _rate(chosen, setup, _abstains)),
                 Row(
@@ -192,7 +194,7 @@ def _share(measured: Measured, happens, among=lambda row: True) -> float | None:
 def _rate(measured: Measured, setup: Setup, happens, among=lambda row: True) -> Score:  # noqa: ANN001
     """Return a share over seeds; a seed without any such verdict is left out."""
     shares = [_share(pick(measured, seed=seed), happens, among) for seed in range(setup.seeds)]
-    return over_seeds([share for share in shares if share is not None] or [0.0], "logs")
+    return over_seeds([share for share in shares if share is not None], "logs")
 
 
 def _regret(measured: Measured, setup: Setup, by: str) -> Score:
