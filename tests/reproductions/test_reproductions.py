@@ -164,7 +164,7 @@ def test_seed_intervals_are_students():
         (["nothing"], "choose one of"),
         (["gambling", "--seeds", "0"], "names no seeds"),
         (["gambling", "--jobs", "0"], "not positive"),
-        (["gambling", "--data", "rlt:x", "--env-id", "CartPole-v1"], "makes its own data"),
+        (["gambling", "--data", "rlt:x", "--env-id", "CartPole-v1"], "has its own data"),
         (["delayed", "--data", "rlt:x"], "one of the two is missing"),
         (["delayed", "--data", "rlt:nowhere", "--env-id", "CartPole-v1"], "nowhere"),
         (["delayed", "--data", "rlt:nowhere", "--env-id", "NoSuchThing-v0"], "NoSuchThing"),
