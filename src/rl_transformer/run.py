@@ -13,6 +13,7 @@ from torch import nn
 
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.policy.initial_policy import with_initial_policy
 from rl_transformer.runtime.machine import cpu_threads, find_device
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.cuda_graph import make_updates
@@ -45,7 +46,7 @@ def train(
         Interrupted: SIGTERM or SIGINT, after a checkpoint was saved; the same call with ``resume`` continues.
     """
     # 1. Options: wrong or contradictory ones are rejected before anything is read or written.
-    config = _checked_arguments(config, dataset)
+    config, initial = with_initial_policy(_checked_arguments(config, dataset))
     folder = user_path(config.output)
 
     # 2. Machine: the device, its CPU threads, and the processes that torchrun started, if any.
@@ -71,7 +72,7 @@ def train(
         data = select_data(open_training_data(config.dataset, dataset), config)
 
         # 5. Policy: its sizes and units follow from data and options, its initial weights from the seed.
-        built = build_policy(data, config, device, group, transformer)
+        built = build_policy(data, config, device, group, transformer=transformer, initial=initial)
 
         # 6. Trainer: windows, loss, optimizer and evaluations; the state of a checkpoint is restored if there is one.
         run = build_trainer(data, built, config, device, group)

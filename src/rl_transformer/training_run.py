@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,16 +12,15 @@ import torch
 from torch import nn
 
 from rl_transformer.conditions import ReturnToGo
-from rl_transformer.conditions.interface import checked_column
 from rl_transformer.config import RunConfig
-from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.in_training import PolicyEvaluator
 from rl_transformer.language.co_training import LanguageLoss
 from rl_transformer.language.initialization import TrunkInitialization
 from rl_transformer.models import build_model
 from rl_transformer.models.return_model import ReturnModel
 from rl_transformer.policy import Policy
-from rl_transformer.policy.gatherer import condition_column, make_gatherer
+from rl_transformer.policy.gatherer import condition_column, data_fingerprint, make_gatherer
+from rl_transformer.policy.initial_policy import choose_statistics, copy_initial_weights
 from rl_transformer.policy.make_spec import make_policy_spec, with_suggested_targets
 from rl_transformer.policy.support import Support
 from rl_transformer.runtime import log
@@ -66,6 +64,8 @@ class BuiltPolicy:
     language_loss: LanguageLoss | None
     """Loss with language objectives; None: the loss of the actions alone."""
     has_pretrained_trunk: bool
+    initial_policy_hash: str = ""
+    """Content hash of the policy that the weights come from; empty if they are random."""
 
 
 def select_data(dataset: TrajectoryDataset, config: RunConfig) -> SelectedData:
@@ -81,7 +81,13 @@ def select_data(dataset: TrajectoryDataset, config: RunConfig) -> SelectedData:
 
 
 def build_policy(
-    data: SelectedData, config: RunConfig, device: torch.device, group: ProcessGroup, transformer: nn.Module | None
+    data: SelectedData,
+    config: RunConfig,
+    device: torch.device,
+    group: ProcessGroup,
+    *,
+    transformer: nn.Module | None = None,
+    initial: Policy | None = None,
 ) -> BuiltPolicy:
     """Build the policy's networks with their initial weights, on the device.
 
@@ -91,6 +97,7 @@ def build_policy(
         device: Device to train on.
         group: The processes that train together.
         transformer: A module to start the trunk from; None: ``model.trunk`` or random weights.
+        initial: The policy of ``model.init_from``, whose weights replace the random ones where they fit.
 
     Raises:
         RLTransformerError: The transformer is missing or does not suit the options.
@@ -102,18 +109,13 @@ def build_policy(
     torch.manual_seed(config.training.seed)
     model = build_model(spec.arch, spec.model, spec.context_length)
     language_loss = trunk.apply(model, device, group)
+    if initial is not None:
+        copy_initial_weights(model, spec, initial)
     # Pretrained weights are loaded first, because low-rank updates rename the weights that they wrap.
     apply_trunk_mode(model, config.training.trunk, config.training.lora_rank)
-    if config.training.trunk == "lora" and not any(
-        p.requires_grad for p in model.get_submodule("encoder").parameters()
-    ):
-        raise RLTransformerError(
-            f"the trunk {spec.model.blocks!r} has no attention that LoRA could update",
-            where="training.trunk",
-            fix="use full or frozen",
-        )
     return_model = spec.build_return_model()
-    normalizer = Normalizer.from_data(spec.data, data.dataset.statistics, action_tanh=spec.model.action_tanh)
+    own_statistics = Normalizer.from_data(spec.data, data.dataset.statistics, action_tanh=spec.model.action_tanh)
+    normalizer = choose_statistics(own_statistics, spec, initial, config)
     policy = Policy(
         spec,
         model.to(device),
@@ -123,7 +125,8 @@ def build_policy(
     )
     if language_loss is not None:
         language_loss.to(device)
-    return BuiltPolicy(policy, language_loss, trunk.source is not None or trunk.module is not None)
+    origin = "" if initial is None else initial.content_hash
+    return BuiltPolicy(policy, language_loss, trunk.source is not None or trunk.module is not None, origin)
 
 
 def build_trainer(
@@ -167,8 +170,9 @@ def build_trainer(
         evaluations=evaluations,
         evaluate_every=config.evaluation.every,
         stop_if_evaluation_fails=config.evaluation.on_error == "stop",
-        data_fingerprint=_data_fingerprint(data.dataset, policy)
-        + ("" if language_loss is None else language_loss.data_fingerprint),
+        data_fingerprint=data_fingerprint(policy.spec, data.dataset)
+        + ("" if language_loss is None else language_loss.data_fingerprint)
+        + built.initial_policy_hash,
         data_content=data.dataset.summary.content,
         check_data=watch_training_data(data.dataset),
         loss=language_loss,
@@ -177,14 +181,6 @@ def build_trainer(
         group=group,
     )
     return TrainingRun(config, data, built, windows, trainer, evaluator)
-
-
-def _data_fingerprint(dataset: TrajectoryDataset, policy: Policy) -> str:
-    """Return a hash of everything in the data that affects the run: the fingerprint, and columns of conditions."""
-    # The fingerprint covers observations, actions and rewards. Costs, for example, are an extra column.
-    further = [condition for condition in policy.spec.conditions if condition.name != "return_to_go"]
-    columns = (checked_column(condition, dataset) for condition in further)
-    return dataset.fingerprint + "".join(hashlib.sha256(column.tobytes()).hexdigest() for column in columns)
 
 
 @dataclass

@@ -44,6 +44,8 @@ OTHER_VALUES = {
     "model.embedding": "mlp",
     "model.blocks": "huggingface",
     "model.trunk": "nowhere",
+    "model.init_from": "nowhere",
+    "model.init_statistics": "refit",
     "model.trunk_weights": "random",
     "model.positions": "tokens",
     "model.tie_action_head": True,

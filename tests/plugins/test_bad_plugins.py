@@ -227,7 +227,7 @@ def test_options_that_a_users_part_cannot_serve_are_refused(here, refused):
     assert "the trunk 'my_trunk' has no sliding-window attention" in message(
         {"model.blocks": "my_trunk", "model.attention": "sliding_window"}
     )
-    assert "the trunk 'my_trunk' has no attention that LoRA could update" in message(
+    assert "the trunk MyTrunk has no attention that LoRA could update" in message(
         {"model.blocks": "my_trunk", "training.trunk": "lora"}
     )
     assert "a call with model.tie_action_head raised RuntimeError" in message(

@@ -21,6 +21,7 @@ FLAGS = (
     Flag("--data", "dataset.uri"),
     Flag("--train-steps", "training.train_steps"),
     Flag("--seed", "training.seed"),
+    Flag("--init-from", "model.init_from"),
     Flag("--checkpoint-every", "training.checkpoint_every"),
 )
 

@@ -112,6 +112,8 @@ def _returns_that_nothing_reads(c: RunOptions, is_conditioned: bool) -> Iterator
 # The options of the network and its training that the MLP of behavior cloning has.
 _OF_THE_MLP = {
     "model.arch",
+    "model.init_from",
+    "model.init_statistics",
     "model.action_head",
     "model.action_tanh",
     "model.hidden_size",
@@ -191,6 +193,7 @@ def _without_effect(c: RunOptions) -> Iterator[Problem]:
         "policy.prior_floor": c.policy.target == "given" and "policy.target is given",
         "model.timestep_initializer_range": c.model.timestep_embedding == "window" and "the table begins at zero",
         "model.initializer_range": bool(c.model.trunk) and "model.trunk brings its own weights",
+        "model.init_statistics": not c.model.init_from and "model.init_from is not set",
         "model.trunk_weights": not c.model.trunk and "model.trunk is not set",
         "model.positions": not c.model.trunk and "model.trunk is not set",
         "model.blocks": bool(c.model.trunk) and "model.trunk brings its own blocks",

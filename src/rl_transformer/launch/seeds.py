@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rl_transformer.config import RunConfig
+from rl_transformer.policy.initial_policy import with_initial_policy
 from rl_transformer.run import train
 from rl_transformer.runtime.machine import cpu_threads, find_device
 from rl_transformer.runtime.paths import user_path
@@ -39,6 +40,7 @@ def train_seeds(
         Interrupted: SIGTERM or SIGINT, after all runs in progress were saved.
     """
     # All configurations are checked before the first run, so that a mistake does not surface after hours.
+    config, _ = with_initial_policy(config)
     configs = []
     for seed in seeds:
         one = RunConfig.from_dict(config.to_dict())
@@ -101,5 +103,6 @@ def assemble_run(config: RunConfig, dataset: TrajectoryDataset) -> TrainingRun:
     """
     device = find_device(config.training.device)
     group = ProcessGroup()
+    config, initial = with_initial_policy(config)
     data = select_data(dataset, config)
-    return build_trainer(data, build_policy(data, config, device, group, None), config, device, group)
+    return build_trainer(data, build_policy(data, config, device, group, initial=initial), config, device, group)

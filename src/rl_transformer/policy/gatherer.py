@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 
 from rl_transformer.conditions.interface import Condition, checked_column
@@ -29,3 +31,11 @@ def make_gatherer(
 def condition_column(condition: Condition, dataset: TrajectoryDataset) -> ConditionColumn:
     """Return the values of a condition at every step of the data, together with its scale."""
     return ConditionColumn(checked_column(condition, dataset), condition.scale)
+
+
+def data_fingerprint(spec: PolicySpec, dataset: TrajectoryDataset) -> str:
+    """Return a hash of everything in the data that affects a run: the fingerprint, and columns of conditions."""
+    # The fingerprint covers observations, actions and rewards. Costs, for example, are an extra column.
+    further = [condition for condition in spec.conditions if condition.name != "return_to_go"]
+    columns = (checked_column(condition, dataset) for condition in further)
+    return dataset.fingerprint + "".join(hashlib.sha256(column.tobytes()).hexdigest() for column in columns)

@@ -89,7 +89,9 @@ class DelayedLonger(Delayed):
     seeds = 5
     arms = ("dt", "dt-delayed", "bc-10")
     differs = (
-        *Delayed.differs[:-1],
+        DATA_NOTE,
+        RECIPE_NOTE.replace("2,000 updates", "8,000 updates"),
+        *Delayed.differs[2:-1],
         "The rules are those of the page `delayed`, whose result was known. Only the number of updates differs, and the warm-up, the "
         "decay of the learning rate and everything else that an option counts in updates is unchanged or follows it.",
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from rl_transformer.errors import require
+from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.models.huggingface.trunk import HFTrunk
 from rl_transformer.models.trunk.block import Attention
 
@@ -42,6 +42,9 @@ def apply_trunk_mode(model: nn.Module, trunk: str, rank: int) -> None:
         model: A Decision Transformer; changed in place.
         trunk: full, frozen or lora.
         rank: Rank of the update.
+
+    Raises:
+        RLTransformerError: The blocks have no attention that a low-rank update could be added to.
     """
     if trunk == "full":
         return
@@ -55,6 +58,12 @@ def apply_trunk_mode(model: nn.Module, trunk: str, rank: int) -> None:
         for attention in [module for module in encoder.modules() if isinstance(module, Attention)]:
             inputs, outputs = attention.c_attn.weight.shape
             parametrize.register_parametrization(attention.c_attn, "weight", LowRank(inputs, outputs, rank))
+    if trunk == "lora" and not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise RLTransformerError(
+            f"the trunk {type(encoder).__name__} has no attention that LoRA could update",
+            where="training.trunk",
+            fix="use full or frozen",
+        )
 
 
 def merge_lora(model: nn.Module) -> None:

@@ -212,7 +212,7 @@ class Trainer:
             raise RLTransformerError(
                 "the data has changed since the checkpoint was written",
                 where=path,
-                fix="restore the dataset (or the text), or train into another folder",
+                fix="restore the dataset (or the text, or the policy of --init-from), or train into another folder",
             )
         state = load_checkpoint(path, self.objective, self.optimizer, self.ema)
         self.step = int(state["step"])
