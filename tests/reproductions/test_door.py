@@ -57,7 +57,8 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
     assert error.value.fix == "pip install 'rl-transformer[robotics]'"
 
 
-def _demonstrations():
+def demonstrations():
+    """Return the data set, or skip the test where it or its environment is missing."""
     pytest.importorskip("gymnasium_robotics", reason="the extra robotics installs it")
     try:
         return open_trajectories(door.DATA)
@@ -73,7 +74,7 @@ def test_the_environment_gives_the_rewards_of_the_demonstrations():
     from rl_transformer.environments.making import make_environment
     from rl_transformer.trajectories.readers.minari import minari_root
 
-    data = _demonstrations()
+    data = demonstrations()
     environment = make_environment(door.ENV_ID)
     with h5py.File(minari_root() / "D4RL/door/human-v2/data/main_data.hdf5") as file:
         for i in range(len(data)):
@@ -90,7 +91,7 @@ def test_the_environment_gives_the_rewards_of_the_demonstrations():
 
 @pytest.mark.slow
 def test_the_demonstrations_are_those_that_the_page_describes():
-    data = _demonstrations()
+    data = demonstrations()
     assert (len(data), data.num_steps) == (25, 6729)
     returns = [data.trajectory(i).rewards.sum() for i in range(25)]
     within = [data.trajectory(i).rewards[:200].sum() for i in range(25)]
