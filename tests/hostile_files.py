@@ -17,6 +17,7 @@ from rl_transformer.trajectories.open import open_training_data
 from rl_transformer.trajectories.store import write_store
 from tests.toys import point_data, telling_data, tiny_config
 from tests.trajectories.foreign_files import game_data, write_d4rl, write_minari_vectors, write_replay
+from tests.trajectories.table_files import write_csv, write_hf, write_jsonl, write_parquet
 
 MINARI_ID = "toy/telling-v0"
 # Kinds whose files carry hashes, so that a change is either refused or has no effect.
@@ -48,7 +49,15 @@ def make_all(root):
     (root / "run/it/finished.json").unlink()
     (root / "config").mkdir()
     (root / "config/it.yaml").write_text(yaml.safe_dump(config.to_dict()))
-    return {kind: root / kind for kind in ("store", "d4rl", "minari", "replay", "run", "policy", "config")}
+    (root / "csv").mkdir()
+    (root / "jsonl").mkdir()
+    write_parquet(root / "parquet/it", telling_data())
+    write_csv(root / "csv/it", telling_data())
+    write_jsonl(root / "jsonl/it", telling_data())
+    (root / "hf").mkdir()
+    write_hf(root / "hf/it", telling_data())
+    tables = ("parquet", "csv", "jsonl", "hf")
+    return {kind: root / kind for kind in (*tables, "store", "d4rl", "minari", "replay", "run", "policy", "config")}
 
 
 def open_it(kind, folder):
@@ -68,6 +77,7 @@ def open_it(kind, folder):
     uri = {
         "minari": f"minari:{MINARI_ID}",
         "d4rl": f"d4rl:{folder / 'it.hdf5'}",
+        **{table: f"{table}:{folder / 'it'}" for table in ("parquet", "csv", "jsonl", "hf")},
         "replay": f"dqn-replay:{folder / 'it'}",
     }
     if kind == "minari":

@@ -21,7 +21,14 @@ from beartype import beartype
 from jaxtyping import jaxtyped
 from torch import Tensor
 
-PACKAGES = ("rl_transformer.models", "rl_transformer.windows", "rl_transformer.policy", "rl_transformer.conditions")
+PACKAGES = (
+    "rl_transformer.models",
+    "rl_transformer.windows",
+    "rl_transformer.policy",
+    "rl_transformer.conditions",
+    "rl_transformer.critics",
+    "rl_transformer.evaluation.offline",
+)
 _SHAPE = re.compile(r"\[(Tensor|np\.ndarray), ['\"]")
 _CHECK = '__import__("tests.shape_checks", fromlist=["check"]).check'
 

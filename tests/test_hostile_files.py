@@ -15,6 +15,7 @@ from tests.hostile_files import attack, make_all, mutate_bytes, mutate_values
 MANY = int(os.environ.get("RLT_MUTANTS", "150"))
 KILLS = int(os.environ.get("RLT_KILLS", "20"))
 BYTES = ("store", "policy", "replay", "run", "config", "d4rl", "minari")
+TABLES = ("parquet", "csv", "jsonl", "hf")
 VALUES = ("store", "policy", "run", "config", "minari")
 
 
@@ -36,7 +37,7 @@ def test_a_few_hostile_values_are_refused_or_read(kind, genuine, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", BYTES)
+@pytest.mark.parametrize("kind", [*BYTES, *TABLES])
 def test_many_changed_bytes_are_refused_or_change_nothing(kind, genuine, tmp_path):
     counts, wrong = attack(kind, genuine[kind], tmp_path / "work", MANY, 1, mutate_bytes)
     assert wrong == []

@@ -9,9 +9,9 @@ from rl_transformer.models import build_model
 from rl_transformer.policy import Policy
 from rl_transformer.policy.make_spec import make_policy_spec
 from rl_transformer.policy.support import Support
-from rl_transformer.training_run import select_data
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.normalization import Normalizer
+from rl_transformer.windows.selection import select_data
 
 POINT = "tests/Point-v0"
 TOLL = "tests/Toll-v0"

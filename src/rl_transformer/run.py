@@ -21,9 +21,10 @@ from rl_transformer.training.distributed import init_distributed
 from rl_transformer.training.memory import translate_memory_errors_of
 from rl_transformer.training.run_folder import owned_run, prepare_run_folder
 from rl_transformer.training.trainer import fit
-from rl_transformer.training_run import build_policy, build_trainer, select_data
+from rl_transformer.training_run import build_policy, build_trainer
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.open import open_training_data
+from rl_transformer.windows.selection import select_data
 
 
 def train(

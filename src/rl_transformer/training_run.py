@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from rl_transformer.conditions import ReturnToGo
 from rl_transformer.config import RunConfig
 from rl_transformer.evaluation.in_training import PolicyEvaluator
 from rl_transformer.language.co_training import LanguageLoss
@@ -34,26 +33,11 @@ from rl_transformer.training.optimizer import describe_parameter_groups, learnin
 from rl_transformer.training.return_model import cross_fitted_returns, fit_return_model
 from rl_transformer.training.run_folder import mark_finished, write_run_files
 from rl_transformer.training.trainer import Evaluation, Trainer
-from rl_transformer.trajectories import TrajectoryDataset
-from rl_transformer.trajectories.inspection import learning_summary
 from rl_transformer.trajectories.open import watch_training_data
 from rl_transformer.windows.gathering import ConditionColumn, WindowSource
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowSampler
-from rl_transformer.windows.selection import EpisodeSplit, split_episodes
-
-
-@dataclass(frozen=True)
-class SelectedData:
-    """Holds the data of a run, with its definition of the return and its split into episodes."""
-
-    dataset: TrajectoryDataset
-    returns: ReturnToGo
-    """The run's definition of the return."""
-    episode_returns: np.ndarray
-    """(E,) return of each episode by that definition, in the data's units."""
-    split: EpisodeSplit
-    """Episodes to learn from, and episodes that are held out."""
+from rl_transformer.windows.selection import SelectedData
 
 
 @dataclass(frozen=True)
@@ -66,18 +50,6 @@ class BuiltPolicy:
     has_pretrained_trunk: bool
     initial_policy_hash: str = ""
     """Content hash of the policy that the weights come from; empty if they are random."""
-
-
-def select_data(dataset: TrajectoryDataset, config: RunConfig) -> SelectedData:
-    """Define the return and select the episodes to learn from.
-
-    Raises:
-        RLTransformerError: No episode remains, or the data lacks a column that a condition needs.
-    """
-    # The return comes first, because episodes are selected by it (top_fraction, min_return).
-    returns = ReturnToGo.from_data(dataset, config)
-    episode_returns = returns.totals(dataset)
-    return SelectedData(dataset, returns, episode_returns, split_episodes(dataset, episode_returns, config))
 
 
 def build_policy(
@@ -227,7 +199,7 @@ class TrainingRun:
             dataset_fingerprint=self.data.dataset.fingerprint,
             step=self.trainer.step,
         )
-        log.info(learning_summary(self.data.dataset, self.data.split.train, self.data.episode_returns))
+        log.info(self.data.summary())
         evaluation = self.config.evaluation
         if warning := self.policy.target_warning(evaluation.target_returns, evaluation.targets):
             log.info(warning)
@@ -277,8 +249,9 @@ class TrainingRun:
         self.windows = replace(self.windows, gatherer=gatherer)
         self.trainer.batches = self.windows
         # Expected returns vary less than realized ones, and suggested targets must come from what was trained on.
-        first_steps = dataset.offsets[np.sort(self.windows.sampler.trajectories)]
-        policy.spec = with_suggested_targets(policy.spec, self.config, expected[first_steps])
+        episodes = np.sort(self.windows.sampler.trajectories)
+        values = self.data.returns.select_comparable(expected, dataset.offsets, episodes)
+        policy.spec = with_suggested_targets(policy.spec, self.config, values)
 
     def finish(self) -> None:
         """Write the policy folder and the report, and mark the run as finished."""

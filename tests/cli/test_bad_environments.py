@@ -1,13 +1,17 @@
 """Claims about commands that run environments of others: whatever these do, the command says so and writes nothing wrong."""
 
+import contextlib
 import os
+import signal
 import sys
+import threading
+import time
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from rl_transformer import RLTransformerError
+from rl_transformer import RLTransformerError, evaluate, load_policy
 from rl_transformer.cli import inspect as inspect_command
 from rl_transformer.cli.main import main
 from rl_transformer.runtime.workers import run_in_processes
@@ -29,6 +33,14 @@ class BadEnv(PointEnv):
         where, _, what = self.fault.partition(" ")
         if where == when and what == "exit":
             sys.exit(0)
+        if where == when and what == "loop":
+            while True:
+                pass
+        if where == when and what == "sleep":
+            time.sleep(600)
+        if where == when and what == "swallow":
+            with contextlib.suppress(BaseException):
+                time.sleep(600)
         if where == when and what == "OSError":
             raise OSError(28, "No space left on device")
 
@@ -103,6 +115,45 @@ def test_code_that_ends_the_program_never_ends_a_command_with_success(ready, mon
     monkeypatch.setattr(inspect_command, "run", lambda args: sys.exit(0))
     assert main(["inspect", f"rlt:{ready / 'store'}"]) == 2
     assert "was ended by code that it runs (SystemExit: 0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["step loop", "step sleep", "step swallow", "reset loop", "close sleep"])
+def test_a_step_that_hangs_ends_an_evaluation_and_no_training(name, fault, ready, tmp_path, capsys):
+    fault(name)
+    before = signal.getsignal(signal.SIGALRM)
+    words = ["evaluate", str(ready / "run"), "--env-id", ENV, "--num-episodes", "1", "--step-timeout", "0.2"]
+    assert main(words) == (0 if name.startswith("close") else 2)
+    said = capsys.readouterr()
+    what = "its close() raised TimeIsUp" if name.startswith("close") else f"its {name.split()[0]}() takes more than 0.2 seconds"  # fmt: skip
+    assert what in said.out + said.err
+    assert ENV in said.out + said.err
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]) == (before, 0.0)
+
+
+def test_training_goes_on_when_a_step_of_its_evaluation_hangs(fault, ready, tmp_path):
+    fault("step loop")
+    out = str(tmp_path / "run")
+    quick = ["--model.hidden_size", "8", "--model.n_layer", "1", "--training.threads", "1", "--train-steps", "2"]
+    evaluated = ["--evaluation.env_id", ENV, "--evaluation.num_episodes", "1", "--evaluation.step_timeout", "0.2"]
+    assert main(["train", "gym", "--data", f"rlt:{ready / 'store'}", "--output", out, *quick, *evaluated]) == 0
+    assert (tmp_path / "run/policy").exists()
+
+
+def test_a_limit_that_cannot_be_kept_is_refused(ready):
+    policy = load_policy(ready / "run")
+    problems = []
+
+    def try_it():
+        with pytest.raises(RLTransformerError) as caught:
+            evaluate(policy, PointEnv(), num_episodes=1, step_timeout=1.0)
+        problems.append(caught.value.problem)
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    assert problems == ["needs the main thread of the process, and this is another one"]
+    with pytest.raises(RLTransformerError, match="is 0"):
+        evaluate(policy, PointEnv(), num_episodes=1, step_timeout=0)
 
 
 def test_a_worker_that_ends_is_named():

@@ -93,6 +93,24 @@ def test_numbers_in_a_file_may_be_written_as_on_the_command_line(tmp_path, capsy
     assert "/nowhere: no such folder" in capsys.readouterr().err  # the options were accepted
 
 
+def test_a_folder_that_a_file_names_is_not_ignored_silently(tmp_path, capsys):
+    arguments = ["train", "gym", "--data", "rlt:/nowhere", "--output", str(tmp_path / "o")]
+    note = "names the output 'elsewhere'; --output"
+    for name, beside, is_said in (
+        ("c.yaml", None, True),
+        ("config.json", None, True),
+        ("config.json", "run.json", False),
+    ):
+        if beside:
+            (tmp_path / beside).write_text("{}")
+        (tmp_path / name).write_text('{"output": "elsewhere", "training": {"seed": 3}}')
+        assert main([*arguments, "--config", str(tmp_path / name)]) == 2
+        assert (note in capsys.readouterr().out) == is_said, name
+    (tmp_path / "c.yaml").write_text(f"output: {tmp_path / 'o'}\n")
+    assert main([*arguments, "--config", str(tmp_path / "c.yaml")]) == 2
+    assert "names the output" not in capsys.readouterr().out
+
+
 def test_a_file_may_hold_the_option_names_of_the_first_version(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("training: {average_decay: 0.9}\nmodel: {attention: streaming}\n")
     arguments = ["train", "gym", "--data", "rlt:/nowhere", "--output", str(tmp_path / "o")]

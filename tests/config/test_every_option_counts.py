@@ -53,6 +53,7 @@ OTHER_VALUES = {
     "windows.window_length": 7,
     "windows.start": "first",
     "windows.return_balance": 1.0,
+    "returns.kind": "next:3",
     "returns.scale": 3.0,
     "returns.update": "keep",
     "returns.reward_clip": 0.25,
@@ -106,6 +107,7 @@ OTHER_VALUES = {
     "evaluation.seed": 7,
     "evaluation.max_live": 1,
     "evaluation.max_steps": 3,
+    "evaluation.step_timeout": 60.0,
     "evaluation.env_kwargs": {"max_episode_steps": 4},
     "evaluation.wrappers": ['TimeLimit={"max_episode_steps": 5}'],
     "evaluation.on_error": "stop",
@@ -120,8 +122,8 @@ VALUES_OF_A_KIND = {
 
 
 # Options whose effect is not in the run's files, and is tested elsewhere: clipping finds nothing to clip in this data, the
-# number of environments that are open changes no result, and no evaluation fails here.
-NO_RESULT = {"dataset.clip_actions", "evaluation.max_live", "evaluation.on_error"}
+# number of environments that are open changes no result, and no evaluation fails or hangs here.
+NO_RESULT = {"dataset.clip_actions", "evaluation.max_live", "evaluation.on_error", "evaluation.step_timeout"}
 HAS_ALREADY = {
     "behavior_cloning": {"model.arch"},
     "unconditioned": {"model.conditions"},

@@ -146,6 +146,21 @@ def test_a_policy_of_an_old_format_keeps_its_conditions(changes, conditions):
     assert spec.returns.scale == 10.0  # stays known, for reports and the return model
 
 
+@pytest.mark.parametrize("version", [3, 4])
+def test_what_was_called_the_unit_of_a_return_is_its_kind(version):
+    stored = released_json(f"policy-format-{version}/policy.json")
+    assert stored["returns"]["unit"] == stored["conditions"][0]["unit"] == "episode"
+    spec = PolicySpec.from_dict(stored, where="policy.json")
+    assert spec.returns == spec.conditions[0]
+    assert spec.returns.kind == "episode"
+    assert "unit" not in spec.to_dict()["returns"]
+    stored["returns"]["unit"] = "next:3"  # never written by that version
+    assert PolicySpec.from_dict(stored, where="policy.json").returns.kind == "next:3"
+    stored["returns"]["unit"] = "weekly"
+    with pytest.raises(RLTransformerError, match="do not define a return"):
+        PolicySpec.from_dict(stored, where="policy.json")
+
+
 def test_fields_that_came_late_to_format_2_are_renamed():
     stored = released_json("policy-format-2/policy.json")
     stored["model"]["time"] = "after_norm"

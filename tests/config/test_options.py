@@ -14,7 +14,7 @@ from rl_transformer.config.sections import ModelConfig
 from rl_transformer.language.config import SyntheticPretrainConfig, TextPretrainConfig
 from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.policy.make_spec import make_policy_spec, shared_option_names
-from rl_transformer.training_run import select_data
+from rl_transformer.windows.selection import select_data
 from tests.toys import point_data, tiny_config
 from tests.trajectories.robot import robot_data
 

@@ -208,6 +208,7 @@ def test_one_run_against_seeds_has_no_interval(tmp_path, sides, capsys):
         ({"seed": 8}, "seed is 8, and 7"),
         ({"num_episodes": 2, "targets": [entry(B, episodes=2)]}, "num_episodes is 2, and 4"),
         ({"targets": [entry(B, target=4.0)]}, "target_return is 4.0, and 3.0"),
+        ({"targets": [entry(B, target_unit="next 3")]}, "target_unit is 'next 3', and None"),
         ({"targets": [entry(B, targets={"cost_to_go": 5})]}, "targets is {'cost_to_go': 5}, and None"),
         ({"targets": [entry(B), entry(B, target=4.0)]}, "has several target returns: 3 4"),
         ({"max_steps": 9, "targets": [entry(B, truncated_by_limit=1)]}, "max_steps is 9, and None"),

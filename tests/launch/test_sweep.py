@@ -56,9 +56,10 @@ def test_a_combination_that_cannot_work_is_recorded_and_not_chosen(tmp_path):
         sweep(options(tmp_path / "all"), {"model.n_head": [3]}, num_trials=2, dataset=point_data())
 
 
-def test_returns_are_measured_on_other_episodes_than_those_of_evaluation(tmp_path):
+def test_returns_are_measured_on_other_episodes_than_those_of_evaluation(tmp_path, capsys):
     config = tiny_config(tmp_path / "s", evaluation={"env_id": POINT, "target_returns": [6.0], "num_episodes": 3})
     result = sweep(config, {"model.n_layer": [1]}, num_trials=1, dataset=point_data())
+    assert "evaluation.on_error is stop in every trial" in capsys.readouterr().out
     assert result["evaluation_seed"] == SEARCH_SEED
     report = json.loads((tmp_path / "s" / result["best"]["run"] / "report.json").read_text())
     assert report["seed"] == SEARCH_SEED

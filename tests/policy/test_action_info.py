@@ -10,8 +10,8 @@ import torch
 
 from rl_transformer import RLTransformerError, load_policy, train
 from rl_transformer.policy.support import Support, empirical_quantiles, share_at_least
-from rl_transformer.training_run import select_data
 from rl_transformer.trajectories import Space, TrajectoryDataset
+from rl_transformer.windows.selection import select_data
 from tests.policy.kinds import ALL_KINDS, Episode, integer_data
 from tests.policy.test_policy_folder import rewritten
 from tests.toys import point_data, tiny_config, untrained_policy

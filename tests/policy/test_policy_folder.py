@@ -71,7 +71,7 @@ def with_model(**fields):
 CHANGED_JSON = {
     "a later format": (
         lambda v: v | {"format_version": 99},
-        "format_version 99, but this rl_transformer reads 1 to 4",
+        "format_version 99, but this rl_transformer reads 1 to 5",
     ),
     "an unknown architecture": (lambda v: v | {"arch": "mystery"}, "invalid values: arch"),
     "an unknown field of the model": (with_model(auto_map="x.py"), "unknown model fields: auto_map"),

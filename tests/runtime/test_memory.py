@@ -2,17 +2,25 @@
 
 import contextlib
 import resource
+import sys
 
+import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from rl_transformer import RLTransformerError, TrajectoryDataset, load_policy, open_trajectories, train
 from rl_transformer.cli.main import main
+from rl_transformer.runtime import memory, system
 from rl_transformer.runtime.memory import translate_memory_errors
 from rl_transformer.training.trainer import Trainer
 from rl_transformer.trajectories.store import write_store
+from rl_transformer.trajectories.tables.convert import convert_table
+from rl_transformer.trajectories.tables.inputs import memory_input
+from rl_transformer.trajectories.tables.mapping import ColumnMapping
 from tests.toys import point_data, tiny_config
+from tests.trajectories.table_files import as_arrow
 
 
 @contextlib.contextmanager
@@ -87,3 +95,85 @@ def test_data_too_large_for_the_memory_is_answered_with_a_store(tmp_path):
     assert "rlt convert" in caught.value.fix
     write_store(tmp_path / "store", data.spec, [data.trajectory(0)])
     assert open_trajectories(tmp_path / "store").fingerprint == data.fingerprint
+
+
+# Small files that become large
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """Let so many bytes of memory be left."""
+    return lambda num_bytes: monkeypatch.setattr(memory, "available_memory", lambda: num_bytes)
+
+
+def constant(rows):
+    """Rows that compress to nearly nothing, in one episode."""
+    end = np.arange(rows) == rows - 1
+    return {
+        "observations": np.zeros((rows, 4)),
+        "actions": np.zeros((rows, 2)),
+        "rewards": np.zeros(rows),
+        "terminals": end,
+        "timeouts": np.zeros(rows, bool),
+    }
+
+
+def write_d4rl_bomb(path):
+    with h5py.File(path, "w") as file:
+        for name, column in constant(200_000).items():
+            file.create_dataset(name, data=column, chunks=True, compression="gzip")
+    return f"d4rl:{path}"
+
+
+def write_npz_bomb(path):
+    np.savez_compressed(path, **constant(200_000))
+    return f"npz:{path}.npz"
+
+
+def write_parquet_bomb(path):
+    pq.write_table(as_arrow(constant(200_000)), path)
+    return f"parquet:{path}"
+
+
+@pytest.mark.parametrize("write", [write_d4rl_bomb, write_npz_bomb, write_parquet_bomb])
+def test_a_small_file_that_becomes_larger_than_the_memory_is_refused_before_it_does(write, tmp_path, left):
+    uri = write(tmp_path / "bomb")
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 2**17
+    left(2**22)
+    with pytest.raises(RLTransformerError, match=r"take 0.01 GiB of memory, and 0.00 GiB are left") as caught:
+        open_trajectories(uri)
+    assert caught.value.fix
+    left(2**30)
+    assert open_trajectories(uri).num_steps == 200_000
+
+
+def test_episodes_are_collected_only_as_long_as_there_is_memory(left, monkeypatch):
+    monkeypatch.setattr("rl_transformer.trajectories.columns._BYTES_BETWEEN_LOOKS", 100)
+    data = point_data(8)
+    left(1000)
+    with pytest.raises(RLTransformerError, match=r"its episodes take .* are left") as caught:
+        TrajectoryDataset.in_memory(data.spec, (data.trajectory(i) for i in range(len(data))))
+    assert "rlt convert" in caught.value.fix
+
+
+def test_a_range_of_rows_larger_than_the_memory_is_refused(left, tmp_path):
+    mapping = ColumnMapping.from_values({"episode": "e", "observe": "x", "action": "a"}, where="test")
+    table = memory_input({"e": np.arange(4000) // 40, "x": np.ones(4000), "a": np.zeros(4000)}, where="log")
+    left(1000)
+    with pytest.raises(RLTransformerError, match=r"rows that belong together take .* are left"):
+        convert_table(table, mapping, tmp_path / "store", source="log")
+    left(2**30)
+    assert convert_table(table, mapping, tmp_path / "store", source="log")["steps_out"] == 4000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_the_memory_that_is_left_is_that_of_the_container(tmp_path, monkeypatch):
+    whole = system.available_memory()
+    assert 2**20 < whole < 2**50
+    monkeypatch.setattr(system, "_CGROUP", tmp_path)
+    assert system.available_memory() > 2**20  # no limit is set
+    for name, content in {"max": "1000000", "current": "900000", "stat": "anon 5\ninactive_file 300000\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert system.available_memory() == 400_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert system.available_memory() > 2**20

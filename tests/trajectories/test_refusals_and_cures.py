@@ -435,3 +435,24 @@ def test_a_dataset_is_saved_as_a_store_and_shows_what_it_is(tmp_path):
     with pytest.raises(RLTransformerError, match="exists already"):
         data.save(tmp_path / "store")
     assert "1 warning" in repr(from_vectors(vectors(rewards=np.zeros(6)), action_space=gym.spaces.Box(-1, 1, (2,))))
+
+
+def test_a_final_observation_that_repeats_the_last_is_no_finding_where_observations_stand_still():
+    """In a maze a step against a wall changes nothing, and the last step may be one."""
+    from rl_transformer import TrajectoryDataset
+
+    def kinds(stands_still):
+        random = np.random.default_rng(0)
+        episodes = []
+        for _ in range(6):
+            observations = random.normal(size=(11, 2)).astype(np.float32)
+            if stands_still:
+                observations[3] = observations[2]
+            observations[10] = observations[9]
+            actions = random.integers(0, 3, 10)
+            rewards = random.normal(size=10)
+            episodes.append({"observations": observations, "actions": actions, "rewards": rewards, "terminated": True})
+        return {finding.kind for finding in TrajectoryDataset.from_episodes(episodes).findings}
+
+    assert "repeated final observation" in kinds(stands_still=False)
+    assert "repeated final observation" not in kinds(stands_still=True)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser, optional_path
-from rl_transformer.config.sections import DataConfig
-from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.paths import user_path
 
 
@@ -27,6 +23,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 def run(args: Namespace) -> Outcome:
     """Average the attention weights and print one line per layer."""
+    from rl_transformer.cli.training_data import run_options
     from rl_transformer.evaluation.attention import attention_maps, plot_attention
     from rl_transformer.policy import load_policy
     from rl_transformer.runtime.paths import check_writable
@@ -34,7 +31,10 @@ def run(args: Namespace) -> Outcome:
 
     check_writable(args.figure, ".png")  # before minutes of work
     policy = load_policy(args.folder)
-    dataset = open_trajectories(args.data) if args.data else open_training_data(_training_data(user_path(args.folder)))
+    if args.data:
+        dataset = open_trajectories(args.data)
+    else:
+        dataset = open_training_data(run_options(user_path(args.folder), fix="pass --data URI").dataset)
     report = attention_maps(policy, dataset, num_windows=args.num_windows, seed=args.seed)
     # Uniform attention already puts a third of the weight on tokens of the same type, so the number needs a reference.
     even = report["even"]
@@ -54,20 +54,3 @@ def run(args: Namespace) -> Outcome:
     if figure is not None:
         plot_attention(report, figure)
     return Outcome(report)
-
-
-def _training_data(folder: Path) -> DataConfig:
-    """Return the options of the data that a run was trained on.
-
-    Raises:
-        RLTransformerError: The folder holds a policy without its run.
-    """
-    from rl_transformer.config import RunConfig
-    from rl_transformer.runtime.reading import read_json
-
-    if (folder / "config.json").exists():
-        values = read_json(folder / "config.json", fix="pass --data URI")
-        options = RunConfig.from_dict(values, where=folder / "config.json").dataset
-        if options.uri:
-            return options
-    raise RLTransformerError("a policy folder does not say where its data is", where="--data", fix="pass --data URI")

@@ -108,7 +108,7 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
     """
     # The command line overrides the file. A flag and its option on the same command line must agree: if the two differ,
     # one of them is a mistake, and choosing either would ignore what the user wrote.
-    in_file = {} if args.config is None else dict(_flatten(_typed_values(args.config, config)))
+    in_file = {} if args.config is None else dict(_flatten(_typed_values(args.config, config, args.output)))
     given = {name: value for name, value in _flatten(args.as_dict()) if name in _names(config)}
     for name in MODULE_OPTIONS:
         if name not in given:
@@ -192,7 +192,7 @@ def _nested(values: JsonMapping) -> JsonObject:
     return nested
 
 
-def _typed_values(path: str, config: ConfigBase) -> JsonObject:
+def _typed_values(path: str, config: ConfigBase, output: str) -> JsonObject:
     """Return the options in a file, with the types that the same values on the command line would have.
 
     Raises:
@@ -202,7 +202,9 @@ def _typed_values(path: str, config: ConfigBase) -> JsonObject:
     # A run's config.json contains the folder of that run, and its preset, which the caller has looked at.
     for name in ("output", "preset"):
         if not isinstance(values.get(name), dict):
-            values.pop(name, None)
+            given = values.pop(name, None)
+            if name == "output" and given not in (None, output) and not _is_of_run(path):
+                print(f"note: {path} names the output {given!r:.200}; --output {output} is used", flush=True)
     values = type(config).migrate(_nested(values))
     type(config).from_dict(values, where=path)  # raises an error for unknown options, with similar names
     # YAML reads 1e-4 as a string, because its numbers need a dot. The parser converts values as on the command line.
@@ -212,6 +214,12 @@ def _typed_values(path: str, config: ConfigBase) -> JsonObject:
         return parser.parse_object(values, defaults=False).as_dict()
     except ArgumentError as error:
         raise RLTransformerError(" ".join(str(error).split())[:300], where=path, fix=_FILE_FIX) from None
+
+
+def _is_of_run(path: str) -> bool:
+    """Return True for the config.json of a run folder, whose other files lie beside it."""
+    file = user_path(path)
+    return file.name == "config.json" and any((file.parent / name).exists() for name in ("run.json", "finished.json"))
 
 
 def _help_lines(config: ConfigBase, flags: Sequence[Flag], *, everything: bool) -> Iterator[str]:

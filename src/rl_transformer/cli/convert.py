@@ -147,6 +147,8 @@ def _print_account(account: dict, seconds: float) -> None:
     )
     for reason, count in account["rows_dropped"].items():
         print(f"  dropped {count:,}: {reason}")
+    if account["rows_tied"]:
+        print(f"  note: {account['rows_tied']:,} rows have the episode and moment of another row, and other values")
     if account["dropped_rows"]:
         print(f"  these rows are in {account['dropped_rows']}")
 

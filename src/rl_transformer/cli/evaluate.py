@@ -40,6 +40,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         default=None,
         help="Environments open at the same time; null: one per episode, at most 256 per process.",
     )
+    parser.add_argument(
+        "--step-timeout",
+        type=float | None,
+        default=None,
+        help="Seconds that one step or reset of the environment may take, as far as Python can end it; null: no limit.",
+    )
     parser.add_argument("--num-episodes", type=int, default=20, help="Episodes per target return.")
     parser.add_argument(
         "--seed", type=int, default=1_000_000, help="Seed of each target's first episode; episode i uses SEED + i."
@@ -66,6 +72,8 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
 def run(args: Namespace) -> Outcome:
     """Run the episodes and print a table with one row per target."""
+    import numpy as np
+
     from rl_transformer.evaluation.plots import plot_target_vs_achieved
     from rl_transformer.evaluation.training_seeds import combine_seeds, common_targets
     from rl_transformer.evaluation.video import check_video, save_video
@@ -94,7 +102,9 @@ def run(args: Namespace) -> Outcome:
     # The table is printed first: a figure or video that fails must not cost the result.
     figure = optional_path(args.figure)
     if figure is not None and data is not None:
-        plot_target_vs_achieved({"policy": report}, data.episode_returns.tolist(), figure)
+        policy = next(iter(policies.values())) if isinstance(policies, dict) else policies
+        values = policy.spec.returns.comparable(data, np.arange(data.num_trajectories))
+        plot_target_vs_achieved({"policy": report}, values.tolist(), figure)
     if args.video:
         save_video(report.recordings[0], args.video)
     return Outcome(report.to_dict())
@@ -138,6 +148,7 @@ def _evaluate(args: Namespace, policy: Policy, target_returns: Sequence[float]) 
         seed=args.seed,
         max_live=args.max_live,
         max_steps=args.max_steps,
+        step_timeout=args.step_timeout,
         env_kwargs=env_kwargs,
         wrappers=wrappers,
         reference=args.reference,

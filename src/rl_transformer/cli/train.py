@@ -89,7 +89,7 @@ def _starting_point(name: str | None, file: str | None) -> RunConfig:
     values = {} if file is None else read_options_file(file)
     recorded = values.get("preset")
     # A file without sections is not looked at here: reading its options reports it.
-    is_run = recorded is not None or "output" in values
+    is_run = recorded is not None or {"output", "dataset", "model", "training"} <= values.keys()
     if name is None:
         if file is None or not is_run:
             fix = f"write one of {', '.join(PRESETS)}; only with --config RUN/config.json it is left out"

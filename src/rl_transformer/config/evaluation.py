@@ -29,6 +29,11 @@ class EvaluationConfig(Section):
         "no time limit of its own.",
         above=0,
     )
+    step_timeout: float | None = option(
+        None,
+        "Seconds that one step or reset of the environment may take, as far as Python can end it; null: no limit.",
+        above=0,
+    )
     env_kwargs: dict[str, str | bool | int | float | list | dict | None] = option(
         {}, "Further arguments of gymnasium.make, for example {max_episode_steps: 200}."
     )
@@ -42,7 +47,7 @@ class EvaluationConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield (option, problem, fix) for options that would have no effect."""
-        for name in ("target_returns", "targets", "max_live", "max_steps", "env_kwargs", "wrappers"):
+        for name in ("target_returns", "targets", "max_live", "max_steps", "step_timeout", "env_kwargs", "wrappers"):
             if getattr(self, name) and not self.env_id:
                 problem = "targets" if name.startswith("target") else name
                 yield name, f"{problem} without an environment", "set evaluation.env_id too"

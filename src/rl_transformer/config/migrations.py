@@ -68,9 +68,10 @@ def _keep_unfinished_to_uri(values: JsonObject) -> JsonObject:
 
 
 def migrate_policy(values: JsonMapping) -> JsonObject:
-    """Return a policy.json of format 1, 2 or 3 in format 4.
+    """Return a policy.json of an earlier format in format 5.
 
-    Format 4 describes the training data more closely; what earlier files do not say is None.
+    Format 4 describes the training data more closely; what earlier files do not say is None. In format 5 a return has a
+    kind; before, its only kind was called a unit.
     """
     # A copy, because the caller still verifies the original content.
     migrated = copy.deepcopy(dict(values))
@@ -78,7 +79,10 @@ def migrate_policy(values: JsonMapping) -> JsonObject:
         migrated = _policy_to_format_3(migrated)
     migrated.setdefault("return_quantiles", None)
     migrated.setdefault("longest_episode", None)
-    migrated["format_version"] = 4
+    for definition in (migrated["returns"], *migrated["conditions"]):
+        if definition.get("name") == "return_to_go" and "unit" in definition:
+            definition["kind"] = definition.pop("unit")
+    migrated["format_version"] = 5
     return migrated
 
 

@@ -102,7 +102,7 @@ def _returns_that_nothing_reads(c: RunOptions, is_conditioned: bool) -> Iterator
         unused += ["returns.scale", "returns.update"]
         # Clipped rewards also decide which episodes are the best ones, and how often their windows are drawn.
         selects = c.dataset.top_fraction < 1 or c.dataset.min_return is not None or c.windows.return_balance
-        unused += [] if selects else ["returns.reward_clip"]
+        unused += [] if selects else ["returns.reward_clip", "returns.kind"]
     for option in unused:
         default = c.defaults().get(option)
         if c.get(option) != default:

@@ -13,6 +13,7 @@ from typing import Literal
 from rl_transformer.config.base import Problem, Section, option
 from rl_transformer.config.evaluation import EvaluationConfig as EvaluationConfig
 from rl_transformer.config.language import LanguageConfig as LanguageConfig
+from rl_transformer.config.returns import ReturnConfig as ReturnConfig
 from rl_transformer.config.training import TrainingConfig as TrainingConfig
 
 
@@ -175,40 +176,6 @@ class WindowConfig(Section):
         at_most=1,
         common=True,
     )
-
-
-@dataclass(kw_only=True)
-class ReturnConfig(Section):
-    """Define the return. The policy stores the definition and uses it while acting, too."""
-
-    # The published scales are powers of ten of this size: 1000 for Hopper, HalfCheetah and Walker2d.
-    scale: float | None = option(
-        None,
-        "Returns are divided by this; null: the power of ten at or below the data's largest return.",
-        above=0,
-        common=True,
-    )
-    update: Literal["subtract", "keep"] = option(
-        "subtract",
-        "subtract: the return-to-go falls by each reward; keep: it stays the episode's return (delayed reward).",
-    )
-    reward_clip: float | None = option(None, "Clip rewards to [-c, c], in the data and while acting.", above=0)
-    label: Literal["realized", "expected"] = option(
-        "realized",
-        "Label a step with the return that followed, or with the one that a return model expects after its action.",
-    )
-    # Two is the least that keeps a model from labelling what it learned from; each more is another model to train.
-    folds: int = option(
-        2,
-        "Label expected: parts of the episodes, each labelled by a model that learned from the others; 1: one model labels all.",
-        at_least=1,
-    )
-    predict: bool = option(
-        False,
-        "Train a return model with the policy and store it; implied by label expected and by policy.target generated.",
-    )
-    # Our choice: a bin is then one percent of the range of returns.
-    bins: int = option(101, "Number of return values over which the return model predicts a distribution.", at_least=2)
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,7 @@ from rl_transformer.environments.packages import install_command
 from rl_transformer.environments.returned_values import as_number, copied, described, message, misfit
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
+from rl_transformer.runtime.time_limit import TimeIsUp, TimeLimit
 from rl_transformer.runtime.types import JsonMapping, Nested
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.images import with_layout
@@ -47,20 +48,36 @@ class LiveEnvironment:
         name: Its name for messages and reports.
         spec: Its spaces.
         is_ours: Close the environment in `close`; False for one that the caller made.
+        step_timeout: Seconds that one ``step()`` or ``reset()`` may take; None: no limit.
+
+    Raises:
+        RLTransformerError: The limit is not above 0, or there can be none here.
     """
 
-    def __init__(self, environment: gymnasium.Env, name: str, spec: DataSpec, *, is_ours: bool = True) -> None:
+    def __init__(
+        self,
+        environment: gymnasium.Env,
+        name: str,
+        spec: DataSpec,
+        *,
+        is_ours: bool = True,
+        step_timeout: float | None = None,
+    ) -> None:
         self.environment = environment
         self.name = name
         self.spec = spec
         self._own_space = spec.observation_space  # self.spec's may be that of a policy, see match_policy
         self._is_ours = is_ours
+        self._step_timeout = step_timeout
+        self._limit = TimeLimit(step_timeout, name="step_timeout")
         self._find_masks = _mask_function(environment)
         self._info: JsonMapping = {}
 
     def another(self, environment: gymnasium.Env) -> LiveEnvironment:
         """Return a further environment of the same source, which matches what this one does."""
-        made = LiveEnvironment(environment, self.name, self.spec, is_ours=self._is_ours)
+        made = LiveEnvironment(
+            environment, self.name, self.spec, is_ours=self._is_ours, step_timeout=self._step_timeout
+        )
         made._own_space = self._own_space
         return made
 
@@ -93,11 +110,11 @@ class LiveEnvironment:
         """Begin an episode and return its first observation.
 
         Raises:
-            RLTransformerError: The environment raises an exception, or does not return (observation, info).
+            RLTransformerError: The environment raises an exception, takes too long, or does not return (observation, info).
         """
         try:
-            result = self.environment.reset(seed=seed)
-        except (Exception, SystemExit) as error:
+            result = self._limit.call(lambda: self.environment.reset(seed=seed))
+        except (Exception, SystemExit, TimeIsUp) as error:
             raise self._fault("reset()", error) from error
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping | None)):
             raise self._wrong(f"its reset() returns {described(result)} and not (observation, info)", _NEW_API)
@@ -109,12 +126,12 @@ class LiveEnvironment:
         """Execute an action in the environment's units.
 
         Raises:
-            RLTransformerError: The environment raises an exception, or returns something else than an observation of
+            RLTransformerError: The environment raises an exception, takes too long, or returns something else than an observation of
                 its space, a finite reward, two ends and an info.
         """
         try:
-            result = self.environment.step(action)
-        except (Exception, SystemExit) as error:
+            result = self._limit.call(lambda: self.environment.step(action))
+        except (Exception, SystemExit, TimeIsUp) as error:
             raise self._fault("step()", error) from error
         if not (isinstance(result, tuple) and len(result) == 5):
             raise self._wrong(f"its step() returns {described(result)} and not five values", _NEW_API)
@@ -181,8 +198,8 @@ class LiveEnvironment:
             return
         # By now the episodes are finished; a fault here must not cost their results.
         try:
-            self.environment.close()
-        except (Exception, SystemExit) as error:
+            self._limit.call(self.environment.close)
+        except (Exception, SystemExit, TimeIsUp) as error:
             log.info(f"note: {self.name}: its close() raised {message(error)}")
 
     def _checked_copy(self, observation: Nested) -> Nested:
@@ -217,6 +234,9 @@ class LiveEnvironment:
         """Return the error for an exception that the environment raised in one of its methods."""
         if isinstance(error, RLTransformerError):
             return error
+        if isinstance(error, TimeIsUp):
+            problem = f"its {method} takes more than {self._step_timeout:g} seconds, the limit that step_timeout sets"
+            return self._wrong(problem, "repair the environment, or set a higher limit")
         problem = f"its {method} raised {message(error)}"
         # Wrappers of gymnasium unpack five values, so an environment of the old API fails inside of them.
         is_old = isinstance(error, ValueError) and "expected 5, got 4" in str(error)

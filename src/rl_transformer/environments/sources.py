@@ -39,6 +39,8 @@ class EnvironmentSource:
     """Arguments of ``gymnasium.make``, JSON-ready, for reports."""
     wrappers: list[str] = field(default_factory=list)
     """Names of the wrappers, for reports."""
+    step_timeout: float | None = None
+    """Seconds that one step or reset may take; None: no limit."""
 
     @classmethod
     def of(
@@ -117,7 +119,8 @@ class EnvironmentSource:
             name = self.name if self.is_id or self.is_one else _environment_name(made)
             if like is not None:
                 return like.another(made)
-            return LiveEnvironment(made, name, environment_spec(made, name), is_ours=not self.is_one)
+            spec = environment_spec(made, name)
+            return LiveEnvironment(made, name, spec, is_ours=not self.is_one, step_timeout=self.step_timeout)
         except RLTransformerError:
             if not self.is_one and hasattr(made, "close"):
                 made.close()

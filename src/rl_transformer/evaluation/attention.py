@@ -13,7 +13,8 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation import plots
 from rl_transformer.models import DecisionTransformerModel
 from rl_transformer.policy import Policy
-from rl_transformer.policy.gatherer import make_gatherer
+from rl_transformer.policy.gatherer import check_spaces, make_gatherer
+from rl_transformer.policy.session import PolicySession
 from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.types import JsonObject
@@ -48,7 +49,7 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     """
     model = _transformer_of(policy)
     spec = policy.spec
-    _check_spaces(dataset, policy)
+    check_spaces(spec, dataset)
     length = spec.context_length
     per_step = model.config.tokens_per_timestep
     gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)  # windows as in training
@@ -60,11 +61,8 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
     # that the measured numbers have to be compared with.
     even = np.tril(np.ones((length * per_step, length * per_step)))
     even /= even.sum(1, keepdims=True)
-    names = [*model.config.conditions] if model.config.condition_entry == "token" else []
-    count = model.config.tokens_per_observation
-    observation = ["observation"] if count == 1 else [f"observation part {i + 1}" for i in range(count)]
     return {
-        "tokens": [*names, *observation, "action"],
+        "tokens": _token_names(model),
         "context_length": length,
         "num_windows": len(index.rows),
         "policy": policy.content_hash,
@@ -79,6 +77,33 @@ def attention_maps(policy: Policy, dataset: TrajectoryDataset, *, num_windows: i
         ],
         "even": {**_summary(even, per_step), "own_token": _own_token(even)},
     }
+
+
+@torch.inference_mode()
+def session_attention(policy: Policy, session: PolicySession) -> JsonObject | None:
+    """Return what the last action's token attended to, in the last layer, averaged over heads.
+
+    Call it after `PolicySession.act` and before ``observe``.
+
+    Returns:
+        ``tokens`` names the P tokens of a timestep, and ``weights`` has one row of P per timestep of the window, oldest
+        first; tokens that the prediction cannot see are 0. None if the policy has no attention over a whole window.
+    """
+    window = session.newest_window()
+    if window is None or not isinstance(policy.model, DecisionTransformerModel):
+        return None
+    per_step = policy.model.config.tokens_per_timestep
+    last = _weights(policy.model, policy.model.embed(*window).tokens)[-1].mean(0)
+    predicting = last[-2]  # the token of the newest observation; after it comes that of the action
+    return {"tokens": _token_names(policy.model), "weights": predicting.view(-1, per_step).round(decimals=4).tolist()}
+
+
+def _token_names(model: DecisionTransformerModel) -> list[str]:
+    """Return the names of a timestep's tokens, in their order."""
+    names = [*model.config.conditions] if model.config.condition_entry == "token" else []
+    count = model.config.tokens_per_observation
+    observation = ["observation"] if count == 1 else [f"observation part {i + 1}" for i in range(count)]
+    return [*names, *observation, "action"]
 
 
 def _transformer_of(policy: Policy) -> DecisionTransformerModel:
@@ -102,18 +127,6 @@ def _mean_weights(model: DecisionTransformerModel, gatherer: WindowGatherer, ind
         weights = _weights(model, model.embed(*inputs).tokens)
         total = [w if not total else t + w for t, w in zip(total or weights, weights, strict=True)]
     return [(t / len(index.rows)).cpu().numpy() for t in total]
-
-
-def _check_spaces(dataset: TrajectoryDataset, policy: Policy) -> None:
-    data_spaces = dataset.spec.to_dict()
-    trained_spaces = policy.spec.data.to_dict()
-    other = [space for space in ("observation_space", "action_space") if data_spaces[space] != trained_spaces[space]]
-    if other:
-        raise RLTransformerError(
-            f"has a different {other[0]} than the policy was trained on",
-            where=dataset.spec.source,
-            fix="pass the data that the policy was trained on, or data with the same spaces",
-        )
 
 
 @torch.inference_mode()

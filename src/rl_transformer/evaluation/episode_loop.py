@@ -22,6 +22,8 @@ class Episode:
     seed: int
     episode_return: float = 0.0
     episode_length: int = 0
+    achieved: float | None = None
+    """What it achieved in the unit of the policy's targets, if that is not the sum of the rewards."""
     outcomes: dict[str, float] = field(default_factory=dict)
     """Sums of further outcomes, such as cost."""
     truncated_by_limit: bool = False
@@ -70,6 +72,8 @@ class EpisodeLoop:
         self._sessions = policy.sessions(
             [e.target_return for e in first], [e.seed for e in first], targets=assignment.targets
         )
+        self._returns = policy.spec.returns
+        self._rewards: list[list[float]] = [[] for _ in environments]
         self._outcome_names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
 
     def run(self, observation: Nested, check: Callable[[], None]) -> None:
@@ -124,6 +128,11 @@ class EpisodeLoop:
         if not is_over and episode.episode_length == self._assignment.max_steps:
             episode.truncated_by_limit = True
             is_over = True
+        if self._returns.note is not None:
+            self._rewards[slot].append(reward)
+            if is_over:
+                episode.achieved = self._returns.of_episode(np.array(self._rewards[slot]))
+                self._rewards[slot].clear()
         return observation, reward, is_over
 
     def _begin_next(self, slot: int) -> Nested | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, cast
 
@@ -40,6 +41,7 @@ def evaluate(
     seed: int = 1_000_000,
     max_live: int | None = None,
     max_steps: int | None = None,
+    step_timeout: float | None = None,
     env_kwargs: JsonMapping | None = None,
     wrappers: Sequence[Wrapper] = (),
     reference: str | None = None,
@@ -54,8 +56,7 @@ def evaluate(
         environment: A gymnasium id (``MODULE:ID`` imports a module first); an environment, which runs one episode at a
             time and is not closed; or a function that makes one, which is called at most ``max_live`` times.
         env_id: The same as ``environment``, for an id.
-        target_returns: Targets in the environment's units, or a single one; the policy's suggestions if empty. Behavior
-            cloning takes none.
+        target_returns: One target or several, in the unit of the policy's returns; the policy's suggestions if empty.
         targets: Targets of further conditions, the same in all episodes, for example ``{"cost_to_go": 25.0}``; the
             environment reports their outcomes in ``info``, for example ``info["cost"]``.
         num_episodes: Episodes per target return.
@@ -63,6 +64,7 @@ def evaluate(
             usually collected with, so a policy is not scored on initial states that it was trained on.
         max_live: Environments open at the same time; None: one per episode, at most 256 per process.
         max_steps: Steps after which an episode is cut off; None: see `step_limit`.
+        step_timeout: Seconds that one step or reset of the environment may take; None: no limit. It needs the main thread.
         env_kwargs: Further arguments of ``gymnasium.make``, such as ``max_episode_steps``; for an id only.
         wrappers: Wrappers to apply, the innermost one first: names as in ``--wrapper``, or callables.
         reference: Name of reference scores (`rl_transformer.evaluation.references`): add the normalized score, such as
@@ -76,7 +78,7 @@ def evaluate(
     """
     _check_policy(policy)
     given = _one_environment(environment, env_id, policy.spec.data)
-    source = EnvironmentSource.of(given, env_kwargs=env_kwargs, wrappers=wrappers)
+    source = replace(EnvironmentSource.of(given, env_kwargs=env_kwargs, wrappers=wrappers), step_timeout=step_timeout)
     _check_arguments(num_episodes, seed)
     scale = None if reference is None else find_reference(reference, source.name)
     chosen = chosen_targets(policy, target_returns)
@@ -95,13 +97,19 @@ def _report(
 ) -> EvaluationReport:
     """Return the report of finished episodes, which are ordered by target."""
     num_episodes = len(set(assignment.seeds))  # the same seeds for every target
-    return_range = policy.spec.target_ranges.get("return_to_go")
+    returns = policy.spec.returns
+    # In another unit than the episode's sum it says nothing about sums.
+    return_range = policy.spec.target_ranges.get("return_to_go") if returns.note is None else None
     reports = []
     for i in range(0, len(batch.episodes), num_episodes):
         part = batch.episodes[i : i + num_episodes]
         target = assignment.target_returns[i]
         further = assignment.targets or {}
-        reports.append(TargetReport.from_episodes(target, part, reference, further, return_range=return_range))
+        reports.append(
+            TargetReport.from_episodes(
+                target, part, reference, further, return_range=return_range, target_unit=returns.note
+            )
+        )
     return EvaluationReport(
         env_id=batch.environment,
         policy=policy.content_hash,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ class PolicyEvaluator:
         self._env_id = str(config.env_id)
         self.report: EvaluationReport | None = None
         source = EnvironmentSource.of(self._env_id, env_kwargs=config.env_kwargs, wrappers=config.wrappers)
+        source = replace(source, step_timeout=config.step_timeout)
         with opened(source) as environment:
             environment.match_policy(policy.spec.data)
             note = source_note(environment.environment, policy.spec.data, config.max_steps)
@@ -57,6 +59,7 @@ class PolicyEvaluator:
             seed=self._config.seed,
             max_live=self._config.max_live,
             max_steps=self._config.max_steps,
+            step_timeout=self._config.step_timeout,
             env_kwargs=self._config.env_kwargs,
             wrappers=self._config.wrappers,
             check=check,
@@ -88,12 +91,17 @@ class PolicyEvaluator:
         write_text(folder / "report.json", to_json(content))
 
     def __call__(self, step: int, check: Callable[[], None]) -> dict[str, float]:
-        """Return mean returns per target, named for metrics.jsonl as return_at_3600, and mean costs as cost_at_3600."""
+        """Return mean returns per target, named for metrics.jsonl as return_at_3600, and mean costs as cost_at_3600.
+
+        If targets are in another unit than the sum of an episode's rewards, achieved_at_3600 is in that of the targets.
+        """
         row = {}
         for target in self.run(check).targets:
             # Targets are part of the name: a run's targets never change, so every name is one curve over the run.
             name = "none" if target.target_return is None else format(target.target_return, "g")
             row[f"return_at_{name}"] = target.mean
+            if target.achieved is not None:
+                row[f"achieved_at_{name}"] = target.achieved["mean"]
             for outcome, totals in target.episode_outcomes.items():
                 row[f"{outcome}_at_{name}"] = sum(totals) / len(totals)
         return row

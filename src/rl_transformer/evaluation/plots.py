@@ -39,7 +39,7 @@ def plot_target_vs_achieved(reports: dict[str, EvaluationReport], data_returns: 
     Args:
         reports: Evaluations by the name of the policy; the first one is highlighted. Policies that take no target are
             drawn as horizontal lines.
-        data_returns: Returns of the training data's episodes.
+        data_returns: Returns of the training data, in the unit of the targets (`ReturnToGo.comparable`).
         path: PNG to write.
 
     Raises:
@@ -60,10 +60,9 @@ def plot_target_vs_achieved(reports: dict[str, EvaluationReport], data_returns: 
     span = [float(data.min()), float(data.max())]
     for index, (name, report) in enumerate(reports.items()):
         color = ACCENT if index == 0 else f"C{index}"
-        means = [t.mean for t in report.targets]
-        errors = np.array(
-            [[t.mean - t.interval[0], t.interval[1] - t.mean] if t.interval else [0, 0] for t in report.targets]
-        ).T
+        achieved = [t.comparable for t in report.targets]
+        means = [mean for mean, _ in achieved]
+        errors = np.array([[mean - ends[0], ends[1] - mean] if ends else [0, 0] for mean, ends in achieved]).T
         targets = [t.target_return for t in report.targets if t.target_return is not None]
         if len(targets) < len(report.targets):
             axes.axhline(means[0], color=color, label=name)

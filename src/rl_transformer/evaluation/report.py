@@ -14,6 +14,7 @@ from rl_transformer.evaluation.statistics import (
     CLOPPER_PEARSON,
     STUDENT_T,
     interquartile_mean,
+    over_units,
     rank_correlation,
     return_interval,
     standard_error,
@@ -28,6 +29,7 @@ class Outcome(Protocol):
 
     episode_return: float
     episode_length: int
+    achieved: float | None
     outcomes: dict[str, float]
     truncated_by_limit: bool
 
@@ -59,6 +61,19 @@ class TargetReport:
     """Episodes that were cut off by the limit of the evaluation (`EvaluationReport.max_steps`)."""
     seed_means: list[float] = field(default_factory=list)
     """Mean return of each training seed; empty for a single policy."""
+    target_unit: str | None = None
+    """What the target return is, where it is not the sum of the rewards of an episode, as ``mean`` is."""
+    episode_achieved: list[float] = field(default_factory=list)
+    """What each episode achieved in that unit; empty where it is the episode's return."""
+    achieved: JsonObject | None = None
+    """Mean of these, ``interval`` (95 %, as for ``mean``) and ``interval_over``."""
+
+    @property
+    def comparable(self) -> tuple[float, list[float] | None]:
+        """Mean and interval of what was achieved in the unit of the target."""
+        return (
+            (self.mean, self.interval) if self.achieved is None else (self.achieved["mean"], self.achieved["interval"])
+        )
 
     @classmethod
     def from_episodes(
@@ -69,6 +84,7 @@ class TargetReport:
         targets: Mapping[str, Target],
         *,
         return_range: tuple[float, float] | None = None,
+        target_unit: str | None = None,
     ) -> TargetReport:
         """Return the summary of episodes that one policy ran with one target.
 
@@ -78,12 +94,14 @@ class TargetReport:
             reference: Reference scores of the environment, for the normalized score.
             targets: Targets of further conditions.
             return_range: Smallest and largest return of the training episodes.
+            target_unit: What the target return is; None: the sum of the rewards of an episode.
         """
         # Plain floats: asdict() and JSON would otherwise have to deal with NumPy scalars.
         returns = [float(episode.episode_return) for episode in episodes]
         names = sorted({name for episode in episodes for name in episode.outcomes})
         interval = return_interval(returns, return_range)
         mean = float(np.mean(returns))
+        achieved = [float(episode.achieved) for episode in episodes if episode.achieved is not None]
         return cls(
             target_return=target,
             episode_returns=returns,
@@ -99,6 +117,9 @@ class TargetReport:
             targets=dict(targets),
             episode_outcomes={name: [float(e.outcomes.get(name, 0.0)) for e in episodes] for name in names},
             truncated_by_limit=sum(bool(episode.truncated_by_limit) for episode in episodes),
+            target_unit=target_unit,
+            episode_achieved=achieved,
+            achieved=over_units(achieved, "episodes") if achieved else None,
         )
 
 
@@ -133,10 +154,11 @@ class EvaluationReport:
 
     @property
     def rank_correlation(self) -> float | None:
-        """Spearman's rank correlation of target and mean achieved returns; None where it is undefined."""
+        """Spearman's rank correlation of target and mean achieved return, in one unit; None where it is undefined."""
         # A policy that takes no target has a single report without one.
         given = [t.target_return for t in self.targets if t.target_return is not None]
-        return rank_correlation(given, [t.mean for t in self.targets]) if len(given) == len(self.targets) else None
+        achieved = [t.comparable[0] for t in self.targets]
+        return rank_correlation(given, achieved) if len(given) == len(self.targets) else None
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values; undefined ones are None."""
@@ -154,6 +176,8 @@ class EvaluationReport:
             )
             if t.normalized_score is not None:
                 row += f"   normalized {t.normalized_score:.1f} ({t.reference})"
+            if t.achieved is not None:
+                row += f"   in the target's unit {t.achieved['mean']:.4g}"
             for name, totals in t.episode_outcomes.items():
                 row += f"   mean {name} {np.mean(totals):.4g}"
             for name, value in t.targets.items():
@@ -173,6 +197,10 @@ class EvaluationReport:
     def _notes(self) -> list[str]:
         """Return lines about another environment than the data's, missing intervals, and episodes that were cut off."""
         notes = [] if self.environment_note is None else [self.environment_note]
+        notes += [
+            f"note: the unit of targets: {unit}"
+            for unit in sorted({t.target_unit for t in self.targets if t.target_unit})
+        ]
         if any(t.interval is None for t in self.targets):
             unit = "training seeds" if self.training_seeds else "episodes"
             notes.append(f"note: no interval (-) for fewer than two {unit}, or for {unit} with equal returns")

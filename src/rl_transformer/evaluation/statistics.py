@@ -78,6 +78,16 @@ def over_seeds(values: Sequence[float], unit: str = "training_seeds") -> JsonObj
     return {"mean": mean, "interval": interval, "interval_over": unit, "values": array.tolist()}
 
 
+def over_units(values: Sequence[float], unit: str) -> JsonObject:
+    """Return mean and 95 % interval of independent values, and what varies between them; JSON-ready."""
+    interval = mean_interval(values)
+    return {
+        "mean": float(np.mean(values)),
+        "interval": None if interval is None else [interval.low, interval.high],
+        "interval_over": unit,
+    }
+
+
 def ratio_over_seeds(numerators: Sequence[float], denominators: Sequence[float]) -> JsonObject:
     """Return the ratio of two means over the same seeds, with Fieller's 95 % interval; JSON-ready.
 

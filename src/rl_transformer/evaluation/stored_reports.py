@@ -181,6 +181,7 @@ def check_comparable(sides: Sequence[Side]) -> None:
     taking = [pair for pair in pairs if pair[1]["target_return"] is not None]
     for pair in taking[1:]:
         _refuse_difference("target_return", taking[0], pair)
+        _refuse_difference("target_unit", taking[0], pair)
         _refuse_difference("targets", taking[0], pair)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.evaluate import chosen_targets
 from rl_transformer.evaluation.report import EvaluationReport, TargetReport
-from rl_transformer.evaluation.statistics import interquartile_mean, mean_interval, standard_error
+from rl_transformer.evaluation.statistics import interquartile_mean, mean_interval, over_units, standard_error
 from rl_transformer.policy import Policy
 
 
@@ -74,4 +74,6 @@ def _combine_targets(parts: Sequence[TargetReport]) -> TargetReport:
         normalized_score=float(np.mean(normalized)) if normalized else None,
         truncated_by_limit=sum(part.truncated_by_limit for part in parts),
         seed_means=means,
+        episode_achieved=[value for part in parts for value in part.episode_achieved],
+        achieved=over_units([part.comparable[0] for part in parts], "training_seeds") if parts[0].achieved else None,
     )

@@ -105,6 +105,8 @@ def sweep(
     folder = user_path(config.output)
     data = open_training_data(config.dataset, dataset)
     study = _open_study(folder)
+    if config.evaluation.env_id and config.evaluation.on_error != "stop":
+        log.info("note: evaluation.on_error is stop in every trial, because one without a score cannot be compared")
     while len(done := _finished_trials(study)) < num_trials:
         # TPE keeps random state that a new process would not have. Seeding it by the number of finished trials makes an
         # interrupted search propose the same options as an uninterrupted one.

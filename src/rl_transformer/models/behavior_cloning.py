@@ -47,7 +47,7 @@ class BehaviorCloningModel(PolicyModel):
     ) -> Float[Tensor, "B T F"] | Float[Tensor, "B F"]:
         """Return the action head's parameters; arguments as in `PolicyModel`."""
         # Before an episode's first observation there are zeros, the mean of normalized observations.
-        padded = torch.cat([states.new_zeros(len(states), self.context_length - 1, states.shape[2]), states], dim=1)
+        padded = torch.cat([states.new_zeros(states.shape[0], self.context_length - 1, states.shape[2]), states], dim=1)
         stacked = padded.unfold(1, self.context_length, 1).transpose(2, 3).flatten(2)  # (B, T, K * state_dim)
         if at is None:
             return self.predict_action(self.layers(stacked))

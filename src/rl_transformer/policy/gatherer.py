@@ -7,6 +7,7 @@ import hashlib
 import torch
 
 from rl_transformer.conditions.interface import Condition, checked_column
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.windows.gathering import ConditionColumn, WindowGatherer
@@ -39,3 +40,16 @@ def data_fingerprint(spec: PolicySpec, dataset: TrajectoryDataset) -> str:
     further = [condition for condition in spec.conditions if condition.name != "return_to_go"]
     columns = (checked_column(condition, dataset) for condition in further)
     return dataset.fingerprint + "".join(hashlib.sha256(column.tobytes()).hexdigest() for column in columns)
+
+
+def check_spaces(spec: PolicySpec, dataset: TrajectoryDataset) -> None:
+    """Raise an error if the data has other observations or actions than the policy was trained on."""
+    data_spaces = dataset.spec.to_dict()
+    trained_spaces = spec.data.to_dict()
+    other = [space for space in ("observation_space", "action_space") if data_spaces[space] != trained_spaces[space]]
+    if other:
+        raise RLTransformerError(
+            f"has a different {other[0]} than the policy was trained on",
+            where=dataset.spec.source,
+            fix="pass the data that the policy was trained on, or data with the same spaces",
+        )

@@ -86,13 +86,16 @@ def make_policy_spec(
         },
         versions=versions(),
     )
-    return with_suggested_targets(spec, config, returns.totals(dataset)[split.train])
+    return with_suggested_targets(spec, config, returns.comparable(dataset, split.train))
 
 
-def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: Float[np.ndarray, "X"]) -> PolicySpec:
+def with_suggested_targets(spec: PolicySpec, config: RunConfig, returns: Float[np.ndarray, "V"]) -> PolicySpec:
     """Return the spec with suggested targets: those of the options, or the quartiles and the maximum of ``returns``.
 
-    Shapes: X episodes.
+    Args:
+        spec: The spec.
+        config: The run's options.
+        returns: (V,) values of the training episodes with which targets are compared, see `ReturnToGo.comparable`.
     """
     # A set, because episodes often share a few returns, and a target is worth suggesting once.
     quartiles = sorted({float(q) for q in np.quantile(returns, (0.25, 0.5, 0.75, 1.0))})

@@ -157,6 +157,13 @@ class Predictor:
         """Return the states at ``steps``, as the model reads them."""
         return self.history.take(slots, steps[:, None])[0][:, 0]
 
+    def newest_window(self, slot: int, step: int) -> tuple[Shaped[Tensor, "1 ..."], ...] | None:
+        """Return the inputs of the prediction at ``step``, as `predict_actions` takes them; None if only a cache has them."""
+        if self.cache is not None:
+            return None
+        length = min(step + 1, self._policy.spec.context_length)
+        return self.history.take(np.array([slot]), np.arange(step + 1 - length, step + 1)[None])
+
     def parameters(
         self, slots: Int[np.ndarray, "R"], steps: Int[np.ndarray, "R"]
     ) -> tuple[Float[Tensor, "R F"], Float64[np.ndarray, "R"] | None]:

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.policy.legal_actions import legal_action_mask
 from rl_transformer.policy.session_batch import SessionBatch
 from rl_transformer.policy.validation import stack_live
+from rl_transformer.runtime.shapes import Shaped
 from rl_transformer.runtime.types import JsonObject, Nested
 
 
@@ -35,7 +37,8 @@ class PolicySession:
     def return_to_go(self) -> float:
         """The return that the session still aims for, in the environment's units.
 
-        Setting it changes the target from the next action on. Rewards of earlier actions that are still missing are not
+        It is a return of the policy's kind (``returns.kind``); with next:N it stays what the caller set. Setting it
+        changes the target from the next action on. Rewards of earlier actions that are still missing are not
         subtracted from it.
 
         Raises:
@@ -53,6 +56,12 @@ class PolicySession:
         """Return the present value of every condition, in the data's units."""
         values = {name: value[self._row].tolist() for name, value in self._batch.conditions.items()}
         return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+
+    def newest_window(self) -> tuple[Shaped[Tensor, "1 T ..."], ...] | None:
+        """Return the model's inputs at the last action, until its outcome is observed; None if only a KV cache has them."""
+        batch = self._batch
+        slot = int(batch._rows.slots[self._row])
+        return batch._predictor.newest_window(slot, int(batch.step[self._row]))
 
     def act(
         self,
@@ -74,7 +83,7 @@ class PolicySession:
           (at most 1024, normalized), and ``share`` of these that are as far from their own neighbors; 1 is usual, 0 is
           farther than any. None for images and older policies.
         - ``target``: the return-to-go that is in force, and ``target_share``: the share of training episodes with at
-          least that return, to about 1 %.
+          least that return, to about 1 %; of training steps, if returns belong to steps (``returns.kind``).
 
         What a policy does not have is None.
 
@@ -145,7 +154,8 @@ class PolicySession:
         It is clipped and subtracted as it would have been then. The order of late rewards does not matter.
 
         Raises:
-            RLTransformerError: None is missing, so that this one would be counted twice.
+            RLTransformerError: None is missing, so that this one would be counted twice; or returns are discounted, so that
+                it would matter how late it is.
         """
         self._batch.observe_late([self._row], [reward], **{name: [value] for name, value in outcomes.items()})
 

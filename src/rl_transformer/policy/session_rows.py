@@ -16,10 +16,15 @@ from rl_transformer.policy.predictor import Predictor
 from rl_transformer.policy.session_state import STORED_COLUMNS, SessionState, history_steps
 from rl_transformer.policy.spec import PolicySpec
 from rl_transformer.policy.validation import check_rows
+from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Bool, Float64, Int, Int64, Shaped
 
 _NO_SLOT = -1
+_GROWS = (
+    "discounted:G divides what is missing by G at every step, so that a target that is not met runs away; returns.update keep "
+    "or returns.kind next:N hold it, and return_to_go can be set"
+)
 Outcomes = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Values by the name of the outcome, and where each was reported."""
 
@@ -46,6 +51,7 @@ class SessionRows:
         self._seeds: list[int] = []
         self._draws: list[int] = []
         self._random: list[np.random.Generator | None] = []
+        self._has_noted = False
 
     def check(self, rows: Sequence[int] | np.ndarray) -> Int64[np.ndarray, "R"]:
         """Return rows of live sessions as an array, or raise an error."""
@@ -171,10 +177,11 @@ class SessionRows:
             if is_reported.any():
                 after[is_reported] = value_after(condition, after[is_reported], values[is_reported])
             if not (np.abs(after) <= np.finfo(np.float32).max).all():
+                grows = condition.name == "return_to_go" and self._spec.returns.depends_on_delay
                 raise RLTransformerError(
                     f"{condition.name} leaves the range of float32",
                     where="observe",
-                    fix=f"repair the environment's {condition.outcome}",
+                    fix=f"repair the environment's {condition.outcome}{f'; {_GROWS}' if grows else ''}",
                 )
             following[condition.name] = after
         return following
@@ -185,12 +192,29 @@ class SessionRows:
         """Write conditions, count what is missing, and move ``rows`` to their next timestep."""
         for name, value in following.items():
             self.conditions[name][rows] = value
+        self._note_growth(following)
         for name, (_, is_reported) in outcomes.items():
             self.missing[name][rows[~is_reported]] += 1
         self.step[rows] += 1
         self.awaits_outcome[rows] = False
         for row in rows.tolist():
             self.allowed[row] = None
+
+    def _note_growth(self, following: Mapping[str, np.ndarray]) -> None:
+        """Print once that a discounted return-to-go has left the training data."""
+        spec = self._spec
+        limits = spec.target_ranges.get("return_to_go")
+        if self._has_noted or limits is None or not (spec.takes_target and spec.returns.depends_on_delay):
+            return
+        values = following["return_to_go"]
+        rounding = 1e-6 * max(map(abs, limits))
+        outside = (values < limits[0] - rounding) | (values > limits[1] + rounding)
+        if outside.any():
+            self._has_noted = True
+            log.info(
+                f"note: a return-to-go is now {values[outside][0]:g}, outside the training data's [{limits[0]:g}, "
+                f"{limits[1]:g}]; {_GROWS}"
+            )
 
     def charge_late(self, rows: Int64[np.ndarray, "R"], outcomes: Outcomes) -> None:
         """Charge outcomes that were missing.
@@ -201,6 +225,12 @@ class SessionRows:
         if not any(is_reported.any() for _, is_reported in outcomes.values()):
             raise RLTransformerError(
                 "nothing is reported", where="observe_late", fix="pass a reward or another outcome"
+            )
+        if outcomes["reward"][1].any() and self._spec.takes_target and self._spec.returns.depends_on_delay:
+            raise RLTransformerError(
+                "a late reward would have to be discounted by its delay, which is not recorded",
+                where="observe_late",
+                fix="set return_to_go, or train with returns.kind next:N or returns.update keep",
             )
         for name, (_, is_reported) in outcomes.items():
             late = rows[is_reported]

@@ -20,7 +20,8 @@ from rl_transformer.runtime.reading import check_format
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
 
-FORMAT_VERSION = 4  # 2: return models; 3: a list of conditions; 4: return quantiles, longest episode
+# 2: return models; 3: a list of conditions; 4: return quantiles, longest episode; 5: kinds of return
+FORMAT_VERSION = 5
 _FIX = "the file was edited by hand or is damaged: restore it from a copy"
 
 
@@ -54,11 +55,12 @@ class PolicySpec:
     timestep_rule: str = "hold"
     """hold: timesteps beyond the timestep table reuse its last row, as in training windows."""
     suggested_targets: tuple[float, ...] = ()
-    """Target returns to try: the quartiles and the maximum of the training data."""
+    """Target returns to try: the quartiles and the maximum of the training data, in the unit of ``returns``."""
     target_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """The smallest and largest value of each condition at the first step of a training episode."""
+    """The smallest and largest value of each condition at the first step of a training episode; of a return that belongs to
+    steps, at any step."""
     return_quantiles: tuple[float, ...] | None = None
-    """The 0, 1, ..., 100 % quantiles of the returns of the training episodes; None if they are not known."""
+    """The 0, 1, ..., 100 % quantiles of the returns of the training episodes, or steps; None if they are not known."""
     longest_episode: int | None = None
     """Timesteps of the longest training episode; None in policies of formats that did not record it."""
     dataset: JsonMapping = field(default_factory=dict)

@@ -27,6 +27,7 @@ EXPERIMENTS = {
     "scaling": "scaling:Scaling",
     "atari": "atari:Atari",
     "door": "door:Door",
+    "judge": "judge:Judge",
 }
 
 

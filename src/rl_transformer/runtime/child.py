@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rl_transformer.errors import RLTransformerError
@@ -21,7 +22,8 @@ from rl_transformer.runtime.system import end_with_parent, limit_memory
 from rl_transformer.runtime.types import JsonObject
 
 _CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from rl_transformer.runtime.child import main; main()"
-_FIX = "download or copy the file again; if that does not help, do not trust it"
+FIX = "download or copy the file again; if that does not help, do not trust it"
+"""Advice about a file that harms the process that reads it."""
 
 
 def check_in_child(path: Path, checker: str) -> None:
@@ -43,27 +45,21 @@ def check_in_child(path: Path, checker: str) -> None:
     stamp: JsonObject = {"path": str(path.resolve()), "checker": checker, **file_stamp(path)}
     if is_remembered("checked", path, stamp):
         return
-    seconds = LIMITS["child_seconds"].most + stamp["bytes"] / 2**20
-    # -I: neither the present folder nor variables such as PYTHONSTARTUP decide what the child imports; it imports from where
-    # this process does.
-    most = LIMITS["child_bytes"].most
-    command = [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), checker, str(path), str(most)]
-    # More threads than one would only reserve memory, which counts.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    seconds = seconds_to_read(stamp["bytes"])
     try:
         done = subprocess.run(
-            command,
+            child_command(f"{__name__}:check", checker, str(path)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=seconds,
-            env=environment,
+            env=child_environment(),
         )
     except subprocess.TimeoutExpired:
-        raise RLTransformerError(f"reading it takes more than {seconds:.0f} seconds", where=path, fix=_FIX) from None
+        raise RLTransformerError(f"reading it takes more than {seconds:.0f} seconds", where=path, fix=FIX) from None
     if done.returncode != 0 or not done.stdout:
-        problem = f"reading it ends the process that does ({_end(done.returncode)})"
-        raise RLTransformerError(problem, where=path, fix=_FIX)
+        problem = f"reading it ends the process that does ({describe_end(done.returncode)})"
+        raise RLTransformerError(problem, where=path, fix=FIX)
     result = json.loads(done.stdout)
     if "problem" in result:
         raise RLTransformerError(result["problem"], where=path, fix=result["fix"])
@@ -71,30 +67,74 @@ def check_in_child(path: Path, checker: str) -> None:
         remember("checked", path, stamp)
 
 
+def child_command(function: str, *arguments: str) -> list[str]:
+    """Return the command of a process that calls ``function``, given as ``module:name``, with limited memory."""
+    # -I: neither the present folder nor variables such as PYTHONSTARTUP decide what the child imports; it imports from where
+    # this process does.
+    most = str(LIMITS["child_bytes"].most)
+    return [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), function, most, *arguments]
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment variables of such a process."""
+    # More threads than one would only reserve memory, which counts; so would Arrow's own ways of allocating it.
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_IO_THREADS"), "1")
+    return {**os.environ, **one, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+
+
+def seconds_to_read(num_bytes: float) -> float:
+    """Return how long such a process may take to read so many bytes of a file."""
+    return LIMITS["child_seconds"].most + num_bytes / 2**20
+
+
 def main() -> None:
-    """Run the checker that the arguments of this process name, and print its result as JSON."""
-    end_with_parent()
+    """Call the function that the arguments of this process name."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent answers it
-    _, _, checker, path, most = sys.argv
-    module, _, function = checker.partition(":")
-    check = getattr(importlib.import_module(module), function)
+    sys.meta_path.insert(0, _WithoutPandas())
+    _, _, name, most, *arguments = sys.argv
+    function = _function(name)
     limit_memory(int(most))
+    function(*arguments)
+
+
+class _WithoutPandas:
+    """Hides pandas from pyarrow, which imports it where it is installed; that would take longer than all else."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Refuse pandas, and leave other modules to those who find them."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name, name=name)
+
+
+def check(checker: str, path: str) -> None:
+    """Run a checker in this process, and print its result as JSON."""
+    end_with_parent()
+    read = _function(checker)
     result: JsonObject = {"is_whole": True}
     try:
-        check(Path(path))
+        read(Path(path))
     except RLTransformerError as error:
         result = {"problem": error.problem, "fix": error.fix}
     except MemoryError:
-        problem = f"reading it part by part takes more than {int(most) / 2**30:.2g} GiB of memory"
-        result = {"problem": problem, "fix": _FIX}
+        result = {"problem": f"reading it part by part {too_much_memory()}", "fix": FIX}
     except Exception:
         result = {"is_whole": False}
     sys.stdout.write(json.dumps(result))
 
 
-def _end(code: int) -> str:
+def too_much_memory() -> str:
+    """Return what is said of a file that needs more memory than this process, which such a command started, may have."""
+    return f"takes more than {int(sys.argv[3]) / 2**30:.2g} GiB of memory"
+
+
+def describe_end(code: int) -> str:
     """Return how a process ended, in words."""
     try:
         return signal.Signals(-code).name
     except ValueError:  # an exit code; on Windows a crash is one, too
         return f"exit code {code}"
+
+
+def _function(name: str) -> Callable[..., None]:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)

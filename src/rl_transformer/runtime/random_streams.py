@@ -30,7 +30,9 @@ class Stream(IntEnum):
     DROPOUT = 0xD0
     DATA_SUBSET = 0xDA
     ENTROPY = 0xE0
+    GOLDEN_STEPS = 0xE6
     RETURN_FOLDS = 0xF0
+    OFFLINE_JUDGING = 0x0F
 
 
 def generator(stream: Stream, *key: int) -> np.random.Generator:

@@ -16,13 +16,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
 _POLL_SECONDS = 0.1
+_CGROUP = Path("/sys/fs/cgroup")
 _LOCKED_BYTE = 1 << 30
+
+
+SignalHandler = Callable[[int, FrameType | None], object] | int | None
+"""What `signal.signal` takes and returns."""
 
 
 def usable_cores() -> int:
@@ -107,6 +112,32 @@ def limit_memory(most: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (lower, hard))
 
 
+def has_timer() -> bool:
+    """Return True if the system can interrupt this process after some time (not Windows)."""
+    return hasattr(signal, "setitimer")
+
+
+def start_timer(seconds: float, again: float, handler: Callable[[int, FrameType | None], None]) -> SignalHandler:
+    """Call ``handler`` in the main thread after some seconds, and then again and again; return what `stop_timer` needs."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds, again)
+    return before
+
+
+def stop_timer(before: SignalHandler) -> None:
+    """Call the handler no more."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def others_may_read(path: Path) -> bool:
+    """Return True if other users than the present one may read a file or folder, as far as the system tells."""
+    if not hasattr(os, "geteuid"):  # Windows, whose lists of rights Python does not read
+        return False
+    status = path.stat()
+    return bool(status.st_mode & 0o077) or status.st_uid not in (os.geteuid(), 0)
+
+
 def stop_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that ask a process to stop: of the system, of the keyboard, of a terminal that was closed."""
     closed = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -131,6 +162,29 @@ def peak_memory_mib() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB on Linux
+
+
+def available_memory() -> int | None:
+    """Return how many bytes this process can still use without swapping, or being killed; None where nothing tells (not Linux)."""
+    found = [_number(Path("/proc/meminfo"), "MemAvailable:", 1024)]
+    # A container has less than its machine. What its files take in memory (inactive_file) makes room when it is needed.
+    for most, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        limit = _number(_CGROUP / most)
+        if limit is not None:
+            found.append(limit - (_number(_CGROUP / used) or 0) + (_number(_CGROUP / stat, "inactive_file") or 0))
+    known = [value for value in found if value is not None]
+    return max(0, min(known)) if known else None
+
+
+def _number(path: Path, name: str = "", unit: int = 1) -> int | None:
+    """Return the number after a name in a file of the system, or the file's first; None if it has none."""
+    with suppress(OSError, ValueError):
+        words = path.read_text().split()
+        return int(words[words.index(name) + 1 if name else 0]) * unit
+    return None
 
 
 def keep_freed_memory() -> None:

@@ -14,10 +14,11 @@ from rl_transformer.trajectories.blocks import EpisodeBlock
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset_checks import episodes_checks, rows_checks
 from rl_transformer.trajectories.end_flags import inner_end
+from rl_transformer.trajectories.episode_checks import EndsAndReturns, FinalObservations
 from rl_transformer.trajectories.findings import LEVELS, MAX_POSITIONS, Finding
 from rl_transformer.trajectories.mixed_rows import numbers_of
 from rl_transformer.trajectories.nested import leaves
-from rl_transformer.trajectories.signal_checks import Signals
+from rl_transformer.trajectories.step_checks import step_checks
 from rl_transformer.trajectories.trajectory import Trajectory
 
 
@@ -33,7 +34,9 @@ class Checker:
         self._findings: dict[tuple[str, str], Finding] = {}
         self._rows_checks = rows_checks(spec)
         self._episodes_checks = episodes_checks()
-        self._signals = Signals(spec)
+        self._step_checks = step_checks(spec)
+        self._ends = EndsAndReturns()
+        self._finals = FinalObservations()
         self._first_episodes: dict[bytes, int] = {}  # hash of an episode's content -> first episode with it
 
     @property
@@ -131,9 +134,11 @@ class Checker:
             self._add_at(episode, defect.where, defect.kind, "actions", defect.problem, defect.fix)
         for check in self._rows_checks:
             check.add(trajectory, actions)
-        self._signals.add(episode, np.array([0, len(rewards)]), trajectory, actions)
+        for check in self._step_checks:
+            check.add(episode, np.array([0, len(rewards)]), trajectory, actions)
         for check in self._episodes_checks:
             check.add(len(rewards), trajectory.terminated, trajectory.truncated)
+        self._ends.add(len(rewards), trajectory.terminated, trajectory.truncated, float(rewards.sum()))
         self._check_copies(episode, observations, actions, rewards)
 
     def check_block(
@@ -150,13 +155,16 @@ class Checker:
         """
         for check in self._rows_checks:
             check.add(block.rows, actions)
-        self._signals.add(episode, block.offsets, block.rows, actions)
+        for check in self._step_checks:
+            check.add(episode, block.offsets, block.rows, actions)
+        returns = np.add.reduceat(rewards, block.offsets[:-1])
         offsets = block.offsets.tolist()
         ends = zip(block.terminated.tolist(), block.truncated.tolist(), strict=True)
         for index, (terminated, truncated) in enumerate(ends):
             first, last = offsets[index], offsets[index + 1]
             for check in self._episodes_checks:
                 check.add(last - first, terminated, truncated)
+            self._ends.add(last - first, terminated, truncated, float(returns[index]))
             self._check_copies(episode + index, observations[first:last], actions[first:last], rewards[first:last])
 
     def _check_copies(self, episode: int, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
@@ -184,6 +192,7 @@ class Checker:
         for name, values in {**trajectory.extras, **_final_leaves(trajectory)}.items():
             if np.asarray(values).dtype.kind == "f":
                 self._check_finite(episode, name, np.asarray(values), "warning")
+        self._finals.add(episode, trajectory)
         self.check_flags(episode, trajectory.extras)
         if trajectory.terminated and trajectory.truncated:
             self.add_finding(
@@ -222,7 +231,7 @@ class Checker:
         Args:
             std: (D,) standard deviations of the observations; None for images.
         """
-        for check in (*self._rows_checks, *self._episodes_checks, self._signals):
+        for check in (*self._rows_checks, *self._episodes_checks, *self._step_checks, self._ends, self._finals):
             for finding in check.findings():
                 self.add_finding(
                     finding.level,

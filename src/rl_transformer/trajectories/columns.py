@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.memory import STORE_FIX, refuse_beyond_memory
 from rl_transformer.trajectories.blocks import EpisodeBlock, Episodes
 from rl_transformer.trajectories.canonical_rows import canonical_block, canonical_rows, final_row, simplified
 from rl_transformer.trajectories.checks import Checker
@@ -26,6 +27,7 @@ EPISODE_COLUMNS = ("offsets", "terminated", "truncated", "episode_returns", "fin
 RESERVED = {*STEP_COLUMNS, *EPISODE_COLUMNS, "observation_mean", "observation_std"}
 # Columns in the fingerprint: those that the source recorded. The others are computed from them.
 _HASHED = ("observations", "actions", "rewards")
+_BYTES_BETWEEN_LOOKS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,37 @@ class Summary:
     """SHA-256 over the canonical columns: the same for every format of the same data."""
     content: str = ""
     """Hash of the files of a store as they are now; empty for data that comes from elsewhere."""
+
+
+class CollectedColumns:
+    """Collects the rows of columns in memory, as long as there is room to join them at the end.
+
+    Args:
+        where: Where the data comes from, for messages.
+    """
+
+    def __init__(self, where: object) -> None:
+        self._where = where
+        self._parts: dict[str, list[np.ndarray]] = {}
+        self._num_bytes = 0
+        self._seen_bytes = 0  # when the system was last asked
+
+    def append(self, name: str, rows: np.ndarray) -> None:
+        """Append rows to a column.
+
+        Raises:
+            RLTransformerError: The memory is not enough for them all.
+        """
+        self._parts.setdefault(name, []).append(rows)
+        self._num_bytes += rows.nbytes
+        if self._num_bytes - self._seen_bytes >= _BYTES_BETWEEN_LOOKS:
+            self._seen_bytes = self._num_bytes
+            refuse_beyond_memory(self._num_bytes, "its episodes", where=self._where, fix=STORE_FIX)
+
+    def joined(self) -> dict[str, np.ndarray]:
+        """Return the columns."""
+        # Once, at the end: growing an array episode by episode would copy the data over and over.
+        return {name: np.concatenate(rows) for name, rows in self._parts.items()}
 
 
 def build_columns(

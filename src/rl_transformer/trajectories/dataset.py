@@ -15,7 +15,7 @@ from rl_transformer.runtime.types import JsonMapping
 from rl_transformer.trajectories.action_masks import ALLOWED, is_action_mask
 from rl_transformer.trajectories.blocks import Episodes
 from rl_transformer.trajectories.checks import Checker
-from rl_transformer.trajectories.columns import STEP_COLUMNS, Summary, build_columns
+from rl_transformer.trajectories.columns import STEP_COLUMNS, CollectedColumns, Summary, build_columns
 from rl_transformer.trajectories.data_options import clip_actions as clipped_actions
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import LEVELS, Finding, count_levels, raise_on_errors
@@ -250,14 +250,12 @@ class TrajectoryDataset:
         Raises:
             RLTransformerError: There is no episode.
         """
-        parts: dict[str, list[np.ndarray]] = {}
         checker = Checker(spec)
         where = location or spec.source
         with translate_memory_errors("this data at once", where=where, fix=STORE_FIX):
-            append = lambda name, rows: parts.setdefault(name, []).append(rows)  # noqa: E731
-            summary = build_columns(spec, trajectories, append, checker)
-            # Concatenated once at the end: growing an array episode by episode would copy the data over and over.
-            columns = {name: np.concatenate(rows) for name, rows in parts.items()}
+            collected = CollectedColumns(where)
+            summary = build_columns(spec, trajectories, collected.append, checker)
+            columns = collected.joined()
         checker.add_notes(notes)
         summary = replace(summary, findings=checker.findings)
         # If all episodes have errors, there are findings but no columns; `raise_on_errors` then has the better message.

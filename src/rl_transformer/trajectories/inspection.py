@@ -78,18 +78,19 @@ def as_text(description: JsonObject) -> str:
     return "\n".join(lines)
 
 
-def learning_summary(dataset: TrajectoryDataset, episodes: np.ndarray, returns: np.ndarray) -> str:
+def learning_summary(dataset: TrajectoryDataset, episodes: np.ndarray, returns: np.ndarray, unit: str | None) -> str:
     """Return what a run learns from, with the findings that a user should see before hours of training.
 
     Args:
         dataset: The data.
         episodes: Episodes to learn from.
         returns: Return of every episode of the data.
+        unit: What a return is; None: the sum of the rewards of an episode.
     """
     chosen = returns[episodes]
     summary = (
         f"data: {len(episodes)} episodes and {int(dataset.lengths[episodes].sum())} steps to learn from; "
-        f"returns {chosen.min():.4g} to {chosen.max():.4g}, mean {chosen.mean():.4g}"
+        f"returns{'' if unit is None else f' ({unit})'} {chosen.min():.4g} to {chosen.max():.4g}, mean {chosen.mean():.4g}"
     )
     return "\n".join([summary, *map(finding_text, notable(dataset.findings))])
 

@@ -1,4 +1,4 @@
-"""Choose the episodes to train on and the episodes to hold out.
+"""Define the return, and choose the episodes to train on and the episodes to hold out.
 
 Shapes: E episodes, X of them to train on, V of them held out.
 """
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rl_transformer.conditions import ReturnToGo
 from rl_transformer.config import RunConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Float, Int
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.inspection import learning_summary
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,38 @@ class EpisodeSplit:
     """Episodes to train on."""
     held_out: Int[np.ndarray, "V"]
     """Episodes on which the action error is measured; empty without a validation fraction."""
+
+
+@dataclass(frozen=True)
+class SelectedData:
+    """Holds the data of a run, with its definition of the return and its split into episodes."""
+
+    dataset: TrajectoryDataset
+    returns: ReturnToGo
+    """The run's definition of the return."""
+    episode_returns: np.ndarray
+    """(E,) return of each episode by that definition, in the data's units."""
+    split: EpisodeSplit
+    """Episodes to learn from, and episodes that are held out."""
+
+    def summary(self) -> str:
+        """Return what a run learns from, and what a user should know about it."""
+        episodes = self.split.train
+        text = learning_summary(self.dataset, episodes, self.episode_returns, self.returns.note)
+        warning = self.returns.cut_warning(self.dataset, episodes)
+        return text if warning is None else f"{text}\n{warning}"
+
+
+def select_data(dataset: TrajectoryDataset, config: RunConfig) -> SelectedData:
+    """Define the return and select the episodes to learn from.
+
+    Raises:
+        RLTransformerError: No episode remains, or the data lacks a column that a condition needs.
+    """
+    # The return comes first, because episodes are selected by it (top_fraction, min_return).
+    returns = ReturnToGo.from_data(dataset, config)
+    episode_returns = returns.totals(dataset)
+    return SelectedData(dataset, returns, episode_returns, split_episodes(dataset, episode_returns, config))
 
 
 def split_episodes(dataset: TrajectoryDataset, returns: Float[np.ndarray, "E"], config: RunConfig) -> EpisodeSplit:

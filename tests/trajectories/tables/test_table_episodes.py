@@ -4,6 +4,7 @@ import datetime
 import decimal
 import itertools
 import re
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -105,6 +106,29 @@ def test_rows_of_one_moment_are_copies_only_if_all_their_values_are_the_same():
     # The copy is that of an episode's last row, and ends no other one.
     assert data.observations[:, 0].tolist() == [0, 5, 6, 7]
     assert data.lengths.tolist() == [2, 2]
+    # The order of the two others is that of the table, which the user may not have meant.
+    counts = {finding.kind: finding.count for finding in data.findings}
+    assert (counts["rows in no episode"], counts["several rows of one moment"]) == (1, 1)
+
+
+def test_rows_of_other_moments_or_of_other_episodes_are_not_counted_as_those_of_one(tmp_path):
+    columns = {"e": [0, 0, 1, 1], "t": [0, 1, 1, 2], "x": [0.0, 5, 6, 7], "a": [0, 1, 1, 1]}
+    data = TrajectoryDataset.from_columns(
+        {name: np.array(values) for name, values in columns.items()}, episode="e", order="t", observe="x", action="a"
+    )
+    assert "several rows of one moment" not in {finding.kind for finding in data.findings}
+
+
+def test_a_list_of_dropped_rows_is_that_of_the_conversion_it_lies_beside(tmp_path, capsys):
+    mapping = ColumnMapping.from_values(MAPPING, where="test")
+    convert_table(memory_input(random_log(5), where="log"), mapping, tmp_path / "store", source="log")
+    assert (tmp_path / "store-dropped.parquet").exists()
+    shutil.rmtree(tmp_path / "store")
+    clean = {name: values[:3] for name, values in random_log(1).items()}
+    account = convert_table(memory_input(clean, where="log"), mapping, tmp_path / "store", source="log")
+    assert (account["rows_dropped"], account["dropped_rows"], account["rows_tied"]) == ({}, None, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert "store-dropped.parquet is of an earlier conversion; it is removed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

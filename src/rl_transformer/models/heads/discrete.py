@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,7 +85,7 @@ def sample_categorical(logits: Float[Tensor, "*B A"], uniforms: Float[Tensor, "*
     # The caller brings the random numbers, one stream per session, so that a draw depends on nobody else's. In float64
     # the sum is exact enough that each index keeps its own probability.
     cumulative = logits.double().softmax(-1).cumsum(-1)
-    # The last sum may differ from 1 by rounding, so the uniform number is scaled to it. right=True skips indices of
-    # probability zero, and the clamp catches a product that was rounded up to the last sum itself.
-    drawn = torch.searchsorted(cumulative, uniforms.double() * cumulative[..., -1:], right=True)
-    return drawn.squeeze(-1).clamp_(max=logits.shape[-1] - 1)
+    # The last sum may differ from 1 by rounding, so the uniform number is scaled to it. Counting the sums up to it skips
+    # indices of probability zero, and the clamp catches a product that was rounded up to the last sum itself.
+    drawn = (cumulative <= uniforms.double() * cumulative[..., -1:]).sum(-1)
+    return drawn.clamp(max=logits.shape[-1] - 1)

@@ -151,8 +151,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "BH Q L"]:
         """Return softmax(scale * query key^T + mask) in float32."""
         # A mask that all windows share is broadcast by baddbmm; only one that differs is copied for every head.
-        by_head = mask.expand(-1, self.n_head, -1, -1).flatten(0, 1) if len(mask) > 1 else mask[0]
-        count = len(query)
+        by_head = mask.expand(-1, self.n_head, -1, -1).flatten(0, 1) if mask.shape[0] > 1 else mask[0]
+        count = query.shape[0]
         if count == 1 and query.device.type == "cpu":
             # Threads sum the product of a single matrix in another order than those of several: see reproducible_sums.
             query = query.expand(2, -1, -1)

@@ -43,11 +43,11 @@ def _can_use_onednn(x: Tensor, weight: Tensor) -> bool:
     # Autocast, the compiler and torch.func rewrite PyTorch's own operators, and would miss this one.
     return (
         _onednn is not None
+        and not torch.compiler.is_compiling()
         and len(x) > 0
         and x.dtype == weight.dtype == torch.float32
         and x.is_cpu
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and not is_functorch_wrapped_tensor(weight)
     )
 

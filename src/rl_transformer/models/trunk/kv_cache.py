@@ -10,6 +10,8 @@ KV = 2 E: a key and a value.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from rl_transformer.models.config import DecisionTransformerConfig
 from rl_transformer.runtime.shapes import Bool, Float, Int
 
 _EMPTY = -1
+_Numbers = TypeVar("_Numbers", np.ndarray, Tensor)
 
 
 class KVCache:
@@ -94,8 +97,7 @@ class KVCache:
         self._index[rows[:, None], slots] = new
         cached = self._index[rows][:, None]  # (R, 1, C)
         queries = new[:, :, None]
-        steps_back = queries // self._per_step - cached // self._per_step
-        visible = (cached != _EMPTY) & (cached <= queries) & (steps_back < self._span)
+        visible = visible_tokens(queries, cached, self._span, self._per_step)
         device = self._cached.device
         self.visible = torch.from_numpy(visible).to(device)
         self._rows = torch.from_numpy(rows).to(device)
@@ -108,3 +110,16 @@ class KVCache:
         cached = self._cached[layer]
         cached[self._rows[:, None], self._slots] = new.to(cached.dtype)
         return cached[: len(new)] if self._in_place else cached[self._rows]
+
+
+def visible_tokens(queries: _Numbers, cached: _Numbers, span: int, per_step: int) -> _Numbers:
+    """Return a boolean array or tensor that is True where a cached token may be seen by a new one.
+
+    Args:
+        queries: Numbers of the new tokens in their episode, from 0, of a shape that broadcasts with that of ``cached``.
+        cached: Numbers of the cached tokens; a negative one is an empty slot.
+        span: The number of timesteps that a token sees, its own included.
+        per_step: Tokens per timestep.
+    """
+    steps_back = queries // per_step - cached // per_step
+    return (cached >= 0) & (cached <= queries) & (steps_back < span)

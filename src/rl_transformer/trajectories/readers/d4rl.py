@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
+from rl_transformer.runtime.memory import refuse_beyond_memory
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.end_flags import (
     DONE,
@@ -113,8 +114,13 @@ def needed_arrays(
         raise RLTransformerError(
             f"{', '.join(scalars)} is a scalar, not an array", where=path, fix="download the file again"
         )
+    names = [name for name in (*_REQUIRED, "next_observations") if name in arrays]
+    num_bytes = sum(arrays[name].nbytes for name in (*names, *flags))
+    refuse_beyond_memory(
+        num_bytes, "its arrays", where=path, fix="use a machine with more memory, or a part of the data"
+    )
     # Read before the file is closed; episodes are slices of these arrays.
-    rows = {name: arrays[name][:] for name in (*_REQUIRED, "next_observations") if name in arrays}
+    rows = {name: arrays[name][:] for name in names}
     return rows, {name: end_marks(name, arrays[name][:]) for name in flags}
 
 

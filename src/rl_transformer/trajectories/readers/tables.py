@@ -6,7 +6,6 @@ bring one along.
 
 from __future__ import annotations
 
-import gzip
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from rl_transformer.trajectories.tables.inputs import TableInput
 
 MAPPING_OPTION = ReaderOption("", "YAML file that says which column is what; rlt convert DATA --suggest prints one.")
-
-
-_LONGEST_HEADER = 1_000_000
 
 
 class TableReader(ABC):
@@ -76,10 +72,8 @@ class TypedFilesReader(TableReader):
 
     def table(self, path: str, types: Mapping[str, str]) -> TableInput:
         """Open the files."""
-        from rl_transformer.trajectories.tables.inputs import file_input
-
         _refuse_types(types, f"{self.scheme}:{path}")
-        return file_input(path, self.file_format, where=f"{self.scheme}:{path}")
+        return _table(path, self.file_format, where=f"{self.scheme}:{path}")
 
 
 class ParquetReader(TypedFilesReader):
@@ -106,17 +100,7 @@ class CsvReader(TableReader):
 
     def table(self, path: str, types: Mapping[str, str]) -> TableInput:
         """Open the files."""
-        import pyarrow as pa
-        from pyarrow import csv
-        from pyarrow import dataset as ds
-
-        from rl_transformer.trajectories.tables.inputs import file_input
-
-        column_types = {name: pa.type_for_alias(kind) for name, kind in types.items()}
-        convert = csv.ConvertOptions(column_types=column_types, strings_can_be_null=True)
-        parse = csv.ParseOptions(delimiter=_delimiter(path))
-        file_format = ds.CsvFileFormat(convert_options=convert, parse_options=parse)
-        return file_input(path, file_format, where=f"{self.scheme}:{path}")
+        return _table(path, "csv", where=f"{self.scheme}:{path}", types=types)
 
 
 class LeRobotReader(TableReader):
@@ -127,15 +111,13 @@ class LeRobotReader(TableReader):
 
     def table(self, path: str, types: Mapping[str, str]) -> TableInput:
         """Open the recording's data files."""
-        from rl_transformer.trajectories.tables.inputs import file_input
-
         where = f"{self.scheme}:{path}"
         _refuse_types(types, where)
         root = user_path(path)
         if not (root / "data").is_dir() or not (root / "meta" / "info.json").is_file():
             fix = "name the folder of a recording, with meta/info.json and data/"
             raise RLTransformerError("is no LeRobot recording", where=where, fix=fix)
-        return file_input(str(root / "data"), "parquet", where=where)
+        return _table(str(root / "data"), "parquet", where=where)
 
     def default_mapping(self, table: TableInput) -> ColumnMapping | None:
         """Return the mapping of LeRobot's own names."""
@@ -180,20 +162,13 @@ class NpzReader(TableReader):
         return read_arrays(user_path(path), where=f"{self.scheme}:{path}")
 
 
-def _delimiter(path: str) -> str:
-    """Return what separates the names in the first line of a local file: a comma, or a tab or semicolon if more frequent."""
-    from rl_transformer.trajectories.tables.inputs import local_files
+def _table(path: str, file_format: str, *, where: str, types: Mapping[str, str] | None = None) -> TableInput:
+    from rl_transformer.trajectories.tables.files import open_files
 
-    files = [] if "://" in path else local_files(path, f"csv:{path}")
-    if not files:
-        return ","
-    open_file = gzip.open if files[0].endswith(".gz") else open
-    try:
-        with open_file(files[0], "rb") as file:
-            line = file.readline(_LONGEST_HEADER)
-    except (OSError, EOFError):
-        return ","  # reading the file itself says what is wrong with it
-    return max((",", "\t", ";"), key=lambda mark: line.count(mark.encode()))
+    files = open_files(path, file_format, where=where, types=types)  # before what imports pyarrow: both do so at once
+    from rl_transformer.trajectories.tables.inputs import files_input
+
+    return files_input(files, where=where)
 
 
 _USUAL = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,22 +14,23 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime import disk
+from rl_transformer.runtime import disk, log
 from rl_transformer.runtime.files import refuse_content, translate_write_errors, write_text
 from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.blocks import EpisodeBlock
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.findings import Finding
+from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
 from rl_transformer.trajectories.store_files import store_folder, write_columns
 from rl_transformer.trajectories.tables.encode import Encoded, Encoder, take_episodes
 from rl_transformer.trajectories.tables.fit import TableFit
 from rl_transformer.trajectories.tables.inputs import TableInput
 from rl_transformer.trajectories.tables.mapping import ColumnMapping, select_columns
-from rl_transformer.trajectories.tables.row_buckets import RowBuckets, in_memory, on_disk
+from rl_transformer.trajectories.tables.row_buckets import MemoryBuckets, RowBuckets, in_memory, on_disk
 from rl_transformer.trajectories.tables.split import Split
 
 DROPPED_ROWS = "rows in no episode"
+TIED_ROWS = "several rows of one moment"
 
 
 @dataclass
@@ -50,6 +52,10 @@ class TableEpisodes:
     """Steps of each part."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Rows in no episode, by reason."""
+    num_tied: int = 0
+    """Rows of the episode and moment of another one, with other values."""
+    dropped_at: dict[str, list[int]] = field(default_factory=dict)
+    """The first of these rows by reason, counted from 0 over all files in order; only known of tables in memory."""
 
     def blocks(self, part: str, dropped_rows: DroppedRows | None = None) -> Iterator[EpisodeBlock]:
         """Yield the episodes of a part: ``training`` or ``held out``.
@@ -61,6 +67,12 @@ class TableEpisodes:
             encoded = self.encoder.encode(rows)
             if part == "training":
                 self.dropped.update(encoded.reasons)
+                self.num_tied += encoded.num_tied
+                if isinstance(self.buckets, MemoryBuckets):
+                    # Buckets on disk have lost the order of the files; their dropped rows are written with the reason.
+                    for reason in self.dropped:
+                        rows = encoded.dropped_at[np.array(encoded.reasons) == reason]
+                        self.dropped_at[reason] = np.sort(rows)[:MAX_POSITIONS].tolist()
                 if dropped_rows is not None:
                     dropped_rows.add(encoded)
             held_out = np.zeros(len(encoded.block), bool) if self.split is None else self.split.held_out(encoded)
@@ -74,12 +86,20 @@ class TableEpisodes:
             raise RLTransformerError(f"no episode is {which}", where="split", fix="choose another date or share")
         if part == "training" and self.dropped:
             self.notes.append(self._note())
+        if part == "training" and self.num_tied:
+            order = self.encoder.columns.order
+            problem = f"have the episode and the {order} of another row, and other values; they stay in the order of the table"
+            fix = "nothing, if that is their order; otherwise name an order that tells them apart, or remove the wrong ones"
+            self.notes.append(Finding("warning", TIED_ROWS, "rows", problem, fix, self.num_tied))
 
     def _note(self) -> Finding:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
+        counts = self.dropped.most_common()
+        first = {reason: f" (first: row {rows[0]})" for reason, rows in self.dropped_at.items()}
+        reasons = ", ".join(f"{count} {reason}{first.get(reason, '')}" for reason, count in counts)
         problem = f"are in no episode: {reasons}"
         fix = "nothing, if that is right; otherwise repair these rows, or change the mapping"
-        return Finding("warning", DROPPED_ROWS, "rows", problem, fix, self.dropped.total())
+        positions = [{"row": row} for row in sorted(itertools.chain(*self.dropped_at.values()))[:MAX_POSITIONS]]
+        return Finding("warning", DROPPED_ROWS, "rows", problem, fix, self.dropped.total(), positions)
 
 
 def open_table(table: TableInput, mapping: ColumnMapping, *, source: str) -> tuple[DataSpec, TableEpisodes]:
@@ -112,7 +132,8 @@ def convert_table(table: TableInput, mapping: ColumnMapping, output: str | Path,
         source: Name of the data, for messages.
 
     Returns:
-        ``rows_in``, ``steps_out``, ``held_out_steps``, ``rows_dropped`` (by reason), and the paths of what was written:
+        ``rows_in``, ``steps_out``, ``held_out_steps``, ``rows_dropped`` (by reason), ``rows_tied`` (rows of the episode and
+        moment of another one, with other values), and the paths of what was written:
         ``store``, ``held_out`` and ``dropped_rows``.
 
     Raises:
@@ -143,6 +164,7 @@ def convert_table(table: TableInput, mapping: ColumnMapping, output: str | Path,
         "steps_out": episodes.num_steps["training"],
         "held_out_steps": episodes.num_steps["held out"],
         "rows_dropped": dict(episodes.dropped.most_common()),
+        "rows_tied": episodes.num_tied,
     }
 
 
@@ -189,6 +211,12 @@ class _Outputs:
         keys = {"dropped.parquet": "dropped_rows", "held-out": "held_out", "store": "store"}
         for name, target in self._targets().items():
             if not (self.work / name).exists():
+                if target.exists():
+                    # Every target that is always written was made, so this is the list of an earlier conversion.
+                    log.info(
+                        f"note: {target} is of an earlier conversion; it is removed, because this one drops no row"
+                    )
+                    disk.DISK.remove(target)
                 continue
             if target.exists():
                 # An empty folder, a list of an earlier conversion, or what this one published before it was killed.

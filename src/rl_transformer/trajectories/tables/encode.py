@@ -50,6 +50,10 @@ class Encoded:
     """Rows of ``rows`` that are in no episode."""
     reasons: list[str]
     """The reason for each of them."""
+    num_tied: int
+    """Rows in episodes whose episode key and moment another one before them has, with other values."""
+    dropped_at: np.ndarray
+    """Where each of them was among the rows that were handed over."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Encoder:
         Raises:
             RLTransformerError: A value is not of its column's kind.
         """
-        rows = sort_rows(rows, self.columns)
+        at = row_order(rows, self.columns)
+        rows = rows.combine_chunks() if at is None else rows.take(at).combine_chunks()
         num_rows = len(rows)
         reason = np.zeros(num_rows, np.int32)  # 0: the row is kept
         reasons = [""]
@@ -96,7 +101,12 @@ class Encoder:
         for name in (*self.columns.episode, *([self.columns.order] if self.columns.order else [])):
             drop(missing_names(rows[name]), MISSING.format(name))
         values = self._values(rows, drop)
-        drop(_duplicates(rows, self.columns, same_episode, order), DUPLICATE)
+        # Rows of one moment follow one another.
+        tied = np.zeros(num_rows, bool)
+        if order is not None:
+            tied[1:] = same_episode[1:] & (order[1:] == order[:-1])
+        moment = np.cumsum(~tied)
+        drop(_duplicates(rows, self.columns, tied, moment), DUPLICATE)
         segment, terminated, truncated = self._segments(rows, same_episode, order, reason == _index(reasons, DUPLICATE))
         kept = np.flatnonzero(reason == 0)
         dropped = np.flatnonzero(reason)
@@ -107,7 +117,10 @@ class Encoder:
         last = kept[offsets[1:] - 1] if len(present) else np.zeros(0, np.int64)
         last_order = last if order is None else order[last]
         first_rows = kept[offsets[:-1]] if len(present) else last
-        return Encoded(block, last_order, first_rows, rows, dropped, [reasons[i] for i in reason[dropped]])
+        num_tied = int(np.count_nonzero(np.diff(moment[kept]) == 0))
+        dropped_at = dropped if at is None else at.to_numpy()[dropped]
+        whys = [reasons[i] for i in reason[dropped]]
+        return Encoded(block, last_order, first_rows, rows, dropped, whys, num_tied, dropped_at)
 
     def _neighbors(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray | None]:
         """Return whether each row is of the same episode key as the one before, and the values of the order column."""
@@ -221,12 +234,10 @@ def take_episodes(block: EpisodeBlock, chosen: np.ndarray) -> EpisodeBlock:
     return EpisodeBlock(rows, offsets, block.terminated[chosen], block.truncated[chosen])
 
 
-def sort_rows(rows: pa.Table, columns: Columns) -> pa.Table:
-    """Return rows sorted by episode and order; rows that are equal in these stay in their order."""
+def row_order(rows: pa.Table, columns: Columns) -> pa.Array | None:
+    """Return the rows' order by episode and order, in which equal ones stay as they are; None if nothing orders them."""
     keys = [(name, "ascending") for name in (*columns.episode, *([columns.order] if columns.order else []))]
-    if not keys:
-        return rows.combine_chunks()
-    return rows.take(pc.sort_indices(rows.select([name for name, _ in keys]), sort_keys=keys)).combine_chunks()
+    return pc.sort_indices(rows.select([name for name, _ in keys]), sort_keys=keys) if keys else None
 
 
 def _equals_previous(column: pa.ChunkedArray) -> np.ndarray:
@@ -238,22 +249,16 @@ def _equals_previous(column: pa.ChunkedArray) -> np.ndarray:
     return pc.or_(equal, both).to_numpy().astype(bool)
 
 
-def _duplicates(rows: pa.Table, columns: Columns, same: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-    """Return the rows (N,) that equal an earlier one of their episode in every column of the mapping."""
+def _duplicates(rows: pa.Table, columns: Columns, tied: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Return the rows (N,) that equal an earlier one of their episode and moment in every column of the mapping."""
     result = np.zeros(len(rows), bool)
-    if order is None or len(rows) < 2:
+    if not tied.any():
         return result
-    # Rows of one moment follow one another; only these are compared, which are few.
-    tied = np.zeros(len(rows), bool)
-    tied[1:] = same[1:] & (order[1:] == order[:-1])
-    first = np.flatnonzero(tied)
-    if not first.size:
-        return result
-    groups = np.cumsum(~tied)
+    # Only rows of one moment are compared, which are few.
     involved = np.flatnonzero(tied | np.append(tied[1:], False))
     seen: set[tuple] = set()
     contents = rows.select(columns.all).take(pa.array(involved)).to_pylist()
-    for row, group, content in zip(involved, groups[involved], contents, strict=True):
+    for row, group, content in zip(involved, moment[involved], contents, strict=True):
         key = (int(group), *(repr(value) for value in content.values()))
         result[row] = key in seen
         seen.add(key)

@@ -17,15 +17,21 @@ import pyarrow as pa
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import disk, log
 from rl_transformer.runtime.files import MANIFEST, remove_leftovers, to_json, write_folder, write_text
+from rl_transformer.runtime.memory import refuse_beyond_memory
 from rl_transformer.runtime.reading import read_json
 from rl_transformer.trajectories.tables.arrow import pc
-from rl_transformer.trajectories.tables.inputs import TableInput, Unit, read_unit
+from rl_transformer.trajectories.tables.inputs import TableInput, Unit
 from rl_transformer.trajectories.tables.mapping import ColumnMapping, Columns
 
 _ROWS_PER_BUCKET = 500_000
 _MOST_BUCKETS = 256
 _BYTES_PER_PART = 64 * 2**20
 _SAMPLE = 200_000
+
+_MEMORY_FIX = (
+    "convert a table with rlt convert, by episode columns with many values; or convert a part of its columns or files, or use "
+    "a machine with more memory"
+)
 
 Report = Callable[[int], object]
 """Called with the number of rows that were just read."""
@@ -63,7 +69,14 @@ def in_memory(table: TableInput, columns: Columns) -> MemoryBuckets:
     """Read the columns of a mapping into memory."""
     names = columns.all
     schema = pa.schema([table.schema.field(name) for name in names])
-    return MemoryBuckets(pa.Table.from_batches(list(table.batches(names)), schema))
+    batches: list[pa.RecordBatch] = []
+    num_bytes = 0
+    for batch in table.batches(names):
+        # The rows read so far are needed once more, sorted.
+        num_bytes += batch.nbytes
+        refuse_beyond_memory(num_bytes, "its rows", where=table.where, fix=_MEMORY_FIX)
+        batches.append(batch)
+    return MemoryBuckets(pa.Table.from_batches(batches, schema))
 
 
 @dataclass(frozen=True)
@@ -78,8 +91,10 @@ class DiskBuckets:
     def __iter__(self) -> Iterator[pa.Table]:
         for bucket in range(self.count):
             parts = []
-            for part in range(self.num_parts):
-                path = _part(self.folder, part) / f"{bucket}.arrow"
+            paths = [_part(self.folder, part) / f"{bucket}.arrow" for part in range(self.num_parts)]
+            num_bytes = sum(path.stat().st_size for path in paths)
+            refuse_beyond_memory(num_bytes, "rows that belong together", where=self.folder, fix=_MEMORY_FIX)
+            for path in paths:
                 with pa.memory_map(str(path)) as file:
                     parts.append(pa.ipc.open_stream(file).read_all())
             yield pa.concat_tables(parts)
@@ -140,7 +155,7 @@ def _write_part(
                 file = open_files.enter_context(disk.DISK.create(temporary / f"{bucket}.arrow"))
                 writers.append(open_files.enter_context(pa.ipc.new_stream(file, schema)))
             for unit in units:
-                for batch in read_unit(unit, columns.all, table.where):
+                for batch in unit.batches(columns.all):
                     rows = pa.Table.from_batches([batch]).cast(schema)
                     for writer, slice_ in zip(writers, _divide(rows, cuts, columns.episode), strict=True):
                         if len(slice_):

@@ -1,0 +1,139 @@
+"""What critics and models of the behavior read at each logged step: the last observations and actions, and the time.
+
+Shapes: N steps, E episodes, D numbers of one observation, A joint actions, B steps of a batch, F features of a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
+from rl_transformer.trajectories import TrajectoryDataset
+
+_MOST_JOINT_ACTIONS = 1024
+_MOST_FEATURES = 512  # a longer history would make networks slow, and overfit
+
+
+@dataclass(frozen=True)
+class StepFeatures:
+    """Reads the features of steps out of a dataset; the future of a step is never among them."""
+
+    observations: Float[Tensor, "N D"]
+    """Normalized."""
+    actions: Int[Tensor, "N"]
+    """Joint actions: parts of a multi-discrete action as one number."""
+    timesteps: Int[Tensor, "N"]
+    progress: Float[Tensor, "N 2"]
+    """Timestep and rewards before this step, scaled."""
+    num_actions: int
+    history: int
+    """Steps that are read: this one and those before it."""
+
+    @property
+    def width(self) -> int:
+        """Return F."""
+        return self.history * self.observations.shape[1] + (self.history - 1) * self.num_actions + 2
+
+    def read(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B F"]:
+        """Return the features of some steps; before an episode's first step there are zeros."""
+        parts = [self.progress[rows], self.observations[rows]]
+        for age in range(1, self.history):
+            exists = (self.timesteps[rows] >= age)[:, None]
+            before = torch.clamp(rows - age, min=0)
+            taken = functional.one_hot(self.actions[before], self.num_actions)
+            parts += [self.observations[before] * exists, taken * exists]
+        return torch.cat(parts, dim=1)
+
+
+def step_features(dataset: TrajectoryDataset, longest_history: int) -> StepFeatures:
+    """Return the features of the steps of a dataset.
+
+    Args:
+        dataset: Data with vector observations and discrete actions.
+        longest_history: Steps that the judged policy sees; fewer are read where they would be too many numbers.
+
+    Raises:
+        RLTransformerError: Observations or actions of another kind.
+    """
+    observations = _vectors(dataset)
+    count = num_joint_actions(dataset)
+    lengths = dataset.lengths
+    timesteps = np.arange(dataset.num_steps) - np.repeat(dataset.offsets[:-1], lengths)
+    earned = rewards_before(dataset)
+    scale = float(np.abs(earned).max()) or 1.0
+    progress = np.stack([timesteps / lengths.max(), earned / scale], axis=1)
+    longest = max(1, _MOST_FEATURES // (observations.shape[1] + count))
+    return StepFeatures(
+        torch.from_numpy(observations),
+        torch.from_numpy(joint_actions(dataset)),
+        torch.from_numpy(timesteps),
+        torch.from_numpy(progress.astype(np.float32)),
+        count,
+        min(longest_history, longest),
+    )
+
+
+def _vectors(dataset: TrajectoryDataset) -> Float[np.ndarray, "N D"]:
+    """Return normalized observations."""
+    statistics = dataset.statistics
+    if dataset.observations.ndim != 2 or statistics is None or dataset.spec.observation_space.is_wide:
+        raise RLTransformerError(
+            "only observations of at most 1024 numbers can be judged, not pictures or larger categories",
+            where=dataset.location or "data",
+            fix="evaluate the policy live, or judge on data with vectors",
+        )
+    return ((dataset.observations - statistics.mean) / statistics.scale).astype(np.float32)
+
+
+def num_joint_actions(dataset: TrajectoryDataset) -> int:
+    """Return the number of actions; combinations of parts count as one each.
+
+    Raises:
+        RLTransformerError: The actions are continuous, or there are too many combinations.
+    """
+    space = dataset.spec.action_space
+    if space.is_continuous:
+        raise RLTransformerError(
+            "the actions are continuous; only discrete ones can be judged from logs here",
+            where=dataset.location or "data",
+            fix="evaluate the policy live with rlt evaluate, or log actions in classes",
+        )
+    count = int(np.prod(space.nvec)) if space.kind == "multi_discrete" else space.n
+    if count > _MOST_JOINT_ACTIONS:
+        raise RLTransformerError(
+            f"{count} combinations of actions are more than {_MOST_JOINT_ACTIONS}",
+            where=dataset.location or "data",
+            fix="judge a policy over fewer actions",
+        )
+    return count
+
+
+def joint_actions(dataset: TrajectoryDataset) -> Int[np.ndarray, "N"]:
+    """Return each logged action as one number; the last part of a multi-discrete action counts fastest."""
+    if dataset.actions.ndim == 1:
+        return np.asarray(dataset.actions, np.int64)
+    return np.asarray(np.ravel_multi_index(tuple(dataset.actions.T), tuple(dataset.spec.action_space.nvec)), np.int64)
+
+
+def joint_masks(dataset: TrajectoryDataset) -> Bool[np.ndarray, "N A"] | None:
+    """Return which joint actions were allowed at each step; None if the data does not record it."""
+    masks = dataset.action_masks
+    if masks is None or dataset.actions.ndim == 1:
+        return None if masks is None else np.asarray(masks)
+    joint = np.ones((len(masks), 1), dtype=bool)
+    ends = np.cumsum(dataset.spec.action_space.nvec)
+    for part in np.split(np.asarray(masks), ends[:-1], axis=1):
+        joint = (joint[:, :, None] & part[:, None, :]).reshape(len(masks), -1)
+    return joint
+
+
+def rewards_before(dataset: TrajectoryDataset) -> Float64[np.ndarray, "N"]:
+    """Return the sum of the rewards of each episode before each step."""
+    sums = np.cumsum(dataset.rewards) - dataset.rewards
+    return sums - np.repeat(sums[dataset.offsets[:-1]], dataset.lengths)

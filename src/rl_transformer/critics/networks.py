@@ -1,0 +1,189 @@
+"""Small networks fitted to a log: probabilities of the behavior's actions, and values of a judged policy's actions.
+
+Every step is predicted by a network that was fitted without its fold, so that no episode judges itself.
+
+Shapes: N steps, A actions, B steps of a batch, F features of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rl_transformer.critics.features import StepFeatures
+from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
+
+_BATCH = 512
+_PREDICTED_AT_ONCE = 8192
+_VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Sizes of the networks and of their training."""
+
+    hidden_size: int = 128
+    behavior_updates: int = 2000
+    critic_updates: int = 4000
+    learning_rate: float = 1e-3
+    target_rate: float = 0.01
+    """Share by which the critic's slowly following copy moves to it after each update."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BehaviorModel:
+    """Estimated probabilities of the behavior's actions."""
+
+    probabilities: Float64[np.ndarray, "N A"]
+    temperatures: list[float]
+    """By which each fold's logits were divided so that its probabilities are calibrated; 1: they were."""
+
+
+def fit_behavior(
+    features: StepFeatures,
+    folds: Int[np.ndarray, "N"],
+    allowed: Bool[np.ndarray, "N A"] | None,
+    options: FitOptions,
+) -> BehaviorModel:
+    """Fit the probability of the logged action at every step by maximum likelihood, and calibrate it.
+
+    Args:
+        features: What the network reads.
+        folds: Number of the fold of each step.
+        allowed: True at the actions that were allowed; others get probability 0.
+        options: Sizes.
+    """
+    mask = None if allowed is None else torch.from_numpy(allowed)
+    probabilities = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
+    temperatures = []
+    for fold in np.unique(folds):
+        others = _rows(folds != fold)
+        random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 0)
+        network = _network(features, options, random)
+        # Episodes are not split here: the temperature is a single number, which a few shared episodes cannot overfit.
+        order = torch.from_numpy(random.permutation(len(others)))
+        held_out = others[order[: max(1, int(_VALIDATION_SHARE * len(others)))]]
+        fitted = others[order[len(held_out) :]] if len(others) > 1 else others
+
+        def loss(rows: Int[Tensor, "B"], network: nn.Module = network) -> Tensor:
+            logits = _masked(network(features.read(rows)), mask, rows)
+            return functional.cross_entropy(logits, features.actions[rows])
+
+        _minimize(network, loss, fitted, options.behavior_updates, options, random)
+        temperature = _temperature(_predict(network, features, held_out, mask), features.actions[held_out])
+        rows = _rows(folds == fold)
+        logits = _predict(network, features, rows, mask).double()
+        probabilities[rows] = (logits / temperature).softmax(1)
+        temperatures.append(temperature)
+    return BehaviorModel(probabilities.numpy(), temperatures)
+
+
+def fit_action_values(
+    features: StepFeatures,
+    folds: Int[np.ndarray, "N"],
+    policy: Float64[np.ndarray, "N A"],
+    rewards: Float64[np.ndarray, "N"],
+    is_last: Bool[np.ndarray, "N"],
+    options: FitOptions,
+) -> Float64[np.ndarray, "N A"]:
+    """Return the value of each action at every step if the judged policy acts afterwards (fitted Q evaluation).
+
+    Args:
+        features: What the network reads.
+        folds: Number of the fold of each step.
+        policy: The judged policy's probability of each action at every step.
+        rewards: Rewards.
+        is_last: True at the last step of its episode, after which nothing is earned.
+        options: Sizes.
+    """
+    scale = float(np.std(rewards)) or 1.0
+    scaled = torch.from_numpy(rewards / scale).float()
+    goes_on = torch.from_numpy(~is_last)
+    probabilities = torch.from_numpy(policy).float()
+    values = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
+    for fold in np.unique(folds):
+        random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
+        network = _network(features, options, random)
+        following = _network(features, options, random)
+        following.load_state_dict(network.state_dict())
+
+        def loss(rows: Int[Tensor, "B"], network: nn.Module = network, following: nn.Module = following) -> Tensor:
+            chosen = network(features.read(rows)).gather(1, features.actions[rows, None])[:, 0]
+            after = torch.clamp(rows + 1, max=len(folds) - 1)
+            with torch.no_grad():
+                # The policy's probabilities at the next logged step: it is the policy that acts there, not the behavior.
+                expected = (probabilities[after] * following(features.read(after))).sum(1)
+                target = scaled[rows] + expected * goes_on[rows]
+                for slow, fast in zip(following.parameters(), network.parameters(), strict=True):
+                    slow.lerp_(fast, options.target_rate)
+            return functional.mse_loss(chosen, target)
+
+        _minimize(network, loss, _rows(folds != fold), options.critic_updates, options, random)
+        rows = _rows(folds == fold)
+        values[rows] = _predict(network, features, rows, None).double() * scale
+    return values.numpy()
+
+
+def _rows(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:
+    return torch.from_numpy(np.flatnonzero(selected))
+
+
+def _network(features: StepFeatures, options: FitOptions, random: np.random.Generator) -> nn.Sequential:
+    """Return a new network with one output per action, whose weights follow from ``random`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(random.integers(2**31)))
+        width = options.hidden_size
+        return nn.Sequential(
+            nn.Linear(features.width, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, features.num_actions),
+        )
+
+
+def _minimize(
+    network: nn.Module,
+    loss: Callable[[Int[Tensor, "B"]], Tensor],
+    rows: Int[Tensor, "_"],
+    updates: int,
+    options: FitOptions,
+    random: np.random.Generator,
+) -> None:
+    """Run Adam on random batches of ``rows``, with a learning rate that falls to 0."""
+    optimizer = torch.optim.Adam(network.parameters(), options.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+    for _ in range(updates):
+        batch = rows[torch.from_numpy(random.integers(0, len(rows), _BATCH))]
+        optimizer.zero_grad()
+        loss(batch).backward()
+        optimizer.step()
+        schedule.step()
+
+
+@torch.no_grad()
+def _predict(
+    network: nn.Module, features: StepFeatures, rows: Int[Tensor, "_"], allowed: Bool[Tensor, "N A"] | None
+) -> Float[Tensor, "_ A"]:
+    parts = [_masked(network(features.read(part)), allowed, part) for part in rows.split(_PREDICTED_AT_ONCE)]
+    return torch.cat(parts)
+
+
+def _masked(
+    logits: Float[Tensor, "B A"], allowed: Bool[Tensor, "N A"] | None, rows: Int[Tensor, "B"]
+) -> Float[Tensor, "B A"]:
+    return logits if allowed is None else logits.masked_fill(~allowed[rows], -torch.inf)
+
+
+def _temperature(logits: Float[Tensor, "_ A"], actions: Int[Tensor, "_"]) -> float:
+    """Return the number that makes the likelihood of held-out actions largest when logits are divided by it."""
+    candidates = torch.linspace(-1.5, 1.5, 61).exp()
+    losses = [float(functional.cross_entropy(logits / value, actions)) for value in candidates]
+    return float(candidates[int(np.argmin(losses))])

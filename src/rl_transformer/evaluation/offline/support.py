@@ -1,0 +1,129 @@
+"""Whether a log holds what the judged policy would do, and where it does not.
+
+Shapes: N steps, E episodes, A actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from rl_transformer.evaluation.offline.estimators import (
+    MARGINALIZED_DOUBLY_ROBUST,
+    ValueEstimate,
+    estimate_values,
+)
+from rl_transformer.evaluation.offline.intervals import effective_sample_size, pareto_k
+from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
+from rl_transformer.runtime.shapes import Float, Float64, Int
+from rl_transformer.runtime.types import JsonObject
+
+FLOOR = 0.01
+"""An action counts as unsupported in a situation where the behavior takes it less often than this."""
+_RANGES = 5
+_DECILES = 10
+_CLIPS = (5.0, 20.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Support:
+    """How well the behavior covers a policy."""
+
+    effective_sample_size: float
+    """Episodes that the weighted log is worth."""
+    pareto_k: float | None
+    """Tail of the terms that the deciding estimate is a mean of."""
+    weights_pareto_k: float | None
+    largest_share: float
+    """Share of all weight that the heaviest episode has."""
+    unsupported: float
+    """Share of the policy's actions that the behavior takes with a probability below `FLOOR`."""
+    by_timestep: list[JsonObject]
+    by_return: list[JsonObject]
+
+    def to_dict(self) -> JsonObject:
+        """Return JSON-ready values."""
+        return {
+            "effective_sample_size": self.effective_sample_size,
+            "pareto_k": self.pareto_k,
+            "weights_pareto_k": self.weights_pareto_k,
+            "largest_share": self.largest_share,
+            "unsupported": self.unsupported,
+            "floor": FLOOR,
+            "unit": "share of the policy's action probability at logged steps",
+            "by_timestep": self.by_timestep,
+            "by_return": self.by_return,
+        }
+
+
+def measure_support(
+    steps: LoggedSteps,
+    deciding: ValueEstimate,
+    policy: Float[np.ndarray, "N A"],
+    behavior: Float[np.ndarray, "N A"],
+    state_weights: Float64[np.ndarray, "N"] | None = None,
+) -> Support:
+    """Return how well the behavior covers a policy.
+
+    Args:
+        steps: The log.
+        deciding: The estimate on which the verdict rests.
+        policy: The policy's probability of each action at every step.
+        behavior: The behavior's, as estimated.
+        state_weights: How much more often the policy visits each step's state; None: every logged step counts alike.
+    """
+    missing = np.where(behavior < FLOOR, policy, 0.0).sum(1)
+    weights = np.ones(len(missing)) if state_weights is None else state_weights
+    if deciding.name == MARGINALIZED_DOUBLY_ROBUST and steps.marginal_ratios is not None:
+        by_episode = steps.sum_by_episode(steps.marginal_ratios) / steps.lengths
+    else:
+        by_episode = steps.last_ratios
+    total = float(by_episode.sum())
+    return Support(
+        effective_sample_size(by_episode),
+        pareto_k(np.abs(deciding.influences)),
+        pareto_k(by_episode),
+        float(by_episode.max()) / total if total else 1.0,
+        _mean(missing, weights),
+        [{**place, "unsupported": _mean(missing[rows], weights[rows])} for place, rows in timestep_ranges(steps)],
+        [{**place, "unsupported": _mean(missing[rows], weights[rows])} for place, rows in return_deciles(steps)],
+    )
+
+
+def clip_sensitivity(steps: LoggedSteps, name: str) -> list[JsonObject]:
+    """Return an estimate with every single ratio policy / behavior clipped at some sizes."""
+    found = []
+    for most in _CLIPS:
+        clipped = steps.with_clipped_ratios(most)
+        found.append({"largest_ratio": most, "value": estimate_values(clipped)[name].value})
+    return found
+
+
+def timestep_ranges(steps: LoggedSteps) -> list[tuple[JsonObject, Int[np.ndarray, "_"]]]:
+    """Return ranges of timesteps with about equally many steps each, and their rows."""
+    edges = np.unique(np.quantile(steps.timesteps, np.linspace(0, 1, _RANGES + 1)).astype(int))
+    borders = [*edges[:-1].tolist(), int(edges[-1]) + 1] if len(edges) > 1 else [0, int(edges[0]) + 1]
+    found = []
+    for first, end in pairwise(borders):
+        rows = np.flatnonzero((steps.timesteps >= first) & (steps.timesteps < end))
+        found.append(({"first": first, "last": end - 1}, rows))
+    return found
+
+
+def return_deciles(steps: LoggedSteps) -> list[tuple[JsonObject, Int[np.ndarray, "_"]]]:
+    """Return ranges of returns with about a tenth of the episodes each, and their rows; equal returns stay together."""
+    returns = np.repeat(steps.returns, steps.lengths)
+    edges = np.unique(np.quantile(steps.returns, np.linspace(0, 1, _DECILES + 1)))
+    places = np.searchsorted(edges[1:-1], returns, side="right") if len(edges) > 2 else np.zeros(len(returns), int)
+    found = []
+    for place in np.unique(places):
+        rows = np.flatnonzero(places == place)
+        found.append(({"low": float(returns[rows].min()), "high": float(returns[rows].max())}, rows))
+    return found
+
+
+def _mean(values: Float64[np.ndarray, "_"], weights: Float64[np.ndarray, "_"]) -> float:
+    total = float(weights.sum())
+    return float((values * weights).sum() / total) if total else 1.0

@@ -1,0 +1,172 @@
+"""Read tables of unknown origin and write their rows as Arrow streams: `runtime.child` runs this in a process of its own.
+
+The other side of the conversation is `trajectories.tables.files`. It sends lines of JSON: first what to open, then one for each
+piece of the table whose rows it wants. The answers are lines of JSON, too, and rows come as a stream before their answer.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyarrow import csv
+
+from rl_transformer.runtime.child import too_much_memory
+from rl_transformer.runtime.system import usable_cores
+from rl_transformer.runtime.types import JsonObject
+
+_ROWS = 1 << 17
+_LONGEST_HEADER = 1_000_000
+# More would only reserve memory, which counts; the rows go through one pipe.
+_MOST_THREADS = 4
+SMALLER = (
+    "write it again in smaller parts, such as row groups of 100,000 rows; if it is not that large, do not trust it"
+)
+
+
+def main() -> None:
+    """Answer the requests on standard input until it is closed, which it is when the parent has ended."""
+    answers = os.fdopen(os.dup(1), "wb", 1 << 20)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
+    requests: queue.SimpleQueue[JsonObject] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    pa.set_cpu_count(min(usable_cores(), _MOST_THREADS))
+
+    def say(answer: JsonObject) -> None:
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+    files: DatasetFiles | StreamFiles | None = None
+    while True:
+        request = requests.get()
+        try:
+            if files is None:
+                files = open_files(request, lambda: say({"is_going_on": True}))
+                say({"pieces": files.pieces, "schema": files.schema.serialize().to_pybytes().hex()})
+            else:
+                batches = files.batches(request["piece"], request["columns"])
+                first = next(batches, None)
+                if first is not None:
+                    say({"has_rows": True})
+                    _write(first, batches, answers)
+                say({})
+        except Exception as error:
+            say(_problem(error, files.present if files else None))
+
+
+def open_files(request: JsonObject, report: Callable[[], None]) -> DatasetFiles | StreamFiles:
+    """Open the files that a request names, and call ``report`` after each."""
+    return StreamFiles(request) if request["format"] == "stream" else DatasetFiles(request, report)
+
+
+class DatasetFiles:
+    """Files of a format of `pyarrow.dataset`; a piece is a row group of a Parquet file, or another file."""
+
+    def __init__(self, request: JsonObject, report: Callable[[], None]) -> None:
+        base = request["base"]
+        dataset = ds.dataset(request["files"], format=_format(request), partitioning="hive", partition_base_dir=base)
+        self.schema = dataset.schema
+        self.present: str | None = None
+        self.pieces: list[tuple[str, int]] = []
+        self._fragments: list[ds.Fragment] = []
+        for fragment in dataset.get_fragments():
+            info = fragment.filesystem.get_file_info(fragment.path)
+            stamp = f" {info.size} {info.mtime_ns}"  # shows that the file was changed
+            if hasattr(fragment, "split_by_row_group"):
+                groups = fragment.split_by_row_group()
+                self._fragments += groups
+                size = (info.size or 0) // max(1, len(groups))
+                self.pieces += [(f"{fragment.path}[{index}]{stamp}", size) for index in range(len(groups))]
+            else:
+                self._fragments.append(fragment)
+                self.pieces.append((f"{fragment.path}{stamp}", info.size or 0))
+            report()
+
+    def batches(self, piece: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of some columns of a piece."""
+        # One batch ahead keeps memory at a few batches; the default of 16 held a whole file of wide rows.
+        yield from self._fragments[piece].to_batches(
+            columns=list(columns), schema=self.schema, batch_size=_ROWS, batch_readahead=1, fragment_readahead=1
+        )
+
+
+class StreamFiles:
+    """Files that hold a stream of Arrow's each, as `datasets` writes them; together they are a single piece."""
+
+    def __init__(self, request: JsonObject) -> None:
+        self._files: list[str] = request["files"]
+        self.present = self._files[0]
+        with pa.OSFile(self.present) as file, pa.ipc.open_stream(file) as stream:
+            self.schema = stream.schema
+        stats = [os.stat(path) for path in self._files]
+        name = " ".join(
+            f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in zip(self._files, stats, strict=True)
+        )
+        self.pieces = [(name, sum(stat.st_size for stat in stats))]
+
+    def batches(self, piece: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of some columns of all files."""
+        for path in self._files:
+            self.present = path
+            # Mapping the file would be counted as memory.
+            with pa.OSFile(path) as file, pa.ipc.open_stream(file) as stream:
+                if not stream.schema.equals(self.schema):
+                    raise ValueError(f"its columns are not those of {self._files[0]}")
+                for batch in stream:
+                    yield batch.select(list(columns))
+
+
+def _write(first: pa.RecordBatch, others: Iterator[pa.RecordBatch], answers: BinaryIO) -> None:
+    """Write rows as a stream, which is complete also where reading fails."""
+    with pa.ipc.new_stream(answers, first.schema) as stream:
+        for batch in itertools.chain([first], others):
+            # A file can hold lists that point behind their values, and texts that are none: they harm who uses them.
+            batch.validate(full=True)
+            stream.write_batch(batch)
+
+
+def _format(request: JsonObject) -> str | ds.FileFormat:
+    if request["format"] != "csv":
+        return request["format"]
+    types = {name: pa.type_for_alias(kind) for name, kind in request["types"].items()}
+    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+    return ds.CsvFileFormat(convert_options=convert, parse_options=csv.ParseOptions(delimiter=_delimiter(request)))
+
+
+def _delimiter(request: JsonObject) -> str:
+    """Return what separates the names in the first line of a local file: a comma, or a tab or semicolon if more frequent."""
+    first = request["files"][0] if isinstance(request["files"], list) else None
+    if first is None:
+        return ","
+    try:
+        with gzip.open(first) if first.endswith(".gz") else open(first, "rb") as file:
+            line = file.readline(_LONGEST_HEADER)
+    except (OSError, EOFError):
+        return ","  # reading the file itself says what is wrong with it
+    return max((",", "\t", ";"), key=lambda mark: line.count(mark.encode()))
+
+
+def _problem(error: Exception, path: str | None) -> JsonObject:
+    """Return an answer that says what is wrong with the files, or with the one at ``path``."""
+    if isinstance(error, MemoryError):
+        return {"problem": f"reading it {too_much_memory()}", "fix": SMALLER, "where": path}
+    # The first line says what is wrong; Arrow adds lines about its own calls.
+    text = " ".join(str(error).split("\n")[0].split())[:300]
+    expected = isinstance(error, pa.ArrowException | OSError | ValueError)
+    return {"problem": text if expected else f"{type(error).__name__}: {text}", "where": path}
+
+
+def _listen(requests: queue.SimpleQueue[JsonObject]) -> None:
+    """Take requests from standard input; at its end the process ends, whatever it is doing."""
+    for line in sys.stdin.buffer:
+        requests.put(json.loads(line))
+    os._exit(0)

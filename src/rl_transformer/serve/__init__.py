@@ -1,0 +1,1 @@
+"""Serve a policy's sessions over a network: HTTP with JSON, and a WebSocket for robots."""

@@ -1,0 +1,216 @@
+"""Compare data to learn from with data to judge by: what they share, and how they differ.
+
+Shapes: E episodes, N steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import stats
+
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.column_checks import is_time
+from rl_transformer.trajectories.columns import STEP_COLUMNS
+from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
+from rl_transformer.trajectories.sampled_steps import SampledSteps
+from rl_transformer.trajectories.shared_steps import RUN, episode_hashes, run_hashes, step_hashes
+from rl_transformer.trajectories.split_drift import behavior_drift, episodes_apart
+
+SHARED_EPISODES = "shared episodes"
+SHARED_STEPS = "shared steps"
+SHARED_ENTITIES = "shared entities"
+OVERLAPPING_TIMES = "overlapping times"
+BEHAVIOR_DRIFT = "behavior drift"
+OBSERVATION_DRIFT = "observation drift"
+RETURN_DRIFT = "return drift"
+REWARD_DRIFT = "reward drift"
+NOT_COMPARED = "not compared"
+SPLIT_KINDS = (
+    SHARED_EPISODES,
+    SHARED_STEPS,
+    SHARED_ENTITIES,
+    OVERLAPPING_TIMES,
+    BEHAVIOR_DRIFT,
+    OBSERVATION_DRIFT,
+    RETURN_DRIFT,
+    REWARD_DRIFT,
+)
+"""Kinds of the findings of `compare_splits` beside "not compared"."""
+
+_FEWEST_EPISODES = 20
+# A difference by chance alone is reported once in a thousand comparisons, and none that is small.
+_CHANCE = 1e-3
+_LARGE = 0.65
+
+
+def compare_splits(
+    train: TrajectoryDataset, test: TrajectoryDataset, *, entity: Sequence[str] = (), time: str = ""
+) -> list[Finding]:
+    """Return what makes a judgment on ``test`` of a policy that learned from ``train`` worthless, or different.
+
+    Errors are what the two share: episodes, steps, entities, times. Warnings are how they differ: behavior, observations,
+    rewards, returns. What cannot be compared is an info of the kind "not compared", with the reason. Positions count
+    episodes of ``test``.
+
+    Args:
+        train: The data to learn from.
+        test: The data to judge by.
+        entity: Further columns that tell whom an episode is about; empty: none is known.
+        time: A further column with times; empty: one whose name says so.
+
+    Raises:
+        RLTransformerError: The spaces differ, or there is no such column.
+    """
+    for name in ("observation_space", "action_space"):
+        ours, theirs = getattr(train.spec, name), getattr(test.spec, name)
+        if ours.flat_shape != theirs.flat_shape or ours.kind != theirs.kind:
+            problem = f"{name.replace('_', ' ')}s differ: {ours} and {theirs}"
+            raise RLTransformerError(problem, where=test.location or "--against", fix="compare parts of the same data")
+    if not len(train) or not len(test):
+        return [_not_compared("anything", "one of the two holds no episode without errors", "episode")]
+    findings = [*_shared_content(train, test), *_shared_entities(train, test, entity)]
+    findings += _overlapping_times(train, test, time)
+    if min(len(train), len(test)) < _FEWEST_EPISODES:
+        few = f"{len(train)} and {len(test)} episodes are too few; {_FEWEST_EPISODES} each are needed"
+        return [*findings, _not_compared("behavior, rewards and returns", few, "episode")]
+    return [*findings, *_drift(train, test)]
+
+
+def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterator[Finding]:
+    """Yield errors for episodes of the test data whose content is in the training data."""
+    known, asked = _whole_hashes(train), _whole_hashes(test)
+    order = np.argsort(known, kind="stable")
+    at = np.minimum(np.searchsorted(known[order], asked), len(known) - 1)
+    is_shared = known[order][at] == asked
+    found = np.flatnonzero(is_shared)
+    hashes = [step_hashes(train), step_hashes(test)]
+    fix = "take them out of one of the two: a policy is judged by what it has learned by heart"
+    if found.size:
+        positions = [{"episode": int(e), "train episode": int(order[at[e]])} for e in found[:MAX_POSITIONS]]
+        problem = f"is in both: {found.size} of {len(test)} episodes of the data to judge by"
+        # On a grid, two honest episodes may be the same from beginning to end.
+        level = "error" if hashes[0] is not None and hashes[1] is not None else "warning"
+        yield Finding(level, SHARED_EPISODES, "episode", problem, fix, found.size, positions)
+    if hashes[0] is None or hashes[1] is None:
+        reason = "observations have few values, or there are millions of steps, so that equal steps say nothing"
+        yield _not_compared("runs of equal steps", reason, "step")
+        return
+    runs, _ = run_hashes(hashes[0], train.offsets)
+    test_runs, rows = run_hashes(hashes[1], test.offsets)
+    episode = np.searchsorted(test.offsets, rows, side="right") - 1
+    again = np.isin(test_runs, runs) & ~is_shared[episode]
+    which, first = np.unique(episode[again], return_index=True)
+    if which.size:
+        positions = [
+            {"episode": int(e), "step": int(rows[again][i] - test.offsets[e])}
+            for e, i in zip(which[:MAX_POSITIONS], first, strict=False)
+        ]
+        problem = (
+            f"shares runs of {RUN} or more steps with the data to learn from, in {which.size} of {len(test)} episodes"
+        )
+        yield Finding("error", SHARED_STEPS, "step", problem, fix, which.size, positions)
+
+
+def _whole_hashes(data: TrajectoryDataset) -> np.ndarray:
+    """Return a hash of each episode's content, (E,)."""
+    hashes = step_hashes(data, always=True)
+    assert hashes is not None
+    return episode_hashes(hashes, data.offsets)
+
+
+def _further(data: TrajectoryDataset) -> list[str]:
+    return sorted(set(data.columns) - set(STEP_COLUMNS))
+
+
+def _column(data: TrajectoryDataset, name: str) -> np.ndarray:
+    """Return a further column.
+
+    Raises:
+        RLTransformerError: There is none of this name.
+    """
+    if name not in _further(data):
+        kept = ", ".join(_further(data)) or "none"
+        fix = f"name one of its further columns: {kept}"
+        raise RLTransformerError(f"there is no column {name!r}", where=data.location or "data", fix=fix)
+    return np.asarray(data.columns[name])
+
+
+def _shared_entities(train: TrajectoryDataset, test: TrajectoryDataset, names: Sequence[str]) -> Iterator[Finding]:
+    if not names:
+        yield _not_compared("entities", "no column that tells whom an episode is about was named", "episode")
+        return
+    keys = [np.stack([_column(d, name)[d.offsets[:-1]] for name in names], axis=1) for d in (train, test)]
+    known = {tuple(key) for key in keys[0].tolist()}
+    found = [index for index, key in enumerate(keys[1].tolist()) if tuple(key) in known]
+    if found:
+        positions = [{"episode": index} for index in found[:MAX_POSITIONS]]
+        entities = len({tuple(keys[1][index].tolist()) for index in found})
+        problem = f"is in both: {entities} entities, with {len(found)} of {len(test)} episodes of the data to judge by"
+        fix = "split by entity, so that nobody is in both parts"
+        yield Finding("error", SHARED_ENTITIES, ", ".join(names), problem, fix, len(found), positions)
+
+
+def _overlapping_times(train: TrajectoryDataset, test: TrajectoryDataset, time: str) -> Iterator[Finding]:
+    """Yield an error if episodes to judge by begin before the data to learn from ends."""
+    named = [name for name in _further(train) if is_time(name) and name in test.columns]
+    name = time or (named[0] if named else "")
+    if not name:
+        yield _not_compared("times", "no time was kept as a further column", "step")
+        return
+    known, asked = _column(train, name), _column(test, name)
+    last = known.max()
+    found = np.flatnonzero(asked[test.offsets[:-1]] <= last)
+    # Data to judge by that is older as a whole is unusual, but shares no time.
+    if found.size and asked.max() >= known.min():
+        positions = [{"episode": int(e), "step": 0} for e in found[:MAX_POSITIONS]]
+        problem = (
+            f"begins at or before {last:.12g}, the last one to learn from, in {found.size} of {len(test)} episodes"
+        )
+        fix = "split by time, so that all episodes to judge by begin later; what they share in time they may share in cause"
+        yield Finding("error", OVERLAPPING_TIMES, name, problem, fix, found.size, positions)
+
+
+def _drift(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterator[Finding]:
+    """Yield warnings about differences that are neither small nor due to chance, with their sizes."""
+    returns = [train.episode_returns, test.episode_returns]
+    rewards = [np.add.reduceat(d.rewards, d.offsets[:-1]) / d.lengths for d in (train, test)]
+    for kind, field, (ours, theirs), what in (
+        (RETURN_DRIFT, "returns", returns, "returns of episodes"),
+        (REWARD_DRIFT, "rewards", rewards, "mean rewards per step"),
+    ):
+        test_of_equality = stats.ks_2samp(ours, theirs)
+        if test_of_equality.pvalue < _CHANCE and test_of_equality.statistic >= 0.2:
+            problem = (
+                f"differ: {what} have the mean {np.mean(ours):.4g} in the data to learn from and {np.mean(theirs):.4g} in "
+                f"the data to judge by, and their distributions are {test_of_equality.statistic:.2f} apart (0 to 1)"
+            )
+            fix = "compare with references from the same data only, and look what has changed between the two"
+            yield Finding("warning", kind, field, problem, fix, 1)
+    samples = SampledSteps.of(train), SampledSteps.of(test)
+    if not samples[0].observations.shape[1]:
+        yield _not_compared("behavior", "the observations are pictures or indices of very many values", "actions")
+        return
+    if min(len(s.episodes) for s in samples) < _FEWEST_EPISODES:
+        yield _not_compared("behavior", "too few episodes have only finite values", "actions")
+        return
+    for kind, field, scores in (
+        (OBSERVATION_DRIFT, "observations", episodes_apart(*samples)),
+        (BEHAVIOR_DRIFT, "actions", behavior_drift(*samples)),
+    ):
+        if scores.chance < _CHANCE and scores.area >= _LARGE:
+            what = "the observations" if kind == OBSERVATION_DRIFT else "the actions, given their observations,"
+            problem = (
+                f"differ: {what} tell of an episode to which part it belongs with an area under the curve of "
+                f"{scores.area:.2f} (0.5: not at all)"
+            )
+            fix = "weigh or choose episodes so that the parts agree, or judge by episodes of the same time and policy"
+            yield Finding("warning", kind, field, problem, fix, 1)
+
+
+def _not_compared(what: str, reason: str, field: str) -> Finding:
+    return Finding(
+        "info", NOT_COMPARED, field, f"{what} could not be compared: {reason}", "nothing, if that is known", 1
+    )

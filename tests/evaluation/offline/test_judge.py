@@ -1,0 +1,171 @@
+"""Claims about `rlt judge`: the policy acts on logs as a session would, and the command says what it rests on."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rl_transformer.cli.main import main
+from rl_transformer.critics.networks import FitOptions
+from rl_transformer.errors import RLTransformerError
+from rl_transformer.evaluation.offline.gates import HELD_OUT, held_out_gate
+from rl_transformer.evaluation.offline.judge import Candidate, judge
+from rl_transformer.evaluation.offline.page import as_html, as_text
+from rl_transformer.evaluation.offline.policy_actions import action_probabilities
+from rl_transformer.policy import Policy
+from rl_transformer.run import train
+from rl_transformer.trajectories import TrajectoryDataset
+from rl_transformer.trajectories.spaces import Space
+from rl_transformer.trajectories.subset import take_episodes
+from tests.toys import dials_data, point_data, tiny_config, untrained_policy
+
+QUICK = FitOptions(hidden_size=16, behavior_updates=60, critic_updates=60)
+
+
+def choices(num_episodes=60, seed=0, propensity=False):
+    """Episodes of a few steps, in which action 1 earns 1 and is taken half of the time; one action is forbidden."""
+    random = np.random.default_rng(seed)
+    episodes = []
+    for _ in range(num_episodes):
+        length = int(random.integers(2, 6))
+        actions = random.integers(0, 2, length)
+        allowed = np.ones((length, 3), dtype=bool)
+        allowed[:, 2] = False
+        extra = {"propensity": np.full(length, 0.5)} if propensity else {}
+        episodes.append(
+            {
+                "observations": random.normal(size=(length, 2)),
+                "actions": actions,
+                "rewards": (actions == 1).astype(float),
+                "terminated": True,
+                "allowed": allowed,
+                **extra,
+            }
+        )
+    return TrajectoryDataset.from_episodes(episodes, action_space=Space.discrete(3))
+
+
+def sampling(policy) -> Policy:
+    return Policy(replace(policy.spec, action_selection="sample"), policy.model, policy.normalizer, policy.return_model)
+
+
+@pytest.mark.parametrize("selection", ["sample", "greedy"])
+def test_a_policy_acts_on_logs_as_a_session_that_lives_them(selection):
+    data = choices(8)
+    policy = untrained_policy(data, model={"conditions": ["return_to_go"]})
+    policy = sampling(policy) if selection == "sample" else policy
+    found = action_probabilities(policy, data, 4.0)
+    for episode in range(len(data)):
+        session = policy.session(target_return=4.0)
+        for row in range(int(data.offsets[episode]), int(data.offsets[episode + 1])):
+            action, info = session.act(data.observations[row], allowed=data.action_masks[row], return_info=True)
+            expected = info["action_probabilities"] if selection == "sample" else np.eye(3)[action]
+            np.testing.assert_allclose(found[row], expected, atol=1e-6)
+            session.observe(data.rewards[row], action=int(data.actions[row]))
+            assert session.return_to_go == pytest.approx(4.0 - data.rewards[data.offsets[episode] : row + 1].sum())
+
+
+def test_the_target_is_what_the_policy_is_given_and_not_what_the_episode_earned():
+    data = choices(8)
+    policy = sampling(untrained_policy(data))
+    assert not np.allclose(action_probabilities(policy, data, 0.0), action_probabilities(policy, data, 5.0))
+
+
+def test_parts_of_an_action_are_judged_as_one():
+    data = take_episodes(dials_data(20), range(10))
+    policy = sampling(untrained_policy(data))
+    found = action_probabilities(policy, data, None)
+    assert found.shape[1] == np.prod(data.spec.action_space.nvec)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    session = policy.session()
+    _, info = session.act(data.trajectory(0).observations[0], return_info=True)
+    joint = np.multiply.outer(*map(np.array, info["action_probabilities"])).ravel()
+    np.testing.assert_allclose(found[0], joint, atol=1e-6)
+
+
+def test_continuous_actions_are_refused_by_name():
+    data = point_data(30)
+    with pytest.raises(RLTransformerError, match="continuous"):
+        judge(Candidate(untrained_policy(data)), data, options=QUICK)
+
+
+def test_recorded_propensities_are_used_and_must_be_probabilities():
+    data = choices(propensity=True)
+    policy = sampling(untrained_policy(data))
+    result = judge(Candidate(policy), data, options=QUICK)
+    assert "propensity" in result["behavior"]["propensities"]
+    data.columns["propensity"][3] = 1.5
+    with pytest.raises(RLTransformerError, match="probability"):
+        judge(Candidate(policy), data, options=QUICK)
+
+
+def test_a_policy_that_clearly_earns_more_is_called_better():
+    data = choices(800, propensity=True)
+    policy = sampling(untrained_policy(data))
+
+    class Prefers(torch.nn.Module):
+        """Takes action 1 with probability 0.8 where the behavior takes it with 0.5."""
+
+        num_allowed = 3
+        num_uniforms = 1
+
+        def forward(self, hidden):
+            return torch.tensor([0.2, 0.8, 1e-9]).log().expand(*hidden.shape[:-1], 3)
+
+        def probabilities(self, parameters, allowed=None):
+            return (parameters.masked_fill(~allowed, -torch.inf).double().softmax(-1),)
+
+    policy.model.predict_action = Prefers()
+    result = judge(Candidate(policy), data, options=FitOptions(hidden_size=32, behavior_updates=60, critic_updates=300))
+    assert result["verdict"] == "better", as_text(result)
+    gain = 0.3 * data.lengths.mean()
+    low, high = result["difference"]["interval"]
+    assert low - 0.1 < gain < high + 0.1
+
+
+def test_a_policy_judged_on_its_training_data_gets_no_verdict_for_it():
+    data = choices()
+    policy = untrained_policy(data)
+    assert held_out_gate(policy, data).passed is False
+    assert held_out_gate(policy, choices(seed=1)).passed is True
+
+
+def test_the_page_escapes_what_comes_from_outside():
+    data = choices()
+    result = judge(Candidate(untrained_policy(data)), data, options=QUICK)
+    page = as_html({"run": "<script>alert(1)</script>", "data": "rlt:<b>", **result})
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert set(re.findall(r"https?://[\w.]+", page)) <= {"http://www.w3.org"}  # names of SVG, not addresses
+
+
+FIELDS = {"verdict", "estimates", "behavior", "support", "gates", "what_would_settle"}
+
+
+def test_the_command_writes_its_fields_and_ends_with_0_whatever_the_word(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rl_transformer.critics.networks.FitOptions.__init__.__defaults__", (16, 40, 40, 1e-3, 0.01, 0))
+    train(tiny_config(tmp_path / "run", dataset={"validation_fraction": 0.5}), dataset=choices(120))
+    train(tiny_config(tmp_path / "other", training={"seed": 1}), dataset=choices(120))
+    choices(80, seed=5).save(tmp_path / "test")
+    command = ["judge", str(tmp_path / "run"), "--data", f"rlt:{tmp_path / 'test'}", "--json", str(tmp_path / "j.json")]
+    for against in ("behavior", str(tmp_path / "other")):
+        assert main([*command, "--against", against, "--html", str(tmp_path / "j.html")]) == 0
+        result = json.loads((tmp_path / "j.json").read_text())
+        assert set(result) >= FIELDS
+        for estimate in result["estimates"].values():
+            assert set(estimate) >= {"value", "interval", "unit", "assumptions"}
+        assert (tmp_path / "j.html").read_text().startswith("<!doctype html>")
+    assert HELD_OUT in capsys.readouterr().out
+
+
+def test_of_the_training_data_only_held_out_episodes_are_judged(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rl_transformer.critics.networks.FitOptions.__init__.__defaults__", (16, 40, 40, 1e-3, 0.01, 0))
+    choices(120).save(tmp_path / "data")
+    config = tiny_config(tmp_path / "run", dataset={"validation_fraction": 0.5})
+    config.dataset.uri = f"rlt:{tmp_path / 'data'}"
+    train(config)
+    assert main(["judge", str(tmp_path / "run"), "--data", config.dataset.uri]) == 0
+    assert "60 episodes that training held out" in capsys.readouterr().out

@@ -1,0 +1,114 @@
+"""Claims about weights, support and the rule that makes a word of them."""
+
+import numpy as np
+import pytest
+
+from rl_transformer.evaluation.offline.estimators import (
+    FITTED_Q,
+    WEIGHTED_DOUBLY_ROBUST,
+    ValueEstimate,
+    estimate_values,
+)
+from rl_transformer.evaluation.offline.gates import Gate
+from rl_transformer.evaluation.offline.intervals import effective_sample_size, pareto_k
+from rl_transformer.evaluation.offline.support import FLOOR, Support, measure_support
+from rl_transformer.evaluation.offline.verdict import BETTER, NOT_ESTABLISHED, WORSE, Side, decide
+from tests.evaluation.offline.toy_problems import BEHAVIOR, POLICY, TOY, fitted
+
+
+def test_equal_weights_count_fully_and_a_single_one_as_one_episode():
+    assert effective_sample_size(np.full(50, 3.0)) == pytest.approx(50)
+    assert effective_sample_size(np.array([0.0, 0.0, 1e200])) == pytest.approx(1)
+    assert effective_sample_size(np.zeros(5)) == 0
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
+def test_the_shape_of_a_pareto_tail_is_found(shape):
+    random = np.random.default_rng(0)
+    found = [pareto_k(random.random(20_000) ** -shape) for _ in range(10)]
+    assert np.mean(found) == pytest.approx(shape, abs=0.12)
+
+
+def test_weights_without_a_tail_have_no_shape():
+    assert pareto_k(np.ones(1000)) is None
+    assert pareto_k(np.arange(8.0)) is None
+
+
+SOLID = Support(
+    900.0,
+    0.3,
+    0.4,
+    0.01,
+    0.01,
+    [{"first": 0, "last": 3, "unsupported": 0.01}],
+    [{"low": 0.0, "high": 1.0, "unsupported": 0.01}],
+)
+
+
+def side(value, second, support=SOLID, spread=1.0, episodes=1000):
+    influences = np.where(np.arange(episodes) % 2, spread, -spread)
+    return Side(
+        {
+            WEIGHTED_DOUBLY_ROBUST: ValueEstimate(WEIGHTED_DOUBLY_ROBUST, value, influences),
+            FITTED_Q: ValueEstimate(FITTED_Q, second, influences),
+        },
+        support,
+    )
+
+
+BASE = Side({"behavior": ValueEstimate("behavior", 1.0, np.zeros(1000))}, None)
+
+
+def word(policy, **options):
+    return decide(policy, BASE, gates=options.pop("gates", []), num_episodes=1000, **options)
+
+
+def test_a_clear_difference_with_support_is_called_by_its_name():
+    assert word(side(1.2, 1.15)).word == BETTER
+    assert word(side(0.8, 0.85)).word == WORSE
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "reason"),
+    [
+        (side(1.03, 1.03), {}, "interval"),
+        (side(1.2, 0.99), {}, "fitted Q"),
+        (side(1.2, 1.2), {"margin": 0.15}, "margin"),
+        (side(1.2, 1.2), {"gates": [Gate("held-out data", False, "trained on them", "hold some out")]}, "held-out"),
+        (side(1.2, 1.2, Support(99.0, 0.3, 0.3, 0.1, 0.0, [], [])), {}, "99 episodes"),
+        (side(1.2, 1.2, Support(900.0, 0.71, 0.3, 0.1, 0.0, [], [])), {}, "Pareto"),
+        (side(1.2, 1.2, Support(900.0, None, None, 0.1, 0.11, SOLID.by_timestep, SOLID.by_return)), {}, "hardly"),
+    ],
+)
+def test_each_condition_alone_withholds_the_word_and_says_why(policy, options, reason):
+    verdict = word(policy, **options)
+    assert verdict.word == NOT_ESTABLISHED
+    assert any(reason in each for each in verdict.reasons)
+    assert verdict.what_would_settle
+
+
+def test_a_check_that_was_not_run_withholds_nothing():
+    assert word(side(1.2, 1.2), gates=[Gate("leakage", None, "not run")]).word == BETTER
+
+
+def test_the_number_of_episodes_that_would_settle_it_does():
+    verdict = word(side(1.05, 1.05))
+    assert verdict.word == NOT_ESTABLISHED
+    assert verdict.episodes_needed > 1000
+    more = side(1.05, 1.05, episodes=verdict.episodes_needed + verdict.episodes_needed % 2 + 2)
+    base = Side({"behavior": ValueEstimate("behavior", 1.0, np.zeros(len(more.deciding.influences)))}, None)
+    assert decide(more, base, gates=[], num_episodes=1).word == BETTER
+
+
+def test_support_says_where_the_policy_does_what_is_hardly_in_the_log():
+    log, offsets = TOY.sample(BEHAVIOR, 300, np.random.default_rng(1))
+    steps = fitted(POLICY, log, offsets, BEHAVIOR)
+    behavior = BEHAVIOR[log.states].copy()
+    first = steps.timesteps == 0
+    behavior[first] = [1 - FLOOR / 2, FLOOR / 2]  # at first steps the second action is hardly taken
+    deciding = estimate_values(steps)[WEIGHTED_DOUBLY_ROBUST]
+    support = measure_support(steps, deciding, POLICY[log.states], behavior)
+    expected = POLICY[log.states[first], 1].sum() / len(log.states)
+    assert support.unsupported == pytest.approx(expected)
+    assert max(support.by_timestep, key=lambda place: place["unsupported"])["first"] == 0
+    assert sum(place["unsupported"] > 0 for place in support.by_timestep) == 1
