@@ -65,8 +65,8 @@ class Door(TaskDataExperiment):
         "Demonstrations last 223 to 300 steps, and the environment is cut off after 200, as the data set says: the largest return of a whole "
         "demonstration is 1505, the target here, and the largest of the first 200 steps is 768, a normalized score of 27. So the target "
         "cannot be reached by imitation.",
-        "The published scores are 2 to 6 and the margin is 2.5 of the same unit. So the rule on %BC cannot tell apart "
-        "methods that hardly open the door.",
+        "The published scores are 2 to 6, and the margin is 2.5 of the same unit: for scores of that size, not worse is a weak statement.",
+        "Cells were measured beside much other work, so the minutes below are elapsed ones: a cell takes about two minutes of a free core.",
     )
     published: ClassVar = {"dt": "4.44 [F], CORL, v1 data", "bc-100": "2.34 [F], CORL, v1 data"}
 
