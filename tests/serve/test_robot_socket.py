@@ -57,7 +57,9 @@ def point():
         yield server
 
 
-@pytest.mark.parametrize("kind", ["published", "two conditions", "stacked images", "multi-discrete", "cloning"])
+@pytest.mark.parametrize(
+    "kind", ["published", "two conditions", "stacked images", "multi-discrete", "box of integers", "cloning"]
+)
 def test_a_robot_acts_as_a_session_does_to_the_bit(kind):
     episode = Episode(kind)
     with running(episode.policy) as server, Robot(server) as robot:
@@ -70,6 +72,7 @@ def test_a_robot_acts_as_a_session_does_to_the_bit(kind):
                 answer = robot.infer(observation=episode.observations[t], **(old if t else new))
                 expected = np.asarray(local.act(episode.observations[t]))
                 assert answer["actions"].shape == (1, *expected.shape)
+                assert answer["actions"].dtype == expected.dtype
                 assert answer["actions"][0].tolist() == expected.tolist()
                 assert (answer["policy"], answer["step"]) == (episode.policy.content_hash, t)
                 local.observe(episode.rewards[t], **episode.outcomes(t))

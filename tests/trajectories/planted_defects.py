@@ -36,7 +36,7 @@ def clean_episodes(seed, count=30, *, discrete=False, length=30):
         episode["next_observations"] = np.concatenate([observations[1:], observations[-1:] + 1])
         episode["final_observation"] = observations[-1] + 1
         episode["recorded_at"] = clock + np.cumsum(60 + random.uniform(0, 5, steps))
-        episode["frame"] = np.arange(steps)
+        episode["frame"] = np.arange(float(steps))
         clock += 1e6
     return episodes
 
@@ -165,7 +165,7 @@ def jump_in_next(episodes, random):
         episode.pop("frame")
     for name in ("observations", "actions", "rewards", "next_observations"):
         episodes[e][name] = np.delete(episodes[e][name], step, axis=0)
-    return {"episode": e, "step": step}
+    return {"episode": e, "step": step - 1}
 
 
 def copied(episodes, random):

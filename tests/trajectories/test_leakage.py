@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.leakage import AFTER_ACTION, LEAKAGE_KINDS, NOT_CHECKED, find_leakage
 from rl_transformer.trajectories.shared_steps import OVERLAP
-from tests.toys import camera_data
+from rl_transformer.trajectories.trajectory import Trajectory
 from tests.trajectories.generated_sets import (
     CLEAN,
     EXPLORING,
@@ -28,6 +29,10 @@ ONE_FEATURE = ("grid-expert",)
 
 def alarms(episodes):
     return [f for f in find_leakage(dataset(episodes)) if f.kind in LEAKAGE_KINDS]
+
+
+def cut(episodes, length):
+    return [{k: v[:length] if np.ndim(v) else v for k, v in e.items()} for e in episodes]
 
 
 def is_found(episodes, make):
@@ -51,7 +56,7 @@ def planted(names, seed):
 
 
 def test_planted_leaks_are_found():
-    results = list(planted(["linear-noisy", "cart-mixed", "clinic", "cart-noisy-discrete"], 0))
+    results = list(planted(["linear-random", "cart-mixed", "clinic", "cart-noisy-discrete"], 0))
     assert len(results) >= 60
     assert sum(found for *_, found in results) >= 0.95 * len(results), [r for r in results if not r[-1]]
 
@@ -84,7 +89,9 @@ def test_what_was_known_before_is_no_leak():
 
 
 def test_what_is_not_looked_at_is_said_with_the_reason():
-    (pictures,) = [f for f in find_leakage(camera_data()) if f.kind == NOT_CHECKED]
+    random = np.random.default_rng(0)
+    seen = [{**e, "observations": random.integers(0, 255, (6, 36, 36, 3), np.uint8)} for e in cut(linear_system(0), 6)]
+    (pictures,) = [f for f in find_leakage(dataset(seen)) if f.kind == NOT_CHECKED]
     assert "pictures" in pictures.problem
     (few,) = find_leakage(dataset(linear_system(0, count=3)))
     assert (few.kind, "only 3 episodes" in few.problem) == (NOT_CHECKED, True)
@@ -94,9 +101,6 @@ def test_what_is_not_looked_at_is_said_with_the_reason():
 
 def test_an_episode_with_nan_does_not_hide_a_leak():
     episodes = with_feature(linear_system(0), lambda e: e["rewards"])
-    from rl_transformer.trajectories.dataset import TrajectoryDataset
-    from rl_transformer.trajectories.trajectory import Trajectory
-
     data = dataset(episodes)
     episodes[2]["observations"][3, 0] = np.nan
     made = [Trajectory(e["observations"], e["actions"], e["rewards"], terminated=True) for e in episodes]
@@ -105,17 +109,21 @@ def test_an_episode_with_nan_does_not_hide_a_leak():
 
 
 @pytest.mark.slow
-def test_leaks_of_many_sets_are_found_and_clean_sets_raise_no_alarm():
+def test_leaks_of_many_sets_are_found():
     missed = Counter()
     total = 0
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         for name, leak, found in planted(CLEAN, seed):
             total += 1
             missed[name, leak] += not found
     print(f"{total - missed.total()} of {total} planted leaks were found; missed: {+missed}")
     assert missed.total() <= 0.05 * total
+
+
+@pytest.mark.slow
+def test_clean_sets_raise_no_alarm():
     raised = Counter()
-    sets = [(name, seed) for seed in range(10, 20) for name in CLEAN]
+    sets = [(name, seed) for seed in range(10, 18) for name in CLEAN]
     for name, seed in sets:
         raised.update((name, f.kind) for f in alarms(CLEAN[name](seed)))
     honest = len([name for name, _ in sets if name not in ONE_FEATURE])

@@ -12,6 +12,7 @@ from rl_transformer.errors import RLTransformerError
 if TYPE_CHECKING:
     from rl_transformer.trajectories.dataset import TrajectoryDataset
     from rl_transformer.trajectories.findings import Finding
+    from rl_transformer.trajectories.readers import Source
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
@@ -160,7 +161,7 @@ def _fixed(args: Namespace, dataset: TrajectoryDataset) -> dict:
     from rl_transformer.trajectories.cures import write_cured
     from rl_transformer.trajectories.open import stream_trajectories
 
-    def source() -> object:
+    def source() -> Source:
         return stream_trajectories(args.uri, observe=args.observe, clip_actions=args.clip_actions)
 
     treatment = write_cured(source, dataset, args.fix)

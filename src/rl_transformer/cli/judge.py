@@ -77,7 +77,7 @@ def _held_out_part(folder: str, policy: Policy, dataset: TrajectoryDataset) -> t
     """Return the episodes to judge on: of the training data only those that the run held out, if it did."""
     from rl_transformer.cli.training_data import run_options
     from rl_transformer.evaluation.offline.gates import HELD_OUT, Gate, held_out_gate
-    from rl_transformer.training_run import select_data
+    from rl_transformer.windows.selection import select_data
     from rl_transformer.trajectories.subset import take_episodes
 
     gate = held_out_gate(policy, dataset)

@@ -38,6 +38,7 @@ COMMANDS = {
     "reproduce": "Reproduce an experiment of the papers and check it against criteria fixed before the run.",
     "bench": "Time this library against the original authors' training loop in the same process.",
     "export": "Write a policy as ONNX, with its rules and clients that act without PyTorch.",
+    "verify": "Check what a run, a policy folder or an export promises.",
     "import-hf": "Make a policy of a Decision Transformer that transformers saved.",
     "play": "Watch a policy act in a browser, and change its target return.",
     "push": "Upload a policy with its model card to the Hugging Face Hub.",

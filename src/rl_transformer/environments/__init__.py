@@ -4,6 +4,8 @@ In the graph walk and the T-maze the seed of `reset` chooses the episode in turn
 consecutive seeds meet every start, and both cues, equally often.
 """
 
+import re
+
 import gymnasium
 
 KEY_TO_DOOR = "rl_transformer/KeyToDoor-v0"
@@ -20,6 +22,15 @@ def graph_walk_id(graph_seed: int) -> str:
 def t_maze_id(length: int) -> str:
     """Return the id of the passive T-maze whose corridor takes ``length`` steps."""
     return _register(f"rl_transformer/TMaze{length}-v0", "rl_transformer.environments.t_maze:TMazeEnv", length=length)
+
+
+def register_numbered(env_id: str) -> None:
+    """Register the graph walk or T-maze of an id such as rl_transformer/TMaze10-v0; leave other ids as they are."""
+    # Their number is part of the name, and policies trained on them name it to whoever wants to evaluate them.
+    found = re.fullmatch(r"rl_transformer/(GraphWalk|TMaze)(\d{1,6})-v0", env_id)
+    if found is not None:
+        make_id = graph_walk_id if found[1] == "GraphWalk" else t_maze_id
+        make_id(int(found[2]))
 
 
 def _register(env_id: str, entry_point: str, **options: int) -> str:

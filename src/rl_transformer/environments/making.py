@@ -101,8 +101,9 @@ def _register(env_id: str) -> None:
     """Import what registers an id: this package's environments, the module that the id names, or a known package."""
     import gymnasium
 
-    import rl_transformer.environments  # noqa: F401  registers this package's environments
+    from rl_transformer.environments import register_numbered  # importing it registers this package's environments
 
+    register_numbered(env_id)
     module, colon, name = env_id.partition(":")
     if colon:
         if not module or not name or ":" in name:

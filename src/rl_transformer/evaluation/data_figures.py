@@ -141,8 +141,9 @@ def _histograms(axes: Axes, several: list[np.ndarray], label: str, *, is_log: bo
     edges = np.linspace(low, high, 41) if is_wide else np.array([low - 0.5, low + 0.5])
     for index, values in enumerate(finite):
         weights = np.full(len(values), 1 / max(len(values), 1))
-        style = {"color": INK} if index == 0 else {"color": ACCENT, "alpha": 0.65}
-        axes.hist(values, bins=edges, weights=weights, **style)
+        axes.hist(
+            values, bins=edges.tolist(), weights=weights, color=ACCENT if index else INK, alpha=0.65 if index else 1
+        )
     if is_log:
         axes.set_yscale("log")
     axes.set_xlabel(label)

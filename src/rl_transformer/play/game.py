@@ -56,6 +56,11 @@ class Game:
             environment = source.open()
         return cls(policy, environment, max_steps)
 
+    @property
+    def unwrapped(self) -> object:
+        """The environment inside of all wrappers."""
+        return self._environment.environment.unwrapped
+
     def describe(self) -> JsonObject:
         """Return what does not change: names, and the targets that the slider offers."""
         spec = self._policy.spec

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,6 +16,7 @@ from starlette.routing import Route
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.play.game import Game
+from rl_transformer.play.page_files import PAGE, page_file
 from rl_transformer.runtime.signals import StopSignals
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.serve.connections import HttpServer
@@ -25,28 +25,12 @@ from rl_transformer.serve.limits import ServeLimits
 from rl_transformer.serve.replies import reply_error, reply_json
 from rl_transformer.serve.server import Address, bind
 
-PAGE = {
-    "index.html": "text/html",
-    "style.css": "text/css",
-    "play.mjs": "text/javascript",
-    "server_episode.mjs": "text/javascript",
-    "browser_episode.mjs": "text/javascript",
-    "worlds.mjs": "text/javascript",
-    "vendor/uPlot.iife.min.js": "text/javascript",
-    "vendor/uPlot.min.css": "text/css",
-}
-"""The files of the page, with their types."""
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
 _BODY_BYTES = 1000
-
-
-def page_file(name: str) -> bytes:
-    """Return a file of the page."""
-    return files("rl_transformer.play").joinpath("page", *name.split("/")).read_bytes()
 
 
 @dataclass

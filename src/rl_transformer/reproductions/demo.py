@@ -76,6 +76,9 @@ def run_demo(output: Path) -> JSON:
     log.info(as_table(results))
     files = ", ".join(str(output / name) for name in ("report.json", "figure.png", "success.gif"))
     log.info(f"{report['seconds']:.0f} s; {files}")
+    log.info(
+        f"next: rlt play {output / 'runs' / ARMS[0].key} --env-id {KEY_TO_DOOR}, and watch the policy in a browser"
+    )
     return report
 
 

@@ -146,8 +146,12 @@ class _Robot:
         """Let the session act; its action has a leading axis of one step, as openpi's clients expect."""
         request = read_act(session, {**act, **({} if outcome is None else {"outcome": outcome})}, where="message")
         answer = await self._dispatcher.act(request)
-        row = request.row is not None
-        return {**answer, "actions": [answer["action"]] if row else np.asarray(answer["action"])[None]}
+        if request.row is not None:
+            return {**answer, "actions": [answer["action"]]}
+        space = self._service.sessions.find(session).engine.policy.spec.data.action_space
+        # An environment computes with the dtype that it gets, so it must be the one that a session gives.
+        dtype = np.dtype(space.dtype if space.is_continuous else np.int64)
+        return {**answer, "actions": np.asarray(answer["action"], dtype)[None]}
 
     async def end(self) -> None:
         """End the present episode."""

@@ -6,8 +6,9 @@ had been recorded. Returns are computed again from what remains.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Cure:
     episodes: int = 0
     steps: int = 0
     """Steps that are not in the store because of it."""
-    places: list[dict[str, int]] = field(default_factory=list)
+    places: list[dict[str, int]] = dataclasses.field(default_factory=list)
     """First episodes of the source, counted from 0."""
 
     def to_dict(self) -> JsonObject:
@@ -107,11 +108,11 @@ class Curing:
         unfinished = kinds[_UNFINISHED].count if _UNFINISHED in kinds else 0
         self._drops_unfinished = 0 < unfinished <= _FEW_UNFINISHED * num_episodes
         self._drops_single = {f.field for f in findings if f.kind == _CONSECUTIVE}
-        self._removes_finals = any(f.field.startswith(_FINAL) for f in findings)
+        self._finals = [f for f in findings if f.field.startswith(_FINAL)]
         # A column that is no column of numbers in some episode cannot be one in the others.
         broken = ("not numbers", "length mismatch")
         parts = ("observations", "actions", "rewards")
-        self._left_out = {f.field for f in findings if f.kind in broken and not f.field.startswith(parts)}
+        self._left_out = {f.field: f for f in findings if f.kind in broken and not f.field.startswith(parts)}
         self._flags = {f.field for f in findings if f.kind == _INNER_END}
         self._seen: dict[bytes, int] = {}
         self._last_flag = ""
@@ -128,12 +129,15 @@ class Curing:
 
     def _cured(self, index: int, episode: Trajectory) -> Iterator[Trajectory]:
         extras = {name: v for name, v in episode.extras.items() if name not in self._left_out}
-        for name in self._left_out & set(episode.extras):
-            self._note("removed", "not numbers", name, "error", "the further column was left out", index, 0)
+        for name in sorted(self._left_out.keys() & episode.extras.keys()):
+            found = self._left_out[name]
+            reason = f"{found.problem}; the further column was left out of all episodes"
+            self._note("removed", found.kind, name, found.level, reason, index, 0)
         episode = replace(episode, extras=extras)
-        if self._removes_finals and episode.final_observation is not None:
-            reason = "final observations were left out, because some are not those after the last action"
-            self._note("removed", "final observation", _FINAL, "warning", reason, index, 0)
+        if self._finals and episode.final_observation is not None:
+            for found in self._finals:
+                reason = f"{found.problem}; final observations were left out of all episodes"
+                self._note("removed", found.kind, found.field, found.level, reason, index, 0)
             episode = replace(episode, final_observation=None)
         for piece in self._pieces(index, episode):
             piece = self._without_padding(index, piece)

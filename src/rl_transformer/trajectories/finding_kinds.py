@@ -157,7 +157,8 @@ def finding_kinds() -> list[FindingKind]:
     listed = [("error", kind) for kind in _ERRORS] + [("warning", kind) for kind in _WARNINGS]
     listed += [("info", kind) for kind in _INFOS]
     kinds = [FindingKind(kind[0], level, *kind[1:]) for level, kind in listed]
-    return [*kinds, *(FindingKind(kind, level, *rest, _SPLIT) for level, kind, *rest in _BETWEEN)]
+    between = [FindingKind(kind, level, fields, place, text, _SPLIT) for level, kind, fields, place, text in _BETWEEN]
+    return [*kinds, *between]
 
 
 def findings_page() -> str:

@@ -53,6 +53,8 @@ _MOST_FEATURES = 64
 # observations have to tell the action than one of them.
 _INNOVATION = 0.1
 _TOLD_BY_BOTH = 2.0
+_FREE = 0.1
+_EXACTLY = 300.0
 _MANY_VALUES = 12
 
 
@@ -216,7 +218,9 @@ class _Changes:
         alone = _open(value, present, episode)
         by_past = _open(value, all_past, episode)
         by_both = _open(value, np.column_stack([present, all_past]), episode)
-        told = by_both * _TOLD_BY_BOTH <= np.minimum(alone, by_past)
+        by_one = np.minimum(alone, by_past)
+        # Of an action that one observation nearly tells, only noise is left, unless both tell it exactly.
+        told = (by_both * _TOLD_BY_BOTH <= by_one) & ((by_one >= _FREE) | (by_both * _EXACTLY <= by_one))
         if not told.any():
             return nothing
         left = _open(present, past, episode)

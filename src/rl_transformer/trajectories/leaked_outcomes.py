@@ -94,9 +94,10 @@ def _knowing(steps: SampledSteps, values: np.ndarray) -> np.ndarray:
         # A setting with many values is no copy of an outcome with few.
         explained = share_explained(means, categories(values), np.arange(len(values)))
         return np.flatnonzero(stands & (explained >= _COPY - _WITHIN))
+    ranks = stats.rankdata(values)
     agrees = np.zeros(len(stands), bool)
     for feature in np.flatnonzero(stands):
-        order = stats.spearmanr(means[:, feature], values).statistic
+        order = np.corrcoef(stats.rankdata(means[:, feature]), ranks)[0, 1]
         agrees[feature] = abs(order) >= _SAME_ORDER
     return np.flatnonzero(agrees)
 

@@ -69,7 +69,7 @@ class Rows:
             # On a grid a step against a wall repeats the one before; values that are not whole hardly ever do.
             repeated &= (observations[candidates] != np.floor(observations[candidates])).any(axis=1)
             self._repeated.add(episode, offsets, candidates[repeated])
-        zero = ~observations.any(axis=1)
+        zero = np.asarray(~observations.any(axis=1))
         if zero.any() and observations.shape[1] > 1:
             self._add_zeros(episode, offsets, rows, actions, zero, first)
 
@@ -115,7 +115,7 @@ class Codes:
     """Finds numbers such as -999 that stand for a missing value."""
 
     def __init__(self) -> None:
-        self._low: np.ndarray | None = None
+        self._low = np.zeros(0)
         self._high = np.zeros(0)
         self._counts = np.zeros((0, 0))
         self._places: dict[tuple[int, int], _Places] = {}
@@ -125,7 +125,7 @@ class Codes:
         values = _float_columns(rows)
         if values is None:
             return
-        if self._low is None:
+        if not len(self._low):
             self._low = np.full(values.shape[1], np.inf)
             self._high = np.full(values.shape[1], -np.inf)
         if len(self._low) != values.shape[1]:
@@ -151,7 +151,6 @@ class Codes:
         count = 0
         shown = 0.0
         for (feature, index), places in sorted(self._places.items()):
-            assert self._low is not None
             low, high, code = self._low[feature], self._high[feature], CODES[index]
             distance = max(low - code, code - high)
             if places.count >= _FEWEST_CODES and np.isfinite(distance) and distance > _FAR * max(high - low, 1e-9):
@@ -168,8 +167,8 @@ class EqualFeatures:
     """Finds features that have the same value as another one at every step."""
 
     def __init__(self) -> None:
-        self._hashes: np.ndarray | None = None
-        self._first: np.ndarray | None = None
+        self._hashes = np.zeros(0, np.uint64)
+        self._first = np.zeros(0)
         self._changes = np.zeros(0, bool)
         self._num_rows = 0
 
@@ -187,20 +186,20 @@ class EqualFeatures:
             # A product of small weights alone would be the same for many columns of few values.
             weights ^= weights >> np.uint64(29)
             column_hashes = weights @ bits
-        if self._hashes is None or self._first is None:
+        if not len(self._hashes):
             self._hashes = np.zeros(values.shape[1], np.uint64)
             self._first = values[0].copy()
             self._changes = np.zeros(values.shape[1], bool)
         if len(self._hashes) != values.shape[1]:
             return  # refused elsewhere
         with np.errstate(over="ignore"):
-            self._hashes += column_hashes
+            self._hashes = self._hashes + column_hashes
         self._changes |= (values != self._first).any(axis=0)
         self._num_rows += len(values)
 
     def findings(self) -> Iterator[Finding]:
         """Yield a warning about features that equal an earlier one."""
-        if self._hashes is None:
+        if not len(self._hashes):
             return
         changing = np.flatnonzero(self._changes)
         _, first, inverse = np.unique(self._hashes[changing], return_index=True, return_inverse=True)
