@@ -126,10 +126,10 @@ def test_a_committed_folder_is_continued_without_training(name, tmp_path, monkey
     shutil.copytree(RESULTS / name, tmp_path / name)
     result, protocol, _ = read(RESULTS / name)
     monkeypatch.setattr(run_cache, "train", lambda *_, **__: pytest.fail("a policy was trained"))
-    # The data of the control tasks is not in the repository, and Atari's games would be played for minutes; what identifies
-    # the data is there.
+    # The data of the control tasks and of the door is not in the repository, and Atari's games would be played for minutes; what
+    # identifies the data is there.
     experiment = find_experiment(name)
-    if experiment.takes_data or name == "atari":
+    if experiment.takes_data or name in ("atari", "door"):
         monkeypatch.setattr(type(experiment), "prepare", lambda self, setup: protocol.get("identity_of_data", {}))
     _assert_continued(name, tmp_path, result, protocol, capsys)
 

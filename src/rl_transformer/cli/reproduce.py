@@ -85,7 +85,7 @@ def run(args: Namespace) -> Outcome:
     if bool(args.data) != bool(args.env_id):
         raise RLTransformerError("one of the two is missing", where="--data and --env-id", fix="give both, or neither")
     if args.data and not experiment.takes_data:
-        raise RLTransformerError(f"{args.name} makes its own data", where="--data", fix="leave --data and --env-id out")
+        raise RLTransformerError(f"{args.name} has its own data", where="--data", fix="leave --data and --env-id out")
     if args.tuning_data and not (args.data and experiment.takes_tuning_data):
         problem = (
             "is taken beside --data only" if experiment.takes_tuning_data else f"{args.name} chooses nothing on data"

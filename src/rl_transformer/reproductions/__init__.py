@@ -26,6 +26,7 @@ EXPERIMENTS = {
     "wikipedia-2": "wikipedia_2:Wikipedia2",
     "scaling": "scaling:Scaling",
     "atari": "atari:Atari",
+    "door": "door:Door",
     "judge": "judge:Judge",
 }
 

@@ -19,7 +19,7 @@ import torch
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonObject
 
-_PACKAGES = ("rl-transformer", "torch", "numpy", "gymnasium", "mujoco")
+_PACKAGES = ("rl-transformer", "torch", "numpy", "gymnasium", "mujoco", "gymnasium-robotics")
 
 
 def versions(*more: str) -> dict[str, str]:
