@@ -64,6 +64,7 @@ class PublishedSampler:
         assert statistics is not None
         self.mean = statistics.mean
         self.std = statistics.scale
+        # The published code sorts episodes by return first, which changes which ones equal random numbers choose.
         lengths = dataset.lengths
         order = np.argsort(dataset.episode_returns)
         self.order = order
@@ -86,6 +87,7 @@ class PublishedSampler:
         """Return states, actions, returns-to-go, timesteps and mask of a random window of an episode: (1, K, ...)."""
         episode = self.episodes[index]
         length = self.context_length
+        # Any step may be the first of a window, so most windows at the end of an episode are short and padded.
         start = int(self.random.integers(0, len(episode.rewards)))
         states = episode.observations[start : start + length][None]
         actions = episode.actions[start : start + length][None]
@@ -96,6 +98,7 @@ class PublishedSampler:
         missing = length - num_real
         states = np.concatenate([np.zeros((1, missing, states.shape[2])), states], axis=1)
         states = (states - self.mean) / self.std
+        # -10 is the published padding of actions; the mask hides it.
         actions = np.concatenate([np.full((1, missing, actions.shape[2]), -10.0), actions], axis=1)
         returns = np.concatenate([np.zeros((1, missing, 1)), returns], axis=1) / self.scale
         timesteps = np.concatenate([np.zeros((1, missing)), timesteps], axis=1)
@@ -137,12 +140,14 @@ class PublishedTrainer:
 
     def update(self) -> Tensor:
         """Make one update and return its loss, not read back."""
+        # One copy per column and update, as published.
         batch = [column.to(self.device) for column in self.sampler.draw(self.batch_size)]
         states, actions, returns, timesteps, mask = batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             predicted = self.model(
                 states=states, actions=actions, returns_to_go=returns, timesteps=timesteps, attention_mask=mask
             ).action_preds
+        # Selecting rows copies them and waits for the mask; it is what the published loop does, so it is timed.
         is_real = mask.reshape(-1) > 0
         width = predicted.shape[2]
         loss = F.mse_loss(predicted.reshape(-1, width)[is_real].float(), actions.reshape(-1, width)[is_real])

@@ -35,6 +35,7 @@ def time_in_turns(sides: Mapping[str, Side], *, repeats: int, calls: int = 1, wa
         for _ in range(warmup):
             side()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    # Garbage of whoever ran before would be collected inside of somebody's time.
     gc.collect()
     for _ in range(repeats):
         for name, side in sides.items():
@@ -55,6 +56,7 @@ def time_in_processes(
         calls: Calls between two readings of the clock.
         warmup: Calls of each side before the first round.
     """
+    # Not forked: a child would inherit the heap and the threads of this process.
     context = multiprocessing.get_context("spawn")
     pipes: JsonObject = {}
     processes = []
@@ -68,15 +70,18 @@ def time_in_processes(
         for pipe in pipes.values():
             pipe.send(warmup)
             pipe.recv()
+        # One side at a time. The other waits for its pipe and uses no core.
         for _ in range(repeats):
             for name, pipe in pipes.items():
                 pipe.send(calls)
                 seconds[name].append(pipe.recv())
         memory = {}
         for name, pipe in pipes.items():
+            # Last, because the peak is over everything that the side has done.
             pipe.send(0)
             memory[name] = pipe.recv()
     finally:
+        # Also after an error: a side that waits for its pipe would never end.
         for process in processes:
             process.terminate()
     return {name: {**summarize(values), "peak_memory_mib": memory[name]} for name, values in seconds.items()}
@@ -84,6 +89,7 @@ def time_in_processes(
 
 def _serve(make_side: Callable[[], Side], pipe: Connection, threads: int) -> None:
     """Answer each number of calls with the seconds per call, and 0 with the peak memory."""
+    # A new process has torch's default, which may be other than that of the caller.
     torch.set_num_threads(threads)
     side = make_side()
     while calls := pipe.recv():

@@ -55,6 +55,7 @@ def run(args: Namespace) -> Outcome:
     env_kwargs, wrappers = environment_arguments(args)
     source = EnvironmentSource.of(args.env_id, env_kwargs=env_kwargs, wrappers=wrappers)
 
+    # Written without the packages of a server.
     if args.static is not None:
         return _write_page(policy, Game.of(policy, source, args.max_steps), args)
     require("starlette", extra="serve", purpose="rlt play")

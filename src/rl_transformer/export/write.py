@@ -74,6 +74,7 @@ def export_policy(
             where="--cached",
             fix="leave it out, or train with --model.attention sliding_window",
         )
+    # By the session, before anything is exported: they are what every file is held to.
     steps = golden_steps(policy, options.seed, dataset)
     rules = describe(policy)
     rules["golden"] = {
@@ -102,6 +103,7 @@ def _fill(
     np.savez(folder / GOLDEN, allow_pickle=False, **steps)
     for name in CLIENTS:
         (folder / name).write_bytes((files("rl_transformer.export") / "reference" / name).read_bytes())
+    # Twice written: the clients that measure read the rules, and what they measure goes into them.
     rules["files"] = _write_networks(policy, folder, options)
     write_text(folder / RULES, to_json(rules))
     for name, file in rules["files"].items():

@@ -86,7 +86,9 @@ def push_policy(
         ) from None
     api = HfApi()
     try:
+        # Created and looked at before anything is sent.
         is_private = _create(api, repository, private=private)
+        # One commit: readers see the whole policy or nothing.
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
         commit = api.create_commit(repository, operations, commit_message=message)
     except RLTransformerError:

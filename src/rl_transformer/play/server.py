@@ -131,6 +131,7 @@ def play(make: Callable[[], Game], port: int, started: Callable[[str], None]) ->
     """
     limits = ServeLimits()
     with StopSignals() as signals, bind(Address(port=port)) as listening:
+        # The port is bound first, so that a taken one is reported before a simulator is started.
         app = PlayApp(make, limits)
         host, number = listening.getsockname()[:2]
         started(f"http://{host}:{number}/")

@@ -34,6 +34,7 @@ def write_page(policy: Policy, game: Game, folder: Path, runtime: Path) -> None:
         RLTransformerError: The environment runs in Python only, the runtime is missing, the policy cannot be exported, or
             the folder holds something else.
     """
+    # What can be wrong is found before the export, which takes seconds.
     world = describe_world(game)
     fix = f"npm install onnxruntime-web@1.30.0, and name its folder with --web-runtime (here: {RUNTIME_FOLDER})"
     loaded = {name: read_bytes(runtime / name, fix=fix) for name in RUNTIME}

@@ -39,6 +39,7 @@ class Result(NamedTuple):
 
 def run_demo(output: Path) -> JSON:
     """Collect random walks, train every arm, evaluate 1,000 episodes each, and write report, figure and GIF."""
+    # Seconds of the whole demo are part of its report: the README promises minutes.
     began = time.monotonic()
     _prepare_folder(output)
     data = collect(output / "data", 10_000)
@@ -47,6 +48,7 @@ def run_demo(output: Path) -> JSON:
     target_zero: Rate = {}
     for arm in ARMS:
         policy = _train_arm(arm, data, output)
+        # Only the Decision Transformer, the first arm, is recorded and also given a target return of 0.
         first = arm is ARMS[0]
         target_return = 1.0 if policy.spec.takes_target else None
         rate, frames = score(policy, target_return, num_episodes=NUM_EPISODES, record=first)
@@ -56,6 +58,7 @@ def run_demo(output: Path) -> JSON:
             target_zero, _ = score(policy, 0.0, num_episodes=NUM_EPISODES)
             if frames:
                 save_video(frames, str(output / "success.gif"), frames_per_second=8)
+    # The data is of random walks, so its own success rate is that of random actions.
     random = success_rate(int((data.episode_returns > 0).sum()), len(data))
     results.append(Result("Decision Transformer with target return 0", target_zero, "-"))
     results.append(Result("random actions (exactly 2.81 %)", random, "3.1 %"))
@@ -96,6 +99,7 @@ def draw(results: list[Result], path: Path) -> None:
     drawn, axes = plots.figure(8.5, 3.8)
     rates = np.array([result.rate["rate"] for result in results])
     bounds = np.array([result.rate["interval"] for result in results])
+    # matplotlib counts bars from below, and the table from above.
     places = np.arange(len(results))[::-1]
     axes.barh(places, 100 * rates, xerr=100 * np.abs(bounds.T - rates), color=plots.INK, ecolor=plots.ACCENT, capsize=3)
     axes.set_yticks(places, [result.title for result in results])

@@ -53,6 +53,7 @@ class ServerApp:
             lifespan=self._lifespan,
             exception_handlers={HTTPException: _no_route},
         )
+        # Outside of the routes, so that no handler, not even the one for unknown routes, sees a request it refuses.
         self.guard = Guard(application, limits=limits, token=token, names=names)
         socket = RobotSocket(service, self.dispatcher, limits, self.guard.rates)
         application.router.routes.append(WebSocketRoute("/", socket.serve))
@@ -60,6 +61,7 @@ class ServerApp:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Run the queue while the server runs, and finish what it holds at the end."""
+        # One task owns the sessions: a batch belongs to one thread at a time.
         queue = asyncio.create_task(self.dispatcher.run())
         beside = [asyncio.create_task(self._sweep())]
         if self._newer is not None:
@@ -67,6 +69,7 @@ class ServerApp:
         try:
             yield
         finally:
+            # What was accepted is still answered; only what nobody waits for is cancelled.
             for task in beside:
                 task.cancel()
             self.dispatcher.stop()
@@ -75,6 +78,7 @@ class ServerApp:
     async def _sweep(self) -> None:
         """End idle sessions from time to time."""
         while True:
+            # Twice per idle time, so that a session outlives its limit by half of it at most.
             await asyncio.sleep(min(_SWEEP_SECONDS, self._limits.idle_seconds / 2))
             await self.dispatcher.call(self.service.end_idle)
 
@@ -83,6 +87,7 @@ class ServerApp:
         while True:
             await asyncio.sleep(self._limits.reload_seconds)
             try:
+                # Reading and hashing a policy takes seconds, in which requests must go on.
                 policy = await asyncio.to_thread(newer)
                 if policy is None:
                     continue
@@ -90,6 +95,7 @@ class ServerApp:
                     self.metrics.reloads.labels("loaded").inc()
                     _LOG.warning("new sessions begin with the policy %s", policy.content_hash[:16])
             except RLTransformerError as error:
+                # A damaged newer policy must not stop a server that has a good one.
                 self.metrics.reloads.labels("refused").inc()
                 _LOG.error("the newer policy is not used: %s: %s", error.where, error.problem)
 

@@ -34,12 +34,14 @@ class LiveSessions:
 
     def add(self, engine: Engine, row: int) -> str:
         """Return the id of a new session, which nobody can guess."""
+        # The store knows only a hash of it, so that whoever reads the store cannot act in sessions.
         session = secrets.token_urlsafe(32)
         live = LiveSession(engine, row, self._clock(), key_of(session))
         self._by_key[live.key] = live
         try:
             self.save(live)
         except RLTransformerError:
+            # A session that would not survive a restart is not promised to anybody.
             self.end(live)
             raise
         return session
@@ -64,6 +66,7 @@ class LiveSessions:
     def end_idle(self, seconds: float) -> int:
         """End the sessions that were not used for so long, and return how many these were."""
         oldest = self._clock() - seconds
+        # A list first: ending a session changes the dict.
         idle = [live for live in self._by_key.values() if live.used < oldest]
         for live in idle:
             self.end(live)
@@ -100,6 +103,7 @@ class LiveSessions:
         name = policy.content_hash
         if name == self.current.hash:
             return False
+        # Before any session begins with it: after a restart the run folder may hold a newer one.
         if self._store is not None:
             self._store.keep_policy(name, policy)
         self.current = self.engines.setdefault(name, Engine(policy))
@@ -116,6 +120,7 @@ class LiveSessions:
 
     def _restore_all(self, store: SessionStore) -> None:
         """Continue the sessions that an earlier server has left; one that cannot be is named in the log."""
+        # One damaged record must not cost the others.
         for key, record in list(store.items()):
             try:
                 if isinstance(record, RLTransformerError):

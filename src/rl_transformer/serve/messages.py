@@ -57,6 +57,7 @@ def parse_body(content: bytes, limits: ServeLimits) -> JsonObject:
     try:
         body = parse_json(content, where="body", fix="send one JSON object (RFC 8259)")
     except RLTransformerError as error:
+        # Shortened, because the problem may quote the message, which is the client's and of any length.
         raise RequestError(MALFORMED, error.problem[:300], where="body", fix=error.fix) from None
     _check_depth(body, limits)
     return body
@@ -64,6 +65,7 @@ def parse_body(content: bytes, limits: ServeLimits) -> JsonObject:
 
 def _check_depth(body: JsonObject, limits: ServeLimits) -> None:
     """Raise an error if lists and objects are inside each other more often than the limit allows."""
+    # By level and not by recursion: a deep message must not use up the stack before it is refused.
     level: list[object] = [body]
     for _ in range(limits.json_depth):
         level = [inner for value in level for inner in _children(value) if isinstance(inner, dict | list)]
@@ -84,6 +86,7 @@ def take(body: object, known: Collection[str], *, where: str, needed: Collection
     """
     if not isinstance(body, dict):
         raise RequestError(WRONG_VALUE, "is not an object", where=where, fix=f"send {', '.join(known)} as an object")
+    # An unknown field is an error: a misspelled "outcome" would silently leave a reward out.
     for name in body:
         if name not in known:
             fix = f"{did_you_mean(str(name), known)}known fields: {', '.join(known)}"
@@ -99,6 +102,7 @@ def read_act(session: str, body: object, *, where: str = "act") -> ActRequest:
     known = ("observation", "allowed", "row", "outcome", "step", "return_info")
     fields = take(body, known, where=where)
     row = fields.get("row")
+    # Exactly one of them; with both it would be open which one counts.
     if (row is None) == ("observation" not in fields):
         raise RequestError(WRONG_VALUE, "needs one of observation and row", where=where, fix="send one of them")
     if row is not None and (not isinstance(row, dict) or "allowed" in fields):

@@ -77,8 +77,10 @@ class Routes:
         except ClientDisconnect:
             response = reply_error(RequestError(MALFORMED, "the client is gone", where="body", fix="send it again"))
         except Exception:
+            # The cause stays in the log: a traceback tells strangers about the machine.
             _LOG.exception("a fault in %s", route)
             response = reply_error(internal_error())
+        # By the pattern of the route, not by its path, which holds ids of sessions.
         self._metrics.requests.labels(route, response.status_code).inc()
         self._metrics.request_seconds.labels(route).observe(time.perf_counter() - begin)
         return response
@@ -89,6 +91,7 @@ class Routes:
 
     async def readyz(self, request: Request) -> JsonObject:
         """Answer as long as sessions can act."""
+        # Not ready, while still alive: a balancer sends nothing more, and what was accepted is finished.
         if self.is_stopping or self._dispatcher.is_hung:
             problem = "the server stops" if self.is_stopping else "an action takes very long"
             raise RequestError(UNAVAILABLE, problem, where="server", fix="ask another server", retry_after=1)
@@ -118,10 +121,12 @@ class Routes:
         if len(items) > self._limits.sessions_per_call:
             problem = f"holds {len(items):,} sessions"
             raise beyond(self._limits, "sessions_per_call", problem, where="act: requests")
+        # A session acts once per call: two actions of one session have no order.
         sessions = [item.get("session") if isinstance(item, dict) else None for item in items]
         if len({session for session in sessions if isinstance(session, str)}) < len(items):
             fix = "send objects with a session each, and each session once"
             raise RequestError(WRONG_VALUE, "does not name distinct sessions", where="act: requests", fix=fix)
+        # Each has an answer of its own, so that one wrong session does not cost the others their actions.
         answers = [self._act_one(item, f"act: requests[{place}]") for place, item in enumerate(items)]
         return {"results": await asyncio.gather(*answers)}
 

@@ -48,11 +48,13 @@ def suggest_mapping(table: TableInput) -> Suggestion:
     reasons: dict[str, str] = {}
 
     def take(part: str, found: list[str], why: str) -> None:
+        # A column has one part: what an earlier rule took is not offered to a later one.
         fresh = [name for name in found if not any(name in others for others in chosen.values())]
         if fresh:
             chosen[part] = fresh
             reasons[part] = why
 
+    # Masks come first: "action_mask_0" would pass as an action, too.
     for part in ("allowed", "action", "reward"):
         take(part, _called(names, part), "by its name")
     for part, flag in (("terminated", (TERMINATED, DONE)), ("truncated", (TRUNCATED,))):
@@ -63,6 +65,7 @@ def suggest_mapping(table: TableInput) -> Suggestion:
         [name for name in _called(names, "episode") if _repeats(rows[name])][:1],
         "by its name; its values repeat",
     )
+    # A type says more than a name: a column of timestamps is the order whatever it is called.
     times = [name for name in names if pt.is_timestamp(kinds[name]) or pt.is_date(kinds[name])]
     take("order", times[:1] or _called(names, "order")[:1], "a time" if times else "by its name")
     rest = [name for name in names if not any(name in others for others in chosen.values())]
@@ -71,6 +74,7 @@ def suggest_mapping(table: TableInput) -> Suggestion:
     take("observe", numbers, "numbers that vary")
     take("categorical", words, f"texts or ids with at most {_MOST_NAMES} different values in the first rows")
     left_out = [name for name in rest if name not in (*numbers, *words)]
+    # Said, because a column that is missing from a guess looks like one that was never there.
     if left_out:
         reasons["left out"] = f"{', '.join(left_out)}: constant, unique, or of a type that is neither number nor name"
     values = {
@@ -104,6 +108,7 @@ def _scalar(value: object) -> str:
 
 def _first_rows(table: TableInput) -> pa.Table:
     batches = []
+    # Both limits: a file may consist of very many small batches.
     for batch in islice(table.batches(table.schema.names), 64):
         batches.append(batch)
         if sum(map(len, batches)) >= _ROWS:
