@@ -77,6 +77,7 @@ class Routes:
         except ClientDisconnect:
             response = reply_error(RequestError(MALFORMED, "the client is gone", where="body", fix="send it again"))
         except Exception:
+            # The traceback is for the operator; a client learns only that there is a fault.
             _LOG.exception("a fault in %s", route)
             response = reply_error(internal_error())
         self._metrics.requests.labels(route, response.status_code).inc()
@@ -89,6 +90,7 @@ class Routes:
 
     async def readyz(self, request: Request) -> JsonObject:
         """Answer as long as sessions can act."""
+        # A balancer shall send sessions elsewhere; /healthz stays good, so that nothing kills the server meanwhile.
         if self.is_stopping or self._dispatcher.is_hung:
             problem = "the server stops" if self.is_stopping else "an action takes very long"
             raise RequestError(UNAVAILABLE, problem, where="server", fix="ask another server", retry_after=1)
@@ -119,6 +121,7 @@ class Routes:
             problem = f"holds {len(items):,} sessions"
             raise beyond(self._limits, "sessions_per_call", problem, where="act: requests")
         sessions = [item.get("session") if isinstance(item, dict) else None for item in items]
+        # A second action of a session needs the outcome of the first, which cannot be known within one call.
         if len({session for session in sessions if isinstance(session, str)}) < len(items):
             fix = "send objects with a session each, and each session once"
             raise RequestError(WRONG_VALUE, "does not name distinct sessions", where="act: requests", fix=fix)
@@ -167,9 +170,11 @@ class Routes:
             raise RequestError(WRONG_TYPE, "the body is not declared as JSON", where="Content-Type", fix=fix)
         content = bytearray()
         try:
+            # A client that sends a byte now and then would otherwise hold its connection without end.
             async with asyncio.timeout(self._limits.read_seconds):
                 async for part in request.stream():
                     content += part
+                    # Counted as it arrives: a declared length may be missing or wrong.
                     if len(content) > self._limits.body_bytes:
                         problem = f"holds more than {self._limits.body_bytes:,} bytes"
                         raise beyond(self._limits, "body_bytes", problem, where="body")
