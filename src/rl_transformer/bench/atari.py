@@ -47,6 +47,7 @@ def _time_training(repeats: int) -> list[JsonObject]:
     sides = {
         f"{side} {precision}": partial(make, precision) for precision in PRECISIONS for side, make in makers.items()
     }
+    # One update on full batches of images is long enough to be timed alone.
     times = timing.time_in_processes(sides, repeats=repeats, warmup=1, calls=1)
     rows = []
     for ours, baseline in _COMPARED:
@@ -81,6 +82,7 @@ def _time_games(repeats: int, max_steps: int) -> list[JsonObject]:
     for _ in range(repeats):
         for name, (policy, games) in sides.items():
             elapsed, steps = ours(policy, games)
+            # Games may end at different steps, so that only the time of a step can be compared.
             seconds[name].append(elapsed / steps)
         began = time.perf_counter()
         _, steps = _published_game(model, source, max_steps)
@@ -111,10 +113,12 @@ def _published_game(model: PublishedAtariModel, source: EnvironmentSource, max_s
         environment = live.environment
 
         def stack() -> torch.Tensor:
+            # The published model reads the last four frames as floats in [0, 1].
             return torch.from_numpy(np.stack(frames[-4:])).float()[None] / 255
 
         def reset() -> torch.Tensor:
             observation, _ = environment.reset(seed=0)
+            # A game has no past at its beginning; the first frame stands in for it.
             frames.extend([observation] * 4)
             return stack()
 
@@ -130,6 +134,7 @@ def our_updates(precision: str) -> Callable[[], object]:
     """Return a function that makes our next update."""
     keep_freed_memory()  # as the training loop does
     trainer = make_run(make_config(precision), random_frames()).trainer
+    # With dropout, which is a part of the cost of an update.
     trainer.model.train()
     updates = EagerUpdates(trainer)
     steps = count(1)
@@ -161,6 +166,7 @@ def make_config(precision: str) -> RunConfig:
 
 def random_frames(episodes: int = 2, length: int = 1000) -> TrajectoryDataset:
     """Return games of random pixels with six actions."""
+    # Nothing is learned here: what the pixels show does not change how long an update takes.
     random = np.random.default_rng(0)
     spec = DataSpec(Space.box((1, *PIXELS[1:]), 0, 255, dtype="uint8"), Space.discrete(6), "synthetic")
     return TrajectoryDataset.in_memory(

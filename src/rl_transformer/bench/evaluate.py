@@ -63,12 +63,14 @@ def bench_evaluate(
         }
         for what, side in sides.items()
     ]
+    # Only here both sides act with the same weights; the streaming policy is another one and earns other returns.
     rows[0] |= compare_returns(sides["exact windows"]["returns"], baseline["returns"])
     return rows
 
 
 def _time_ours(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> JsonObject:
     target_returns = [target for target in targets for _ in range(num_episodes)]
+    # The baseline's episodes begin from the same seeds.
     seeds = [_FIRST_SEED + i for _ in targets for i in range(num_episodes)]
     began = time.perf_counter()
     episodes = run_episodes(policy, env_id, target_returns, seeds)
@@ -79,6 +81,7 @@ def _time_ours(policy: Policy, env_id: str, targets: list[float], num_episodes: 
 def _time_baseline(policy: Policy, env_id: str, targets: list[float], num_episodes: int) -> JsonObject:
     with tempfile.TemporaryDirectory() as temporary:
         published = published_actor(policy, Path(temporary))
+    # The conversion of the weights, above, is no part of acting; making the environment is timed on both sides.
     began = time.perf_counter()
     environment = make_environment(env_id)
     results = [

@@ -39,6 +39,7 @@ def _compare(size: str, repeats: int) -> list[JsonObject]:
         sides[f"eager {precision}"] = _blocks(EagerUpdates(_trainers(size, precision, 1)[0]))
         sides[f"graph {precision}"] = _blocks(DeviceUpdates(_trainers(size, precision, 1), BLOCK))
         sides[f"seeds {precision}"] = _blocks(StackedUpdates(_trainers(size, precision, SEEDS), BLOCK))
+    # A call is a whole block of updates, so a single one is warm-up enough.
     blocks = timing.time_in_turns(sides, repeats=repeats, warmup=1)
     times = {name: {key: round(ms / BLOCK, 5) for key, ms in block.items()} for name, block in blocks.items()}
     peaks = {precision: _matrix_peak(precision) for precision in PRECISIONS}
@@ -46,6 +47,7 @@ def _compare(size: str, repeats: int) -> list[JsonObject]:
     rows = []
     for ours, baseline in _COMPARED:
         for side in ("graph", "eager", "seeds"):
+            # A stacked update does the work of all its seeds at once.
             achieved = work * (SEEDS if side == "seeds" else 1) / times[f"{side} {ours}"]["median_ms"] * 1000
             row = timing.make_row(
                 {"ours": times[f"{side} {ours}"], "baseline": times[f"baseline {baseline}"]},
@@ -70,12 +72,14 @@ def _trainers(size: str, precision: str, seeds: int) -> list[Trainer]:
         config.training.device = _DEVICE
         config.training.seed = seed
         trainers.append(make_run(config, synthetic_data()).trainer)
+        # With dropout, whose random numbers are part of what an update costs.
         trainers[-1].model.train()
     return trainers
 
 
 def _blocks(updates: Updates) -> Callable[[], object]:
     """Return a function that makes a block of updates; it reads the losses, so the GPU has finished."""
+    # Updates count from 1, and each block goes on where the last one ended, as in a training run.
     firsts = count(1, BLOCK)
     return lambda: updates.run(next(firsts), BLOCK)
 
@@ -86,6 +90,7 @@ def _many(update: Callable[[], object]) -> Callable[[], object]:
     def block() -> None:
         for _ in range(BLOCK):
             update()
+        # Calls only queue kernels; without this wait the clock would show how long queueing takes.
         torch.cuda.synchronize()
 
     return block
@@ -93,6 +98,7 @@ def _many(update: Callable[[], object]) -> Callable[[], object]:
 
 def _matrix_peak(precision: str, size: int = 8192, calls: int = 10) -> float:
     """Return the operations per second of a large square matrix product of random numbers."""
+    # Zeros would flatter the figure: a GPU draws less power on constant data, and may keep a higher clock.
     left, right = torch.randn(2, size, size, dtype=getattr(torch, precision), device=_DEVICE)
 
     def products() -> None:
@@ -101,4 +107,5 @@ def _matrix_peak(precision: str, size: int = 8192, calls: int = 10) -> float:
         torch.cuda.synchronize()
 
     times = timing.time_in_turns({"product": products}, repeats=5)
+    # The product of two n x n matrices takes n**3 multiplications and about as many additions.
     return calls * 2 * size**3 / (times["product"]["min_ms"] / 1000)

@@ -100,11 +100,13 @@ class PublishedAtariModel(nn.Module):
         batch, steps = states.shape[:2]
         encoded = self.state_encoder(states.reshape(-1, *PIXELS).float()).reshape(batch, steps, -1)
         acted = steps if actions is None else actions.shape[1]
+        # While acting, the newest step has no action yet, and its third token is left out.
         tokens = encoded.new_zeros(batch, 3 * steps - int(actions is None or acted < steps), encoded.shape[2])
         tokens[:, ::3] = self.return_embedding(returns.float())
         tokens[:, 1::3] = encoded
         if actions is not None:
             tokens[:, 2::3] = self.action_embedding(actions.long().squeeze(-1))
+        # As published: all tokens of a window share the global position of its first step; local ones tell them apart.
         every = self.global_positions.repeat_interleave(batch, dim=0)
         first = torch.gather(every, 1, timesteps.repeat_interleave(every.shape[-1], dim=-1))
         x = self.dropout(tokens + first + self.local_positions[:, : tokens.shape[1]])
@@ -121,6 +123,7 @@ class PublishedAtariTrainer:
         self.batch_size = batch_size
         self.precision = precision
         self.random = np.random.default_rng(0)
+        # Biases and the parameters of layer norms have one axis; they are not decayed.
         matrices = [p for p in model.parameters() if p.dim() >= 2]
         others = [p for p in model.parameters() if p.dim() < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
@@ -138,6 +141,7 @@ class PublishedAtariTrainer:
         states, actions, returns, timesteps = (torch.stack(column) for column in zip(*windows, strict=True))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
             logits = self.model(states, actions, returns, timesteps)
+        # In float32 under autocast, too: the sum of exponentials would be coarse in bfloat16.
         loss = F.cross_entropy(logits.float().reshape(-1, logits.shape[-1]), actions.reshape(-1))
         self.model.zero_grad()
         loss.backward()
@@ -195,6 +199,7 @@ def play(
     for t in range(max_steps):
         length = model.context_length
         window = states[:, -length:]
+        # One action fewer than states, because that of the newest state is about to be chosen.
         chosen = torch.tensor(actions[t + 1 - window.shape[1] :], dtype=torch.long)[None, :, None] if actions else None
         asked = torch.tensor(returns[-window.shape[1] :])[None, :, None]
         first = torch.full((1, 1, 1), t + 1 - window.shape[1], dtype=torch.int64)
@@ -205,6 +210,7 @@ def play(
         score += reward
         if done:
             return score, t + 1
+        # Copies the whole game at every step, as the published loop does; this is part of what is measured.
         states = torch.cat([states, following.reshape(1, 1, -1)], dim=1)
         returns.append(returns[-1] - reward)
     return score, max_steps

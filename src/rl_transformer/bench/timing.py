@@ -35,8 +35,9 @@ def time_in_turns(sides: Mapping[str, Side], *, repeats: int, calls: int = 1, wa
         for _ in range(warmup):
             side()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    # Garbage of whoever ran before would be collected inside of somebody's time.
+    # What the warm-up left behind shall not be collected inside of a timed round.
     gc.collect()
+    # Rounds outside and sides inside: a slow spell of the machine then falls on every side.
     for _ in range(repeats):
         for name, side in sides.items():
             seconds[name].append(_seconds_per_call(side, calls))
@@ -56,7 +57,7 @@ def time_in_processes(
         calls: Calls between two readings of the clock.
         warmup: Calls of each side before the first round.
     """
-    # Not forked: a child would inherit the heap and the threads of this process.
+    # A forked child would inherit this process's heap, which is what the sides shall not share.
     context = multiprocessing.get_context("spawn")
     pipes: JsonObject = {}
     processes = []
@@ -67,6 +68,7 @@ def time_in_processes(
         processes[-1].start()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     try:
+        # Each answer also says that its side is built and warm; no side is still being made while another is timed.
         for pipe in pipes.values():
             pipe.send(warmup)
             pipe.recv()
@@ -77,7 +79,7 @@ def time_in_processes(
                 seconds[name].append(pipe.recv())
         memory = {}
         for name, pipe in pipes.items():
-            # Last, because the peak is over everything that the side has done.
+            # Memory is read after the last round, so that the peak covers all of them.
             pipe.send(0)
             memory[name] = pipe.recv()
     finally:
@@ -89,7 +91,7 @@ def time_in_processes(
 
 def _serve(make_side: Callable[[], Side], pipe: Connection, threads: int) -> None:
     """Answer each number of calls with the seconds per call, and 0 with the peak memory."""
-    # A new process has torch's default, which may be other than that of the caller.
+    # A spawned process begins with the library's default, not with its parent's number.
     torch.set_num_threads(threads)
     side = make_side()
     while calls := pipe.recv():
@@ -125,6 +127,7 @@ def make_row(times: Mapping[str, Mapping[str, float]], **settings: object) -> Js
         **settings,
         "ours": dict(ours),
         "baseline": dict(baseline),
+        # Of medians: the minimum is one lucky call, and a mean follows every interruption.
         "ratio": round(baseline["median_ms"] / ours["median_ms"], 3),
         **describe_conditions(),
     }

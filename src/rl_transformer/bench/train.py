@@ -45,6 +45,8 @@ def _compare(size: str, repeats: int) -> list[JsonObject]:
         for precision in PRECISIONS
         for side, make in (("ours", our_updates), ("baseline", published_updates))
     }
+    # In processes of their own, because `keep_freed_memory` would speed up a baseline in the same process, too.
+    # Updates of the small size are short, so that many of them go between two readings of the clock.
     times = timing.time_in_processes(sides, repeats=repeats, warmup=5, calls=40 if size == "hopper" else 4)
     rows = []
     for ours, baseline in _COMPARED:
@@ -79,6 +81,7 @@ def our_updates(size: str, precision: str) -> Callable[[], object]:
 
 def _eager_updates(size: str, precision: str) -> Callable[[], object]:
     trainer = make_run(make_config(size, precision), synthetic_data()).trainer
+    # With dropout, which is a part of the cost of an update.
     trainer.model.train()
     updates = EagerUpdates(trainer)
     steps = count(1)
@@ -117,5 +120,7 @@ def matrix_peak(precision: str, size: int = 2048, repeats: int = 5) -> float:
     """Return the operations per second of a large square matrix product, the best of a few."""
     left, right, bias = torch.randn(3, size, size, dtype=getattr(torch, precision))
     with torch.no_grad():
+        # By the same function as the model's layers, so that the peak is that of the library which they use.
         times = timing.time_in_turns({"product": lambda: linear(left, right, bias[0])}, repeats=repeats)
+    # n**3 multiplications and about as many additions; the fastest call is the closest to what the machine can do.
     return 2 * size**3 / (times["product"]["min_ms"] / 1000)

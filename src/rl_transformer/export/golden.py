@@ -50,6 +50,7 @@ def golden_steps(policy: Policy, seed: int, dataset: TrajectoryDataset | None = 
     random = generator(Stream.GOLDEN_STEPS, seed)
     steps = _draw(policy, random) if dataset is None else _from_data(policy, dataset, random)
     targets = _draw_targets(policy, steps.is_first, random)
+    # Every episode has a seed of its own, from 1: a client has to begin anew with each.
     seeds = np.cumsum(steps.is_first)
     session = None
     actions, executed, returns = [], [], []
@@ -135,6 +136,7 @@ def _from_data(policy: Policy, dataset: TrajectoryDataset, random: np.random.Gen
         )
     chosen, left = [], NUM_STEPS
     for index in random.permutation(len(dataset)):
+        # No episode fills all steps, so that with two or more the beginning of a second one is recorded, too.
         count = min(int(dataset.lengths[index]), left, _FIRST_EPISODE)
         chosen.append((int(index), count))
         left -= count
@@ -153,6 +155,7 @@ def _from_data(policy: Policy, dataset: TrajectoryDataset, random: np.random.Gen
         is_first=np.isin(np.arange(total), np.cumsum([0, *lengths[:-1]])),
         rewards=np.concatenate([t.rewards[:n] for t, n in parts]),
         others=np.concatenate([t.actions[:n] for t, n in parts]),
+        # Throughout, since the logged rewards and observations followed from the logged actions.
         executes_other=np.ones(total, bool),
         allowed=(everything if masks is None else masks[rows]) if head.num_allowed else None,
         outcomes={name: np.concatenate([t.extras[name][:n].reshape(-1) for t, n in parts]) for name in sorted(names)},
@@ -219,5 +222,6 @@ def _draw_actions(policy: Policy, random: np.random.Generator) -> tuple[np.ndarr
     if not policy.model.predict_action.num_allowed:
         return actions, None
     allowed = random.random((NUM_STEPS, int(sizes.sum()))) < 0.7
+    # The action that may be executed must be legal at its own step.
     np.put_along_axis(allowed, indices + np.cumsum(sizes) - sizes, True, axis=1)
     return actions, allowed

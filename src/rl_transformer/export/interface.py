@@ -105,4 +105,5 @@ def _action_outputs(policy: Policy) -> list[Port]:
 def _num_parameters(policy: Policy) -> int:
     """Return the number of parameters of the action head."""
     head = policy.spec.model.action_head
+    # A Gaussian has two parameters, of its mean and of its spread, for each number of an action.
     return policy.spec.model.act_dim * (2 if head == "gaussian" else 1)

@@ -44,6 +44,7 @@ def verify_policy(folder: Path, dataset: TrajectoryDataset | None = None) -> Rep
         return f"{num_parameters(loaded[0].model):,} parameters, content {loaded[0].content_hash[:16]}"
 
     files_hold = report.check("its files are those that were written (SHA-256)", lambda: _check_files(folder))
+    # What follows would say nothing about a policy that cannot be loaded or whose files were changed.
     if not (report.check("its format is known, and every number of it is finite", load) and files_hold):
         return report
     (policy,) = loaded
@@ -107,12 +108,14 @@ def _act_beside_others(policy: Policy) -> str:
     steps = golden_steps(policy, seed=0)
     sessions = policy.sessions(*_starts(policy, steps, 4), targets=_further(policy, steps))
     rows = sessions.rows
+    # Only the first recorded episode: the next one would need new sessions.
     count = int(np.flatnonzero(steps["is_first"])[1]) if steps["is_first"].sum() > 1 else len(steps["actions"])
     for step in range(count):
         allowed = np.stack([steps["allowed"][step]] * 4) if "allowed" in steps else None
         actions = sessions.act(rows, np.stack([steps["observations"][step]] * 4), allowed)
         if not (actions == steps["actions"][step]).all():
             raise broken(f"another action at step {step}", "sessions")
+        # What was executed may differ from what was chosen; every history has to hold it.
         sessions.observe(
             rows,
             [float(steps["rewards"][step])] * 4,
@@ -127,6 +130,7 @@ def _restore(policy: Policy) -> str:
     steps = golden_steps(policy, seed=0)
     targets, seeds = _starts(policy, steps, 1)
     session = policy.session(targets[0], seeds[0], targets=_further(policy, steps))
+    # Only the first recorded episode: the next one would need a new session.
     count = int(np.flatnonzero(steps["is_first"])[1]) if steps["is_first"].sum() > 1 else len(steps["actions"])
     for step in range(count):
         session = policy.restore(session.state())
@@ -157,12 +161,14 @@ def _outcomes(policy: Policy) -> list[str]:
 @torch.inference_mode()
 def _replay(policy: Policy, dataset: TrajectoryDataset) -> str:
     """Return how far the actions of sessions are from those that training's windows give, on logged steps."""
+    # Sampled actions would differ by their random numbers alone.
     spec = replace(policy.spec, action_selection="greedy")
     greedy = Policy(spec, policy.model, policy.normalizer, policy.return_model)
     length = window_length(policy)
     gatherer = make_gatherer(spec, policy.normalizer, dataset, length, policy.device)
     units = ActionUnits(spec.data.action_space, policy.normalizer, policy.device)
     tolerance = _WINDOW_SLACK * action_tolerance(policy)
+    # Evenly over the data: episodes that lie together often come from one source.
     episodes = np.unique(np.linspace(0, len(dataset) - 1, _MOST_EPISODES).astype(int))
     largest, others, count = 0.0, 0, 0
     for episode in episodes.tolist():
@@ -203,5 +209,6 @@ def _session_actions(policy: Policy, dataset: TrajectoryDataset, episode: int) -
     for step in range(min(len(trajectory.rewards), _MOST_STEPS)):
         actions.append(session.act(observations[step], None if masks is None else masks[start + step]))
         outcomes = {name: float(trajectory.extras[name][step]) for name in _outcomes(policy)}
+        # The logged action enters the history whatever the session chose, as it does in windows of training.
         session.observe(float(trajectory.rewards[step]), action=trajectory.actions[step], **outcomes)
     return np.stack(actions)

@@ -102,12 +102,15 @@ def _fill(
     # Uncompressed: a client can read it without a library for compression.
     np.savez(folder / GOLDEN, allow_pickle=False, **steps)
     for name in CLIENTS:
+        # Copies, because a robot that runs them need not have this package.
         (folder / name).write_bytes((files("rl_transformer.export") / "reference" / name).read_bytes())
     # Twice written: the clients that measure read the rules, and what they measure goes into them.
     rules["files"] = _write_networks(policy, folder, options)
+    # The clients read the rules from the folder, so they are there before anything is measured.
     write_text(folder / RULES, to_json(rules))
     for name, file in rules["files"].items():
         file |= measure_difference(folder, name, steps)
+        # Quantization is known to change actions; its error is reported, and the user judges it.
         if name != QUANTIZED and file["largest_difference"] > rules["golden"]["tolerance"]:
             raise RLTransformerError(
                 f"{name} chooses actions that differ by {file['largest_difference']:.3g} from the session's",

@@ -109,6 +109,7 @@ def _scores(report: StoredReport | None, baselines: Sequence[tuple[str, StoredRe
     rows = [] if report is None else _rows("this policy", report)
     for name, baseline in baselines:
         rows += _rows(code(name), baseline)
+    # A lone score reads like a success, so the card names what would be needed to judge it.
     missing = []
     if report is None:
         missing.append("This policy was pushed without an evaluation: nothing is known about what it earns.")

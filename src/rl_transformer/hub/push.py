@@ -77,6 +77,7 @@ def push_policy(
     from huggingface_hub.utils import validate_repo_id
 
     try:
+        # The Hub's own check also accepts a bare name, without the owner that a policy's address names.
         if repository.count("/") != 1:
             raise HFValidationError("it is not ORG/NAME")
         validate_repo_id(repository)
@@ -109,6 +110,7 @@ def _create(api: HfApi, repository: str, *, private: bool) -> bool:
         RLTransformerError: It exists and everybody can read it, and that was not said to be wanted.
     """
     api.create_repo(repository, private=private, exist_ok=True)
+    # `exist_ok` leaves the visibility of an existing repository as it is, so that it has to be looked up.
     is_private = bool(api.repo_info(repository).private)
     if private and not is_private:
         raise RLTransformerError(
@@ -127,6 +129,7 @@ def _report_of(folder: Path, content_hash: str) -> StoredReport | None:
     if not path.exists():
         return None
     report = read_report(path)
+    # A card with the scores of other weights would be false.
     if report.policies != [content_hash]:
         raise RLTransformerError(
             "is an evaluation of another policy than the one in this folder",

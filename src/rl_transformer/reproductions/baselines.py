@@ -111,6 +111,7 @@ def _keeps(delayed: Score, dense: Score, ratio: JSON) -> Check:
     """Return whether the delayed score is 90 % of the dense one or more."""
     if dense["mean"] <= 0:
         return Check(None, "the dense return is not positive, so a share of it means nothing")
+    # Seed by seed, since both policies of a seed saw the same data; an interval that holds 0 decides nothing.
     beyond = over_seeds(np.subtract(delayed["values"], np.multiply(0.9, dense["values"])).tolist())
     share = f"{100 * ratio['ratio']:.0f} %"
     if ratio["interval"] is not None:
@@ -149,6 +150,7 @@ class PercentBC(TaskDataExperiment):
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Choose the share on the first seeds, and compare on the others."""
+        # A share that is chosen and judged on the same seeds would profit from their luck.
         first = setup.seeds // 2
         # One seed alone, of a quick run, has to do both; nothing is established by it.
         chosen_on = [row for row in measured if row["seed"] < max(1, first)]

@@ -50,6 +50,7 @@ def run_demo(output: Path) -> JSON:
         policy = _train_arm(arm, data, output)
         # Only the Decision Transformer, the first arm, is recorded and also given a target return of 0.
         first = arm is ARMS[0]
+        # The return of a success; behavior cloning takes none.
         target_return = 1.0 if policy.spec.takes_target else None
         rate, frames = score(policy, target_return, num_episodes=NUM_EPISODES, record=first)
         arms.setdefault(str(arm.num_trajectories), {})[arm.name] = rate
@@ -99,7 +100,7 @@ def draw(results: list[Result], path: Path) -> None:
     drawn, axes = plots.figure(8.5, 3.8)
     rates = np.array([result.rate["rate"] for result in results])
     bounds = np.array([result.rate["interval"] for result in results])
-    # matplotlib counts bars from below, and the table from above.
+    # Bars are drawn from the bottom up; reversed, they stand in the order of the table.
     places = np.arange(len(results))[::-1]
     axes.barh(places, 100 * rates, xerr=100 * np.abs(bounds.T - rates), color=plots.INK, ecolor=plots.ACCENT, capsize=3)
     axes.set_yticks(places, [result.title for result in results])
@@ -121,6 +122,7 @@ def _prepare_folder(output: Path) -> None:
         raise RLTransformerError("is not a folder", where=output, fix="name another folder with --output")
     names = sorted(path.name for path in output.iterdir()) if output.exists() else []
     foreign = [name for name in names if name not in _FILES]
+    # Known names alone are not enough: "data" and "runs" are common, and what is here gets deleted.
     if foreign or (names and _MARKER not in names):
         raise RLTransformerError(
             f"holds {', '.join((foreign or names)[:5])}, which no demo wrote",

@@ -149,6 +149,7 @@ class Graph(Experiment):
         true_steps = over_graphs("true_steps")
         walk_steps = over_graphs("walk_steps")
         ours = steps["worst"]
+        # The rule names both comparisons, so that the larger p-value decides below.
         p_values = [_p_fewer(ours["values"], other["values"]) for other in (walk_steps, steps["bc"])]
         enough_graphs = len(walk_steps["values"]) >= _MIN_GRAPHS_FOR_TEST
         checks = {
@@ -193,6 +194,7 @@ def _label_miss_as_worst(walk: Trajectory) -> Trajectory:
     if walk.terminated:
         return walk
     rewards = np.zeros(len(walk.rewards))
+    # A return-to-go sums what follows, so that one reward at the end labels every step.
     rewards[-1] = -float(MAX_STEPS)
     return replace(walk, rewards=rewards)
 
@@ -204,6 +206,7 @@ def _path(walk: Trajectory) -> tuple[int, ...]:
 
 def _compare_paths(acted: list[Trajectory], walks: list[Trajectory], distance: np.ndarray) -> JSON:
     """Return the measures of a cell: paths of the policy against the shortest ones and against the walks."""
+    # Stretches from anywhere in a walk count as known: a path is new only if no walk contains it.
     pieces = {
         path[start:end]
         for path in map(_path, walks)
@@ -212,6 +215,7 @@ def _compare_paths(acted: list[Trajectory], walks: list[Trajectory], distance: n
     }
     paths = [_path(walk) for walk in acted]
     reached = [path for path in paths if path[-1] == GOAL]
+    # A walk that misses the goal goes on to MAX_STEPS, and so counts as the longest path.
     steps = [len(path) - 1 for path in paths]
     is_shortest = [len(path) - 1 == distance[path[0]] for path in reached]
     walk_steps = [len(walk.rewards) for walk in walks]

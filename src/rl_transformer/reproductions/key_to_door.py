@@ -111,6 +111,7 @@ class KeyToDoor(Experiment):
         is_main = cell["arm"] == _MAIN
         options = {**recipe["options"], "training.seed": cell["seed"], "returns.predict": is_main}
         policy = cached_policy(with_options(arm_config(arm), options), setup, data)
+        # 1 is the return of a walk that opens the door, the largest there is.
         rate, _ = score(policy, 1.0 if arm.takes_return else None, num_episodes=recipe["episodes"])
         measures = {"success": rate["rate"], "random": float((data.episode_returns > 0).mean())}
         if not is_main:
@@ -125,6 +126,7 @@ class KeyToDoor(Experiment):
     def _data(self, setup: Setup, data_seed: int) -> TrajectoryDataset:
         walks = self.recipe(setup)["walks"]
         name = f"key-to-door-{walks}-{data_seed}"
+        # So far apart that no walk is in two data sets, or in the one held out, which begins at 5,000,000.
         seed = 10_000_000 * (data_seed + 1)
         return open_trajectories(cached_dataset(setup, name, lambda folder: collect(folder, walks, seed=seed)))
 
@@ -141,6 +143,7 @@ class KeyToDoor(Experiment):
 
         scores = {arm: over_runs(arm) for arm in dict.fromkeys(row["arm"] for row in measured)}
         target_zero = over_runs(_MAIN, "asked_0")
+        # Runs on one data set share its walks; each data set counts once.
         random_by_data_seed = {row["data_seed"]: row["random"] for row in measured}
         random = over_seeds(list(random_by_data_seed.values()), "data_sets")
         names = ("with_key", "without_key", "attention_to_pickup")

@@ -91,5 +91,6 @@ def score(
         record=_NUM_RECORDED if record else 0,
     )
     returns = report.targets[0].episode_returns
+    # Recordings are of the first few episodes only, hence fewer than returns.
     successes = (frames for frames, total in zip(report.recordings, returns, strict=False) if total > 0)
     return success_rate(sum(total > 0 for total in returns), len(returns)), next(successes, [])

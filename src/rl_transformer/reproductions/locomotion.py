@@ -101,6 +101,7 @@ class Locomotion(Experiment):
     def cells(self, setup: Setup) -> list[Cell]:
         """Return one policy per arm and seed, and a random policy."""
         arms = [{"arm": arm, "seed": seed} for seed in range(setup.seeds) for arm in ARMS]
+        # Zero of the local score is measured, not assumed.
         return [*arms, {"arm": "random", "seed": 0}]
 
     def measure(self, cell: Cell, setup: Setup) -> JSON:
@@ -157,6 +158,7 @@ def _evaluate_four_times(config: RunConfig, env_id: str, target_return: float) -
     evaluation.env_id = env_id
     evaluation.num_episodes = 20
     evaluation.every = config.training.train_steps // 4
+    # The best of these is picked; on the episodes of the final score it would be chosen by them.
     evaluation.seed = 2 * EVALUATION_SEED
     if config.model.conditions and config.model.arch == "decision_transformer":
         evaluation.target_returns = [target_return]
@@ -164,6 +166,7 @@ def _evaluate_four_times(config: RunConfig, env_id: str, target_return: float) -
 
 def _d4rl_reference(setup: Setup) -> str | None:
     """Return the name of D4RL's reference scores if the data is D4RL's."""
+    # D4RL's references belong to its own data; on other data of the same task they would mislead.
     name = (setup.env_id or "").partition("-")[0].lower()
     return name if (setup.data or "").startswith("d4rl:") and name in REFERENCES else None
 

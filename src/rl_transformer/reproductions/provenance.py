@@ -43,6 +43,7 @@ def code_hash(experiment: Experiment) -> str:
 def used_policies() -> Iterator[list[Path]]:
     """Collect the run folders of the policies that `note_policy` names inside the block."""
     folders: list[Path] = []
+    # A context variable, so that the run cache can name what it used without every caller passing a list on.
     token = _USED_POLICIES.set(folders)
     try:
         yield folders
@@ -75,6 +76,7 @@ def other_code(measured: Measured, code: str) -> dict[str, int]:
 def compact_returns(returns: Sequence[float]) -> JSON | list[float]:
     """Return the returns of episodes for a cell's file: as counts if they take few values."""
     counts = Counter(float(value) for value in returns)
+    # Counts are shorter only where values repeat.
     if len(counts) > _MOST_VALUES or len(counts) == len(returns):
         return [float(value) for value in returns]
     return {"counts": [[value, counts[value]] for value in sorted(counts)]}
@@ -94,10 +96,12 @@ def _effective_source(path: Path) -> str:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
+        # Texts and rules may be edited without repeating measurements, for which they do not matter.
         kept = [part for part in node.body if not _is_text(part)]
         if is_experiment and isinstance(node, ast.ClassDef):
             kept = [part for part in kept if not _only_judges(part)]
         node.body = kept or [ast.Pass()]
+    # Parsed and written again, so that comments and layout do not change the hash and measurements stay valid.
     return ast.unparse(tree)
 
 

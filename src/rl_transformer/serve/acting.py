@@ -52,6 +52,7 @@ def prepare(live: LiveSession, request: ActRequest) -> Ready:
     observation = read_observation(space, observation)
     flatten_live(space, stack_live(space, observation), 1)
     mask = legal_action_mask(allowed, (), spec, policy.model.predict_action)
+    # This changes the session, so every check comes before it.
     if request.outcome is not None:
         report(live, request.outcome)
     return Ready(request, live, observation, mask)
@@ -65,6 +66,7 @@ def _check_order(live: LiveSession, request: ActRequest) -> None:
     if request.outcome is not None and not live.awaits_outcome:
         fix = "leave it out; an outcome counts once"
         raise RequestError(CONFLICT, "no action awaits an outcome", where="act: outcome", fix=fix)
+    # An outcome in the same request completes its step, so that the one after it acts.
     following = live.step + live.awaits_outcome
     if request.step not in (None, following):
         problem = f"step {request.step} is sent, and the next one is {following}"
@@ -92,8 +94,10 @@ def act_together(group: Sequence[Ready]) -> list[Result]:
     masks = [ready.mask for ready in group]
     allowed = None
     if any(mask is not None for mask in masks):
+        # A session without a mask may take every action; the batch needs a row for each.
         every = np.ones(engine.policy.model.predict_action.num_allowed, dtype=bool)
         allowed = np.stack([every if mask is None else mask for mask in masks])
+    # A batch computes it for all or none; `_answer` leaves it out where nobody wants it.
     wants_info = any(ready.request.return_info for ready in group)
     try:
         acted = engine.batch.act(rows, observations, allowed, return_info=wants_info)

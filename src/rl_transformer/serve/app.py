@@ -55,6 +55,7 @@ class ServerApp:
         )
         # Outside of the routes, so that no handler, not even the one for unknown routes, sees a request it refuses.
         self.guard = Guard(application, limits=limits, token=token, names=names)
+        # The socket needs the guard's rates, and the guard wraps the application: hence a route added late.
         socket = RobotSocket(service, self.dispatcher, limits, self.guard.rates)
         application.router.routes.append(WebSocketRoute("/", socket.serve))
 
@@ -69,7 +70,7 @@ class ServerApp:
         try:
             yield
         finally:
-            # What was accepted is still answered; only what nobody waits for is cancelled.
+            # These tasks call the dispatcher, so they end first; then the requests that it holds are answered.
             for task in beside:
                 task.cancel()
             self.dispatcher.stop()
@@ -78,8 +79,9 @@ class ServerApp:
     async def _sweep(self) -> None:
         """End idle sessions from time to time."""
         while True:
-            # Twice per idle time, so that a session outlives its limit by half of it at most.
+            # With a short limit more often, so that no idle session outlives it by more than half of it.
             await asyncio.sleep(min(_SWEEP_SECONDS, self._limits.idle_seconds / 2))
+            # On the dispatcher's thread, since no other may change sessions while some of them act.
             await self.dispatcher.call(self.service.end_idle)
 
     async def _reload(self, newer: Callable[[], Policy | None]) -> None:
@@ -87,7 +89,7 @@ class ServerApp:
         while True:
             await asyncio.sleep(self._limits.reload_seconds)
             try:
-                # Reading and hashing a policy takes seconds, in which requests must go on.
+                # Loading reads and verifies whole files; on the event loop every client would wait for it.
                 policy = await asyncio.to_thread(newer)
                 if policy is None:
                     continue
@@ -95,7 +97,7 @@ class ServerApp:
                     self.metrics.reloads.labels("loaded").inc()
                     _LOG.warning("new sessions begin with the policy %s", policy.content_hash[:16])
             except RLTransformerError as error:
-                # A damaged newer policy must not stop a server that has a good one.
+                # The loop goes on: sessions keep the present policy, and the next one in the folder may be sound.
                 self.metrics.reloads.labels("refused").inc()
                 _LOG.error("the newer policy is not used: %s: %s", error.where, error.problem)
 

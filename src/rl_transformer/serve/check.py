@@ -43,6 +43,7 @@ def check_server(
         },
     ]
     if token is not None:
+        # A server that checks no token opens a session here, which does no harm: it ends when it is idle.
         stranger = ServerClient(url)
         status, _ = stranger.request("POST", "/v1/sessions", {})
         stranger.close()
@@ -51,6 +52,7 @@ def check_server(
         is_same = content.get("policy") == policy.content_hash
         promises.append({"name": "serves this policy", "holds": is_same, "figure": policy.content_hash})
         if is_same:
+            # Other weights act otherwise anyway, so this is compared only for the same ones.
             difference = _largest_difference(client, policy, steps)
             name = f"acts as the policy does here, over {steps} steps"
             promises.append({"name": name, "holds": difference <= _FAR, "figure": difference})
@@ -63,9 +65,11 @@ def _largest_difference(client: ServerClient, policy: Policy, steps: int) -> flo
     spec = policy.spec
     random = np.random.default_rng(0)
     others = [condition for condition in spec.conditions if condition.name != "return_to_go"]
+    # In the middle of what the training data shows, where the policy does not extrapolate.
     middles = {condition.name: sum(spec.target_ranges[condition.name]) / 2 for condition in others}
     targets = {c.name: middles[c.name] if c.width == 1 else [middles[c.name]] * c.width for c in others}
     outcomes = {condition.outcome: 0.0 for condition in spec.conditions if condition.outcome != "reward"}
+    # The same seed on both sides: a policy that samples then draws the same numbers.
     session = client.open(None, 1, targets)
     here = policy.session(None, 1, targets=targets or None)
     largest = 0.0
@@ -78,6 +82,7 @@ def _largest_difference(client: ServerClient, policy: Policy, steps: int) -> flo
             here.observe(reward, **outcomes)
             client.observe(session, reward, outcomes=outcomes)
     finally:
+        # An error of the comparison says more than one while tidying up, which would hide it.
         with suppress(RLTransformerError):
             client.end(session)
     return largest

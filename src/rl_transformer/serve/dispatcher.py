@@ -41,6 +41,7 @@ class Dispatcher:
         self._metrics = metrics
         self._waiting: deque[_Job] = deque()
         self._arrived = asyncio.Event()
+        # One thread only: the batch of sessions has no locks.
         self._thread = ThreadPoolExecutor(1, "rlt-serve")
         self._busy_since: float | None = None
         self._stopped = False
@@ -103,6 +104,7 @@ class Dispatcher:
         acts: dict[int, ActRequest] = {}
         acting: set[str | None] = set()
         for place, job in enumerate(jobs):
+            # Its action must be computed before what the same client sent after it.
             if job.session in acting:
                 results |= self._run_acts(acts)
                 acts.clear()
@@ -126,6 +128,7 @@ class Dispatcher:
         try:
             results = self._service.act(list(acts.values()))
         except Exception as error:
+            # Every client must hear of the fault; a future without a result would leave it waiting.
             results = [error] * len(acts)
         self._metrics.batch_sessions.observe(len(acts))
         self._metrics.batch_seconds.observe(time.perf_counter() - begin)

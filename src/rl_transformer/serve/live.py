@@ -83,6 +83,7 @@ def read_record(record: JsonObject, *, where: str) -> tuple[float, JsonObject, R
     """
     check_format(record, RECORD_FORMAT, where=where)
     try:
+        # `type` instead of `isinstance`, for which True is a number, too.
         if set(record) != _FIELDS or type(record["used"]) not in (int, float) or not isinstance(record["state"], dict):
             raise ValueError(f"its fields are not {', '.join(sorted(_FIELDS))}")
         return record["used"], record["state"], _remembered(record["acted"]), _remembered(record["observed"])
@@ -96,6 +97,7 @@ def _remembered(values: JsonObject | None) -> Remembered | None:
         return None
     step = values["step"]
     digest = values["digest"]
+    # `type` instead of `isinstance`, for which True is an int.
     if type(step) is not int or not isinstance(digest, str) or not isinstance(values["answer"], dict):
         raise ValueError("a remembered answer is malformed")
     return Remembered(step, digest, values["answer"])
@@ -103,4 +105,5 @@ def _remembered(values: JsonObject | None) -> Remembered | None:
 
 def key_of(session: str) -> str:
     """Return the name under which a session is kept: a hash, so that neither memory nor files show its id."""
+    # JSON can hold lone surrogates; such an id shall belong to no session, and not break the encoding.
     return hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()

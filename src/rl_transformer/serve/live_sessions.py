@@ -41,7 +41,7 @@ class LiveSessions:
         try:
             self.save(live)
         except RLTransformerError:
-            # A session that would not survive a restart is not promised to anybody.
+            # Its id goes to nobody, so that no client could ever end it.
             self.end(live)
             raise
         return session
@@ -66,7 +66,7 @@ class LiveSessions:
     def end_idle(self, seconds: float) -> int:
         """End the sessions that were not used for so long, and return how many these were."""
         oldest = self._clock() - seconds
-        # A list first: ending a session changes the dict.
+        # A list first, because ending sessions changes the dictionary.
         idle = [live for live in self._by_key.values() if live.used < oldest]
         for live in idle:
             self.end(live)
@@ -77,6 +77,7 @@ class LiveSessions:
         live.engine.batch.close([live.row])
         live.engine = engine
         live.row = row
+        # Answers to the history that this one replaces must not be repeated.
         live.acted = None
         live.observed = None
         self._forget_unused()
@@ -103,7 +104,7 @@ class LiveSessions:
         name = policy.content_hash
         if name == self.current.hash:
             return False
-        # Before any session begins with it: after a restart the run folder may hold a newer one.
+        # Kept before the first session begins with it: a restart needs the policy of every kept session.
         if self._store is not None:
             self._store.keep_policy(name, policy)
         self.current = self.engines.setdefault(name, Engine(policy))
@@ -141,6 +142,7 @@ class LiveSessions:
     def _earlier(self, store: SessionStore, name: str) -> Engine:
         """Return an earlier policy; if it was not kept the present one, which refuses the state and says why."""
         policy = store.find_policy(name)
+        # The store's name is only a claim; a session must not go on with other weights.
         if policy is None or policy.content_hash != name:
             return self.current
         return self.engines.setdefault(name, Engine(policy))

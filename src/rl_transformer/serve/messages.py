@@ -65,7 +65,7 @@ def parse_body(content: bytes, limits: ServeLimits) -> JsonObject:
 
 def _check_depth(body: JsonObject, limits: ServeLimits) -> None:
     """Raise an error if lists and objects are inside each other more often than the limit allows."""
-    # By level and not by recursion: a deep message must not use up the stack before it is refused.
+    # Level by level: recursion could overflow on the very body that is to be refused.
     level: list[object] = [body]
     for _ in range(limits.json_depth):
         level = [inner for value in level for inner in _children(value) if isinstance(inner, dict | list)]
@@ -89,6 +89,7 @@ def take(body: object, known: Collection[str], *, where: str, needed: Collection
     # An unknown field is an error: a misspelled "outcome" would silently leave a reward out.
     for name in body:
         if name not in known:
+            # The name is the client's own text; it is cut so that it cannot fill answers and logs.
             fix = f"{did_you_mean(str(name), known)}known fields: {', '.join(known)}"
             raise RequestError(WRONG_VALUE, f"has no field {str(name)!r:.100}", where=where, fix=fix)
     for name in needed:
@@ -129,6 +130,7 @@ def read_outcome(body: object, *, where: str = "observe", has_step: bool = True)
     if not isinstance(further, dict):
         fix = 'send numbers by name, such as {"cost": 0.5}'
         raise RequestError(WRONG_VALUE, "is not an object", where=f"{where}: outcomes", fix=fix)
+    # Without a step a repetition looks like a new outcome, so there is nothing to recognize it by.
     digest = digest_of(fields) if "step" in fields else ""
     reward = read_number(fields["reward"], f"{where}: reward")
     numbers = {name: read_number(value, f"{where}: {name:.100}") for name, value in further.items()}
@@ -145,6 +147,7 @@ def read_number(value: Nested, where: str) -> float | None:
         return None
     # NumPy's scalars come from the WebSocket.
     plain = value.item() if isinstance(value, np.generic | np.ndarray) and value.size == 1 else value
+    # `not ... <=` refuses NaN, too, since every comparison with it is false; `type` refuses True and False.
     if type(plain) not in (int, float) or not abs(plain) <= _LARGEST:
         fix = "send a finite number, or null if it is not known"
         raise RequestError(WRONG_VALUE, f"is {plain!r:.100}", where=where, fix=fix)
@@ -164,6 +167,7 @@ def read_start(body: object, *, where: str = "session") -> Start:
     """Return the start of a session from ``{"target_return", "seed", "targets"}``, all optional."""
     fields = take(body, ("target_return", "seed", "targets"), where=where)
     seed = fields.get("seed")
+    # `type` instead of `isinstance`, for which True is an int.
     if seed is not None and type(seed) is not int:
         raise RequestError(WRONG_VALUE, f"is {seed!r:.100}", where=f"{where}: seed", fix="send a whole number from 0")
     targets = fields.get("targets") or {}
@@ -206,4 +210,5 @@ def read_session(value: object, where: str) -> str:
 
 def digest_of(fields: JsonMapping) -> str:
     """Return a hash of a message, by which its repetition is recognized."""
+    # Keys are sorted, because a client may order them otherwise when it repeats itself.
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -77,7 +77,7 @@ class Routes:
         except ClientDisconnect:
             response = reply_error(RequestError(MALFORMED, "the client is gone", where="body", fix="send it again"))
         except Exception:
-            # The cause stays in the log: a traceback tells strangers about the machine.
+            # The traceback is for the operator; a client learns only that there is a fault.
             _LOG.exception("a fault in %s", route)
             response = reply_error(internal_error())
         # By the pattern of the route, not by its path, which holds ids of sessions.
@@ -91,7 +91,7 @@ class Routes:
 
     async def readyz(self, request: Request) -> JsonObject:
         """Answer as long as sessions can act."""
-        # Not ready, while still alive: a balancer sends nothing more, and what was accepted is finished.
+        # A balancer shall send sessions elsewhere; /healthz stays good, so that nothing kills the server meanwhile.
         if self.is_stopping or self._dispatcher.is_hung:
             problem = "the server stops" if self.is_stopping else "an action takes very long"
             raise RequestError(UNAVAILABLE, problem, where="server", fix="ask another server", retry_after=1)
@@ -123,6 +123,7 @@ class Routes:
             raise beyond(self._limits, "sessions_per_call", problem, where="act: requests")
         # A session acts once per call: two actions of one session have no order.
         sessions = [item.get("session") if isinstance(item, dict) else None for item in items]
+        # A second action of a session needs the outcome of the first, which cannot be known within one call.
         if len({session for session in sessions if isinstance(session, str)}) < len(items):
             fix = "send objects with a session each, and each session once"
             raise RequestError(WRONG_VALUE, "does not name distinct sessions", where="act: requests", fix=fix)
@@ -172,9 +173,11 @@ class Routes:
             raise RequestError(WRONG_TYPE, "the body is not declared as JSON", where="Content-Type", fix=fix)
         content = bytearray()
         try:
+            # A client that sends a byte now and then would otherwise hold its connection without end.
             async with asyncio.timeout(self._limits.read_seconds):
                 async for part in request.stream():
                     content += part
+                    # Counted as it arrives: a declared length may be missing or wrong.
                     if len(content) > self._limits.body_bytes:
                         problem = f"holds more than {self._limits.body_bytes:,} bytes"
                         raise beyond(self._limits, "body_bytes", problem, where="body")

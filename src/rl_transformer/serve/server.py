@@ -48,6 +48,7 @@ def read_token(path: str | None) -> str | None:
     if others_may_read(file):
         raise RLTransformerError("other users may read the token", where=file, fix=f"chmod 600 {file}")
     token = content.decode("utf-8", "replace").strip()
+    # It travels in a header, where other characters would not arrive unchanged.
     if len(token) < _TOKEN_CHARACTERS or not (token.isascii() and token.isprintable()) or " " in token:
         problem = f"does not hold a token of at least {_TOKEN_CHARACTERS} ASCII characters without spaces"
         raise RLTransformerError(problem, where=file, fix=fix)
@@ -68,6 +69,7 @@ def bind(address: Address) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise RLTransformerError(f"is no address: {error}", where=f"--host {address.host}", fix=fix) from None
     family, _, _, _, place = found[0]
+    # The resolved address counts, not the name, which can stand for any machine.
     if address.token is None and not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_loopback:
         raise RLTransformerError(
             "other machines could use this server, and no token protects it",
@@ -103,6 +105,7 @@ class NewerPolicy:
 
     def _look(self) -> tuple[int, ...] | None:
         """Return what changes when a policy is replaced; None if there is none at the moment."""
+        # A changed policy has a changed manifest, and the status of one small file is cheap to look at.
         for name in (f"policy/{MANIFEST}", MANIFEST):
             try:
                 status = (Path(self._folder) / name).stat()
@@ -147,12 +150,14 @@ def serve(
     with StopSignals() as signals, ExitStack() as held:
         listening = held.enter_context(bind(address))
         # Looked at before it is loaded: one that is replaced in between counts as newer.
+        # A policy from the Hub has no folder here that a training run could replace.
         newer = None if folder.startswith("hub:") else NewerPolicy(folder, device)
         policy = load_policy(folder, device=device)
         store = None
         if keep_sessions is not None:
             if "://" not in keep_sessions:
                 kept = make_private(user_path(keep_sessions))
+                # Two servers on one folder would overwrite each other's sessions.
                 held.enter_context(owned(kept / ".lock", what=kept))
             store = open_store(keep_sessions)
         service = Service(policy, limits, store)
