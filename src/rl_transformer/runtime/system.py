@@ -190,7 +190,7 @@ def available_memory() -> int | None:
 def _number(path: Path, name: str = "", unit: int = 1) -> int | None:
     """Return the number after a name in a file of the system, or the file's first; None if it has none."""
     with suppress(OSError, ValueError):
-        words = path.read_text().split()
+        words = path.read_text(encoding="utf-8").split()
         return int(words[words.index(name) + 1 if name else 0]) * unit
     return None
 
