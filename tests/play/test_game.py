@@ -34,6 +34,14 @@ def test_the_episode_on_the_page_is_that_of_an_evaluation(policy):
     assert all(state["frame"].startswith("data:image/png;base64,") for state in states)
 
 
+def test_the_slider_begins_at_the_target_that_the_policy_advises(policy):
+    game = Game.of(policy, EnvironmentSource.of(POINT))
+    about = game.describe()
+    game.close()
+    assert about["default_target"] == policy.target_table().advised
+    assert about["low"] <= about["default_target"] <= about["high"]
+
+
 def test_attention_is_a_distribution_over_what_the_action_could_see(policy):
     for step, state in enumerate(play(policy, POINT, 7.0, 5)[1:], start=1):
         weights = np.array(state["attention"]["weights"])

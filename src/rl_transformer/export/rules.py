@@ -97,7 +97,7 @@ def window_length(policy: Policy) -> int:
 
 
 def action_tolerance(policy: Policy) -> float:
-    """Return the largest difference of two actions that are the same but for rounding, in the environment's units."""
+    """Return the tolerance for rounding errors when two actions are compared, in the environment's units."""
     space = policy.spec.data.action_space
     if not space.is_continuous or np.dtype(space.dtype).kind != "f":
         return 0.0

@@ -65,12 +65,14 @@ class Game:
         spec = self._policy.spec
         # A policy that is conditioned on no return has no range; its slider is hidden.
         low, high = spec.target_ranges.get("return_to_go", (0.0, 1.0))
+        advice = self._policy.target_table()
         return {
             "environment": self._environment.name,
             "policy": self._policy.content_hash,
             "text": repr(self._policy),
             "takes_target": spec.takes_target,
             "targets": list(spec.suggested_targets),
+            "default_target": None if advice is None else advice.advised,
             "low": low,
             "high": high,
             "max_steps": spec.longest_episode or 1000,

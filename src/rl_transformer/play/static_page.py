@@ -42,6 +42,7 @@ def write_page(policy: Policy, game: Game, folder: Path, runtime: Path) -> None:
         raise RLTransformerError("holds something else than a page of rlt play", where=folder, fix="name a new folder")
 
     def fill(temporary: Path) -> None:
+        """Write every file of the page."""
         for name in PAGE:
             content = page_file(name)
             if name == "index.html":

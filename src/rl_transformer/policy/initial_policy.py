@@ -91,7 +91,9 @@ def choose_statistics(own: Normalizer, spec: PolicySpec, initial: Policy | None,
     if config.model.init_statistics == "refit":
         log.info("statistics of observations and returns: those of the new data, as model.init_statistics says")
         return own
-    if _layout(spec.data) != _layout(initial.spec.data) or own.observation_mean is None:
+    if own.observation_mean is None:  # images alone, which are not normalized
+        return own
+    if _layout(spec.data) != _layout(initial.spec.data):
         log.info("statistics of observations: those of the new data, because the observations are others")
         return own
     log.info("statistics of observations: those of the initial policy, which its weights were trained with")
