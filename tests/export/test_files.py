@@ -18,8 +18,8 @@ from rl_transformer.runtime.reading import sha256
 from tests.policy.kinds import discrete_data
 from tests.toys import point_data, untrained_policy
 
-pytest.importorskip("onnxscript")
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript", reason="the extra export installs it")
+onnx = pytest.importorskip("onnx", reason="the extra export installs it")
 
 
 @pytest.fixture(scope="module")
