@@ -200,6 +200,31 @@ def test_help_and_import_do_not_load_torch():
         subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 
 
+def test_data_is_converted_and_inspected_without_loading_torch(tmp_path):
+    """It takes seconds, a sixth of the time in which five million rows of a table are converted."""
+    (tmp_path / "log.csv").write_text("episode,step,f,action,reward\n" + "".join(f"0,{t},{t},0,1\n" for t in range(9)))
+    convert = [
+        "convert",
+        "csv:log.csv",
+        "--observe",
+        "f",
+        "--action",
+        "action",
+        "--reward",
+        "reward",
+        "--output",
+        "store",
+    ]
+    code = f"""
+import sys
+from rl_transformer.cli.main import main
+assert main({convert!r}) == 0
+assert main(["inspect", "rlt:store"]) == 0
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
 def test_training_on_a_store_needs_no_reader_and_no_transformers(ready, tmp_path):
     """A bare machine: torch, numpy and safetensors are enough for the whole path from a store to a policy."""
     blocked = ["h5py", "minari", "pyarrow", "transformers", "tensorboard", "wandb", "matplotlib", "scipy", "gymnasium"]
