@@ -220,7 +220,8 @@ def measure_rates(arguments, folder, observations):
 
 def soak(arguments, folder, observations, leaks):
     """Return the resident memory once per interval while sessions come, act and go."""
-    minutes = min(arguments.minutes, 1) if leaks else arguments.minutes
+    # In its first minutes a leak fills what the start has left free, and shows only then.
+    minutes = min(arguments.minutes, 5) if leaks else arguments.minutes
     samples = []
     actions = 0
     with Server(folder, leaks=leaks) as server:
