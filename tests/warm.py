@@ -63,14 +63,15 @@ def serve(address):
     listener.bind(address)
     listener.listen()
     print("ready", flush=True)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks of this process
     while True:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             return _start(connection)
         connection.close()
+        with suppress(ChildProcessError):  # none has ended since the last client
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _start(connection):
