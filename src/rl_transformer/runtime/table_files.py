@@ -74,7 +74,7 @@ class DatasetFiles:
     def __init__(self, request: JsonObject, report: Callable[[], None]) -> None:
         base = request["base"]
         dataset = ds.dataset(request["files"], format=_format(request), partitioning="hive", partition_base_dir=base)
-        self.schema = dataset.schema
+        self.schema = _with_texts(dataset.schema)
         self.present: str | None = None
         self.pieces: list[tuple[str, int]] = []
         self._fragments: list[ds.Fragment] = []
@@ -106,7 +106,7 @@ class StreamFiles:
         self._files: list[str] = request["files"]
         self.present = self._files[0]
         with pa.OSFile(self.present) as file, pa.ipc.open_stream(file) as stream:
-            self.schema = stream.schema
+            self.schema = _with_texts(stream.schema)
         stats = [os.stat(path) for path in self._files]
         name = " ".join(
             f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in zip(self._files, stats, strict=True)
@@ -123,6 +123,16 @@ class StreamFiles:
                     raise ValueError(f"its columns are not those of {self._files[0]}")
                 for batch in stream:
                     yield batch.select(list(columns))
+
+
+def _with_texts(schema: pa.Schema) -> pa.Schema:
+    """Return a schema after reading the names in it, which Arrow does not check."""
+    try:
+        schema.to_string(show_field_metadata=False, show_schema_metadata=False)
+        _ = schema.names
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the name of a column is not UTF-8: {error}") from None
+    return schema
 
 
 def _write(first: pa.RecordBatch, others: Iterator[pa.RecordBatch], answers: BinaryIO) -> None:

@@ -169,6 +169,13 @@ def test_texts_that_are_none_are_refused(tmp_path):
         list(opened(tmp_path / "log.parquet").batches(0, ["x"]))
 
 
+@pytest.mark.parametrize("content", [b"episode,step,a\xaf\n1,2,3\n", b"\x80\x02cos,b\n1,2\n"])
+def test_names_of_columns_that_are_no_texts_are_refused(content, tmp_path):
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(RLTransformerError, match="the name of a column is not UTF-8"):
+        open_trajectories(f"csv:{tmp_path / 'log.csv'}")
+
+
 def test_only_the_other_process_reads_tables():
     """What parses files of strangers is named in one module, which no other one imports."""
     parsers = (
