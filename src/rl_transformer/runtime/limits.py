@@ -24,6 +24,7 @@ LIMITS = {
     "shards": Limit(10_000, "shards of a store"),
     "child_bytes": Limit(4 * 2**30, "bytes of memory of a process that reads an HDF5 or table file"),
     "child_seconds": Limit(30, "seconds in which it must come to a result, and one more for every MiB of the file"),
+    "table_columns": Limit(20_000, "columns of a table"),
     "pickled_instructions": Limit(20_000_000, "instructions in a pickled file"),
     "pickled_stack": Limit(1_000_000, "values that wait on the stack of a pickled file"),
     "n_layer": Limit(1_000, "transformer blocks of a policy"),

@@ -176,6 +176,17 @@ def test_names_of_columns_that_are_no_texts_are_refused(content, tmp_path):
         open_trajectories(f"csv:{tmp_path / 'log.csv'}")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_more_columns_than_any_table_has_are_refused_before_they_are_read(suffix, tmp_path):
+    names = [f"c{i}" for i in range(20_001)]
+    if suffix == "csv":
+        (tmp_path / "log.csv").write_text(",".join(names) + "\n")
+    else:
+        pq.write_table(pa.table({name: pa.array([], pa.int8()) for name in names}), tmp_path / "log.parquet")
+    with pytest.raises(RLTransformerError, match="declares 20,001 columns of a table, and the limit is 20,000"):
+        open_trajectories(f"{suffix}:{tmp_path / f'log.{suffix}'}")
+
+
 def test_only_the_other_process_reads_tables():
     """What parses files of strangers is named in one module, which no other one imports."""
     parsers = (
