@@ -31,7 +31,7 @@ from rl_transformer.runtime.files import to_json, write_text
 from rl_transformer.runtime.machine import versions
 
 RESULT = Path(__file__).parent / "results" / "act-export-2cpu-2026-11-26.json"
-WARM_UP, ACTIONS = 40, 1000
+WARM_UP, ACTIONS = 40, 400
 OBSERVATION = np.linspace(-1, 1, 11).astype(np.float32)
 
 
