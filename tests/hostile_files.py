@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,22 @@ def mutate_values(folder, random):
         container[str(value)[:100]] = container.pop(key)
     text = json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content, allow_unicode=False)
     path.write_text(text, encoding="utf-8", errors="replace")
+    _fit_manifest(path)
+    return f"{path.relative_to(folder)}: {how} {key!r:.60} {value!r:.80}"
+
+
+def mutate_behind_hashes(folder, random):
+    """Change some bytes as `mutate_bytes` does, and make the manifest fit, so that parsers meet them; return what was done."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    what = mutate_bytes(folder, random)
+    for path, changed in before.items():
+        if path.stat().st_mtime_ns != changed:
+            _fit_manifest(path)
+    return what
+
+
+def _fit_manifest(path):
+    """Make the manifest beside a changed file list its new hash."""
     manifest = path.with_name("manifest.json")
     if manifest != path and manifest.exists():
         listed = json.loads(manifest.read_text())
@@ -138,7 +155,6 @@ def mutate_values(folder, random):
             new = path.read_bytes()
             listed["files"][path.name] = {"sha256": hashlib.sha256(new).hexdigest(), "bytes": len(new)}
             manifest.write_text(json.dumps(listed))
-    return f"{path.relative_to(folder)}: {how} {key!r:.60} {value!r:.80}"
 
 
 def _places(content):
@@ -150,43 +166,44 @@ def _places(content):
 
 
 def attack(kind, original, work, number, seed, mutate):
-    """Open ``number`` changed copies; return how many were refused, equal, and other, and what went wrong.
-
-    An exception that is no `RLTransformerError` is wrong, and so is another content of a kind with hashes if only bytes were
-    changed.
-    """
+    """Open ``number`` changed copies; return how many were refused, equal, and other, and what went wrong."""
     genuine = _opened(kind, original, work)
     counts = {"refused": 0, "equal": 0, "other": 0}
     wrong = []
     for which in range(number):
         random = np.random.default_rng([seed, which, sum(kind.encode())])
-        folder = _copy(original, work)
+        folder = copy_of(original, work)
         what = f"{kind} {seed}/{which}: {mutate(folder, random)}"
-        try:
-            outcome = "equal" if open_it(kind, folder) == genuine else "other"
-        except RLTransformerError as error:
-            outcome = "refused"
-            if not error.fix or not error.problem:
-                wrong.append(f"{what}: no advice: {error}")
-        except Exception as error:
-            import traceback
-
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            wrong.append(
-                f"{what}: {type(error).__name__}: {str(error)[:200]} ({Path(last.filename).name}:{last.lineno})"
-            )
-            continue
-        counts[outcome] += 1
-        if outcome == "other" and kind in HASHED and mutate is mutate_bytes:
-            wrong.append(f"{what}: silently another content")
+        outcome, complaint = judge(kind, folder, genuine, mutate)
+        counts[outcome] = counts.get(outcome, 0) + 1
+        if complaint:
+            wrong.append(f"{what}: {complaint}")
     return counts, wrong
 
 
+def judge(kind, folder, genuine, mutate):
+    """Open what is in a changed folder; return (outcome, what is wrong with it, or an empty text).
+
+    An exception that is no `RLTransformerError` is wrong, and so is another content of a kind with hashes if only bytes were
+    changed.
+    """
+    try:
+        outcome = "equal" if open_it(kind, folder) == genuine else "other"
+    except RLTransformerError as error:
+        return "refused", "" if error.fix and error.problem else f"no advice: {error}"
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        return "traceback", f"{type(error).__name__}: {str(error)[:200]} ({place})"
+    silent = outcome == "other" and kind in HASHED and mutate is mutate_bytes
+    return outcome, "silently another content" if silent else ""
+
+
 def _opened(kind, original, work):
-    return open_it(kind, _copy(original, work))
+    return open_it(kind, copy_of(original, work))
 
 
-def _copy(original, work):
+def copy_of(original, work):
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(original, work)
     return work

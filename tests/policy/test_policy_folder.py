@@ -95,6 +95,11 @@ CHANGED_JSON = {
         "invalid values: advice",
     ),
     "advice without its numbers": (lambda v: v | {"advice": ADVICE | {"residuals": [1.0]}}, "advice is malformed"),
+    "a text where building the model needs a number": (
+        with_model(timestep_initializer_range="1.0"),
+        "timestep_initializer_range is '1.0'",
+    ),
+    "a size in a list": (with_model(action_parts=[2, "3"]), r"action_parts is \[2, '3'\]"),
     "an unregistered action head": (with_model(action_head="mystery"), "there is no action head 'mystery'"),
 }
 CHANGED_TENSORS = {

@@ -258,6 +258,8 @@ def fits_type(value: OptionValue, hint: object) -> bool:
         return isinstance(value, dict) and all(
             fits_type(key, inner[0]) and fits_type(item, inner[1]) for key, item in value.items()
         )
+    if origin is tuple and inner[-1] is ...:
+        return isinstance(value, tuple) and all(fits_type(item, inner[0]) for item in value)
     if origin is tuple:
         return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits_type, value, inner))
     # An integer is a fine float, unless no float is that large. NaN and infinity would pass every comparison with bounds, or
