@@ -48,10 +48,8 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-@cache  # evaluating the annotations, which are text, takes longer than all checks of a run's options
-def type_hints(section: type) -> dict[str, object]:
-    """Return the type of every field of a class of options."""
-    return get_type_hints(section)
+# Evaluating the annotations, which are text, takes longer than all checks of a run's options.
+type_hints = cache(get_type_hints)
 
 
 class Section:
