@@ -7,8 +7,8 @@
 
 The server is a process on one core (taskset where there is one), its clients are threads of this one on the others. Requests
 are sent at planned times, and a latency counts from the planned time, so that a slow answer hides no wait of the next; each
-is an `act` that holds the outcome of the action before. Compute per action is processor time of the service without the
-network, for batches of some sizes: other work on the machine does not count, as it does in latencies.
+is an `act` that holds the outcome of the action before. Compute per action is processor time from the request's JSON to the
+answer's without the network, for batches of some sizes: other work on the machine does not count, as it does in latencies.
 """
 
 import argparse
@@ -31,7 +31,8 @@ from rl_transformer.bench.live_sessions import CONTEXT, untrained
 from rl_transformer.runtime.files import to_json
 from rl_transformer.runtime.machine import describe_hardware, versions
 from rl_transformer.serve.limits import ServeLimits
-from rl_transformer.serve.messages import ActRequest, Outcome, Start
+from rl_transformer.serve.messages import Start, parse_body, read_act
+from rl_transformer.serve.replies import reply_json
 from rl_transformer.serve.service import Service
 
 RESULTS = Path("studies/results")
@@ -159,23 +160,27 @@ def fill(server, sessions, observations):
 
 
 def measure_compute(arguments, folder, observations):
-    """Return processor milliseconds per action of the service alone, for batches of some sizes."""
+    """Return processor milliseconds per action from the JSON to the JSON, for batches of some sizes."""
     service = Service(load_policy(Path(folder) / "policy"), ServeLimits(max_sessions=arguments.sessions))
     sessions = [service.open(Start(1000.0))["session"] for _ in range(arguments.sessions)]
 
     def act(chosen, outcome):
+        body = json.dumps({"observation": observations[0], **outcome}).encode()
         began = time.process_time()
-        results = service.act([ActRequest(one, observations[0], outcome=outcome) for one in chosen])
+        requests = [read_act(session, parse_body(body, service.limits)) for session in chosen]
+        results = service.act(requests)
+        replies = [reply_json(result) for result in results]
         seconds = time.process_time() - began
-        assert all(isinstance(result, dict) for result in results)
+        assert all(reply.status_code == 200 and b"action" in reply.body for reply in replies)
         return seconds / len(chosen)
 
+    further = {"outcome": {"reward": 1.0}}
     for step in range(CONTEXT):
-        act(sessions, Outcome(1.0) if step else None)
+        act(sessions, further if step else {})
     rows = []
     for size in (1, 4, 16, 64):
         starts = [(size * place) % (len(sessions) - size) for place in range(800 // size)]
-        row = {"sessions_together": size, **quantiles([act(sessions[at : at + size], Outcome(1.0)) for at in starts])}
+        row = {"sessions_together": size, **quantiles([act(sessions[at : at + size], further) for at in starts])}
         rows.append(row)
         print(row)
     return rows

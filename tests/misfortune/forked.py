@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 
 from rl_transformer.runtime import child
 
@@ -60,10 +62,8 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
             break
         time.sleep(0.001)
     hangs = not ended and kill_after is None
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # also what it started and left
-    except ProcessLookupError:
-        pass
     if not ended:
         _, status, usage = os.wait4(pid, 0)
     text = output.read_text(errors="replace") if output.exists() else ""
@@ -76,6 +76,24 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
         float(memory[1]) if memory else 0.0,
         hangs,
     )
+
+
+def import_what_it_imports(function, output):
+    """Run a function in a copy of this process, and import here what it imported, so that later copies need not do it."""
+    before = set(sys.modules)
+
+    def run():
+        code = function()
+        print(*(f"imported {name}" for name in list(sys.modules)), sep="\n")
+        return code
+
+    ended = run_forked(run, output)
+    for line in ended.output.splitlines():
+        name = line.removeprefix("imported ")
+        if name != line and name not in before:
+            with suppress(Exception):
+                import_module(name)
+    return ended
 
 
 def _become(function, output):
