@@ -393,3 +393,20 @@ def test_the_table_of_advised_targets_is_that_of_the_study(task, title):
     shortfall = (rows[best] - rows["advised"]) / result["range"]
     assert cells[1:] == [f"{result['advised']:.0f}", shown[0], f"{best:.0f}", shown[1], f"{100 * shortfall:.1f} %"]
     assert result["passed"] == (shortfall <= 0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("kills", "writing commands are killed, at random times and at operations on the disk"),
+        ("disk", "an operation on the disk fails, in eight ways"),
+        ("fuzz", "bytes and values of files are changed"),
+        ("files", "hostile files are given to commands, under an audit hook"),
+        ("bombs", "small files declare much"),
+    ],
+)
+def test_the_table_of_attacks_is_that_of_their_files(name, title):
+    result = read(f"studies/results/misfortune/{name}.json")
+    stopped = result.get("killed", 0) + result.get("refused", 0)
+    assert row("docs/security.md", title) == [f"{result['cases']:,}", f"{stopped:,}", f"{len(result['wrong'])}"]
+    assert result["cases"] == sum(part["cases"] for part in result["parts"].values())
