@@ -410,3 +410,14 @@ def test_the_table_of_attacks_is_that_of_their_files(name, title):
     stopped = result.get("killed", 0) + result.get("refused", 0)
     assert row("docs/security.md", title) == [f"{result['cases']:,}", f"{stopped:,}", f"{len(result['wrong'])}"]
     assert result["cases"] == sum(part["cases"] for part in result["parts"].values())
+
+
+def test_what_is_said_of_the_attacks_and_of_planted_faults_is_that_of_their_files():
+    fuzz = read("studies/results/misfortune/fuzz.json")
+    page = text_of("docs/security.md")
+    assert f"{fuzz['parts']['store, once repaired']['cases']:,} further changes of stores" in page
+    assert not [text for text in fuzz["wrong"] if text.startswith("store 1/")]
+    faults = read("studies/results/misfortune/mutants.json")
+    quoted = f"All {faults['faults']} took {faults['seconds'] / 60:.0f} minutes"
+    assert quoted in text_of("CONTRIBUTING.md")
+    assert f"{faults['caught']} were caught" in text_of("CONTRIBUTING.md")
