@@ -29,6 +29,7 @@ COMMANDS = {
     "targets": "Say which target return to aim for, and what to expect of others.",
     "compare": "Compare evaluations: differences with intervals, and what they establish.",
     "judge": "Say from logs alone whether a policy is better than what made them.",
+    "select": "Say which of several policies to try first, and what regret to expect.",
     "plot": "Draw the learning curves of training runs.",
     "collect": "Record episodes of random actions, or of a policy, as a store.",
     "convert": "Write any dataset as a memory-mapped store.",

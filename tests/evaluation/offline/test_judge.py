@@ -96,7 +96,9 @@ def test_recorded_propensities_are_used_and_must_be_probabilities():
     data = choices(propensity=True)
     policy = sampling(untrained_policy(data))
     result = judge(Candidate(policy), data, options=QUICK)
-    assert "propensity" in result["behavior"]["propensities"]
+    assert result["behavior"]["propensities"] == "recorded in the log"
+    with pytest.raises(RLTransformerError, match="no column 'score'"):
+        judge(Candidate(policy), data, options=QUICK, propensity="score")
     data.columns["propensity"][3] = 1.5
     with pytest.raises(RLTransformerError, match="probability"):
         judge(Candidate(policy), data, options=QUICK)
