@@ -1,3 +1,4 @@
+# ruff: noqa: SIM115  what is opened here belongs to a process, and ends with it
 """Processes that begin as copies of this one: real ones, with limits and ends of their own, without the seconds that imports take."""
 
 import json
