@@ -245,9 +245,7 @@ def add_episodes(row, policy, exported):
     row["largest_difference"] = max(row["largest_difference"], compared.largest)
     row["actions_that_differ_at_all"] += compared.differing
     row["episodes_of_equal_length"] += int((driven[1] == alone[1]).sum())
-    row["largest_return_difference"] = max(
-        row["largest_return_difference"], float(np.abs(driven[0] - alone[0]).max())
-    )
+    row["largest_return_difference"] = max(row["largest_return_difference"], float(np.abs(driven[0] - alone[0]).max()))
 
 
 def new_row(name):

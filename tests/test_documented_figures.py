@@ -288,6 +288,10 @@ def test_the_latency_of_an_action_is_that_of_the_measurement():
         cells += ["-"] * 3 if cpu is None else [f"{cpu[q]:.1f} ms" for q in ("median_ms", "p99_ms")]
         cells += [] if cpu is None else [f"{cpu['of_transformers']:.2f}"]
         assert row("docs/export.md", title) == cells
+    of_wall = [
+        f"{measured[f'browser, {what}']['wall']['of_transformers']:.2f}" for what in ("cached step", "full windows")
+    ]
+    assert "step takes {} and full windows {} of".format(*of_wall) in text_of("docs/export.md")
 
 
 def test_the_agreement_of_exports_is_that_of_the_measurement():
