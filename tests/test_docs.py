@@ -41,6 +41,11 @@ def test_the_number_of_blocks_that_run_is_known_and_the_others_say_why():
 
 @pytest.mark.parametrize("block", [b for b in ALL if not b[4]], ids=lambda b: f"{b[0]}-{b[1]}")
 def test_a_block_runs_as_it_stands(block, tmp_path):
+    run_block(block, tmp_path)
+
+
+def run_block(block, tmp_path):
+    """Run a block as a reader would, and return what it printed."""
     _, _, language, code, _ = block
     assert language in ("python", "bash")
     command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
@@ -54,6 +59,7 @@ def test_a_block_runs_as_it_stands(block, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 REAL_LOGS = [b for b in ALL if b[4] and "the slow tests run it" in b[4]]
@@ -63,7 +69,14 @@ REAL_LOGS = [b for b in ALL if b[4] and "the slow tests run it" in b[4]]
 @pytest.mark.parametrize("block", REAL_LOGS, ids=lambda b: f"{b[0]}-{b[1]}")
 def test_a_real_log_becomes_a_policy(block, tmp_path):
     assert len(REAL_LOGS) == 3
-    test_a_block_runs_as_it_stands(block, tmp_path)
+    printed = run_block(block, tmp_path)
+    if "rlt judge" in block[3]:
+        # The page shows the lines themselves: the word, its reasons, and what the random products earned.
+        page = (ROOT / block[0]).read_text()
+        shown = re.search(r"^```text\n(NOT ESTABLISHED.*?)^```", page, re.MULTILINE | re.DOTALL)
+        assert shown is not None
+        assert "\nNOT ESTABLISHED" in printed
+        assert next(line for line in shown[1].splitlines() if line.startswith("behavior:")) in printed.splitlines()
 
 
 def test_every_path_that_is_named_exists():
