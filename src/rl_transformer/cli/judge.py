@@ -60,7 +60,7 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.evaluation.offline.judge import Candidate, judge
     from rl_transformer.evaluation.offline.page import as_html, as_text
     from rl_transformer.policy import load_policy
-    from rl_transformer.runtime.files import write_text
+    from rl_transformer.runtime.files import write_output
     from rl_transformer.trajectories import open_trajectories
 
     check_writable(args.html, ".html")
@@ -83,5 +83,5 @@ def run(args: Namespace) -> Outcome:
     result = {"run": args.folder, "data": args.data, **result}
     print(as_text(result))
     if args.html:
-        write_text(user_path(args.html), as_html(result))
+        write_output(user_path(args.html), as_html(result))
     return Outcome(result)

@@ -104,7 +104,7 @@ def _run(words: list[str]) -> int:
 
 def _run_command(command: Command, args: Namespace) -> int:
     """Load the plugins, run the command and write its result if ``--json`` was given."""
-    from rl_transformer.runtime.files import to_json, write_text
+    from rl_transformer.runtime.files import to_json, write_output
     from rl_transformer.runtime.paths import check_writable
     from rl_transformer.runtime.plugins import load_installed_plugins, load_plugins
 
@@ -122,7 +122,7 @@ def _run_command(command: Command, args: Namespace) -> int:
             fix="repair the environment or module that calls sys.exit(); calling rl_transformer from Python shows where",
         ) from error
     if args.json:
-        write_text(Path(args.json), to_json(outcome.content))
+        write_output(Path(args.json), to_json(outcome.content))
     return outcome.exit_code
 
 

@@ -24,8 +24,8 @@ _MOST_FEATURES = 512  # a longer history would make networks slow, and overfit
 class StepFeatures:
     """Reads the features of steps out of a dataset; the future of a step is never among them."""
 
-    observations: Float[Tensor, "N D"]
-    """Normalized."""
+    past: Float[Tensor, "_ W"]
+    """(N + 1, D + A): normalized observation and one-hot action of each step, and a row of zeros for what was before an episode."""
     actions: Int[Tensor, "N"]
     """Joint actions: parts of a multi-discrete action as one number."""
     timesteps: Int[Tensor, "N"]
@@ -38,18 +38,16 @@ class StepFeatures:
     @property
     def width(self) -> int:
         """Return F."""
-        return self.history * self.observations.shape[1] + (self.history - 1) * self.num_actions + 2
+        return self.history * self.past.shape[1] - self.num_actions + 2
 
     def read(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B F"]:
         """Return the features of some steps; before an episode's first step there are zeros."""
-        parts = [self.progress[rows], self.observations[rows]]
-        for age in range(1, self.history):
-            exists = (self.timesteps[rows] >= age)[:, None]
-            # Rows of an earlier episode may be read here, and are then multiplied by 0.
-            before = torch.clamp(rows - age, min=0)
-            taken = functional.one_hot(self.actions[before], self.num_actions)
-            parts += [self.observations[before] * exists, taken * exists]
-        return torch.cat(parts, dim=1)
+        ages = torch.arange(1, self.history)
+        # One gather for all ages: a loop over them took as long as the network itself.
+        exists = self.timesteps[rows, None] >= ages
+        before = torch.where(exists, rows[:, None] - ages, len(self.past) - 1)
+        now = self.past[rows, : self.past.shape[1] - self.num_actions]
+        return torch.cat([self.progress[rows], now, self.past[before].flatten(1)], dim=1)
 
 
 def step_features(dataset: TrajectoryDataset, longest_history: int) -> StepFeatures:
@@ -72,9 +70,11 @@ def step_features(dataset: TrajectoryDataset, longest_history: int) -> StepFeatu
     progress = np.stack([timesteps / lengths.max(), earned / scale], axis=1)
     # The history is cut where it would be too wide, and the assumptions of the estimates say that the critic must be right.
     longest = max(1, _MOST_FEATURES // (observations.shape[1] + count))
+    actions = torch.from_numpy(joint_actions(dataset))
+    steps = torch.cat([torch.from_numpy(observations), functional.one_hot(actions, count)], dim=1)
     return StepFeatures(
-        torch.from_numpy(observations),
-        torch.from_numpy(joint_actions(dataset)),
+        functional.pad(steps, (0, 0, 0, 1)),
+        actions,
         torch.from_numpy(timesteps),
         torch.from_numpy(progress.astype(np.float32)),
         count,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rl_transformer.critics.features import StepFeatures
 from rl_transformer.runtime.random_streams import Stream, generator
@@ -110,6 +111,7 @@ def fit_action_values(
     goes_on = torch.from_numpy(~is_last)
     probabilities = torch.from_numpy(policy).float()
     values = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
+    follow = get_ema_multi_avg_fn(1 - options.target_rate)
     for fold in np.unique(folds):
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
         network = _network(features, options, random)
@@ -124,8 +126,7 @@ def fit_action_values(
                 # The policy's probabilities at the next logged step: it is the policy that acts there, not the behavior.
                 expected = (probabilities[after] * following(features.read(after))).sum(1)
                 target = scaled[rows] + expected * goes_on[rows]
-                for slow, fast in zip(following.parameters(), network.parameters(), strict=True):
-                    slow.lerp_(fast, options.target_rate)
+                follow(list(following.parameters()), list(network.parameters()), None)
             return functional.mse_loss(chosen, target)
 
         _minimize(network, loss, _rows(folds != fold), options.critic_updates, options, random)
@@ -162,7 +163,7 @@ def _minimize(
     random: np.random.Generator,
 ) -> None:
     """Run Adam on random batches of ``rows``, with a learning rate that falls to 0."""
-    optimizer = torch.optim.Adam(network.parameters(), options.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), options.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     for _ in range(updates):
         batch = rows[torch.from_numpy(random.integers(0, len(rows), _BATCH))]

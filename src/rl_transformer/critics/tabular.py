@@ -15,7 +15,10 @@ from scipy.linalg import LinAlgError, LinAlgWarning, lu_factor, lu_solve
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Bool, Float64, Int
 
-_PRIOR = 1.0  # pseudo-steps of the state's mean outcome per action, so that a rare action's value is not one accident
+_PRIOR = 1.0  # pseudo-steps of what is usual in the state per action, so that a rare action's value is not one accident
+# Steps that one action contributes to what is usual in its state. An action that was never logged is more like the rare ones
+# than like the one that the behavior prefers, which may well be the best.
+_MOST_COUNTED = 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class TabularLog:
 
 
 class TabularModel:
-    """Mean rewards and transitions of a log, shrunk towards those of the state where an action is rare.
+    """Mean rewards and transitions of a log, shrunk towards what is usual in the state where an action is rare.
 
     Evaluating a policy in it is fitted Q evaluation with one parameter per state and action.
     """
@@ -56,12 +59,14 @@ class TabularModel:
         goes_on = ~log.is_last
         self.state_counts = np.bincount(log.states, minlength=log.num_states)
         self.pair_counts = np.bincount(pairs, minlength=log.num_states * log.num_actions)
-        self._by_pair = _mean_matrix(pairs, following, goes_on, self.pair_counts, log.num_states)
-        self._by_state = _mean_matrix(log.states, following, goes_on, self.state_counts, log.num_states)
         size = len(self.pair_counts)
-        self._pair_rewards = np.bincount(pairs, log.rewards, size) / np.maximum(self.pair_counts, 1)
-        state_sums = np.bincount(log.states, log.rewards, log.num_states)
-        self._state_rewards = state_sums / np.maximum(self.state_counts, 1)
+        once = 1 / self.pair_counts[pairs]
+        self._by_pair = _mean_matrix(pairs, following, goes_on, once, (size, log.num_states))
+        self._pair_rewards = np.bincount(pairs, once * log.rewards, size)
+        weights = np.minimum(1.0, _MOST_COUNTED * once)
+        weights /= np.bincount(log.states, weights, log.num_states)[log.states]
+        self._by_state = _mean_matrix(log.states, following, goes_on, weights, (log.num_states, log.num_states))
+        self._state_rewards = np.bincount(log.states, weights * log.rewards, log.num_states)
         starts = log.states[np.append(True, log.is_last[:-1])]
         self._start = np.bincount(starts, minlength=log.num_states) / len(starts)
         self.num_episodes = len(starts)
@@ -115,13 +120,29 @@ def _mean_matrix(
     sources: Int[np.ndarray, "N"],
     following: Int[np.ndarray, "N"],
     goes_on: Bool[np.ndarray, "N"],
-    counts: Int[np.ndarray, "_"],
-    num_states: int,
+    weights: Float64[np.ndarray, "N"],
+    shape: tuple[int, int],
 ) -> sparse.csr_matrix:
-    """Return the shares with which each source is followed by each state; an episode's last step by none."""
-    shares = 1.0 / counts[sources[goes_on]]
-    at = (sources[goes_on], following[goes_on])
-    return sparse.csr_matrix((shares, at), shape=(len(counts), num_states))
+    """Return the shares with which each source is followed by each state; an episode's last step by none.
+
+    Args:
+        sources: Number of the state, or pair of state and action, of each step.
+        following: State of the next step.
+        goes_on: False at the last step of its episode.
+        weights: Of the steps; those of a source sum to 1.
+        shape: How many sources and states there are.
+    """
+    return sparse.csr_matrix((weights[goes_on], (sources[goes_on], following[goes_on])), shape=shape)
+
+
+def visit_ratios(model: TabularModel, visits: Float64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
+    """Return how much more often a policy that visits states so often is in each of them than the behavior.
+
+    Visits of policy and behavior are counted with one more, so that rare states have ratios near 1, and those that the model
+    does not hold have 1: with 0 an episode that enters one would be charged for entering it and never be paid for what
+    follows.
+    """
+    return (model.num_episodes * visits + 1) / (model.state_counts + 1)
 
 
 class CrossFittedTables:
@@ -148,12 +169,7 @@ class CrossFittedTables:
     def evaluate(
         self, policy: Float64[np.ndarray, "S A"]
     ) -> tuple[Float64[np.ndarray, "N A"], Float64[np.ndarray, "N"]]:
-        """Return the value of each action at every step, and how much more often ``policy`` visits the step's state.
-
-        Visits of policy and behavior are counted with one more, so that rare states have ratios near 1, and those that the
-        other folds do not hold have 1: with 0 an episode that enters one would be charged for entering it and never be
-        paid for what follows.
-        """
+        """Return the value of each action at every step, and how much more often ``policy`` visits the step's state."""
         values = np.zeros((len(self._folds), self._log.num_actions))
         ratios = np.zeros(len(self._folds))
         for fold, model in self._models.items():
@@ -161,5 +177,5 @@ class CrossFittedTables:
             states = self._log.states[rows]
             by_action, visits = model.evaluate(policy)
             values[rows] = by_action[states]
-            ratios[rows] = ((model.num_episodes * visits + 1) / (model.state_counts + 1))[states]
+            ratios[rows] = visit_ratios(model, visits)[states]
         return values, ratios

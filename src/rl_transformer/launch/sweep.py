@@ -134,7 +134,8 @@ def _open_study(folder: Path) -> Study:
     from optuna.storages.journal import JournalFileBackend
 
     folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # our own line per trial says the same
+    # Our own line per trial says the same; as a warning, Optuna prints the traceback of an error that ends the search.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     # A journal is a file that processes append to under a lock. It needs no server, and works on network file systems,
     # on which SQLite does not.
     journal = folder / "journal.log"

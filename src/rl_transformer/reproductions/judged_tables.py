@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from rl_transformer.critics.tabular import CrossFittedTables, TabularLog
+from rl_transformer.critics.tabular import CrossFittedTables, TabularLog, TabularModel, visit_ratios
 from rl_transformer.evaluation.offline.estimators import BEHAVIOR, estimate_values, logged_value
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.support import measure_support
@@ -54,30 +54,50 @@ class JudgedLog:
         counts = np.bincount(pairs, minlength=self.log.num_states * self.log.num_actions)
         return counts.reshape(self.log.num_states, self.log.num_actions)
 
+    @cached_property
+    def _whole(self) -> TabularModel:
+        return TabularModel(self.log)
+
     def side(self, policy: np.ndarray) -> tuple[LoggedSteps, Side]:
-        """Return the log as a policy (S, A) sees it, and its estimates and support."""
+        """Return the log as a policy (S, A) sees it, and its estimates and support.
+
+        Values are of tables that count the whole log, because a fifth less of it costs more than the episodes' influence on
+        their own tables does. But that influence makes residuals too small, so the spread is that of tables which have not
+        seen the episode.
+        """
         log = self.log
-        rows = (log.states, log.actions)
         values, ratios = self._tables.evaluate(policy)
-        with np.errstate(divide="ignore"):
-            log_policy = np.log(policy[rows])
-        steps = LoggedSteps(
-            self.offsets,
-            log.rewards,
-            log_policy,
-            np.log(self.behavior[rows]),
-            values[np.arange(len(log.states)), log.actions],
-            (policy[log.states] * values).sum(1),
-        )
-        # Frequencies of states times ratios of actions: how much more often the policy is there and acts so.
-        steps = replace(steps, marginal_ratios=ratios * np.exp(steps.log_policy - steps.log_behavior))
-        estimates = estimate_values(steps)
+        steps = self._steps(policy, values, ratios)
+        by_action, visits = self._whole.evaluate(policy)
+        whole = visit_ratios(self._whole, visits)
+        from_whole = estimate_values(self._steps(policy, by_action[log.states], whole[log.states]))
+        estimates = {
+            name: replace(estimate, value=from_whole[name].value) for name, estimate in estimate_values(steps).items()
+        }
         deciding = Side(estimates, None).deciding
         # What was hardly ever seen has no support, whatever share of its state's steps it is: its counted share is chance.
         is_seen = (self._counts >= _FEWEST_SEEN) & (self._counts.sum(1, keepdims=True) >= _FEWEST_IN_STATE)
         seen = np.where(is_seen, self.behavior, 0.0)
         by_step = (policy[log.states], seen[log.states])
         return steps, Side(estimates, measure_support(steps, deciding, *by_step, ratios))
+
+    def _steps(self, policy: np.ndarray, values: np.ndarray, ratios: np.ndarray) -> LoggedSteps:
+        """Return the log as a policy sees it, with a critic (N, A) and ratios of how often it visits each step's state."""
+        log = self.log
+        rows = (log.states, log.actions)
+        with np.errstate(divide="ignore"):
+            log_policy = np.log(policy[rows])
+        log_behavior = np.log(self.behavior[rows])
+        return LoggedSteps(
+            self.offsets,
+            log.rewards,
+            log_policy,
+            log_behavior,
+            values[np.arange(len(log.states)), log.actions],
+            (policy[log.states] * values).sum(1),
+            # Frequencies of states times ratios of actions: how much more often the policy is there and acts so.
+            ratios * np.exp(log_policy - log_behavior),
+        )
 
     def judge(self, policy: np.ndarray) -> tuple[Verdict, Side]:
         """Return the verdict about a policy against the behavior, and the policy's estimates."""
