@@ -1,56 +1,48 @@
 """Judge a policy on logged episodes: from a dataset to a verdict, with everything that it rests on.
 
-Shapes: N steps, E episodes, A joint actions.
+Shapes: E episodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from rl_transformer.conditions.interface import Target
-from rl_transformer.critics.features import StepFeatures, joint_actions, joint_masks, step_features
-from rl_transformer.critics.networks import BehaviorModel, FitOptions, fit_action_values, fit_behavior
+from rl_transformer.critics.features import step_features
+from rl_transformer.critics.networks import FitOptions
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.evaluation.offline.action_kinds import (
+    Candidate,
+    DiscreteActions,
+    LoggedActions,
+    SeenLog,
+    VectorActions,
+)
 from rl_transformer.evaluation.offline.estimators import (
     ASSUMPTIONS,
     BEHAVIOR,
+    FITTED_Q,
     ValueEstimate,
     estimate_values,
     logged_value,
 )
 from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.intervals import half_width
-from rl_transformer.evaluation.offline.likelihood import action_likelihood, propensity_calibration
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
-from rl_transformer.evaluation.offline.policy_actions import action_probabilities
 from rl_transformer.evaluation.offline.support import clip_sensitivity, measure_support
 from rl_transformer.evaluation.offline.verdict import REPORTED, Side, Verdict, decide
-from rl_transformer.policy import Policy
 from rl_transformer.policy.targets import usual_target
 from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
-from rl_transformer.runtime.shapes import Float64, Int
+from rl_transformer.runtime.shapes import Int
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.columns import STEP_COLUMNS
 
 _FOLDS = 2
 _FEWEST_EPISODES = 20
-PROPENSITY = "propensity"
-"""Name of the column that holds the probability with which each logged action was drawn."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A policy and the targets that it is given."""
-
-    policy: Policy
-    target_return: float | None = None
-    targets: Mapping[str, Target] = field(default_factory=dict)
-    name: str = "policy"
 
 
 @dataclass(frozen=True)
@@ -58,14 +50,8 @@ class _Log:
     """A dataset with what is estimated of its behavior."""
 
     dataset: TrajectoryDataset
-    features: StepFeatures
-    actions: Int[np.ndarray, "N"]
-    folds: Int[np.ndarray, "N"]
+    actions: LoggedActions
     entities: Int[np.ndarray, "E"] | None
-    behavior: BehaviorModel
-    log_behavior: Float64[np.ndarray, "N"]
-    propensities: str
-    """Where the propensities come from."""
 
 
 def judge(
@@ -97,14 +83,13 @@ def judge(
     candidates = [candidate] if against is None else [candidate, against]
     history = max(each.policy.spec.context_length for each in candidates)
     logged = _read_log(dataset, history, entities_of(dataset, entity), options)
+    gates = [*gates, *logged.actions.gates(candidates)]
     # Both policies are estimated on the same episodes with the same folds, so that chance common to them cancels.
-    judged = [_judge_side(each, logged, options) for each in candidates]
-    steps, side, policy_probabilities = judged[0]
+    judged = [_judge_side(each, logged) for each in candidates]
+    steps, side, seen = judged[0]
     behavior = logged_value(steps)
     other = judged[1][1] if against is not None else Side({BEHAVIOR: behavior}, None)
-    verdict = decide(
-        side, other, gates=list(gates), entities=logged.entities, margin=margin, num_episodes=steps.num_episodes
-    )
+    verdict = decide(side, other, gates=gates, entities=logged.entities, margin=margin, num_episodes=steps.num_episodes)
     return {
         **verdict.to_dict(),
         "against": "behavior" if against is None else against.name,
@@ -115,14 +100,7 @@ def judge(
         "behavior": _describe_behavior(behavior, steps, logged),
         "support": _describe_support(side, other, steps),
         "gates": [gate.to_dict() for gate in gates],
-        "likelihood": action_likelihood(
-            steps,
-            logged.actions,
-            logged.folds,
-            policy_probabilities,
-            logged.behavior.probabilities,
-            joint_masks(dataset),
-        ),
+        "likelihood": logged.actions.likelihood(steps, seen),
         "target": _target(candidate, steps, verdict, side.deciding),
     }
 
@@ -164,9 +142,9 @@ def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: _Log
         **_describe(behavior, logged.entities),
         "episodes": steps.num_episodes,
         "steps": len(steps.rewards),
-        "propensities": logged.propensities,
-        "temperatures": logged.behavior.temperatures,
-        "calibration": propensity_calibration(logged.behavior.probabilities, logged.actions),
+        "propensities": logged.actions.propensities,
+        "temperatures": logged.actions.temperatures,
+        "calibration": logged.actions.calibration(),
     }
 
 
@@ -180,34 +158,16 @@ def _read_log(
     # Whole entities share a fold, so that nobody's episodes are on both sides.
     of_unit = generator(Stream.OFFLINE_JUDGING, options.seed).permutation(int(units.max()) + 1) % _FOLDS
     folds = np.repeat(of_unit[units], dataset.lengths)
-    actions = joint_actions(dataset)
-    recorded = _recorded_propensities(dataset)
     log.info(f"behavior: fitting its actions on {dataset.num_steps:,} steps")
-    behavior = fit_behavior(features, folds, joint_masks(dataset), options)
-    source = f"recorded in the column {PROPENSITY}"
-    if recorded is None:
-        source = f"estimated by a network, cross-fitted over {_FOLDS} halves of the episodes and calibrated"
-        # A network may round a probability to 0, and an action that was taken had one above.
-        recorded = np.maximum(behavior.probabilities[np.arange(len(actions)), actions], 1e-12)
-    return _Log(dataset, features, actions, folds, entities, behavior, np.log(recorded), source)
-
-
-def _recorded_propensities(dataset: TrajectoryDataset) -> Float64[np.ndarray, "N"] | None:
-    """Return the recorded probability of each logged action, if the log has them.
-
-    Raises:
-        RLTransformerError: The column holds something else.
-    """
-    if PROPENSITY not in dataset.columns:
-        return None
-    column = np.asarray(dataset.columns[PROPENSITY], np.float64).reshape(dataset.num_steps, -1)
-    if column.shape[1] != 1 or not ((column > 0) & (column <= 1)).all():
+    space = dataset.spec.action_space
+    if space.is_continuous and np.dtype(space.dtype).kind != "f":
         raise RLTransformerError(
-            "is not one probability above 0 and at most 1 per step",
-            where=f"column {PROPENSITY}",
-            fix="record the probability of the action that was taken, or rename the column",
+            f"action vectors of whole numbers ({space.dtype}) cannot be judged: they have neither density nor classes",
+            where=dataset.location or "data",
+            fix="evaluate the policy live with rlt evaluate, or log the actions as classes",
         )
-    return column[:, 0]
+    kind = VectorActions if space.is_continuous else DiscreteActions
+    return _Log(dataset, kind(dataset, features, folds, options), entities)
 
 
 def entities_of(dataset: TrajectoryDataset, names: Sequence[str]) -> Int[np.ndarray, "E"] | None:
@@ -229,36 +189,28 @@ def entities_of(dataset: TrajectoryDataset, names: Sequence[str]) -> Int[np.ndar
     return np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _judge_side(
-    candidate: Candidate, logged: _Log, options: FitOptions
-) -> tuple[LoggedSteps, Side, Float64[np.ndarray, "N A"]]:
-    """Return the log as one policy sees it, its estimates, and its action probabilities."""
+def _judge_side(candidate: Candidate, logged: _Log) -> tuple[LoggedSteps, Side, SeenLog]:
+    """Return the log as one policy sees it, its estimates, and what it would do."""
     dataset = logged.dataset
-    log.info(f"{candidate.name}: acting on {dataset.num_trajectories:,} logged episodes")
-    probabilities = action_probabilities(candidate.policy, dataset, candidate.target_return, candidate.targets)
     # The return is that of the log: what would follow after recording stopped is not counted, for policy and behavior alike.
     is_last = np.zeros(dataset.num_steps, dtype=bool)
     is_last[dataset.offsets[1:] - 1] = True
-    rewards = np.asarray(dataset.rewards, np.float64)
-    log.info(f"{candidate.name}: fitting the value of its actions")
-    values = fit_action_values(logged.features, logged.folds, probabilities, rewards, is_last, options)
-    rows = np.arange(dataset.num_steps)
-    # Minus infinity is meant: the weight of such an episode is 0 from there on.
-    with np.errstate(divide="ignore"):  # a greedy policy never does most of what was logged
-        log_policy = np.log(probabilities[rows, logged.actions])
+    log.info(f"{candidate.name}: acting on {dataset.num_trajectories:,} logged episodes, and fitting its values")
+    seen = logged.actions.see(candidate, is_last)
     steps = LoggedSteps(
         np.asarray(dataset.offsets),
-        rewards,
-        log_policy,
-        logged.log_behavior,
-        values[rows, logged.actions],
-        (probabilities * values).sum(1),
+        np.asarray(dataset.rewards, np.float64),
+        seen.log_policy,
+        logged.actions.log_behavior,
+        seen.action_values,
+        seen.state_values,
         entities=logged.entities,
     )
     estimates = estimate_values(steps)
+    if not seen.has_weights:
+        estimates = {FITTED_Q: estimates[FITTED_Q]}
     deciding = Side(estimates, None).deciding
-    support = measure_support(steps, deciding, probabilities, logged.behavior.probabilities)
-    return steps, Side(estimates, support), probabilities
+    return steps, Side(estimates, measure_support(steps, deciding, seen.missing)), seen
 
 
 def _describe(estimate: ValueEstimate, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
