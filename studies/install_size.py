@@ -1,6 +1,6 @@
 """Measure what acting on a bare machine takes: megabytes of the install, and seconds until the first action.
 
-    python studies/install_size.py
+    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu python studies/install_size.py
 
 Makes two fresh environments in a temporary folder (the network is needed). One has torch (the CPU build), NumPy and safetensors, and
 acts by this package's source in PYTHONPATH; the other has NumPy and onnxruntime, and acts by the client in an export. Both
@@ -23,6 +23,7 @@ import numpy as np
 import rl_transformer
 from rl_transformer.export.write import ExportOptions, export_policy
 from rl_transformer.runtime.files import to_json, write_text
+from rl_transformer.runtime.machine import versions
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "studies/results/install-size-2cpu-2026-11-26.json"
@@ -76,25 +77,38 @@ def first_action(python, script, folder):
     return time.perf_counter() - begin, cpu
 
 
+def install(place, packages):
+    """Make an environment and return the megabytes that packages take in it."""
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    empty = megabytes(place)
+    # The pinned torch is the CPU build where pip knows that; a newer one from PyPI brings gigabytes of CUDA.
+    pip = [str(place / "bin/python"), "-m", "pip", "install", "--quiet", "--no-cache-dir", "-c", "constraints.txt"]
+    subprocess.run([*pip, *packages], cwd=ROOT, check=True)
+    return megabytes(place) - empty
+
+
 def main():
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_policy(folder)
-        for install, (packages, script) in INSTALLS.items():
-            place = folder / install
-            subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-            python = str(place / "bin/python")
-            empty = megabytes(place)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *packages], check=True)
-            size = megabytes(place) - empty
+        sizes = {kind: install(folder / kind, packages) for kind, (packages, _) in INSTALLS.items()}
+        print("both are installed; now they act", flush=True)
+        for kind, (packages, script) in INSTALLS.items():
+            python = str(folder / kind / "bin/python")
             first_action(python, script, folder)  # writes the compiled modules
             times = [first_action(python, script, folder) for _ in range(REPEATS)]
             seconds, cpu = (statistics.median(part) for part in zip(*times, strict=True))
             rows.append(
-                {"install": install, "packages": packages, "megabytes": size, "seconds": seconds, "cpu_seconds": cpu}
+                {
+                    "install": kind,
+                    "packages": packages,
+                    "megabytes": sizes[kind],
+                    "seconds": seconds,
+                    "cpu_seconds": cpu,
+                }
             )
-            write_text(RESULT, to_json({"rows": rows, "repeats": REPEATS}))
+    write_text(RESULT, to_json({"rows": rows, "repeats": REPEATS, "versions": versions("onnxruntime", "safetensors")}))
     print(json.dumps(rows, indent=2))
 
 

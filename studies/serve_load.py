@@ -7,8 +7,8 @@
 
 The server is a process on one core (taskset where there is one), its clients are threads of this one on the others. Requests
 are sent at planned times, and a latency counts from the planned time, so that a slow answer hides no wait of the next; each
-is an `act` that holds the outcome of the action before. Compute per action is processor time of the service without the
-network, for batches of some sizes: other work on the machine does not count, as it does in latencies.
+is an `act` that holds the outcome of the action before. Compute per action is processor time from the request's JSON to the
+answer's without the network, for batches of some sizes: other work on the machine does not count, as it does in latencies.
 """
 
 import argparse
@@ -31,13 +31,14 @@ from rl_transformer.bench.live_sessions import CONTEXT, untrained
 from rl_transformer.runtime.files import to_json
 from rl_transformer.runtime.machine import describe_hardware, versions
 from rl_transformer.serve.limits import ServeLimits
-from rl_transformer.serve.messages import ActRequest, Outcome, Start
+from rl_transformer.serve.messages import Start, parse_body, read_act
+from rl_transformer.serve.replies import reply_json
 from rl_transformer.serve.service import Service
 
 RESULTS = Path("studies/results")
 CLIENTS = 16
 MIB = 2**20
-MOST_PER_ACTION = 1024  # bytes; a short run cannot tell less from the noise of the heap
+MOST_GROWTH = 5  # MiB in a whole soak, after its start; less cannot be told from the noise of the heap
 # A fault to be caught: every request leaves 8 KiB behind.
 LEAK = """
 import sys
@@ -146,34 +147,40 @@ def load(server, sessions, per_second, seconds, observations):
 
 
 def fill(server, sessions, observations):
-    """Let all sessions act until their windows are full."""
+    """Let all sessions act until their windows are full, and then in batches of every size."""
     connection = server.connect()
-    for step in range(CONTEXT):
+    # oneDNN compiles a program for some sizes of batches when they first occur, and keeps it; a leak goes on growing.
+    for step, count in enumerate([len(sessions)] * CONTEXT + list(range(1, 65))):
         outcome = {"outcome": {"reward": 1.0}} if step else {}
-        requests = [{"session": one, "observation": observations[step], **outcome} for one in sessions]
+        observation = observations[step % len(observations)]
+        requests = [{"session": one, "observation": observation, **outcome} for one in sessions[:count]]
         send(connection, "POST", "/v1/act", {"requests": requests})
     connection.close()
     server.acted = set(sessions)
 
 
 def measure_compute(arguments, folder, observations):
-    """Return processor milliseconds per action of the service alone, for batches of some sizes."""
+    """Return processor milliseconds per action from the JSON to the JSON, for batches of some sizes."""
     service = Service(load_policy(Path(folder) / "policy"), ServeLimits(max_sessions=arguments.sessions))
     sessions = [service.open(Start(1000.0))["session"] for _ in range(arguments.sessions)]
 
     def act(chosen, outcome):
+        body = json.dumps({"observation": observations[0], **outcome}).encode()
         began = time.process_time()
-        results = service.act([ActRequest(one, observations[0], outcome=outcome) for one in chosen])
+        requests = [read_act(session, parse_body(body, service.limits)) for session in chosen]
+        results = service.act(requests)
+        replies = [reply_json(result) for result in results]
         seconds = time.process_time() - began
-        assert all(isinstance(result, dict) for result in results)
+        assert all(reply.status_code == 200 and b"action" in reply.body for reply in replies)
         return seconds / len(chosen)
 
+    further = {"outcome": {"reward": 1.0}}
     for step in range(CONTEXT):
-        act(sessions, Outcome(1.0) if step else None)
+        act(sessions, further if step else {})
     rows = []
     for size in (1, 4, 16, 64):
         starts = [(size * place) % (len(sessions) - size) for place in range(800 // size)]
-        row = {"sessions_together": size, **quantiles([act(sessions[at : at + size], Outcome(1.0)) for at in starts])}
+        row = {"sessions_together": size, **quantiles([act(sessions[at : at + size], further) for at in starts])}
         rows.append(row)
         print(row)
     return rows
@@ -187,13 +194,7 @@ def measure_rates(arguments, folder, observations):
     rows = []
     with Server(folder, "--max-sessions", str(arguments.sessions)) as server:
         sessions = open_sessions(server, arguments.sessions)
-        load(
-            server,
-            sessions,
-            max(arguments.per_second),
-            20 * arguments.sessions / max(arguments.per_second),
-            observations,
-        )
+        fill(server, sessions, observations)
         for per_second in arguments.per_second:
             before = server.metrics()
             busy = server.processor_seconds()
@@ -218,7 +219,8 @@ def measure_rates(arguments, folder, observations):
 
 def soak(arguments, folder, observations, leaks):
     """Return the resident memory once per interval while sessions come, act and go."""
-    minutes = min(arguments.minutes, 1) if leaks else arguments.minutes
+    # In its first minutes a leak fills what the start has left free, and shows only then.
+    minutes = min(arguments.minutes, 5) if leaks else arguments.minutes
     samples = []
     actions = 0
     with Server(folder, leaks=leaks) as server:
@@ -241,13 +243,15 @@ def soak(arguments, folder, observations, leaks):
     # The first quarter fills caches and the heap. The slope of the rest is what counts.
     rest = samples[len(samples) // 4 :]
     slope = float(np.polyfit([done for _, done, _ in rest], [memory for _, _, memory in rest], 1)[0])
+    growth = slope * (rest[-1][1] - rest[0][1]) / MIB
     row = {
         "leaks": leaks,
         "minutes": minutes,
         "actions": actions,
         "memory_mib": [round(memory / MIB, 1) for _, _, memory in samples[:: max(1, len(samples) // 20)]],
         "bytes_per_action": round(slope, 1),
-        "is_flat": slope < MOST_PER_ACTION,
+        "growth_mib": round(growth, 2),
+        "is_flat": growth < MOST_GROWTH,
     }
     print(row, flush=True)
     return row

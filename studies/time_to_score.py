@@ -1,13 +1,17 @@
 """Measure the seconds of training to the published loop's score, on one data set.
 
     python studies/time_to_score.py published --seed 0 [--updates 20000]   # one run of the baseline, resumable
+    python studies/time_to_score.py published --recipe fast --updates 8000 # the baseline with the recipe of our preset `fast`
     python studies/time_to_score.py ours --seed 0 [--preset fast]          # one run of ours
     python studies/time_to_score.py summary                                # compare what is there
 
 The baseline is transformers' model in the published loop. Its weights are scored by the same batched
 evaluation as ours, which computes the same actions. The score to reach, S, is the mean over the baseline's seeds of
-50 episodes after the last update; the target and the evaluation seeds are fixed below, before any run. Seconds
+50 episodes after the last update of the published recipe; the target and the evaluation seeds are fixed below, before any run. Seconds
 are of training alone, on one thread, as processor time: other work on the machine does not count.
+
+With the recipe `fast`, the baseline has the preset's context, batch size, learning rate, schedule, clipping, dropout and EMA. What it
+cannot have is the return added to the token of the observation: transformers' model has a token for each.
 """
 
 import argparse
@@ -19,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rl_transformer import DecisionTransformerModel, Policy, evaluate, open_trajectories, preset
 from rl_transformer.bench.published import PublishedSampler, PublishedTrainer, published_model
@@ -31,7 +36,18 @@ from rl_transformer.training.updates import EagerUpdates
 EPISODES = 50
 EVALUATION_SEED = 3_000_000
 CHECKPOINT_EVERY = 500
-WARMUP_STEPS = 10_000
+RECIPES = {
+    "gym": {"batch_size": 64, "warmup_steps": 10_000},
+    "fast": {
+        "batch_size": 256,
+        "warmup_steps": 500,
+        "learning_rate": 1e-3,
+        "cosine_steps": 8000,
+        "max_gradient_norm": 1.0,
+    },
+}
+EMA_DECAY = 0.999
+SCORES = {"gym": 5, "fast": 8}
 
 
 def score(policy, args):
@@ -44,31 +60,40 @@ def score(policy, args):
 
 
 def run_published(args, dataset, folder):
-    """Make 20,000 updates of the published loop, resumable, and score them five times."""
+    """Make updates of the published loop, resumable, and score them several times."""
     config = preset("gym")
     config.dataset.uri = args.data
+    if args.recipe == "fast":
+        config.windows.context_length = 5
+        config.model.resid_pdrop = config.model.embd_pdrop = config.model.attn_pdrop = 0.0
     template = make_run(config, dataset).policy  # units, rules and sizes
     torch.manual_seed(args.seed)
     model = published_model(template.spec.model)
-    sampler = PublishedSampler(dataset, context_length=20, scale=1000.0, max_ep_len=1000, seed=args.seed)
-    trainer = PublishedTrainer(model, sampler, batch_size=64, precision="float32", warmup_steps=WARMUP_STEPS)
-    saved = folder / f"published-seed-{args.seed}.state"
+    context = config.windows.context_length
+    sampler = PublishedSampler(dataset, context_length=context, scale=1000.0, max_ep_len=1000, seed=args.seed)
+    trainer = PublishedTrainer(model, sampler, precision="float32", **RECIPES[args.recipe])
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY)) if args.recipe == "fast" else None
+    saved = folder / f"{name_of(args)}-seed-{args.seed}.state"
     state = {"step": 0, "seconds": 0.0, "losses": [], "scores": []}
     if (saved / "state.json").exists():
         state = json.loads((saved / "state.json").read_text())
-        restore(trainer, load_file(saved / f"{state['step']}.safetensors"), state)
+        restore(trainer, average, load_file(saved / f"{state['step']}.safetensors"), state)
     while state["step"] < args.updates:
         losses = []
         began = time.process_time()
         for _ in range(CHECKPOINT_EVERY):
             losses.append(trainer.update())
+            if average is not None:
+                average.update_parameters(model)
         state["seconds"] += time.process_time() - began
         state["step"] += CHECKPOINT_EVERY
         state["losses"].append(float(torch.stack(losses).mean()))
         state["random"] = sampler.random.bit_generator.state
-        if state["step"] % (args.updates // 5) == 0:
-            state["scores"].append(score_published(template, model, state, args, saved / "model"))
-        save(trainer, saved, state)
+        if state["step"] % (args.updates // SCORES[args.recipe]) == 0:
+            scored = model if average is None else average.module
+            state["scores"].append(score_published(template, scored, state, args, saved / "model"))
+            model.train()
+        save(trainer, average, saved, state)
         print(f"{state['step']} updates, {state['seconds']:.0f} s, loss {state['losses'][-1]:.4f}", flush=True)
     return state
 
@@ -79,14 +104,15 @@ def score_published(template, model, state, args, folder):
     ours = DecisionTransformerModel.from_pretrained(folder)
     result = score(Policy(template.spec, ours, template.normalizer), args)
     print(state["step"], result["mean"], flush=True)
-    model.train()
     return {"step": state["step"], "seconds": round(state["seconds"], 1), **result}
 
 
-def save(trainer, saved, state):
+def save(trainer, average, saved, state):
     """Write everything that the next update depends on."""
     saved.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": t.detach() for name, t in trainer.model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": t.detach() for name, t in average.state_dict().items()}
     for index, parameter in enumerate(trainer.model.parameters()):
         for name, value in trainer.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{index}.{name}"] = value
@@ -99,18 +125,30 @@ def save(trainer, saved, state):
             file.unlink()
 
 
-def restore(trainer, tensors, state):
+def restore(trainer, average, tensors, state):
     """Put back what `save` wrote."""
     trainer.model.load_state_dict({k[6:]: t for k, t in tensors.items() if k.startswith("model.")})
+    if average is not None:
+        average.load_state_dict({k[8:]: t for k, t in tensors.items() if k.startswith("average.")})
     for index, parameter in enumerate(trainer.model.parameters()):
         prefix = f"optimizer.{index}."
         moments = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         if moments:
             trainer.optimizer.state[parameter] = moments
-    trainer.scheduler.last_epoch = state["step"]
-    for group, rate in zip(trainer.optimizer.param_groups, trainer.scheduler.base_lrs, strict=True):
-        group["lr"] = rate * min((state["step"] + 1) / WARMUP_STEPS, 1)
+    scheduler = trainer.scheduler
+    scheduler.last_epoch = state["step"]
+    for group, rate, share in zip(
+        trainer.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = rate * share(state["step"])
     trainer.sampler.random.bit_generator.state = state["random"]
+
+
+def name_of(args):
+    """Return the name of a side, which its files have."""
+    if args.side == "published":
+        return "published" if args.recipe == "gym" else f"published-{args.recipe}"
+    return "-".join(filter(None, [args.preset, args.precision]))
 
 
 def run_ours(args, dataset, folder):
@@ -187,6 +225,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--precision", default=None, help="ours: float32 or bfloat16; the preset's if not given")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="gym", help="published: the recipe to train with")
     parser.add_argument("--updates", type=int, default=20_000, help="published: updates")
     parser.add_argument("--data", default="minari:zoo/hopper/medium-expert-v0")
     parser.add_argument("--env-id", default="Hopper-v5")
@@ -200,7 +239,7 @@ def main():
     torch.set_num_threads(1)
     dataset = open_trajectories(args.data)
     run = (run_published if args.side == "published" else run_ours)(args, dataset, args.output)
-    name = "published" if args.side == "published" else "-".join(filter(None, [args.preset, args.precision]))
+    name = name_of(args)
     result = {
         "side": name,
         "data": args.data,

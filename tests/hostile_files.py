@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def mutate_values(folder, random):
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".yaml") and path.is_file())
     path = files[random.integers(len(files))]
     content = yaml.safe_load(path.read_text()) if path.suffix == ".yaml" else json.loads(path.read_text())
-    places = list(_places(content)) or [({"empty": 0}, "empty")]
+    places = list(places_in(content)) or [({"empty": 0}, "empty")]
     container, key = places[random.integers(len(places))]
     value = HOSTILE_VALUES[random.integers(len(HOSTILE_VALUES))]
     how = ["set", "remove", "name"][random.choice(3, p=[0.8, 0.1, 0.1])]
@@ -131,6 +132,22 @@ def mutate_values(folder, random):
         container[str(value)[:100]] = container.pop(key)
     text = json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content, allow_unicode=False)
     path.write_text(text, encoding="utf-8", errors="replace")
+    fit_manifest(path)
+    return f"{path.relative_to(folder)}: {how} {key!r:.60} {value!r:.80}"
+
+
+def mutate_behind_hashes(folder, random):
+    """Change some bytes as `mutate_bytes` does, and make the manifest fit, so that parsers meet them; return what was done."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    what = mutate_bytes(folder, random)
+    for path, changed in before.items():
+        if path.stat().st_mtime_ns != changed:
+            fit_manifest(path)
+    return what
+
+
+def fit_manifest(path):
+    """Make the manifest beside a changed file list its new hash."""
     manifest = path.with_name("manifest.json")
     if manifest != path and manifest.exists():
         listed = json.loads(manifest.read_text())
@@ -138,55 +155,56 @@ def mutate_values(folder, random):
             new = path.read_bytes()
             listed["files"][path.name] = {"sha256": hashlib.sha256(new).hexdigest(), "bytes": len(new)}
             manifest.write_text(json.dumps(listed))
-    return f"{path.relative_to(folder)}: {how} {key!r:.60} {value!r:.80}"
 
 
-def _places(content):
+def places_in(content):
+    """Yield (container, key) of every value inside of nested lists and dicts."""
     pairs = content.items() if isinstance(content, dict) else enumerate(content)
     for key, value in list(pairs):
         yield content, key
         if isinstance(value, dict | list):
-            yield from _places(value)
+            yield from places_in(value)
 
 
 def attack(kind, original, work, number, seed, mutate):
-    """Open ``number`` changed copies; return how many were refused, equal, and other, and what went wrong.
-
-    An exception that is no `RLTransformerError` is wrong, and so is another content of a kind with hashes if only bytes were
-    changed.
-    """
+    """Open ``number`` changed copies; return how many were refused, equal, and other, and what went wrong."""
     genuine = _opened(kind, original, work)
     counts = {"refused": 0, "equal": 0, "other": 0}
     wrong = []
     for which in range(number):
         random = np.random.default_rng([seed, which, sum(kind.encode())])
-        folder = _copy(original, work)
+        folder = copy_of(original, work)
         what = f"{kind} {seed}/{which}: {mutate(folder, random)}"
-        try:
-            outcome = "equal" if open_it(kind, folder) == genuine else "other"
-        except RLTransformerError as error:
-            outcome = "refused"
-            if not error.fix or not error.problem:
-                wrong.append(f"{what}: no advice: {error}")
-        except Exception as error:
-            import traceback
-
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            wrong.append(
-                f"{what}: {type(error).__name__}: {str(error)[:200]} ({Path(last.filename).name}:{last.lineno})"
-            )
-            continue
-        counts[outcome] += 1
-        if outcome == "other" and kind in HASHED and mutate is mutate_bytes:
-            wrong.append(f"{what}: silently another content")
+        outcome, complaint = judge(kind, folder, genuine, mutate)
+        counts[outcome] = counts.get(outcome, 0) + 1
+        if complaint:
+            wrong.append(f"{what}: {complaint}")
     return counts, wrong
 
 
+def judge(kind, folder, genuine, mutate):
+    """Open what is in a changed folder; return (outcome, what is wrong with it, or an empty text).
+
+    An exception that is no `RLTransformerError` is wrong, and so is another content of a kind with hashes if only bytes were
+    changed.
+    """
+    try:
+        outcome = "equal" if open_it(kind, folder) == genuine else "other"
+    except RLTransformerError as error:
+        return "refused", "" if error.fix and error.problem else f"no advice: {error}"
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        return "traceback", f"{type(error).__name__}: {str(error)[:200]} ({place})"
+    silent = outcome == "other" and kind in HASHED and mutate is mutate_bytes
+    return outcome, "silently another content" if silent else ""
+
+
 def _opened(kind, original, work):
-    return open_it(kind, _copy(original, work))
+    return open_it(kind, copy_of(original, work))
 
 
-def _copy(original, work):
+def copy_of(original, work):
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(original, work)
     return work

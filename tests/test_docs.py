@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rl_transformer.cli.main import main
+from rl_transformer.reproductions import reproduction
 from rl_transformer.run import train
 from tests.toys import TOLL, tiny_config, toll_data
 
@@ -17,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LEFT_OUT = re.compile(r"# not run here: (.+)")
-RUN, REASONED = 32, 24  # a block that is added or lost must be noticed here
+RUN, REASONED = 32, 25  # a block that is added or lost must be noticed here
 
 
 def blocks():
@@ -39,31 +41,63 @@ def test_the_number_of_blocks_that_run_is_known_and_the_others_say_why():
     assert all(len(reason.split()) >= 4 for reason in left_out)
 
 
-@pytest.mark.parametrize("block", [b for b in ALL if not b[4]], ids=lambda b: f"{b[0]}-{b[1]}")
-def test_a_block_runs_as_it_stands(block, tmp_path):
+def run_block(block, folder, commands):
+    """Run a block in a folder; `rlt` and `python` are those of the folder of commands."""
     _, _, language, code, _ = block
     assert language in ("python", "bash")
-    command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [commands / "python", "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
+    path = f"{commands}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
+BLOCKS_THAT_RUN = [b for b in ALL if not b[4]]
+REPRODUCING = [b for b in BLOCKS_THAT_RUN if "rlt reproduce" in b[3]]  # a minute each, also at the quick size
 REAL_LOGS = [b for b in ALL if b[4] and "the slow tests run it" in b[4]]
 
 
+def name_block(block):
+    return f"{block[0]}-{block[1]}"
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS_THAT_RUN if b not in REPRODUCING], ids=name_block)
+def test_a_block_runs_as_it_stands(block, tmp_path, warm_commands):
+    run_block(block, tmp_path, warm_commands)
+
+
+@pytest.mark.parametrize("block", REPRODUCING, ids=name_block)
+def test_a_block_that_reproduces_names_an_experiment_and_its_options(block, tmp_path, monkeypatch, capsys):
+    started = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduction, "reproduce", lambda experiment, setup, **_: started.append(experiment.name) or {})
+    for line in block[3].splitlines():
+        name, *words = shlex.split(line, comments=True)
+        assert name == "rlt"
+        assert main(words) == 0
+        assert started[-1] == words[1]
+    assert len(started) == len(block[3].splitlines())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("block", REAL_LOGS, ids=lambda b: f"{b[0]}-{b[1]}")
+@pytest.mark.parametrize("block", BLOCKS_THAT_RUN, ids=name_block)
+def test_a_block_runs_in_interpreters_of_its_own(block, tmp_path):
+    run_block(block, tmp_path, Path(sys.executable).parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", REAL_LOGS, ids=name_block)
 def test_a_real_log_becomes_a_policy(block, tmp_path):
     assert len(REAL_LOGS) == 3
-    test_a_block_runs_as_it_stands(block, tmp_path)
+    printed = run_block(block, tmp_path, Path(sys.executable).parent)
+    if "rlt judge" in block[3]:
+        # The page shows the lines themselves: the word, its reasons, and what the random products earned.
+        page = (ROOT / block[0]).read_text()
+        shown = re.search(r"^```text\n(NOT ESTABLISHED.*?)^```", page, re.MULTILINE | re.DOTALL)
+        assert shown is not None
+        assert "\nNOT ESTABLISHED" in printed
+        assert next(line for line in shown[1].splitlines() if line.startswith("behavior:")) in printed.splitlines()
 
 
 def test_every_path_that_is_named_exists():

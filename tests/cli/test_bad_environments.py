@@ -130,6 +130,29 @@ def test_a_step_that_hangs_ends_an_evaluation_and_no_training(name, fault, ready
     assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]) == (before, 0.0)
 
 
+@pytest.mark.parametrize("name", ["step loop", "reset sleep"])
+@pytest.mark.parametrize("is_random", [True, False])
+def test_a_step_that_hangs_ends_a_collection_and_nothing_is_written(name, is_random, fault, ready, tmp_path, capsys):
+    fault(name)
+    before = signal.getsignal(signal.SIGALRM)
+    actions = [] if is_random else ["--policy", str(ready / "run")]
+    words = [
+        "collect",
+        ENV,
+        "--num-episodes",
+        "2",
+        "--output",
+        str(tmp_path / "store"),
+        "--step-timeout",
+        "0.2",
+        *actions,
+    ]
+    assert main(words) == 2
+    assert f"{ENV}: its {name.split()[0]}() takes more than 0.2 seconds" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]) == (before, 0.0)
+
+
 def test_training_goes_on_when_a_step_of_its_evaluation_hangs(fault, ready, tmp_path):
     fault("step loop")
     out = str(tmp_path / "run")

@@ -13,6 +13,7 @@ from rl_transformer import load_policy
 from rl_transformer.cli.main import main
 from rl_transformer.environments import KEY_TO_DOOR
 from rl_transformer.trajectories.store import open_store
+from rl_transformer.windows.gathering import WindowGatherer
 from tests.cli.conftest import QUICK
 from tests.toys import POINT, point_data
 
@@ -110,22 +111,27 @@ def test_inspect_lists_everything_and_exits_with_2_if_training_would_refuse(tmp_
     assert json.loads((tmp_path / "i.json").read_text())["refused"]
 
 
-@pytest.mark.parametrize(
-    ("bug", "name"),
-    [("1 // 0", "ZeroDivisionError"), ("b'\\xff'.decode()", "UnicodeDecodeError"), ("int('x')", "ValueError")],
-)
-def test_a_bug_keeps_its_traceback_and_ends_with_1(bug, name, ready, tmp_path):
+def test_a_bug_keeps_its_traceback_and_ends_with_1(ready, tmp_path):
     """An internal error, provoked: the gather is made to fail as no user could make it."""
     code = (
         "import rl_transformer.windows.gathering as g\n"
-        f"g.WindowGatherer.gather = lambda self, index: {bug}\n"
+        "g.WindowGatherer.gather = lambda self, index: 1 // 0\n"
         "from rl_transformer.cli.main import entry; entry()\n"
     )
     arguments = ["train", "gym", "--data", f"rlt:{ready / 'store'}", "--output", str(tmp_path / "x"), *QUICK]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert name in done.stderr
+    assert "ZeroDivisionError" in done.stderr
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("bug", "kind"), [(lambda: b"\xff".decode(), UnicodeDecodeError), (lambda: int("x"), ValueError)]
+)
+def test_a_bug_is_not_taken_for_bad_input(bug, kind, ready, tmp_path, monkeypatch):
+    monkeypatch.setattr(WindowGatherer, "gather", lambda self, index: bug())
+    with pytest.raises(kind):
+        main(["train", "gym", "--data", f"rlt:{ready / 'store'}", "--output", str(tmp_path / "x"), *QUICK])
 
 
 def test_flags_set_their_fields_and_a_file_gives_the_rest(ready, tmp_path, capsys):
@@ -198,6 +204,31 @@ def test_help_and_import_do_not_load_torch():
     ):
         check = f"{code}\nimport sys\nassert 'torch' not in sys.modules and 'gymnasium' not in sys.modules"
         subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+def test_data_is_converted_and_inspected_without_loading_torch(tmp_path):
+    """It takes seconds, a sixth of the time in which five million rows of a table are converted."""
+    (tmp_path / "log.csv").write_text("episode,step,f,action,reward\n" + "".join(f"0,{t},{t},0,1\n" for t in range(9)))
+    convert = [
+        "convert",
+        "csv:log.csv",
+        "--observe",
+        "f",
+        "--action",
+        "action",
+        "--reward",
+        "reward",
+        "--output",
+        "store",
+    ]
+    code = f"""
+import sys
+from rl_transformer.cli.main import main
+assert main({convert!r}) == 0
+assert main(["inspect", "rlt:store"]) == 0
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
 
 
 def test_training_on_a_store_needs_no_reader_and_no_transformers(ready, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 
@@ -17,10 +18,13 @@ from rl_transformer.evaluation.collection import record_episodes
 from rl_transformer.evaluation.episodes import run_episodes
 from rl_transformer.evaluation.plots import plot_data, plot_target_vs_achieved
 from rl_transformer.evaluation.video import save_video
+from rl_transformer.runtime import disk
+from rl_transformer.runtime.files import WriteError
 from rl_transformer.runtime.machine import cpu_threads
 from rl_transformer.runtime.workers import run_in_processes
 from rl_transformer.training.metrics import read_metrics
 from rl_transformer.trajectories import TrajectoryDataset
+from tests.runtime.faulty_disk import FaultyDisk
 from tests.toys import POINT, PointEnv, point_data, tiny_config
 
 
@@ -221,6 +225,28 @@ def test_charts_and_videos_are_written(policy, cloner, tmp_path):
     assert (tmp_path / "v.mp4").stat().st_size > 500
     with pytest.raises(RLTransformerError, match=r"neither a \.gif nor an \.mp4"):
         save_video(frames, str(tmp_path / "v.avi"))
+
+
+@pytest.mark.parametrize("name", ["it.png", "it.svg", "it.gif", "it.mp4"])
+def test_pictures_and_videos_are_the_old_ones_or_the_new_ones(name, tmp_path, monkeypatch):
+    path = tmp_path / name
+
+    def write(frames):
+        if path.suffix in (".png", ".svg"):
+            plot_data(range(frames), range(frames), path)
+        else:
+            save_video(np.zeros((frames, 16, 16, 3), np.uint8), str(path))
+
+    write(3)
+    old = path.read_bytes()
+    monkeypatch.setattr(disk, "DISK", FaultyDisk(fails_at=0, way="full"))
+    with pytest.raises(WriteError, match=re.escape(str(path))):
+        write(30)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.undo()
+    write(30)
+    assert path.read_bytes() != old
 
 
 def test_evaluation_while_training_reports_the_policy_that_would_be_saved(tmp_path):

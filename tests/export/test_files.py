@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rl_transformer.cli.main import main
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.export.reference.golden import replay
+from rl_transformer.export.reference.session import Policy as ExportedPolicy
 from rl_transformer.export.verify import verify
 from rl_transformer.runtime.files import MANIFEST, to_json
 from rl_transformer.runtime.reading import sha256
@@ -71,6 +74,23 @@ def test_the_python_client_needs_only_numpy_and_onnxruntime(exported):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["largest_difference"] < 1e-5
+
+
+def test_the_saved_program_of_pytorch_repeats_the_recorded_actions_after_it_was_loaded(exported):
+    program = torch.export.load(exported / "export/policy.pt2").module()
+    policy = ExportedPolicy(exported / "export")
+    with np.load(exported / "export/golden.npz") as golden:
+        steps = dict(golden)
+
+    class Network:
+        @torch.inference_mode()
+        def run(self, _, feed):
+            return [output.numpy() for output in program(**{n: torch.from_numpy(v) for n, v in feed.items()})]
+
+    policy.model = Network()
+    actions = replay(policy, steps)
+    assert len(actions) == 64
+    np.testing.assert_allclose(actions, steps["actions"], rtol=0, atol=1e-5)
 
 
 def test_the_javascript_client_repeats_the_recorded_actions(exported, tmp_path):

@@ -49,6 +49,26 @@ def count(monkeypatch):
 
 
 @WITH_ONEDNN
+def test_acting_with_any_number_of_rows_needs_few_programs_of_onednn_and_no_other_bits(monkeypatch):
+    # Each number of rows costs half a MiB for ever, which made a server grow with every new size of a batch.
+    onednn = cpu_linear._onednn
+    computed = set()
+    monkeypatch.setattr(cpu_linear, "_onednn", lambda x, *rest: computed.add(len(x)) or onednn(x, *rest))
+    x, weight, bias = (tensor.detach() for tensor in factors(1024, 32, 8))
+    with torch.no_grad():
+        every = linear(x, weight, bias)
+        for rows in range(16, 1025):
+            found = linear(x[:rows], weight, bias)
+            assert torch.equal(found, every[:rows])
+    assert len(computed) == 25
+    assert all(cpu_linear.rounded_rows(rows) < 1.25 * rows for rows in range(1, 5000))
+    # Training meets the same numbers all the time, and pays for no further rows.
+    computed.clear()
+    linear(x[:59], weight, bias)
+    assert computed == {59}
+
+
+@WITH_ONEDNN
 def test_products_go_to_onednn_unless_others_must_see_them(count):
     x, weight, bias = factors(16, 8, 12)
     linear(x[:0], weight, bias).sum().backward()  # nothing to compute, and no error

@@ -51,9 +51,9 @@ def train_words(output, *options, plugin="my_plugin"):
 
 
 def rlt(folder, *words, **environment):
-    """Run the installed command in a folder and return the finished process."""
-    command = [str(Path(sys.executable).parent / "rlt"), *map(str, words)]
-    return run_in(folder, command, **environment)
+    """Run the command in a folder, in an interpreter of its own if variables are given; return the finished process."""
+    installed = Path(sys.executable).parent / "rlt"
+    return run_in(folder, [str(installed if environment else "rlt"), *map(str, words)], **environment)
 
 
 def run_in(folder, command, **environment):
@@ -83,8 +83,15 @@ def fill(folder):
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _warm(warm_commands):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(warm_commands), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture(scope="session")
-def ready(tmp_path_factory):
+def ready(tmp_path_factory, _warm):
     """A folder with the user's module, data, and the run of a policy made of the module's parts."""
     folder = fill(tmp_path_factory.mktemp("ready"))
     done = rlt(folder, *train_words("run", PARTS))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -60,9 +59,9 @@ assert session.conditions == {"return_to_go": 0.0, "my_condition": 3.5}
 
 
 def test_a_policy_is_loaded_in_python_once_its_module_is_imported(ready):
-    done = run_in(ready, [sys.executable, "-c", ACT])
+    done = run_in(ready, ["python", "-c", ACT])
     assert done.returncode == 0, done.stderr
-    without = run_in(ready, [sys.executable, "-c", ACT.replace("import my_plugin", "")])
+    without = run_in(ready, ["python", "-c", ACT.replace("import my_plugin", "")])
     assert "there is no condition 'my_condition'" in without.stderr
 
 

@@ -25,6 +25,10 @@ def hangs(path):
     time.sleep(600)
 
 
+def takes_three_seconds(path):
+    time.sleep(3)
+
+
 def fills_the_memory(path):
     np.ones(1 << 33, np.uint8)
 

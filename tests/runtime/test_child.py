@@ -1,5 +1,7 @@
 """Claims about files that harm the process that reads them: another process does first, and the harm is one message."""
 
+import itertools
+import os
 import subprocess
 import sys
 import time
@@ -25,8 +27,8 @@ def file(tmp_path):
 def children(monkeypatch):
     """The command lines of the processes that were started."""
     started = []
-    genuine = subprocess.run
-    monkeypatch.setattr(child.subprocess, "run", lambda c, **options: started.append(c) or genuine(c, **options))
+    genuine = subprocess.Popen
+    monkeypatch.setattr(child.subprocess, "Popen", lambda c, **options: started.append(c) or genuine(c, **options))
     return started
 
 
@@ -53,6 +55,30 @@ def test_what_a_file_does_to_its_reader_is_one_message(name, problem, file, monk
         assert caught.value.where == str(file)
         assert caught.value.fix
     assert time.monotonic() - began < 10
+
+
+def test_seconds_without_a_processor_do_not_count(file, monkeypatch):
+    """On a machine with much other work, a file of 18 MB was refused as one that hangs."""
+    monkeypatch.setitem(LIMITS, "child_seconds", Limit(1, ""))
+    waited = itertools.count()
+    monkeypatch.setattr(child, "_seconds_without_processor", lambda pid: float(next(waited)))
+    check(file, "takes_three_seconds")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux says how long a process waited")
+def test_the_system_says_how_long_a_process_waited_for_a_processor():
+    busy = [
+        sys.executable,
+        "-c",
+        "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass",
+    ]
+    with subprocess.Popen(busy) as first, subprocess.Popen(busy) as second:
+        time.sleep(1)
+        waited = [child._seconds_without_processor(process.pid) for process in (first, second)]
+        first.kill()
+        second.kill()
+    assert sum(waited) > 0.2
+    assert child._seconds_without_processor(first.pid) == 0.0  # it is gone
 
 
 def test_a_file_is_read_by_a_child_once_and_again_after_a_change(file, children):

@@ -5,18 +5,22 @@ A plant changes episodes (lists of dicts of arrays) in place, and returns where 
 
 import json
 import pickle
+import uuid
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from gymnasium import spaces
 from pyarrow.csv import write_csv
 
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.dataset import TrajectoryDataset
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
+from tests.trajectories.foreign_files import buffers_of, write_minari
 from tests.trajectories.generated_sets import linear_system
+from tests.trajectories.table_files import write_jsonl, write_npz, write_parquet
 
 SIZE, ACTIONS = 5, 2
 
@@ -253,7 +257,9 @@ def _set(name, make):
     return change
 
 
-ALL = ("arrays", "kzl-pickle", "d4rl", "d3rlpy")
+ALL = ("arrays", "kzl-pickle", "d4rl", "d3rlpy", "minari")
+# In a table, a row with a value that is not finite is dropped, which is another finding.
+WITH_TABLES = (*ALL, "parquet", "npz", "jsonl")
 ARRAYS = ("arrays",)
 LISTS = ("arrays", "kzl-pickle")
 NAN, INF = float("nan"), float("inf")
@@ -312,7 +318,7 @@ CONTINUOUS = {
         f"flag {name} inside": ("end inside of an episode", name, flag_inside(name), ARRAYS)
         for name in ("is_first", "dones", "timeouts", "terminals")
     },
-    "episode twice": ("duplicate episode", "episode", copied, ALL),
+    "episode twice": ("duplicate episode", "episode", copied, WITH_TABLES),
     "episode without an end": (
         "unfinished episode",
         "episode",
@@ -325,31 +331,31 @@ CONTINUOUS = {
         one_episode(lambda e, r: e.update(terminated=True, truncated=True)),
         (*LISTS, "d4rl"),
     ),
-    "padding": ("padding", "episode", padded, ALL),
-    "repeated step": ("repeated step", "step", one_episode(repeated_row), ALL),
-    "step of zeros": ("all zeros", "observations", one_episode(zero_row), ALL),
-    "code for a missing value": ("missing code", "observations", column(with_codes), ALL),
-    "outlier among observations": ("outlier", "observations", value("observations", 1e12), ALL),
-    "outlier among rewards": ("outlier", "rewards", value("rewards", -1e9), ALL),
-    "frozen signal": ("frozen signal", "observations", one_episode(frozen), ALL),
-    "saturated signal": ("saturated signal", "observations", column(saturated), ALL),
-    "other unit": ("unit change", "observations", one_episode(other_unit), ALL),
-    "constant feature": ("constant feature", "observations", column(lambda e, f, r: 2.0), ALL),
-    "equal features": ("equal features", "observations", column(lambda e, f, r: e["observations"][:, 0]), ALL),
+    "padding": ("padding", "episode", padded, WITH_TABLES),
+    "repeated step": ("repeated step", "step", one_episode(repeated_row), WITH_TABLES),
+    "step of zeros": ("all zeros", "observations", one_episode(zero_row), WITH_TABLES),
+    "code for a missing value": ("missing code", "observations", column(with_codes), WITH_TABLES),
+    "outlier among observations": ("outlier", "observations", value("observations", 1e12), WITH_TABLES),
+    "outlier among rewards": ("outlier", "rewards", value("rewards", -1e9), WITH_TABLES),
+    "frozen signal": ("frozen signal", "observations", one_episode(frozen), WITH_TABLES),
+    "saturated signal": ("saturated signal", "observations", column(saturated), WITH_TABLES),
+    "other unit": ("unit change", "observations", one_episode(other_unit), WITH_TABLES),
+    "constant feature": ("constant feature", "observations", column(lambda e, f, r: 2.0), WITH_TABLES),
+    "equal features": ("equal features", "observations", column(lambda e, f, r: e["observations"][:, 0]), WITH_TABLES),
     "times that float32 rounds": ("precision", "observations", column(long_times), LISTS),
-    "constant action": ("constant action", "actions", column(lambda e, f, r: 0.25, name="actions"), ALL),
+    "constant action": ("constant action", "actions", column(lambda e, f, r: 0.25, name="actions"), WITH_TABLES),
     "actions in another unit": (
         "tiny actions",
         "actions",
         column(lambda e, f, r: 1e-3 * e["actions"][:, f], name="actions"),
-        ALL,
+        WITH_TABLES,
     ),
-    "no rewards": ("no rewards", "rewards", everywhere(_set("rewards", lambda e: 0 * e["rewards"])), ALL),
+    "no rewards": ("no rewards", "rewards", everywhere(_set("rewards", lambda e: 0 * e["rewards"])), WITH_TABLES),
     "equal returns": (
         "equal returns",
         "rewards",
         everywhere(_set("rewards", lambda e: np.eye(len(e["rewards"]))[-1] * 3)),
-        ALL,
+        WITH_TABLES,
     ),
     "time goes backwards": ("time goes backwards", "recorded_at", one_episode(moved("recorded_at", -50.0)), LISTS),
     "time stands still": ("repeated time", "recorded_at", one_episode(moved("recorded_at", 0.0)), LISTS),
@@ -374,7 +380,7 @@ CONTINUOUS = {
                 truncated=False,
             )
         ),
-        ALL,
+        WITH_TABLES,
     ),
     "guessed action space": ("guessed space", "actions", lambda e, r: {}, ("kzl-pickle", "d3rlpy")),
 }
@@ -401,6 +407,21 @@ DISCRETE = {
         ARRAYS,
     ),
 }
+
+
+def write_minari_set(folder, data):
+    """Write a dataset below the Minari folder of the test."""
+    observation = spaces.Box(-np.inf, np.inf, (SIZE,), np.float32)
+    name = f"planted/set{uuid.uuid4().hex}-v0"
+    return write_minari(name, buffers_of(data), observation, spaces.Box(-1, 1, (ACTIONS,), np.float32))
+
+
+FOREIGN = {
+    "minari": write_minari_set,
+    "parquet": lambda folder, data: write_parquet(folder / "parquet", data),
+    "npz": lambda folder, data: write_npz(folder / "planted.npz", data),
+    "jsonl": lambda folder, data: write_jsonl(folder / "planted.jsonl", data),
+}
 # Flags that a store of the first version took for further columns.
 FLAGS = ("is_first", "dones", "terminals", "timeouts")
 
@@ -421,6 +442,8 @@ def write(episodes, form, folder, *, discrete=False):
             for e in episodes
         ]
         return TrajectoryDataset.in_memory(spec_of(discrete), trajectories)
+    if form in FOREIGN:
+        return FOREIGN[form](folder, write(episodes, "arrays", folder, discrete=discrete))
     flat = [_with_flags(e) for e in episodes]
     if form == "kzl-pickle":
         (folder / "data.pkl").write_bytes(pickle.dumps(flat))

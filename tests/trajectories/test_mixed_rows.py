@@ -10,7 +10,8 @@ import torch
 from rl_transformer import RLTransformerError, evaluate, load_policy, train
 from rl_transformer.policy.gatherer import make_gatherer
 from rl_transformer.trajectories import Space, TrajectoryDataset, open_trajectories
-from rl_transformer.trajectories.mixed_rows import numbers_of, split_rows
+from rl_transformer.trajectories.mixed_rows import numbers_of
+from rl_transformer.trajectories.mixed_tensors import split_rows
 from rl_transformer.trajectories.store import write_store
 from rl_transformer.utils.data import Dataset
 from rl_transformer.windows.sampling import WindowIndex

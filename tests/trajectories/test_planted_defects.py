@@ -11,19 +11,25 @@ from rl_transformer.trajectories.finding_kinds import finding_kinds, findings_pa
 from rl_transformer.trajectories.open import read_trajectories
 from tests.trajectories.generated_sets import CLEAN, dataset
 from tests.trajectories.planted_defects import (
-    ALL,
     CONTINUOUS,
     DISCRETE,
     TABLES,
+    WITH_TABLES,
     clean_episodes,
     table_of,
     write,
     write_table,
 )
 
+pytestmark = pytest.mark.usefixtures("minari_folder")
 ROOT = Path(__file__).parents[2]
 PLANTS = {**{name: (*plant, False) for name, plant in CONTINUOUS.items()}}
 PLANTS |= {name: (*plant, True) for name, plant in DISCRETE.items()}
+
+
+@pytest.fixture
+def minari_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
 
 
 def is_found(name, form, seed, folder):
@@ -65,7 +71,7 @@ def test_a_row_that_is_dropped_is_named(name, tmp_path):
 
 
 def test_clean_episodes_of_every_format_have_no_warning(tmp_path):
-    for form in ALL:
+    for form in WITH_TABLES:
         data = write(clean_episodes(1), form, tmp_path)
         data = data if form == "arrays" else read_trajectories(data)
         assert not [f for f in data.findings if f.level != "info"]

@@ -7,6 +7,7 @@ defaults with its fast attention, losses are not read back, and no diagnostics a
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -126,6 +127,9 @@ class PublishedTrainer:
         batch_size: int,
         precision: str,
         warmup_steps: int = 10_000,
+        learning_rate: float = 1e-4,
+        cosine_steps: int | None = None,
+        max_gradient_norm: float = 0.25,
         device: str = "cpu",
     ) -> None:
         self.device = torch.device(device)
@@ -133,10 +137,16 @@ class PublishedTrainer:
         self.sampler = sampler
         self.batch_size = batch_size
         self.precision = precision
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda steps: min((steps + 1) / warmup_steps, 1)
-        )
+        self.max_gradient_norm = max_gradient_norm
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
+
+        def share_of_rate(steps: int) -> float:
+            """Return the share of the learning rate after some updates: warm-up, then constant as published, or a cosine to zero."""
+            if cosine_steps is None or steps < warmup_steps:
+                return min((steps + 1) / warmup_steps, 1)
+            return (1 + math.cos(math.pi * (steps - warmup_steps) / (cosine_steps - warmup_steps))) / 2
+
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share_of_rate)
 
     def update(self) -> Tensor:
         """Make one update and return its loss, not read back."""
@@ -153,7 +163,7 @@ class PublishedTrainer:
         loss = F.mse_loss(predicted.reshape(-1, width)[is_real].float(), actions.reshape(-1, width)[is_real])
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 0.25)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_gradient_norm)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()

@@ -10,7 +10,11 @@ from jsonargparse import ArgumentParser, Namespace
 from rl_transformer.cli.command import Outcome, new_parser
 from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
 from rl_transformer.cli.convert import add_layout_argument, check_layout, write_in_layout
-from rl_transformer.cli.environment import add_environment_arguments, environment_arguments
+from rl_transformer.cli.environment import (
+    add_environment_arguments,
+    add_step_timeout_argument,
+    environment_arguments,
+)
 from rl_transformer.errors import RLTransformerError
 
 
@@ -31,6 +35,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser.add_argument("--target-return", type=float | None, default=None, help="The policy's target return.")
     add_targets_argument(parser)
     add_environment_arguments(parser)
+    add_step_timeout_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="Seed of the first episode; episode i uses SEED + i.")
     return parser
 
@@ -62,6 +67,7 @@ def run(args: Namespace) -> Outcome:
     policy = load_policy(args.policy) if args.policy and not is_scripted else None
     env_kwargs, wrappers = environment_arguments(args)
     source = EnvironmentSource.of(args.env_id, env_kwargs=env_kwargs, wrappers=wrappers)
+    source = replace(source, step_timeout=args.step_timeout)
     with opened(source) as live:
         spec, trajectories = record_episodes(
             live.environment,
@@ -73,6 +79,7 @@ def run(args: Namespace) -> Outcome:
             targets=parse_targets(args.target),
             behavior=scripted_behavior(args.policy, live.environment) if is_scripted else None,
             max_steps=args.max_steps,
+            step_timeout=args.step_timeout,
         )
         # Whoever evaluates on this data has to make the same environment. The limit counts steps outside of all wrappers,
         # some of which skip steps of the environment.

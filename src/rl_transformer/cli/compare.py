@@ -41,7 +41,7 @@ def run(args: Namespace) -> Outcome:
     """Read the reports, and print means and differences."""
     from rl_transformer.evaluation.comparison import compare
     from rl_transformer.evaluation.comparison_tables import as_csv, as_latex, as_text, plot_comparison
-    from rl_transformer.runtime.files import write_text
+    from rl_transformer.runtime.files import write_output
 
     check_writable(args.csv)
     check_writable(args.latex)
@@ -52,9 +52,9 @@ def run(args: Namespace) -> Outcome:
     comparison = compare(sides, paired=args.paired, margin=args.margin)
     print(as_text(comparison))
     if args.csv:
-        write_text(user_path(args.csv), as_csv(comparison))
+        write_output(user_path(args.csv), as_csv(comparison))
     if args.latex:
-        write_text(user_path(args.latex), as_latex(comparison))
+        write_output(user_path(args.latex), as_latex(comparison))
     if args.figure:
         plot_comparison(comparison, user_path(args.figure))
     return Outcome(comparison)

@@ -42,6 +42,16 @@ def add_environment_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def add_step_timeout_argument(parser: ArgumentParser) -> None:
+    """Declare ``--step-timeout``, for the commands whose episodes run in the main thread."""
+    parser.add_argument(
+        "--step-timeout",
+        type=float | None,
+        default=None,
+        help="Seconds that one step or reset of the environment may take, as far as Python can end it; null: no limit.",
+    )
+
+
 def parse_env_kwargs(text: str | None) -> JsonObject:
     """Return the arguments that ``--env-kwargs`` contains.
 

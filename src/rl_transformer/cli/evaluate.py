@@ -10,7 +10,11 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser, optional_path
 from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
-from rl_transformer.cli.environment import add_environment_arguments, environment_arguments
+from rl_transformer.cli.environment import (
+    add_environment_arguments,
+    add_step_timeout_argument,
+    environment_arguments,
+)
 from rl_transformer.errors import RLTransformerError
 
 if TYPE_CHECKING:
@@ -40,12 +44,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         default=None,
         help="Environments open at the same time; null: one per episode, at most 256 per process.",
     )
-    parser.add_argument(
-        "--step-timeout",
-        type=float | None,
-        default=None,
-        help="Seconds that one step or reset of the environment may take, as far as Python can end it; null: no limit.",
-    )
+    add_step_timeout_argument(parser)
     parser.add_argument("--num-episodes", type=int, default=20, help="Episodes per target return.")
     parser.add_argument(
         "--seed", type=int, default=1_000_000, help="Seed of each target's first episode; episode i uses SEED + i."

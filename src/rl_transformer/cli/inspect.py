@@ -150,10 +150,10 @@ def _draw(
         plot_data(dataset.episode_returns.tolist(), dataset.lengths.tolist(), figure)
     if page is not None:
         from rl_transformer.evaluation.data_page import data_page
-        from rl_transformer.runtime.files import write_text
+        from rl_transformer.runtime.files import write_output
 
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_text(page, data_page(dataset, leakage, other, differences))
+        write_output(page, data_page(dataset, leakage, other, differences))
 
 
 def _fixed(args: Namespace, dataset: TrajectoryDataset) -> dict:

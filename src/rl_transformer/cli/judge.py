@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
 from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
+from rl_transformer.cli.judged_data import check_judged_data
 from rl_transformer.runtime.paths import check_writable, user_path
-
-if TYPE_CHECKING:
-    from rl_transformer.evaluation.offline.gates import Gate
-    from rl_transformer.policy import Policy
-    from rl_transformer.trajectories import TrajectoryDataset
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
@@ -41,6 +35,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         help="Columns that tell whom an episode is about: intervals are over them; none may be in the training data.",
     )
     parser.add_argument(
+        "--propensity",
+        type=str | None,
+        default=None,
+        help="Column with the probability of each logged action; null: propensity, if there is one; else it is estimated.",
+    )
+    parser.add_argument(
         "--accept",
         type=str,
         action="append",
@@ -60,45 +60,28 @@ def run(args: Namespace) -> Outcome:
     from rl_transformer.evaluation.offline.judge import Candidate, judge
     from rl_transformer.evaluation.offline.page import as_html, as_text
     from rl_transformer.policy import load_policy
-    from rl_transformer.runtime.files import write_text
+    from rl_transformer.runtime.files import write_output
     from rl_transformer.trajectories import open_trajectories
 
     check_writable(args.html, ".html")
     policy = load_policy(args.folder)
     other = None if args.against == "behavior" else load_policy(args.against)
-    dataset, gates = _check_data(args, policy, other, open_trajectories(args.data))
+    policies = {args.folder: policy} | ({} if other is None else {args.against: other})
+    dataset, gates = check_judged_data(policies, open_trajectories(args.data), args.entity, args.accept)
     targets = parse_targets(args.target)
     result = judge(
         Candidate(policy, args.target_return, targets, args.folder),
         dataset,
         against=None if other is None else Candidate(other, args.target_return, targets, args.against),
-        gates=gates,
+        # What both runs have in common is said once.
+        gates=list(dict.fromkeys(gate for each in gates.values() for gate in each)),
         margin=args.margin,
         entity=args.entity,
+        propensity=args.propensity,
         options=FitOptions(seed=args.seed),
     )
     result = {"run": args.folder, "data": args.data, **result}
     print(as_text(result))
     if args.html:
-        write_text(user_path(args.html), as_html(result))
+        write_output(user_path(args.html), as_html(result))
     return Outcome(result)
-
-
-def _check_data(
-    args: Namespace, policy: Policy, other: Policy | None, dataset: TrajectoryDataset
-) -> tuple[TrajectoryDataset, list[Gate]]:
-    """Return the episodes to judge on, of training data only those that the run held out, and what was checked."""
-    from rl_transformer.cli.training_data import training_and_held_out
-    from rl_transformer.evaluation.offline.gates import HELD_OUT, Gate, held_out_gate, leakage_gates, split_gates
-
-    # What a policy has learned by heart says nothing of what it would earn elsewhere.
-    training, held_out = training_and_held_out(user_path(args.folder), dataset)
-    if held_out is None:
-        gates = [held_out_gate(policy, dataset)]
-    else:
-        gates = [Gate(HELD_OUT, True, f"judged on the {len(held_out)} episodes that training held out")]
-    if other is not None:
-        gates.append(held_out_gate(other, dataset))
-    judged = dataset if held_out is None else held_out
-    gates += leakage_gates(judged, args.accept)
-    return judged, [*gates, *split_gates(training, judged, args.entity, args.accept)]

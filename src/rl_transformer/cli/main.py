@@ -29,6 +29,7 @@ COMMANDS = {
     "targets": "Say which target return to aim for, and what to expect of others.",
     "compare": "Compare evaluations: differences with intervals, and what they establish.",
     "judge": "Say from logs alone whether a policy is better than what made them.",
+    "select": "Say which of several policies to try first, and what regret to expect.",
     "plot": "Draw the learning curves of training runs.",
     "collect": "Record episodes of random actions, or of a policy, as a store.",
     "convert": "Write any dataset as a memory-mapped store.",
@@ -103,7 +104,7 @@ def _run(words: list[str]) -> int:
 
 def _run_command(command: Command, args: Namespace) -> int:
     """Load the plugins, run the command and write its result if ``--json`` was given."""
-    from rl_transformer.runtime.files import to_json, write_text
+    from rl_transformer.runtime.files import to_json, write_output
     from rl_transformer.runtime.paths import check_writable
     from rl_transformer.runtime.plugins import load_installed_plugins, load_plugins
 
@@ -121,7 +122,7 @@ def _run_command(command: Command, args: Namespace) -> int:
             fix="repair the environment or module that calls sys.exit(); calling rl_transformer from Python shows where",
         ) from error
     if args.json:
-        write_text(Path(args.json), to_json(outcome.content))
+        write_output(Path(args.json), to_json(outcome.content))
     return outcome.exit_code
 
 

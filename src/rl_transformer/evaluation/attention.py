@@ -15,7 +15,6 @@ from rl_transformer.models import DecisionTransformerModel
 from rl_transformer.policy import Policy
 from rl_transformer.policy.gatherer import check_spaces, make_gatherer
 from rl_transformer.policy.session import PolicySession
-from rl_transformer.runtime.files import translate_write_errors
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
@@ -218,5 +217,4 @@ def plot_attention(report: JsonObject, path: Path) -> None:
         axes.imshow(np.where(np.tril(np.ones_like(weights)) > 0, weights, np.nan), cmap="Blues", vmin=0)
         axes.set_title(f"layer {layer['layer']}: same type {layer['same_type']:.2f}", fontsize=10, color=plots.INK)
         axes.set_xlabel(f"attended token ({', '.join(report['tokens'])}, ...)", fontsize=8)
-    with translate_write_errors(path):
-        drawn.savefig(path, dpi=120)
+    plots.save(drawn, path)

@@ -39,6 +39,7 @@ def record_episodes(
     targets: Mapping[str, Target] | None = None,
     behavior: Behavior | None = None,
     max_steps: int | None = None,
+    step_timeout: float | None = None,
 ) -> tuple[DataSpec, Iterator[Trajectory]]:
     """Return the spaces of an environment, and an iterator that runs and yields one episode after the other.
 
@@ -54,13 +55,15 @@ def record_episodes(
         behavior: Chooses the actions; None: uniformly random actions, among the legal ones if the environment reports
             a mask of them.
         max_steps: Steps after which an episode is cut off and recorded as truncated; None: see `step_limit`.
+        step_timeout: Seconds that one step or reset of the environment may take; None: no limit. It needs the main thread.
 
     Raises:
-        RLTransformerError: The environment does not fit the policy, or the policy does not take these targets.
+        RLTransformerError: The environment does not fit the policy, the policy does not take these targets, or there can be
+            no limit of time here.
     """
     seeds = range(seed, seed + num_episodes)
     spec = environment_spec(environment, env_id)
-    live = LiveEnvironment(environment, env_id, spec, is_ours=False)
+    live = LiveEnvironment(environment, env_id, spec, is_ours=False, step_timeout=step_timeout)
     cut_off: list[int] = []
     if policy is None:
         limit = step_limit(live, None, max_steps)

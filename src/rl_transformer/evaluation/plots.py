@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl_transformer.runtime.files import translate_write_errors
+from rl_transformer.runtime.files import write_output
 from rl_transformer.runtime.types import JsonObject
 
 if TYPE_CHECKING:
@@ -113,11 +113,9 @@ def plot_data(episode_returns: Sequence[float], lengths: Sequence[int], path: Pa
 
 
 def save(drawn: Figure, path: Path) -> None:
-    """Write a figure as PNG.
+    """Write a figure in the format that the suffix names, PNG without one.
 
     Raises:
         RLTransformerError: The file cannot be written.
     """
-    with translate_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(path, dpi=120)
+    write_output(path, lambda temporary: drawn.savefig(temporary, dpi=120, format=path.suffix[1:] or "png"))

@@ -164,8 +164,8 @@ def make_side(name: str, reports: Mapping[int | None, StoredReport], target_retu
     return Side(name, reports, {seed: report.find_target(target_return) for seed, report in reports.items()})
 
 
-def check_comparable(sides: Sequence[Side]) -> None:
-    """Check that all reports are of the same environment, targets and episodes.
+def check_same_episodes(sides: Sequence[Side]) -> None:
+    """Check that all reports are of the same environment and episodes; policies may have targets of their own.
 
     Raises:
         RLTransformerError: Something differs; the message names it with both values.
@@ -177,6 +177,16 @@ def check_comparable(sides: Sequence[Side]) -> None:
         # The limit changes a result only if it has cut off an episode.
         if any(entry.get("truncated_by_limit", 0) for _, entry in (pairs[0], pair)):
             _refuse_difference("max_steps", pairs[0], pair, of_report=True)
+
+
+def check_comparable(sides: Sequence[Side]) -> None:
+    """Check that all reports are of the same environment, targets and episodes.
+
+    Raises:
+        RLTransformerError: Something differs; the message names it with both values.
+    """
+    check_same_episodes(sides)
+    pairs = [(report, side.entries[seed]) for side in sides for seed, report in side.reports.items()]
     # Policies that take no target are compared with those of any target.
     taking = [pair for pair in pairs if pair[1]["target_return"] is not None]
     for pair in taking[1:]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
-from rl_transformer.runtime.files import translate_write_errors
+from rl_transformer.runtime.files import write_output
 
 
 def check_video(path: str) -> None:
@@ -22,7 +22,6 @@ def check_video(path: str) -> None:
     if path.endswith(".gif"):
         require("PIL", extra=None, purpose="writing a .gif")
     else:
-        require("imageio", extra="video", purpose="writing a .mp4")
         require("imageio_ffmpeg", extra="video", purpose="writing a .mp4")
 
 
@@ -38,16 +37,28 @@ def save_video(frames: Sequence[np.ndarray], path: str, *, frames_per_second: in
         RLTransformerError: Another suffix, a missing package, or a file that cannot be written.
     """
     check_video(path)
-    with translate_write_errors(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if path.endswith(".gif"):
-            from PIL import Image
+    write = _write_gif if path.endswith(".gif") else _write_mp4
+    write_output(Path(path), lambda temporary: write(frames, temporary, frames_per_second))
 
-            images = [Image.fromarray(frame) for frame in frames]
-            duration = 1000 // frames_per_second
-            images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
-        else:
-            import imageio
 
-            # Codecs prefer sides that are multiples of 16, and imageio would rescale the frames to them.
-            imageio.mimwrite(path, list(frames), fps=frames_per_second, macro_block_size=1)
+def _write_gif(frames: Sequence[np.ndarray], path: Path, frames_per_second: int) -> None:
+    from PIL import Image
+
+    images = [Image.fromarray(frame) for frame in frames]
+    duration = 1000 // frames_per_second
+    images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+
+
+def _write_mp4(frames: Sequence[np.ndarray], path: Path, frames_per_second: int) -> None:
+    from imageio_ffmpeg import write_frames
+
+    # The format is said, because the temporary name does not end with it. Codecs prefer sides that are multiples of 16;
+    # macro_block_size=1 keeps frames from being scaled to them.
+    height, width = frames[0].shape[:2]
+    writer = write_frames(
+        str(path), (width, height), fps=frames_per_second, macro_block_size=1, output_params=["-f", "mp4"]
+    )
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from typing import get_type_hints
 
-from rl_transformer.config.base import Section
+from rl_transformer.config.base import Section, fits_type
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
@@ -150,6 +151,9 @@ class DecisionTransformerConfig(Section):
         for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
             if not 0 <= getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)} is not in [0, 1)", "choose a probability below 1"
+        for name in ("initializer_range", "timestep_initializer_range", "layer_norm_epsilon"):
+            if getattr(self, name) < 0:
+                yield f"{name}={getattr(self, name)} is negative", "choose 0 or more"
         if self.add_cross_attention:
             yield "add_cross_attention is set, and there is no second sequence", "leave it False"
         if self.attention_span is not None and self.attention_span < 1:
@@ -241,6 +245,7 @@ class DecisionTransformerConfig(Section):
                 where=where,
                 fix="remove them, or load the folder with the version of rl_transformer that wrote it",
             )
+        _refuse_wrong_types(values, where)
         return cls(**values)
 
     def to_hf_dict(self) -> JsonObject:
@@ -263,7 +268,23 @@ class DecisionTransformerConfig(Section):
                 where=where,
                 fix="name a folder written by save_pretrained of a Decision Transformer",
             )
-        return cls(**{name: values[name] for name in hf_field_names() if name in values})
+        known = {name: values[name] for name in hf_field_names() if name in values}
+        _refuse_wrong_types(known, where)
+        return cls(**known)
+
+
+def _refuse_wrong_types(values: JsonMapping, where: object) -> None:
+    """Raise an `RLTransformerError` for a value of a file that is not of its field's type."""
+    # Some values are first used when the model is built, far from the file that they come from.
+    hints = get_type_hints(DecisionTransformerConfig)
+    for name, value in values.items():
+        if name != "trunk" and not fits_type(_as_tuples(value), hints[name]):
+            raise RLTransformerError(f"{name} is {value!r:.100}", where=where, fix="restore the file from a copy")
+
+
+def _as_tuples(value: object) -> object:
+    """Return lists of JSON as the tuples that the fields hold."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def hf_field_names() -> list[str]:

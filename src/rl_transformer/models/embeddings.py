@@ -20,7 +20,8 @@ from rl_transformer.models.image_encoders import ImageEncoder, impala, nature_cn
 from rl_transformer.models.trunk.reproducible_sums import read_rows
 from rl_transformer.runtime.registry import Registry, broken_contract, call_plugin
 from rl_transformer.runtime.shapes import Float, Int, UInt8
-from rl_transformer.trajectories.mixed_rows import Streams, split_rows
+from rl_transformer.trajectories.mixed_rows import Streams
+from rl_transformer.trajectories.mixed_tensors import split_rows
 
 
 class DiscreteActionEmbedding(nn.Embedding):

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rl_transformer.errors import RLTransformerError
@@ -45,26 +46,38 @@ def check_in_child(path: Path, checker: str) -> None:
     stamp: JsonObject = {"path": str(path.resolve()), "checker": checker, **file_stamp(path)}
     if is_remembered("checked", path, stamp):
         return
-    seconds = seconds_to_read(stamp["bytes"])
-    try:
-        done = subprocess.run(
-            child_command(f"{__name__}:check", checker, str(path)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=seconds,
-            env=child_environment(),
-        )
-    except subprocess.TimeoutExpired:
-        raise RLTransformerError(f"reading it takes more than {seconds:.0f} seconds", where=path, fix=FIX) from None
-    if done.returncode != 0 or not done.stdout:
-        problem = f"reading it ends the process that does ({describe_end(done.returncode)})"
+    code, printed = _run_child(path, checker, seconds_to_read(stamp["bytes"]))
+    if code != 0 or not printed:
+        problem = f"reading it ends the process that does ({describe_end(code)})"
         raise RLTransformerError(problem, where=path, fix=FIX)
-    result = json.loads(done.stdout)
+    result = json.loads(printed)
     if "problem" in result:
         raise RLTransformerError(result["problem"], where=path, fix=result["fix"])
     if result["is_whole"] and file_stamp(path).items() <= stamp.items():
         remember("checked", path, stamp)
+
+
+def _run_child(path: Path, checker: str, seconds: float) -> tuple[int, bytes]:
+    """Return the exit code of a child that runs a checker, and what it printed."""
+    process = subprocess.Popen(
+        child_command(f"{__name__}:check", checker, str(path)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+    )
+    used = SecondsOfProcess(process.pid)
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                printed, _ = process.communicate(timeout=1.0)
+                return process.returncode, printed
+            if used.after_one_more() >= seconds:
+                raise RLTransformerError(f"reading it takes more than {seconds:.0f} seconds", where=path, fix=FIX)
+    except BaseException:  # an interruption, too
+        process.kill()
+        process.communicate()
+        raise
 
 
 def child_command(function: str, *arguments: str) -> list[str]:
@@ -85,6 +98,33 @@ def child_environment() -> dict[str, str]:
 def seconds_to_read(num_bytes: float) -> float:
     """Return how long such a process may take to read so many bytes of a file."""
     return LIMITS["child_seconds"].most + num_bytes / 2**20
+
+
+class SecondsOfProcess:
+    """Counts the seconds that a process had to come to a result.
+
+    Those in which it was ready and other processes had the processors do not count (on Linux, which knows them), and neither do
+    those in which a terminal had stopped the present process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._ticks = 0
+        self._waited = _seconds_without_processor(pid)
+
+    def after_one_more(self) -> float:
+        """Return the count; call it once for each second that was waited."""
+        self._ticks += 1
+        return self._ticks - (_seconds_without_processor(self._pid) - self._waited)
+
+
+def _seconds_without_processor(pid: int) -> float:
+    """Return how long the thread of a process that waited most was ready without running."""
+    waited = [0.0]
+    with suppress(OSError, ValueError, IndexError):  # the process has ended, or this is not Linux
+        for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            waited.append(int(file.read_text(encoding="utf-8").split()[1]) / 1e9)
+    return max(waited)
 
 
 def main() -> None:

@@ -74,12 +74,12 @@ def write_text(path: Path, text: str) -> None:
         with disk.DISK.create(temporary) as file:
             disk.DISK.write(file, text.encode("utf-8"))
 
-    _write_file(path, write)
+    write_file(path, write)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, as `write_text` does."""
-    _write_file(path, lambda temporary: disk.DISK.save_tensors(temporary, tensors))
+    write_file(path, lambda temporary: disk.DISK.save_tensors(temporary, tensors))
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -90,11 +90,11 @@ def write_array(path: Path, array: np.ndarray) -> None:
             # allow_pickle=False: an object array would be written in a form that can run code when it is read.
             np.save(file, array, allow_pickle=False)
 
-    _write_file(path, write)
+    write_file(path, write)
 
 
-def _write_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under a temporary name, and give it its own when it is on the disk."""
+def write_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file, as `write_text` does; ``write`` is given its temporary name, which has another suffix."""
     refuse_special_file(path)
     # In the same folder, because a rename is atomic only within one file system. The random suffix lets several
     # processes write the same file without mixing their content.
@@ -111,6 +111,24 @@ def _write_file(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
             raise
         disk.DISK.sync_folder(path.parent)
+
+
+def write_output(path: Path, content: str | Callable[[Path], None]) -> None:
+    """Write a file that a user named, as `write_file` does, and remove what killed processes have left of it.
+
+    Raises:
+        RLTransformerError: Writing failed; an old file is unchanged.
+    """
+    refuse_special_file(path)  # before a lock is put beside it
+    with translate_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The lock tells what a killed process has left from what another one writes just now.
+        with owned(_lock_of(path), what=path, wait=True):
+            remove_leftovers(path.parent, of=path.name)
+            if isinstance(content, str):
+                write_text(path, content)
+            else:
+                write_file(path, content)
 
 
 def write_folder(folder: Path, fill: Callable[[Path], JsonMapping | None], *, replace: bool = True) -> None:

@@ -25,21 +25,22 @@ def waiting_lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def owned(path: Path, *, what: Path) -> Iterator[None]:
-    """Hold a lock file inside the block, and refuse to begin while another process holds it.
+def owned(path: Path, *, what: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a lock file inside the block, and refuse to begin, or wait, while another process holds it.
 
     The file is removed at the end. The lock of a killed process is released by the system, so its file means nothing.
 
     Args:
         path: The lock file.
         what: What is written under this lock, for the message.
+        wait: Wait for another process, whose work takes moments.
 
     Raises:
-        RLTransformerError: Another process holds the lock; the message names it.
+        RLTransformerError: Another process holds the lock, and this one does not wait; the message names it.
     """
     while True:
         file = _opened(path)
-        if not lock_file(file, wait=False):
+        if not lock_file(file, wait=wait):
             owner = _read_owner(file)
             file.close()
             raise RLTransformerError(

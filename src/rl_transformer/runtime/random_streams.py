@@ -33,6 +33,8 @@ class Stream(IntEnum):
     GOLDEN_STEPS = 0xE6
     RETURN_FOLDS = 0xF0
     OFFLINE_JUDGING = 0x0F
+    POLICY_SELECTION = 0x5E
+    LIVE_TRIALS = 0x17
 
 
 def generator(stream: Stream, *key: int) -> np.random.Generator:

@@ -84,6 +84,7 @@ def prepare_run_folder(
         RLTransformerError: The folder has other content, or holds a run with other options or data.
     """
     if not _holds_run(folder, resume=resume):
+        _remove_leftovers(folder)
         return False
     fix = "name the folder of a run, or another folder to start a new one in"
     run = read_json(folder / _RUN, fix=fix)
@@ -94,8 +95,7 @@ def prepare_run_folder(
     stored.check_values()
     _check_same_options(stored, config, folder)
     _check_longer_run(stored, config, folder)
-    with translate_write_errors(folder):
-        remove_leftovers(folder)  # of processes that were killed while they wrote here; the caller has the lock
+    _remove_leftovers(folder)
     if not (folder / _FINISHED).exists() or not (folder / product).exists():
         return False
     # A finished run may be continued with more train_steps; it then counts as unfinished.
@@ -136,6 +136,12 @@ def owned_run(folder: Path, *, is_main: bool = True) -> Iterator[None]:
 def _remove_if_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes have left that were killed while they wrote here; the caller has the lock."""
+    with translate_write_errors(folder):
+        remove_leftovers(folder)
 
 
 def _holds_run(folder: Path, *, resume: bool) -> bool:

@@ -10,13 +10,10 @@ Shapes: T timesteps, L bytes of a row, V numbers.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import Nested
@@ -114,35 +111,3 @@ def numbers_of(space: Space, flat: np.ndarray) -> np.ndarray:
         return np.zeros((len(flat), 0), np.float32) if space.is_image else flat
     packed = np.ascontiguousarray(flat[:, space.streams.picture_bytes :])
     return packed.view("<f4").astype(np.float32)
-
-
-def split_rows(streams: Streams, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
-    """Return the pictures (..., channels, height, width) and the numbers (..., V) of rows (..., L); None without numbers."""
-    pictures = []
-    begin = 0
-    for shape in streams.pictures:
-        end = begin + math.prod(shape)
-        pictures.append(rows[..., begin:end].unflatten(-1, shape))
-        begin = end
-    return pictures, as_numbers(rows[..., begin:]) if streams.numbers else None
-
-
-def as_numbers(packed: Tensor) -> Tensor:
-    """Return bytes (..., 4 V) as float32 numbers (..., V)."""
-    _check_byte_order()
-    return packed.contiguous().view(torch.float32)
-
-
-def as_bytes(numbers: Tensor) -> Tensor:
-    """Return float32 numbers (..., V) as bytes (..., 4 V)."""
-    _check_byte_order()
-    return numbers.contiguous().view(torch.uint8)
-
-
-def _check_byte_order() -> None:
-    if sys.byteorder != "little":
-        raise RLTransformerError(
-            "pictures beside numbers are read on little-endian machines only",
-            where="observations",
-            fix="observe the pictures or the numbers alone: dataset.observe",
-        )

@@ -14,7 +14,8 @@ from torch import Tensor
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Float, Shaped
 from rl_transformer.trajectories.data_spec import DataSpec
-from rl_transformer.trajectories.mixed_rows import NUMBER_BYTES, as_bytes, as_numbers
+from rl_transformer.trajectories.mixed_rows import NUMBER_BYTES
+from rl_transformer.trajectories.mixed_tensors import as_bytes, as_numbers
 from rl_transformer.trajectories.statistics import ObservationStatistics
 
 

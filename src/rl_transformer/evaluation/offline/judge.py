@@ -24,6 +24,7 @@ from rl_transformer.evaluation.offline.estimators import (
 from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.intervals import half_width
 from rl_transformer.evaluation.offline.likelihood import action_likelihood, propensity_calibration
+from rl_transformer.evaluation.offline.log_columns import entities_of, recorded_propensities
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.policy_actions import action_probabilities
 from rl_transformer.evaluation.offline.support import clip_sensitivity, measure_support
@@ -35,12 +36,9 @@ from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Float64, Int
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
-from rl_transformer.trajectories.columns import STEP_COLUMNS
 
 _FOLDS = 2
 _FEWEST_EPISODES = 20
-PROPENSITY = "propensity"
-"""Name of the column that holds the probability with which each logged action was drawn."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class _Log:
+class LogEstimates:
     """A dataset with what is estimated of its behavior."""
 
     dataset: TrajectoryDataset
@@ -76,6 +74,7 @@ def judge(
     gates: Sequence[Gate] = (),
     margin: float = 0.0,
     entity: Sequence[str] = (),
+    propensity: str | None = None,
     options: FitOptions | None = None,
 ) -> JsonObject:
     """Return the verdict about a policy, with estimates, support and gates; JSON-ready.
@@ -87,18 +86,14 @@ def judge(
         gates: What was checked of the data beforehand.
         margin: The smallest difference of value that matters, in units of return.
         entity: Columns that tell whom an episode is about; intervals are over them.
+        propensity: Column with the probability of each logged action; None: the column propensity, if there is one.
         options: Sizes of the networks.
 
     Raises:
         RLTransformerError: Too few episodes, or data of a kind that cannot be judged.
     """
-    _check_size(dataset)
-    options = options or FitOptions()
     candidates = [candidate] if against is None else [candidate, against]
-    history = max(each.policy.spec.context_length for each in candidates)
-    logged = _read_log(dataset, history, entities_of(dataset, entity), options)
-    # Both policies are estimated on the same episodes with the same folds, so that chance common to them cancels.
-    judged = [_judge_side(each, logged, options) for each in candidates]
+    logged, judged = estimate_sides(candidates, dataset, entity=entity, propensity=propensity, options=options)
     steps, side, policy_probabilities = judged[0]
     behavior = logged_value(steps)
     other = judged[1][1] if against is not None else Side({BEHAVIOR: behavior}, None)
@@ -127,6 +122,28 @@ def judge(
     }
 
 
+def estimate_sides(
+    candidates: Sequence[Candidate],
+    dataset: TrajectoryDataset,
+    *,
+    entity: Sequence[str] = (),
+    propensity: str | None = None,
+    options: FitOptions | None = None,
+) -> tuple[LogEstimates, list[tuple[LoggedSteps, Side, Float64[np.ndarray, "N A"]]]]:
+    """Return what is estimated of the log, and per policy the log as it sees it, its estimates and its probabilities.
+
+    Raises:
+        RLTransformerError: Too few episodes, or data of a kind that cannot be judged.
+    """
+    _check_size(dataset)
+    options = options or FitOptions()
+    history = max(each.policy.spec.context_length for each in candidates)
+    recorded = recorded_propensities(dataset, propensity)
+    logged = _read_log(dataset, history, entities_of(dataset, entity), recorded, options)
+    # All policies are estimated on the same episodes with the same folds, so that chance common to them cancels.
+    return logged, [_judge_side(each, logged, options) for each in candidates]
+
+
 def _check_size(dataset: TrajectoryDataset) -> None:
     if dataset.num_trajectories < _FEWEST_EPISODES:
         raise RLTransformerError(
@@ -137,7 +154,7 @@ def _check_size(dataset: TrajectoryDataset) -> None:
 
 
 def _describe_all(side: Side, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
-    return {name: _describe(estimate, entities) for name, estimate in side.estimates.items()}
+    return {name: describe_estimate(estimate, entities) for name, estimate in side.estimates.items()}
 
 
 def _describe_critic(steps: LoggedSteps) -> JsonObject:
@@ -158,10 +175,10 @@ def _describe_support(side: Side, other: Side, steps: LoggedSteps) -> JsonObject
     }
 
 
-def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: _Log) -> JsonObject:
+def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: LogEstimates) -> JsonObject:
     """Return what the behavior earned, and what is known of its propensities."""
     return {
-        **_describe(behavior, logged.entities),
+        **describe_estimate(behavior, logged.entities),
         "episodes": steps.num_episodes,
         "steps": len(steps.rewards),
         "propensities": logged.propensities,
@@ -171,8 +188,12 @@ def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: _Log
 
 
 def _read_log(
-    dataset: TrajectoryDataset, history: int, entities: Int[np.ndarray, "E"] | None, options: FitOptions
-) -> _Log:
+    dataset: TrajectoryDataset,
+    history: int,
+    entities: Int[np.ndarray, "E"] | None,
+    recorded: Float64[np.ndarray, "N"] | None,
+    options: FitOptions,
+) -> LogEstimates:
     """Fit the behavior, unless the log has its propensities; both are needed to see where support is thin."""
     features = step_features(dataset, history)
     # Without entities every episode is a unit of its own.
@@ -181,56 +202,18 @@ def _read_log(
     of_unit = generator(Stream.OFFLINE_JUDGING, options.seed).permutation(int(units.max()) + 1) % _FOLDS
     folds = np.repeat(of_unit[units], dataset.lengths)
     actions = joint_actions(dataset)
-    recorded = _recorded_propensities(dataset)
     log.info(f"behavior: fitting its actions on {dataset.num_steps:,} steps")
     behavior = fit_behavior(features, folds, joint_masks(dataset), options)
-    source = f"recorded in the column {PROPENSITY}"
+    source = "recorded in the log"
     if recorded is None:
         source = f"estimated by a network, cross-fitted over {_FOLDS} halves of the episodes and calibrated"
         # A network may round a probability to 0, and an action that was taken had one above.
         recorded = np.maximum(behavior.probabilities[np.arange(len(actions)), actions], 1e-12)
-    return _Log(dataset, features, actions, folds, entities, behavior, np.log(recorded), source)
-
-
-def _recorded_propensities(dataset: TrajectoryDataset) -> Float64[np.ndarray, "N"] | None:
-    """Return the recorded probability of each logged action, if the log has them.
-
-    Raises:
-        RLTransformerError: The column holds something else.
-    """
-    if PROPENSITY not in dataset.columns:
-        return None
-    column = np.asarray(dataset.columns[PROPENSITY], np.float64).reshape(dataset.num_steps, -1)
-    if column.shape[1] != 1 or not ((column > 0) & (column <= 1)).all():
-        raise RLTransformerError(
-            "is not one probability above 0 and at most 1 per step",
-            where=f"column {PROPENSITY}",
-            fix="record the probability of the action that was taken, or rename the column",
-        )
-    return column[:, 0]
-
-
-def entities_of(dataset: TrajectoryDataset, names: Sequence[str]) -> Int[np.ndarray, "E"] | None:
-    """Return a number per episode that tells whose it is, by columns of the log; None without any.
-
-    Raises:
-        RLTransformerError: There is no such column.
-    """
-    if not names:
-        return None
-    missing = [name for name in names if name not in dataset.columns]
-    if missing:
-        kept = ", ".join(sorted(set(dataset.columns) - set(STEP_COLUMNS))) or "none"
-        fix = f"name one of its further columns: {kept}"
-        raise RLTransformerError(f"there is no column {missing[0]!r}", where="--entity", fix=fix)
-    # An entity does not change within an episode, so its first step tells it.
-    first = [np.asarray(dataset.columns[name][dataset.offsets[:-1]]).reshape(len(dataset), -1) for name in names]
-    keys = [np.unique(column, axis=0, return_inverse=True)[1].reshape(-1) for column in first]
-    return np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return LogEstimates(dataset, features, actions, folds, entities, behavior, np.log(recorded), source)
 
 
 def _judge_side(
-    candidate: Candidate, logged: _Log, options: FitOptions
+    candidate: Candidate, logged: LogEstimates, options: FitOptions
 ) -> tuple[LoggedSteps, Side, Float64[np.ndarray, "N A"]]:
     """Return the log as one policy sees it, its estimates, and its action probabilities."""
     dataset = logged.dataset
@@ -261,7 +244,8 @@ def _judge_side(
     return steps, Side(estimates, support), probabilities
 
 
-def _describe(estimate: ValueEstimate, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
+def describe_estimate(estimate: ValueEstimate, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
+    """Return an estimate with its interval and what it assumes; JSON-ready."""
     half = half_width(estimate.influences, entities, REPORTED)
     return {
         "value": estimate.value,

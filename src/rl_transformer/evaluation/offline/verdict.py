@@ -6,6 +6,7 @@ The rule was written before its results on problems of known answer (`rlt reprod
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,7 +131,7 @@ def decide(
     reported = half_width(influences, entities, REPORTED)
     deciding = half_width(influences, entities, DECIDING)
     second = policy.second.value - other.second.value
-    reasons, advice = _failed_conditions((policy, other), gates)
+    reasons, advice = failed_conditions((policy, other), gates)
     is_supported = not reasons
     side = 1 if difference > margin else -1 if difference < -margin else 0
     is_beyond = side * difference - deciding > margin
@@ -169,7 +170,7 @@ def _describe_basis(policy: Side, unit: str) -> dict[str, str]:
     return {"estimator": name, "assumptions": ASSUMPTIONS[name], "second": policy.second.name, "unit": unit}
 
 
-def _failed_conditions(sides: tuple[Side, Side], gates: list[Gate]) -> tuple[list[str], list[str]]:
+def failed_conditions(sides: Sequence[Side], gates: Sequence[Gate]) -> tuple[list[str], list[str]]:
     """Return which conditions on gates and support do not hold, and what would help."""
     reasons = [f"{gate.name}: {gate.text}" for gate in gates if gate.passed is False]
     advice = [gate.fix for gate in gates if gate.passed is False and gate.fix]

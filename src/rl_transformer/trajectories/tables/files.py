@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 import os
 import subprocess
 import threading
@@ -19,7 +18,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.child import FIX, child_command, child_environment, describe_end, seconds_to_read
+from rl_transformer.runtime.child import (
+    FIX,
+    SecondsOfProcess,
+    child_command,
+    child_environment,
+    describe_end,
+    seconds_to_read,
+)
 from rl_transformer.runtime.paths import refuse_special_file, user_path
 from rl_transformer.runtime.system import widen_pipe
 from rl_transformer.runtime.types import JsonObject
@@ -247,10 +253,12 @@ class _Reader:
         process = self._process
 
         def watch() -> None:
-            # Second by second, so that the time in which a terminal has stopped this process does not count.
-            for _ in range(math.ceil(seconds)):
-                if has_come.wait(1.0):
-                    return
+            used = SecondsOfProcess(process.pid)
+            while not has_come.wait(1.0):
+                if used.after_one_more() >= seconds:
+                    break
+            else:
+                return
             silence.set()
             process.kill()
 
