@@ -483,3 +483,22 @@ def test_what_is_said_of_the_attacks_and_of_planted_faults_is_that_of_their_file
     quoted = f"All {faults['faults']} took {faults['seconds'] / 60:.0f} minutes"
     assert quoted in text_of("CONTRIBUTING.md")
     assert f"{faults['caught']} were caught" in text_of("CONTRIBUTING.md")
+
+
+def test_the_trial_of_the_judge_is_quoted_from_its_cells():
+    cells = [json.loads(path.read_text()) for path in (RESULTS / "judge/cells").glob("*.json")]
+    rows = [(cell["num_episodes"], row) for cell in cells for row in cell["judged"].values()]
+    words = [row["verdict"] for _, row in rows]
+    supported = [row["interval"][0] <= row["exact"] <= row["interval"][1] for _, row in rows if row["supported"]]
+    opened = [row["verdict"] == "not established" for size, row in rows if size == 10_000]
+    wrong = values_of("judge", "10,000 episodes: fitted Q evaluation alone, wrong 'better'")
+    figures = {
+        f'{words.count("better")} said "better" and {words.count("worse")} "worse"',
+        f"{100 * np.mean(supported):.1f} % of the cases with enough support",
+        f'{100 * np.mean(opened):.1f} % of verdicts were "not established"',
+        f"called {100 * wrong.mean():.1f} % wrongly",
+    }
+    page = text_of("docs/judge.md")
+    assert {figure for figure in figures if figure not in page} == set()
+    errors = read("studies/results/judge_icu_sepsis.json")["largest_error"]
+    assert f"within {max(errors.values()):.4f} of the exact value" in page
