@@ -68,7 +68,43 @@ def fuzz(root: Path, number: int, seed: int, only: list[str]) -> Found:
     return fuzz_kinds(root, number, seed, only or list(SHARES))
 
 
-FAMILIES = {"kills": (kills, 1000), "disk": (disk, 200), "fuzz": (fuzz, 100_000)}
+def files(root: Path, number: int, seed: int, only: list[str]) -> Found:
+    """Give hostile files to the commands that read their kind, under an audit hook."""
+    from tests.hostile_files import make_all
+    from tests.misfortune.hostile import Attack
+
+    make_all(root / "genuine")
+    attack = Attack(root)
+    attack.warm_up()
+    for which in range(number):
+        attack.try_file(seed, which)
+    return attack.counts, attack.wrong
+
+
+def bombs(root: Path, number: int, seed: int, only: list[str]) -> Found:
+    """Open small files that declare much; each may take two seconds of processor time and 512 MiB."""
+    from tests.hostile_files import make_all
+    from tests.misfortune.hostile import Attack, make_bombs, try_bomb
+
+    make_all(root / "genuine")
+    attack = Attack(root)
+    for bomb in make_bombs(root, number, seed):
+        seconds, mebibytes = try_bomb(attack, bomb)
+        if seconds > 2 or mebibytes > 512:
+            attack.wrong.append(f"{bomb[0]}: {seconds:.1f} s, {mebibytes:.0f} MiB")
+        counts = attack.counts[bomb[1]]
+        counts["most_milliseconds"] = max(counts.get("most_milliseconds", 0), round(1000 * seconds))
+        counts["most_mebibytes"] = max(counts.get("most_mebibytes", 0), round(mebibytes))
+    return attack.counts, attack.wrong
+
+
+FAMILIES = {
+    "kills": (kills, 1000),
+    "disk": (disk, 200),
+    "fuzz": (fuzz, 100_000),
+    "files": (files, 1000),
+    "bombs": (bombs, 300),
+}
 
 
 def summed(parts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
@@ -76,7 +112,7 @@ def summed(parts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     sums: dict[str, int] = {}
     for counts in parts.values():
         for name, count in counts.items():
-            sums[name] = sums.get(name, 0) + count
+            sums[name] = max(sums.get(name, 0), count) if name.startswith("most_") else sums.get(name, 0) + count
     return sums
 
 

@@ -21,6 +21,14 @@ def _cache_of_its_own(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """A hundredth of a second for each of thousands of files, and no test loses power. Order: tests/runtime/test_files.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _one_thread_and_fixed_numbers():
     torch.set_num_threads(1)
@@ -37,3 +45,9 @@ def warm_commands(tmp_path_factory):
     yield folder
     server.kill()
     server.communicate()
+
+
+@pytest.fixture
+def warm_path(warm_commands, monkeypatch):
+    """Put the folder of `warm_commands` first on the path."""
+    monkeypatch.setenv("PATH", str(warm_commands), prepend=os.pathsep)

@@ -120,7 +120,7 @@ def mutate_values(folder, random):
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".yaml") and path.is_file())
     path = files[random.integers(len(files))]
     content = yaml.safe_load(path.read_text()) if path.suffix == ".yaml" else json.loads(path.read_text())
-    places = list(_places(content)) or [({"empty": 0}, "empty")]
+    places = list(places_in(content)) or [({"empty": 0}, "empty")]
     container, key = places[random.integers(len(places))]
     value = HOSTILE_VALUES[random.integers(len(HOSTILE_VALUES))]
     how = ["set", "remove", "name"][random.choice(3, p=[0.8, 0.1, 0.1])]
@@ -132,7 +132,7 @@ def mutate_values(folder, random):
         container[str(value)[:100]] = container.pop(key)
     text = json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content, allow_unicode=False)
     path.write_text(text, encoding="utf-8", errors="replace")
-    _fit_manifest(path)
+    fit_manifest(path)
     return f"{path.relative_to(folder)}: {how} {key!r:.60} {value!r:.80}"
 
 
@@ -142,11 +142,11 @@ def mutate_behind_hashes(folder, random):
     what = mutate_bytes(folder, random)
     for path, changed in before.items():
         if path.stat().st_mtime_ns != changed:
-            _fit_manifest(path)
+            fit_manifest(path)
     return what
 
 
-def _fit_manifest(path):
+def fit_manifest(path):
     """Make the manifest beside a changed file list its new hash."""
     manifest = path.with_name("manifest.json")
     if manifest != path and manifest.exists():
@@ -157,12 +157,13 @@ def _fit_manifest(path):
             manifest.write_text(json.dumps(listed))
 
 
-def _places(content):
+def places_in(content):
+    """Yield (container, key) of every value inside of nested lists and dicts."""
     pairs = content.items() if isinstance(content, dict) else enumerate(content)
     for key, value in list(pairs):
         yield content, key
         if isinstance(value, dict | list):
-            yield from _places(value)
+            yield from places_in(value)
 
 
 def attack(kind, original, work, number, seed, mutate):

@@ -50,6 +50,7 @@ def run_block(block, folder, commands):
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 BLOCKS_THAT_RUN = [b for b in ALL if not b[4]]
@@ -89,7 +90,14 @@ def test_a_block_runs_in_interpreters_of_its_own(block, tmp_path):
 @pytest.mark.parametrize("block", REAL_LOGS, ids=name_block)
 def test_a_real_log_becomes_a_policy(block, tmp_path):
     assert len(REAL_LOGS) == 3
-    run_block(block, tmp_path, Path(sys.executable).parent)
+    printed = run_block(block, tmp_path, Path(sys.executable).parent)
+    if "rlt judge" in block[3]:
+        # The page shows the lines themselves: the word, its reasons, and what the random products earned.
+        page = (ROOT / block[0]).read_text()
+        shown = re.search(r"^```text\n(NOT ESTABLISHED.*?)^```", page, re.MULTILINE | re.DOTALL)
+        assert shown is not None
+        assert "\nNOT ESTABLISHED" in printed
+        assert next(line for line in shown[1].splitlines() if line.startswith("behavior:")) in printed.splitlines()
 
 
 def test_every_path_that_is_named_exists():

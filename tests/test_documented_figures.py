@@ -455,3 +455,31 @@ def test_the_table_of_advised_targets_is_that_of_the_study(task, title):
     shortfall = (rows[best] - rows["advised"]) / result["range"]
     assert cells[1:] == [f"{result['advised']:.0f}", shown[0], f"{best:.0f}", shown[1], f"{100 * shortfall:.1f} %"]
     assert result["passed"] == (shortfall <= 0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("kills", "writing commands are killed, at random times and at operations on the disk"),
+        ("disk", "an operation on the disk fails, in eight ways"),
+        ("fuzz", "bytes and values of files are changed"),
+        ("files", "hostile files are given to commands, under an audit hook"),
+        ("bombs", "small files declare much"),
+    ],
+)
+def test_the_table_of_attacks_is_that_of_their_files(name, title):
+    result = read(f"studies/results/misfortune/{name}.json")
+    stopped = result.get("killed", 0) + result.get("refused", 0)
+    assert row("docs/security.md", title) == [f"{result['cases']:,}", f"{stopped:,}", f"{len(result['wrong'])}"]
+    assert result["cases"] == sum(part["cases"] for part in result["parts"].values())
+
+
+def test_what_is_said_of_the_attacks_and_of_planted_faults_is_that_of_their_files():
+    fuzz = read("studies/results/misfortune/fuzz.json")
+    page = text_of("docs/security.md")
+    assert f"{fuzz['parts']['store, once repaired']['cases']:,} further changes of stores" in page
+    assert not [text for text in fuzz["wrong"] if text.startswith("store 1/")]
+    faults = read("studies/results/misfortune/mutants.json")
+    quoted = f"All {faults['faults']} took {faults['seconds'] / 60:.0f} minutes"
+    assert quoted in text_of("CONTRIBUTING.md")
+    assert f"{faults['caught']} were caught" in text_of("CONTRIBUTING.md")

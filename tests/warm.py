@@ -108,6 +108,7 @@ if __name__ == "__main__":
 
     for _name in IMPORTED:
         import_module(_name)
+    os.fsync = lambda descriptor: None  # as in tests/conftest.py
     gc.freeze()  # or every fork would copy all pages when it ends, which takes longer than many a program
     _code = compile(serve(sys.argv[1]), "<program>", "exec")
     sys.modules["__main__"] = ModuleType("__main__")

@@ -3,7 +3,7 @@
 import pytest
 
 from rl_transformer import RLTransformerError
-from rl_transformer.config import PRESETS, preset
+from rl_transformer.config import PRESETS, RunConfig, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -27,6 +27,11 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
         preset("gim")
     for name in PRESETS:
         assert name in error.value.fix
+
+
+def test_a_preset_of_a_file_that_is_no_text_is_refused():
+    with pytest.raises(RLTransformerError, match="no preset"):
+        RunConfig.from_dict({"preset": [[]]}, where="it.yaml").check()
 
 
 def test_the_gym_preset_is_the_published_recipe():

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -33,7 +32,7 @@ def report(policy, mean=4.0):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, warm_path):
     """A run folder with a policy and its evaluation, and beside it a baseline's report."""
     policy = untrained_policy(point_data())
     policy.save(tmp_path / "run/policy")
@@ -47,7 +46,7 @@ def run(tmp_path):
 def rlt(hub, cache, *words, token=TOKEN):
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(cache)}
     environment |= {"HF_TOKEN": token, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-m", "rl_transformer", *map(str, words)]
+    command = ["rlt", *map(str, words)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -66,7 +65,7 @@ def test_a_pushed_policy_is_private_and_loads_as_the_same_policy(run, tmp_path):
         code = f"import rl_transformer as r; print(r.load_policy({pushed['uri']!r}).content_hash)"
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "other")}
         environment |= {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-        loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        loaded = subprocess.run(["python", "-c", code], env=environment, capture_output=True, text=True)
         assert loaded.stdout.strip() == load_policy(run).content_hash, loaded.stderr
 
 

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 
@@ -66,11 +65,11 @@ def test_returns_are_measured_on_other_episodes_than_those_of_evaluation(tmp_pat
     assert result["best"]["score"] == pytest.approx(report["targets"][0]["mean"])
 
 
-def test_two_processes_share_a_search(tmp_path):
+def test_two_processes_share_a_search(tmp_path, warm_path):
     data = point_data()
     write_store(tmp_path / "data", data.spec, (data.trajectory(i) for i in range(len(data))))
     (tmp_path / "space.yaml").write_text("training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
-    command = [sys.executable, "-m", "rl_transformer", "sweep", "gym", "--data", f"rlt:{tmp_path / 'data'}"]
+    command = ["rlt", "sweep", "gym", "--data", f"rlt:{tmp_path / 'data'}"]
     command += ["--output", str(tmp_path / "s"), "--space", str(tmp_path / "space.yaml"), "--trials", "6"]
     command += ["--train-steps", "3", "--model.hidden_size", "16", "--dataset.validation_fraction", "0.2"]
     together = [

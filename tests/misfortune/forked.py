@@ -1,3 +1,4 @@
+# ruff: noqa: SIM115  what is opened here belongs to a process, and ends with it
 """Processes that begin as copies of this one: real ones, with limits and ends of their own, without the seconds that imports take."""
 
 import json
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 
 from rl_transformer.runtime import child
 
@@ -60,10 +63,8 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
             break
         time.sleep(0.001)
     hangs = not ended and kill_after is None
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # also what it started and left
-    except ProcessLookupError:
-        pass
     if not ended:
         _, status, usage = os.wait4(pid, 0)
     text = output.read_text(errors="replace") if output.exists() else ""
@@ -76,6 +77,24 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
         float(memory[1]) if memory else 0.0,
         hangs,
     )
+
+
+def import_what_it_imports(function, output):
+    """Run a function in a copy of this process, and import here what it imported, so that later copies need not do it."""
+    before = set(sys.modules)
+
+    def run():
+        code = function()
+        print(*(f"imported {name}" for name in list(sys.modules)), sep="\n")
+        return code
+
+    ended = run_forked(run, output)
+    for line in ended.output.splitlines():
+        name = line.removeprefix("imported ")
+        if name != line and name not in before:
+            with suppress(Exception):
+                import_module(name)
+    return ended
 
 
 def _become(function, output):
@@ -94,7 +113,9 @@ def _become(function, output):
         traceback.print_exc()
     finally:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
-        most = max(most, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+        # A process that it started was a copy of it at first, and counts as that large; only what goes beyond is its own.
+        children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        most = max(most, children if children > before + 64 else 0)
         print(f"\0memory {most:.1f}\0", end="", flush=True)
         sys.stderr.flush()
         os._exit(code)

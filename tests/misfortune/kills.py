@@ -4,15 +4,12 @@ import os
 import random
 import re
 import signal
-import sys
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
 from rl_transformer.cli.main import main
 from rl_transformer.runtime import disk
 from tests.misfortune.commands import empty, leftovers, words_of
-from tests.misfortune.forked import run_forked
+from tests.misfortune.forked import import_what_it_imports, run_forked
 from tests.runtime.faulty_disk import WAYS, FaultyDisk, Killed
 
 # Of every hundred kills. An export takes seconds; the other commands tenths of one.
@@ -48,15 +45,9 @@ class Victim:
         self.output = root / "output.txt"
         self.counts = {"cases": 0, "killed": 0, "refused": 0, "went on": 0, "tracebacks": 0, "hangs": 0, "crashes": 0}
         self.wrong = []
-        before = set(sys.modules)
+        import_what_it_imports(lambda: main(words_of(writer, empty(self.out))), self.output)
         whole = self._run(None, "")
         assert whole.code == 0, whole.output
-        # What it imports is imported here, too, so that the next copies of this process need not do it again.
-        for name in (line.split()[1] for line in whole.output.splitlines() if line.startswith("imported ")):
-            if name not in before:
-                with suppress(Exception):
-                    import_module(name)
-        whole = self._run(None, "")
         self.expected = self._read()
         self.duration = whole.seconds
         self.operations = [line.split()[1] for line in whole.output.splitlines() if line.startswith("operation ")]
@@ -72,7 +63,6 @@ class Victim:
             if fails_at is None and kill_after is None:
                 for name, _ in disk.DISK.calls:
                     print("operation", name)
-                print(*(f"imported {name}" for name in list(sys.modules)), sep="\n")
             return code
 
         return run_forked(command, self.output, kill_after=kill_after, seconds=120)

@@ -232,6 +232,14 @@ def test_a_policy_whose_replacement_was_killed_is_loaded(tmp_path):
         (lambda v: v["model"].update(hidden_size=60_000), "numbers or more, and policy.safetensors holds"),
         (lambda v: v["model"].update(n_layer=900), "numbers or more, and policy.safetensors holds"),
         (lambda v: v["model"].update(max_ep_len=9 * 10**6), "numbers or more, and policy.safetensors holds"),
+        (lambda v: v["model"].update(n_inner=2**31), "numbers or more, and policy.safetensors holds"),
+        (lambda v: v["model"].update(condition_widths=[10**9]), "numbers or more, and policy.safetensors holds"),
+        (lambda v: v["model"].update(state_dim=2**31), "invalid values: model.state_dim"),
+        (lambda v: v["model"].update(image_shape=[]), "invalid values: model.image_shape"),
+        (lambda v: v["data"]["action_space"].update(shape=[10**30]), "invalid values: model.act_dim"),
+        (lambda v: v["data"]["observation_space"].update(shape=[0]), "invalid values: model.state_dim"),
+        (lambda v: v["model"].update(initializer_range=-1e-308), "initializer_range=-1e-308 is negative"),
+        (lambda v: v["return_quantiles"].__setitem__(0, 10**400), "401 digits"),
     ],
 )
 def test_declared_sizes_are_compared_with_the_file_before_anything_is_built(change, message, tmp_path, monkeypatch):

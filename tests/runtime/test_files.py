@@ -24,6 +24,7 @@ from rl_transformer.runtime.files import (
     verify_folder,
     write_array,
     write_folder,
+    write_output,
     write_tensors,
     write_text,
 )
@@ -130,6 +131,19 @@ def test_a_text_file_is_the_old_one_or_the_new_one_whatever_fails(tmp_path, monk
         tmp_path, FaultyDisk, prepare, lambda place: write_text(place / "file.json", "the new one"), monkeypatch
     ):
         assert (place / "file.json").read_text() in ("old", "the new one"), (operation, way)
+
+
+def test_a_report_is_the_old_one_or_the_new_one_and_leftovers_of_the_dead_go(tmp_path, monkeypatch):
+    def write(place):
+        write_output(place / "report.json", "the new one")
+
+    def prepare(place):
+        write_output(place / "report.json", "old")
+
+    for place, operation, way in every_failure(tmp_path, FaultyDisk, prepare, write, monkeypatch):
+        assert (place / "report.json").read_text() in ("old", "the new one"), (operation, way)
+        write(place)
+        assert {path.name for path in place.iterdir()} == {"report.json"}
 
 
 @pytest.fixture

@@ -166,6 +166,16 @@ def test_a_damaged_tensor_file_is_refused_or_read(data):
     assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
 
 
+@pytest.mark.parametrize("shape", [[10**19, 0], [2**63 - 1, 0]])
+def test_an_empty_tensor_of_a_size_that_none_can_have_is_refused_or_read(shape):
+    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    content = len(header).to_bytes(8, "little") + header
+    try:
+        assert parse_tensors(content, where="file", fix="")["w"].numel() == 0
+    except RLTransformerError as error:
+        assert "cannot be read as safetensors" in error.problem
+
+
 def test_limits_are_documented():
     from pathlib import Path
 

@@ -1,6 +1,7 @@
 """Claims about several processes that train one policy, as torchrun starts them."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from rl_transformer import load_policy
+from rl_transformer.cli.main import main
 from rl_transformer.runtime.signals import STOP_SIGNALS, StopSignals
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.updates import EagerUpdates
@@ -41,21 +43,52 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
-def command(store, output, *more, ranks=2, steps=8, launcher=("--standalone",)):
-    run = ["-m", "rl_transformer", "train", "gym", "--data", store, "--output", str(output), *OPTIONS]
-    run += ["--train-steps", str(steps), *more]
-    if ranks == 1:
-        return [sys.executable, *run]
-    return [sys.executable, "-m", "torch.distributed.run", *launcher, "--nproc-per-node", str(ranks), *run]
+def words(store, output, *more, steps=8):
+    return ["train", "gym", "--data", store, "--output", str(output), *OPTIONS, "--train-steps", str(steps), *more]
 
 
-def train(*args, **kwargs):
-    done = subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=300)
-    # torch's gloo sometimes aborts a process that has finished, while it exits: the run is whole by then.
-    aborted = "terminate called without an active exception" in done.stderr
-    finished = aborted and (args[1] / "policy" / "manifest.json").exists()
-    assert done.returncode == 0 or finished, done.stderr[-3000:]
-    return done
+def torchrun(*args, launcher=("--standalone", "--nproc-per-node", "2"), **kwargs):
+    """Start two processes as users do."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *launcher,
+        "-m",
+        "rl_transformer",
+        *words(*args, **kwargs),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def train_alone(*args, **kwargs):
+    assert main(words(*args, **kwargs)) == 0
+
+
+@pytest.fixture
+def train_in_two(warm_commands):
+    """Return a function that trains in two processes, with the variables that torchrun sets."""
+
+    def train(*args, **kwargs):
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        processes = [
+            subprocess.Popen(
+                [warm_commands / "rlt", *words(*args, **kwargs)],
+                env=os.environ | group | {"RANK": rank, "LOCAL_RANK": rank},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in "01"
+        ]
+        for process in processes:
+            output, _ = process.communicate(timeout=300)
+            # torch's gloo sometimes aborts a process that has finished, while it exits: the run is whole by then.
+            aborted = "terminate called without an active exception" in output
+            finished = aborted and (args[1] / "policy" / "manifest.json").exists()
+            assert process.returncode == 0 or finished, output[-3000:]
+
+    return train
 
 
 def rows(folder):
@@ -76,50 +109,32 @@ def same(one, other, tolerance=1e-5):
     assert acted[0] == pytest.approx(acted[1], abs=tolerance)
 
 
+GAUSSIAN = ["--model.action_head", "gaussian", "--training.entropy_weight", "0.1"]
+EXPECTED = ["--returns.label", "expected"]
+
+
+# Both at once; each alone, and neither, are slow tests.
 @pytest.mark.parametrize(
-    "more",
-    [[], ["--model.action_head", "gaussian", "--training.entropy_weight", "0.1"], ["--returns.label", "expected"]],
+    "more", [[*GAUSSIAN, *EXPECTED], *[pytest.param(more, marks=pytest.mark.slow) for more in ([], GAUSSIAN, EXPECTED)]]
 )
-def test_two_processes_learn_what_one_learns(store, tmp_path, more):
-    train(store, tmp_path / "one", *more, ranks=1)
-    train(store, tmp_path / "two", *more)
+def test_two_processes_learn_what_one_learns(store, tmp_path, more, train_in_two):
+    train_alone(store, tmp_path / "one", *more)
+    train_in_two(store, tmp_path / "two", *more)
     same(tmp_path / "one", tmp_path / "two")
 
 
-def test_checkpoints_go_from_one_number_of_processes_to_another(store, tmp_path):
-    train(store, tmp_path / "whole", ranks=1, steps=12)
-    train(store, tmp_path / "parts", steps=4)
-    done = train(store, tmp_path / "parts", "--resume", ranks=1, steps=8)
-    assert "world_size 2 -> 1" in done.stdout
-    train(store, tmp_path / "parts", "--resume", steps=12)
+def test_checkpoints_go_from_one_number_of_processes_to_another(store, tmp_path, capsys, train_in_two):
+    train_alone(store, tmp_path / "whole", steps=12)
+    train_in_two(store, tmp_path / "parts", steps=4)
+    train_alone(store, tmp_path / "parts", "--resume", steps=8)
+    assert "world_size 2 -> 1" in capsys.readouterr().out
+    train_in_two(store, tmp_path / "parts", "--resume", steps=12)
     same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_two_machines_meet_by_torchruns_rendezvous(store, tmp_path):
-    train(store, tmp_path / "one", ranks=1)
-    port = free_port()
-    agents = [
-        subprocess.Popen(
-            command(
-                store,
-                tmp_path / "two",
-                launcher=[
-                    "--nnodes",
-                    "2",
-                    "--node-rank",
-                    str(node),
-                    "--master-addr",
-                    "127.0.0.1",
-                    "--master-port",
-                    port,
-                ],
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for node in (0, 1)
-    ]
+    machines = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", free_port()]
+    agents = [torchrun(store, tmp_path / "two", launcher=[*machines, "--node-rank", node]) for node in "01"]
     for agent in agents:
         output, _ = agent.communicate(timeout=300)
         assert agent.returncode == 0, output[-3000:]
@@ -127,17 +142,15 @@ def test_two_machines_meet_by_torchruns_rendezvous(store, tmp_path):
     assert [row["step"] for row in metrics] == list(range(1, 9))
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(store, tmp_path):
-    done = subprocess.run(command(store, tmp_path / "run", ranks=3), capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert "8 windows cannot be shared evenly by 3 processes" in done.stderr
+def test_a_batch_that_cannot_be_shared_is_refused(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "3")  # as torchrun sets it; the processes do not come to meet each other
+    assert main(words(store, tmp_path / "run")) == 2
+    assert "8 windows cannot be shared evenly by 3 processes" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_a_signal_stops_every_process_after_the_same_update(store, tmp_path):
-    started = subprocess.Popen(
-        command(store, tmp_path / "cut", steps=100_000), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    started = torchrun(store, tmp_path / "cut", steps=100_000)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut" / "checkpoints").glob("step-*/manifest.json")) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rl_transformer.cli.main import main
 from rl_transformer.training.metrics import read_metrics
 from rl_transformer.trajectories.store import write_store
 from tests.toys import point_data
@@ -32,6 +33,11 @@ def command(store, output, *more, steps):
     }  # fmt: skip
     flat = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     return [sys.executable, "-c", "from rl_transformer.cli.main import entry; entry()", "train", "gym", *flat, *more]
+
+
+def run_here(*args, **options):
+    """Run a command in this process: those that nobody kills need no other."""
+    assert main(command(*args, **options)[3:]) == 0
 
 
 def start(*args, **options):
@@ -73,14 +79,12 @@ def kill_again_and_again(store, folder, kills, steps):
             os.killpg(process.pid, signal.SIGKILL)
         code, output = finish(process)
         logs.append((before, code, output))
-    code, output = finish(start(store, folder, "--resume", steps=steps))
-    assert code == 0, output
+    run_here(store, folder, "--resume", steps=steps)
     return logs, inside
 
 
 def check_kills(store, tmp_path, *, kills, steps):
-    code, output = finish(start(store, tmp_path / "whole", steps=steps))
-    assert code == 0, output
+    run_here(store, tmp_path / "whole", steps=steps)
     logs, inside = kill_again_and_again(store, tmp_path / "killed", kills, steps)
     assert [code for _, code, _ in logs] == [-signal.SIGKILL] * kills
     assert inside >= kills // 4  # a save may end between seeing it and the kill; most do not
@@ -132,20 +136,20 @@ def test_a_signal_during_an_evaluation_is_obeyed_and_the_evaluation_made_up_for(
     script.write_text(SLOW_POINT)
     evaluation = ["--evaluation.env_id", "tests/Point-v0", "--evaluation.num_episodes", "1", "--evaluation.every", "30"]
 
-    def run(folder, delay, *more):
-        arguments = [sys.executable, script, str(delay), *command(store, folder, *evaluation, *more, steps=60)[3:]]
-        environment = os.environ | {"PYTHONPATH": str(root)}
-        return subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root, env=environment
-        )
-
-    assert finish(run(tmp_path / "whole", 0))[0] == 0
-    process = run(tmp_path / "cut", 3)
+    run_here(store, tmp_path / "whole", *evaluation, steps=60)
+    process = subprocess.Popen(
+        [sys.executable, script, "3", *command(store, tmp_path / "cut", *evaluation, steps=60)[3:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
+    )
     wait_for(lambda: newest(tmp_path / "cut/checkpoints") >= 15, process)
     time.sleep(1.5)  # step 30 is reached in milliseconds; its evaluation would take half a minute
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 143, output
     assert newest(tmp_path / "cut/checkpoints") == 30
-    assert finish(run(tmp_path / "cut", 0, "--resume"))[0] == 0
+    run_here(store, tmp_path / "cut", *evaluation, "--resume", steps=60)
     assert_equal_runs(tmp_path / "cut", tmp_path / "whole")

@@ -46,6 +46,17 @@ def rehash(folder, name):
 # Two trainers
 
 
+def test_a_fingerprint_that_is_no_text_is_refused(tmp_path):
+    folder = train(tiny_config(tmp_path / "run"), dataset=point_data())
+    (folder / "finished.json").unlink()
+    checkpoint = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name[5:]))
+    state = json.loads((checkpoint / "state.json").read_text())
+    (checkpoint / "state.json").write_text(json.dumps({**state, "data_content": {}}))
+    rehash(checkpoint, "state.json")
+    with pytest.raises(RLTransformerError, match="data_content is {}, not str"):
+        train(tiny_config(folder), dataset=point_data(), resume=True)
+
+
 def test_a_second_trainer_in_one_folder_is_refused_and_told_who_trains(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

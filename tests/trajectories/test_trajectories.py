@@ -175,6 +175,13 @@ def test_spaces_without_a_meaning_here_are_refused_by_name():
         DataSpec(Space.box((1,)), Space("multi_binary", (2,)))
 
 
+@pytest.mark.parametrize("dtype", [[], {}, "O", "M8[s]", "U5", "[('a', 'f4')]"])
+def test_a_box_of_anything_but_numbers_is_refused(dtype):
+    described = Space.box((2,)).to_dict()
+    with pytest.raises(RLTransformerError, match="does not describe a space"):
+        Space.from_dict({**described, "dtype": dtype}, where="store.json")
+
+
 def test_the_fingerprint_depends_on_content_alone():
     assert point_data(5).fingerprint == point_data(5).fingerprint
     one, other = (episode(5, rewards=np.array([0, 0, 0, 0, last])) for last in (1.0, 2.0))

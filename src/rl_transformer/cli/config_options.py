@@ -6,13 +6,13 @@ import argparse
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from rl_transformer.cli.command import new_parser
 from rl_transformer.config import ConfigBase
-from rl_transformer.config.base import type_text
+from rl_transformer.config.base import type_hints, type_text
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
@@ -141,14 +141,14 @@ def _add_options(parser: ArgumentParser, config: ConfigBase) -> None:
     """Declare one option per field; options that the user does not give are absent from the parsed arguments."""
     # Without SUPPRESS every option would come back with its default, and override the file's value.
     for name, section, item in config.options():
-        hint = get_type_hints(type(section))[item.name]
+        hint = type_hints(type(section))[item.name]
         parser.add_argument(f"--{name}", type=hint, default=argparse.SUPPRESS, help=item.metadata["help"])
 
 
 def _hint(config: ConfigBase, name: str) -> Any:
     """Return the type of the option ``name``."""
     section, _, key = name.partition(".")
-    return get_type_hints(type(config.sections()[section]))[key]
+    return type_hints(type(config.sections()[section]))[key]
 
 
 def _names(config: ConfigBase) -> set[str]:
@@ -274,7 +274,7 @@ def option_rows(config: ConfigBase) -> list[JsonObject]:
         rows.append(
             {
                 "option": name,
-                "type": type_text(get_type_hints(type(section))[item.name]),
+                "type": type_text(type_hints(type(section))[item.name]),
                 "default": values[section_name][key],
                 "bounds": bounds_text(item),
                 "help": item.metadata["help"],

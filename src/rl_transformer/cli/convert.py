@@ -25,6 +25,7 @@ _SEVERAL = {
     "episode": "Tables: columns that name the episode of a row, such as user_id.",
     "categorical": "Tables: columns of names that the policy sees, such as segment; an action listed here is discrete.",
     "action": "Tables: columns of the action.",
+    "keep": "Tables: columns that no policy sees, kept for rlt judge and rlt inspect: customers, times, propensities.",
 }
 _SINGLE = {
     "order": "Tables: column that orders the rows of an episode, such as a time.",

@@ -35,6 +35,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         help="Columns that tell whom an episode is about: intervals are over them; none may be in the training data.",
     )
     parser.add_argument(
+        "--propensity",
+        type=str | None,
+        default=None,
+        help="Column with the probability of each logged action; null: propensity, if there is one; else it is estimated.",
+    )
+    parser.add_argument(
         "--accept",
         type=str,
         action="append",
@@ -71,6 +77,7 @@ def run(args: Namespace) -> Outcome:
         gates=list(dict.fromkeys(gate for each in gates.values() for gate in each)),
         margin=args.margin,
         entity=args.entity,
+        propensity=args.propensity,
         options=FitOptions(seed=args.seed),
     )
     result = {"run": args.folder, "data": args.data, **result}

@@ -17,7 +17,7 @@ from rl_transformer.runtime.paths import user_path
 if TYPE_CHECKING:
     from rl_transformer.evaluation.stored_reports import Side
 
-_FROM_LOGS = ("entity", "accept")
+_FROM_LOGS = ("entity", "propensity", "accept")
 _LIVE = ("env_id", "num_episodes", "env_kwargs", "wrapper", "atari_protocol", "max_steps")
 _NUM_EPISODES = 100
 _EVALUATION_SEED = 1_000_000  # as in rlt evaluate: far from the seeds with which data is usually collected
@@ -48,6 +48,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         nargs="+",
         default=[],
         help="With --data: columns that tell whom an episode is about; episodes of one are resampled together.",
+    )
+    parser.add_argument(
+        "--propensity",
+        type=str | None,
+        default=None,
+        help="With --data: column with the probability of each logged action; null: propensity, if there is one.",
     )
     parser.add_argument(
         "--accept",
@@ -117,6 +123,7 @@ def _select_from_logs(args: Namespace) -> Outcome:
         dataset,
         gates=gates,
         entity=args.entity,
+        propensity=args.propensity,
         options=FitOptions(seed=args.seed),
     )
     listed = list(dict.fromkeys(gate for each in gates.values() for gate in each))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
+from functools import cache
 from pathlib import PurePath
 from types import UnionType
 from typing import ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -45,6 +46,10 @@ def option(
     if isinstance(default, list | dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+# Evaluating the annotations, which are text, takes longer than all checks of a run's options.
+type_hints = cache(get_type_hints)
 
 
 class Section:
@@ -173,7 +178,7 @@ class ConfigBase(Section):
         """
         # All types come first: the rules of a section compare values and rely on their types.
         for name, section, item in self.options():
-            _check_type(name, getattr(section, item.name), get_type_hints(type(section))[item.name])
+            _check_type(name, getattr(section, item.name), type_hints(type(section))[item.name])
             for problem, fix in _out_of_bounds(getattr(section, item.name), item):
                 raise RLTransformerError(problem, where=name, fix=fix)
         for section_name, section in self.sections().items():
@@ -219,7 +224,7 @@ def _assign(config: Section, name: str, value: OptionValue, where: object) -> No
 
 def _lists_to_tuples(section: Section) -> None:
     """Convert lists to tuples for options whose type is a tuple, because JSON and YAML have no tuples."""
-    for name, hint in get_type_hints(type(section)).items():
+    for name, hint in type_hints(type(section)).items():
         if get_origin(hint) is tuple and isinstance(getattr(section, name), list):
             setattr(section, name, tuple(getattr(section, name)))
 

@@ -82,7 +82,7 @@ def preset(name: str) -> RunConfig:
     Raises:
         RLTransformerError: There is no such preset.
     """
-    if name not in PRESETS:
-        hint = did_you_mean(name, PRESETS)
+    if not isinstance(name, str) or name not in PRESETS:  # a file may hold anything
+        hint = did_you_mean(str(name), PRESETS)
         raise RLTransformerError(f"no preset {name!r}", where="preset", fix=f"{hint}choose one of {', '.join(PRESETS)}")
     return PRESETS[name]()

@@ -151,6 +151,9 @@ class DecisionTransformerConfig(Section):
         for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
             if not 0 <= getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)} is not in [0, 1)", "choose a probability below 1"
+        for name in ("initializer_range", "timestep_initializer_range", "layer_norm_epsilon"):
+            if getattr(self, name) < 0:
+                yield f"{name}={getattr(self, name)} is negative", "choose 0 or more"
         if self.add_cross_attention:
             yield "add_cross_attention is set, and there is no second sequence", "leave it False"
         if self.attention_span is not None and self.attention_span < 1:

@@ -16,7 +16,7 @@ from rl_transformer.models import DecisionTransformerConfig
 from rl_transformer.models.heads import HEADS, default_head
 from rl_transformer.models.heads.interface import no_entropy
 from rl_transformer.models.return_model import return_bins
-from rl_transformer.policy.spec import PolicySpec
+from rl_transformer.policy.spec import PolicySpec, sizes_from_spaces
 from rl_transformer.policy.support import empirical_quantiles
 from rl_transformer.runtime import log
 from rl_transformer.runtime.machine import versions
@@ -113,7 +113,6 @@ def _model_config(
 ) -> DecisionTransformerConfig:
     """Return the model's configuration: options, the spaces of the data, and whatever the trunk determines."""
     options = config.model
-    space = dataset.spec.observation_space
     action_space = dataset.spec.action_space
     head = default_head(action_space.kind) if options.action_head == "auto" else options.action_head
     _check_options_fit_the_data(config, head, dataset)
@@ -124,21 +123,16 @@ def _model_config(
             f"note: the longest episode has {longest} steps; "
             f"timesteps from {options.max_ep_len} on share the last timestep embedding"
         )
-    image = space.image_shape
     widths = tuple(condition.width for condition in conditions)
     values: JsonObject = {name: getattr(options, name) for name in shared_option_names()}
     values |= {
-        "state_dim": 1 if space.has_image else max(1, space.flat_dim),
-        "streams": space.streams.shapes if space.streams else (),
-        "act_dim": action_space.flat_dim,
-        "action_parts": action_space.nvec,
+        **sizes_from_spaces(dataset.spec, options.frame_stack),
         "max_ep_len": options.max_ep_len or longest,
         "action_tanh": options.action_tanh,
         "conditions": tuple(condition.name for condition in conditions),
         # None for the usual case, so that policies of conditions without widths remain the same files.
         "condition_widths": None if set(widths) <= {1} else widths,
         "action_head": head,
-        "image_shape": (image[0] * options.frame_stack, *image[1:]) if image else None,
         "window_length": config.window_length if options.timestep_embedding == "window" else None,
         "attention_span": config.windows.context_length if options.attention == "sliding_window" else None,
         "token_positions": options.positions == "tokens",

@@ -165,6 +165,19 @@ def _check_registered(model: DecisionTransformerConfig, where: object) -> None:
         TRUNKS.get(model.blocks, where=where)
 
 
+def sizes_from_spaces(data: DataSpec, frame_stack: int) -> JsonObject:
+    """Return the fields of `DecisionTransformerConfig` that follow from the spaces of the data."""
+    observation = data.observation_space
+    image = observation.image_shape
+    return {
+        "state_dim": 1 if observation.has_image else max(1, observation.flat_dim),
+        "streams": observation.streams.shapes if observation.streams else (),
+        "act_dim": data.action_space.flat_dim,
+        "action_parts": data.action_space.nvec,
+        "image_shape": (image[0] * frame_stack, *image[1:]) if image else None,
+    }
+
+
 def _check_values(spec: PolicySpec, where: object) -> None:
     """Raise an error for values that nothing else checks; the limits keep a hostile file from filling the memory."""
     is_valid = {
@@ -180,6 +193,9 @@ def _check_values(spec: PolicySpec, where: object) -> None:
         "conditions": tuple(condition.name for condition in spec.conditions) == tuple(spec.model.conditions),
     }
     invalid = [name for name, valid in is_valid.items() if not valid]
+    for name, size in sizes_from_spaces(spec.data, spec.frame_stack).items():
+        if getattr(spec.model, name) != size:
+            invalid.append(f"model.{name} (the data's spaces make it {size})"[:200])
     if invalid:
         raise RLTransformerError(f"invalid values: {', '.join(invalid)}", where=where, fix=_FIX)
 

@@ -76,7 +76,8 @@ def _check_sizes(spec: PolicySpec, num_stored: int, *, where: Path) -> None:
     observation = spec.data.observation_space
     needed = (model.n_layer - 1) * width**2 if model.blocks == "gpt2" and model.trunk is None else width
     if spec.arch == "decision_transformer":
-        needed += model.max_ep_len * width
+        needed += (model.max_ep_len + model.act_dim + sum(model.widths)) * width
+        needed += model.inner_size * width if model.blocks == "gpt2" and model.trunk is None else 0
     if not observation.is_image and observation.streams is None:
         needed += observation.flat_dim * width
     if needed > num_stored:

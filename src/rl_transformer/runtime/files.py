@@ -94,15 +94,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under a temporary name, and give it its own when it is on the disk.
-
-    Args:
-        path: The file.
-        write: Writes the file that it is given, whose name has another suffix than ``path``.
-
-    Raises:
-        RLTransformerError: Writing failed; an old file is unchanged.
-    """
+    """Write a file, as `write_text` does; ``write`` is given its temporary name, which has another suffix."""
     refuse_special_file(path)
     # In the same folder, because a rename is atomic only within one file system. The random suffix lets several
     # processes write the same file without mixing their content.
@@ -124,13 +116,10 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
 def write_output(path: Path, content: str | Callable[[Path], None]) -> None:
     """Write a file that a user named, as `write_file` does, and remove what killed processes have left of it.
 
-    Args:
-        path: The file.
-        content: Its text, or a function that writes it.
-
     Raises:
         RLTransformerError: Writing failed; an old file is unchanged.
     """
+    refuse_special_file(path)  # before a lock is put beside it
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The lock tells what a killed process has left from what another one writes just now.

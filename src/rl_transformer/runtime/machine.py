@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -32,11 +32,17 @@ def versions(*more: str) -> dict[str, str]:
     """
     installed = {"python": platform.python_version()}
     for package in (*_PACKAGES, *more):
-        try:
-            installed[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+        version = _installed_version(package)
+        if version is not None:
+            installed[package] = version
     return installed
+
+
+@cache  # a file is searched for and read, and a run needs all of them twice
+def _installed_version(package: str) -> str | None:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
 
 
 def find_device(name: str, *, where: str = "training.device") -> torch.device:

@@ -154,12 +154,8 @@ def parse_tensors(content: bytes, *, where: object, fix: str) -> dict[str, Tenso
     check_limit("tensor_header_bytes", min(header_bytes, len(content)), where=where, fix=fix)
     try:
         return load(content)  # it compares all declared sizes with the number of bytes before it builds anything
-    except (
-        SafetensorError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:  # KeyError and AttributeError: unknown dtypes
+    # KeyError and AttributeError: unknown dtypes. RuntimeError and TypeError are torch's, for sizes that no tensor can have.
+    except (SafetensorError, ValueError, KeyError, AttributeError, RuntimeError, TypeError) as error:
         problem = f"cannot be read as safetensors: {' '.join(str(error).split())[:200]}"
         raise RLTransformerError(problem, where=where, fix=fix) from None
 

@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 from pyarrow import csv
 
 from rl_transformer.runtime.child import too_much_memory
+from rl_transformer.runtime.limits import LIMITS
 from rl_transformer.runtime.system import usable_cores
 from rl_transformer.runtime.types import JsonObject
 
@@ -74,7 +75,7 @@ class DatasetFiles:
     def __init__(self, request: JsonObject, report: Callable[[], None]) -> None:
         base = request["base"]
         dataset = ds.dataset(request["files"], format=_format(request), partitioning="hive", partition_base_dir=base)
-        self.schema = dataset.schema
+        self.schema = _checked(dataset.schema)
         self.present: str | None = None
         self.pieces: list[tuple[str, int]] = []
         self._fragments: list[ds.Fragment] = []
@@ -106,7 +107,7 @@ class StreamFiles:
         self._files: list[str] = request["files"]
         self.present = self._files[0]
         with pa.OSFile(self.present) as file, pa.ipc.open_stream(file) as stream:
-            self.schema = stream.schema
+            self.schema = _checked(stream.schema)
         stats = [os.stat(path) for path in self._files]
         name = " ".join(
             f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in zip(self._files, stats, strict=True)
@@ -123,6 +124,23 @@ class StreamFiles:
                     raise ValueError(f"its columns are not those of {self._files[0]}")
                 for batch in stream:
                     yield batch.select(list(columns))
+
+
+def _checked(schema: pa.Schema) -> pa.Schema:
+    """Return a schema after reading the names in it, which Arrow does not check, and counting them."""
+    _check_count(len(schema))
+    try:
+        schema.to_string(show_field_metadata=False, show_schema_metadata=False)
+        _ = schema.names
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the name of a column is not UTF-8: {error}") from None
+    return schema
+
+
+def _check_count(columns: int) -> None:
+    limit = LIMITS["table_columns"]
+    if columns > limit.most:
+        raise ValueError(f"declares {columns:,} {limit.what}, and the limit is {limit.most:,}")
 
 
 def _write(first: pa.RecordBatch, others: Iterator[pa.RecordBatch], answers: BinaryIO) -> None:
@@ -152,7 +170,10 @@ def _delimiter(request: JsonObject) -> str:
             line = file.readline(_LONGEST_HEADER)
     except (OSError, EOFError):
         return ","  # reading the file itself says what is wrong with it
-    return max((",", "\t", ";"), key=lambda mark: line.count(mark.encode()))
+    mark = max((",", "\t", ";"), key=lambda mark: line.count(mark.encode()))
+    # Before Arrow builds a reader for each of them, which takes kilobytes.
+    _check_count(line.count(mark.encode()) + 1)
+    return mark
 
 
 def _problem(error: Exception, path: str | None) -> JsonObject:

@@ -34,6 +34,7 @@ from rl_transformer.training.optimizer import trained_parameters
 
 FORMAT_VERSION = 1
 _STEP = re.compile(r"step-(\d+)")
+_MAY_LACK = ("data_content",)  # earlier versions did not store it
 _FILES = ("state.json", "state.safetensors")
 # AdamW's names for its running averages of the gradient and of the squared gradient. They are part of the file format.
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -135,8 +136,8 @@ def read_state(path: Path) -> JsonObject:
     fix = "remove this checkpoint and resume from the one before"
     state = read_json(where, fix=fix)
     check_format(state, FORMAT_VERSION, where=where)
-    for name, kind in {"step": int, "evaluated": int, "dataset_fingerprint": str}.items():
-        if type(state.get(name)) is not kind:
+    for name, kind in {"step": int, "evaluated": int, "dataset_fingerprint": str, "data_content": str}.items():
+        if type(state.get(name)) is not kind and (name in state or name not in _MAY_LACK):
             raise RLTransformerError(f"{name} is {state.get(name)!r:.100}, not {kind.__name__}", where=where, fix=fix)
     return state
 

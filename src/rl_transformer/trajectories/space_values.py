@@ -112,6 +112,14 @@ def indices(space: Space, array: np.ndarray, *, where: object) -> np.ndarray:
     return array.reshape(len(array), *space.action_shape).astype(np.int64) - space.first_values
 
 
+def number_dtype(name: object) -> str:
+    """Return the name of a dtype of numbers, as NumPy writes it; raise a `ValueError` or `TypeError` for another one."""
+    kind = np.dtype(str(name))
+    if kind.kind not in "biuf":
+        raise ValueError(f"{name!r:.100} is no dtype of numbers")
+    return str(kind)
+
+
 @lru_cache(maxsize=64)  # asked for again with every episode
 def box_bounds(low: tuple[float, ...], high: tuple[float, ...], size: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds of a box as float32 arrays (size,); see `Space.bounds`."""

@@ -14,7 +14,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject, Nested
 from rl_transformer.trajectories.images import image_layout, was_image_before
 from rl_transformer.trajectories.mixed_rows import Streams, find_streams, pack_rows
-from rl_transformer.trajectories.space_values import box_bounds, compact_bound, flatten, json_value
+from rl_transformer.trajectories.space_values import box_bounds, compact_bound, flatten, json_value, number_dtype
 
 # A discrete part with more values than this makes a space wide: the rows of a dataset then hold the part's index instead
 # of its one-hot vector, which would take megabytes per hundred steps.
@@ -262,7 +262,7 @@ class Space:
             if not {len(low), len(high)} <= {1, math.prod(shape)}:
                 raise ValueError(f"{len(low)} and {len(high)} bounds for {math.prod(shape)} numbers")
             is_flattened = values.get("image") is not True and not was_image_before(shape)
-            space = cls("box", shape, str(np.dtype(values["dtype"])), low, high)
+            space = cls("box", shape, number_dtype(values["dtype"]), low, high)
             return replace(space, is_flattened=is_flattened and space.is_image)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RLTransformerError(

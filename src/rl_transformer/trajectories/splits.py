@@ -52,8 +52,8 @@ def compare_splits(
     """Return what makes a judgment on ``test`` of a policy that learned from ``train`` worthless, or different.
 
     Errors are what the two share: episodes, steps, entities, times. Warnings are how they differ: behavior, observations,
-    rewards, returns. What cannot be compared is an info of the kind "not compared", with the reason. Positions count
-    episodes of ``test``.
+    rewards, returns. What cannot be compared is an info of the kind "not compared", with the reason; entities that were
+    not named, and times that no column holds, are not mentioned. Positions count episodes of ``test``.
 
     Args:
         train: The data to learn from.
@@ -140,9 +140,13 @@ def _column(data: TrajectoryDataset, name: str) -> np.ndarray:
     return np.asarray(data.columns[name])
 
 
+def time_column(train: TrajectoryDataset, test: TrajectoryDataset) -> str:
+    """Return the further column that by its name holds times in both data sets; empty if there is none."""
+    return next((name for name in _further(train) if is_time(name) and name in test.columns), "")
+
+
 def _shared_entities(train: TrajectoryDataset, test: TrajectoryDataset, names: Sequence[str]) -> Iterator[Finding]:
     if not names:
-        yield _not_compared("entities", "no column that tells whom an episode is about was named", "episode")
         return
     # The first row of an episode tells whom it is about; an entity does not change inside of one.
     keys = [np.stack([_column(d, name)[d.offsets[:-1]] for name in names], axis=1) for d in (train, test)]
@@ -158,10 +162,8 @@ def _shared_entities(train: TrajectoryDataset, test: TrajectoryDataset, names: S
 
 def _overlapping_times(train: TrajectoryDataset, test: TrajectoryDataset, time: str) -> Iterator[Finding]:
     """Yield an error if episodes to judge by begin before the data to learn from ends."""
-    named = [name for name in _further(train) if is_time(name) and name in test.columns]
-    name = time or (named[0] if named else "")
+    name = time or time_column(train, test)
     if not name:
-        yield _not_compared("times", "no time was kept as a further column", "step")
         return
     # Only where episodes begin: one may well last longer than the data to learn from.
     known, asked = _column(train, name), _column(test, name)

@@ -18,6 +18,7 @@ from rl_transformer.conditions.interface import power_of_ten_scale
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.models.heads import default_head
 from rl_transformer.policy.gatherer import condition_column
+from rl_transformer.policy.spec import sizes_from_spaces
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset, open_trajectories
@@ -106,17 +107,10 @@ class Dataset(torch.utils.data.Dataset[Batch]):
     def model_options(self) -> JsonObject:
         """Return the fields of a `DecisionTransformerConfig` that follow from the data."""
         # Sizes that a user would otherwise have to look up. They are the ones that `rl_transformer.train` uses.
-        observation = self.data.spec.observation_space
-        action = self.data.spec.action_space
-        image = observation.image_shape
         return {
-            "state_dim": 1 if observation.has_image else observation.flat_dim,
-            "streams": observation.streams.shapes if observation.streams else (),
-            "act_dim": action.flat_dim,
-            "action_parts": action.nvec,
-            "action_head": default_head(action.kind),
+            **sizes_from_spaces(self.data.spec, self.frame_stack),
+            "action_head": default_head(self.data.spec.action_space.kind),
             "action_tanh": self.is_squashed,
-            "image_shape": (image[0] * self.frame_stack, *image[1:]) if image else None,
             "max_ep_len": int(self.data.lengths.max()),
         }
 

@@ -11,7 +11,7 @@ import torch
 from rl_transformer.cli.main import main
 from rl_transformer.critics.networks import FitOptions
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.evaluation.offline.gates import HELD_OUT, held_out_gate
+from rl_transformer.evaluation.offline.gates import HELD_OUT, held_out_gate, split_gates
 from rl_transformer.evaluation.offline.judge import Candidate, judge
 from rl_transformer.evaluation.offline.page import as_html, as_text
 from rl_transformer.evaluation.offline.policy_actions import action_probabilities
@@ -96,7 +96,9 @@ def test_recorded_propensities_are_used_and_must_be_probabilities():
     data = choices(propensity=True)
     policy = sampling(untrained_policy(data))
     result = judge(Candidate(policy), data, options=QUICK)
-    assert "propensity" in result["behavior"]["propensities"]
+    assert result["behavior"]["propensities"] == "recorded in the log"
+    with pytest.raises(RLTransformerError, match="no column 'score'"):
+        judge(Candidate(policy), data, options=QUICK, propensity="score")
     data.columns["propensity"][3] = 1.5
     with pytest.raises(RLTransformerError, match="probability"):
         judge(Candidate(policy), data, options=QUICK)
@@ -131,6 +133,14 @@ def test_a_policy_judged_on_its_training_data_gets_no_verdict_for_it():
     policy = untrained_policy(data)
     assert held_out_gate(policy, data).passed is False
     assert held_out_gate(policy, choices(seed=1)).passed is True
+
+
+def test_what_no_gate_could_check_is_said_once():
+    texts = [gate.text for gate in split_gates(choices(30), choices(30, seed=1), (), ()) if gate.passed is None]
+    assert [text for text in texts if "not checked" in text] == [
+        "not checked whether both have the same entities (name the columns of one with --entity) or times (convert the table "
+        "with --keep TIME)"
+    ]
 
 
 def test_the_page_escapes_what_comes_from_outside():

@@ -64,12 +64,20 @@ def assert_same_conversion(local, other):
         assert isinstance(shards.observations, ShardedColumn) or len(list(Path(other[part]).glob("shard-*"))) == 1
         assert shards.fingerprint == whole.fingerprint
         assert shards.spec == whole.spec
+        for name, column in whole.columns.items():
+            assert np.asarray(shards.columns[name]).tobytes() == np.asarray(column).tobytes()
         assert shards.statistics.std.tobytes() == whole.statistics.std.tobytes()
         assert [f.to_dict() for f in shards.findings] == [f.to_dict() for f in whole.findings]
 
 
 @pytest.mark.parametrize(
-    "further", [{}, {"split": "entity:0.3"}, {"split": "time:700", "categorical": "y"}, {"observe": "x", "action": "y"}]
+    "further",
+    [
+        {"keep": "user,time"},
+        {"split": "entity:0.3"},
+        {"split": "time:700", "categorical": "y"},
+        {"observe": "x", "action": "y"},
+    ],
 )
 def test_shards_that_are_written_anywhere_are_the_data_of_one_process(
     further, tmp_path, small_buckets, other_processes
@@ -133,7 +141,7 @@ def cluster(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_ray_gives_the_same_store_also_when_a_worker_is_killed(tmp_path, small_buckets, cluster, monkeypatch):
-    mapping = mapping_of(split="entity:0.3")
+    mapping = mapping_of(split="entity:0.3", keep="user,time")
     local = convert_table(in_pieces(random_log(5)), mapping, tmp_path / "local", source="log")
     write_part, killed = row_buckets._write_part, tmp_path / "killed"
 

@@ -169,6 +169,32 @@ def test_texts_that_are_none_are_refused(tmp_path):
         list(opened(tmp_path / "log.parquet").batches(0, ["x"]))
 
 
+@pytest.mark.parametrize("content", [b"episode,step,a\xaf\n1,2,3\n", b"\x80\x02cos,b\n1,2\n"])
+def test_names_of_columns_that_are_no_texts_are_refused(content, tmp_path):
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(RLTransformerError, match="the name of a column is not UTF-8"):
+        open_trajectories(f"csv:{tmp_path / 'log.csv'}")
+
+
+def test_a_flag_that_is_no_text_is_refused_by_name(tmp_path):
+    """Arrow takes a column for bytes, and not for flags, if one of its texts is not UTF-8."""
+    rows = b"0,0,1.0,0.5,1.0,Fa\xecse\n0,1,2.0,0.5,1.0,True\n"
+    (tmp_path / "log.csv").write_bytes(b"episode,step,observations,actions,rewards,terminated\n" + rows)
+    with pytest.raises(RLTransformerError, match="terminated: holds binary, not true and false"):
+        open_trajectories(f"csv:{tmp_path / 'log.csv'}")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_more_columns_than_any_table_has_are_refused_before_they_are_read(suffix, tmp_path):
+    names = [f"c{i}" for i in range(20_001)]
+    if suffix == "csv":
+        (tmp_path / "log.csv").write_text(",".join(names) + "\n")
+    else:
+        pq.write_table(pa.table({name: pa.array([], pa.int8()) for name in names}), tmp_path / "log.parquet")
+    with pytest.raises(RLTransformerError, match="declares 20,001 columns of a table, and the limit is 20,000"):
+        open_trajectories(f"{suffix}:{tmp_path / f'log.{suffix}'}")
+
+
 def test_only_the_other_process_reads_tables():
     """What parses files of strangers is named in one module, which no other one imports."""
     parsers = (

@@ -10,7 +10,7 @@ from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.findings import Finding
 from rl_transformer.trajectories.leakage import LEAKAGE_KINDS, find_leakage
-from rl_transformer.trajectories.splits import compare_splits
+from rl_transformer.trajectories.splits import compare_splits, time_column
 
 HELD_OUT = "held-out data"
 LEAKAGE = "leakage"
@@ -79,7 +79,13 @@ def split_gates(
     findings = compare_splits(training, dataset, entity=entity)
     # A behavior that changed is named only: the verdict is about the behavior of the data to judge by.
     withholding = tuple({finding.kind for finding in findings if finding.level == "error"})
-    return _gates(SPLIT, findings, withholding, accepted, "nothing is shared with the training data")
+    gates = _gates(SPLIT, findings, withholding, accepted, "nothing is shared with the training data")
+    # A verdict must say what it did not look at; `compare_splits` is silent about columns that nobody named.
+    unknown = [] if entity else ["entities (name the columns of one with --entity)"]
+    unknown += [] if time_column(training, dataset) else ["times (convert the table with --keep TIME)"]
+    if unknown:
+        gates.append(Gate(SPLIT, None, f"not checked whether both have the same {' or '.join(unknown)}"))
+    return gates
 
 
 def _gates(

@@ -24,7 +24,7 @@ from rl_transformer.evaluation.offline.estimators import (
 from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.intervals import half_width
 from rl_transformer.evaluation.offline.likelihood import action_likelihood, propensity_calibration
-from rl_transformer.evaluation.offline.log_columns import PROPENSITY, entities_of, recorded_propensities
+from rl_transformer.evaluation.offline.log_columns import entities_of, recorded_propensities
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.policy_actions import action_probabilities
 from rl_transformer.evaluation.offline.support import clip_sensitivity, measure_support
@@ -74,6 +74,7 @@ def judge(
     gates: Sequence[Gate] = (),
     margin: float = 0.0,
     entity: Sequence[str] = (),
+    propensity: str | None = None,
     options: FitOptions | None = None,
 ) -> JsonObject:
     """Return the verdict about a policy, with estimates, support and gates; JSON-ready.
@@ -85,13 +86,14 @@ def judge(
         gates: What was checked of the data beforehand.
         margin: The smallest difference of value that matters, in units of return.
         entity: Columns that tell whom an episode is about; intervals are over them.
+        propensity: Column with the probability of each logged action; None: the column propensity, if there is one.
         options: Sizes of the networks.
 
     Raises:
         RLTransformerError: Too few episodes, or data of a kind that cannot be judged.
     """
     candidates = [candidate] if against is None else [candidate, against]
-    logged, judged = estimate_sides(candidates, dataset, entity=entity, options=options)
+    logged, judged = estimate_sides(candidates, dataset, entity=entity, propensity=propensity, options=options)
     steps, side, policy_probabilities = judged[0]
     behavior = logged_value(steps)
     other = judged[1][1] if against is not None else Side({BEHAVIOR: behavior}, None)
@@ -125,6 +127,7 @@ def estimate_sides(
     dataset: TrajectoryDataset,
     *,
     entity: Sequence[str] = (),
+    propensity: str | None = None,
     options: FitOptions | None = None,
 ) -> tuple[LogEstimates, list[tuple[LoggedSteps, Side, Float64[np.ndarray, "N A"]]]]:
     """Return what is estimated of the log, and per policy the log as it sees it, its estimates and its probabilities.
@@ -135,7 +138,8 @@ def estimate_sides(
     _check_size(dataset)
     options = options or FitOptions()
     history = max(each.policy.spec.context_length for each in candidates)
-    logged = _read_log(dataset, history, entities_of(dataset, entity), options)
+    recorded = recorded_propensities(dataset, propensity)
+    logged = _read_log(dataset, history, entities_of(dataset, entity), recorded, options)
     # All policies are estimated on the same episodes with the same folds, so that chance common to them cancels.
     return logged, [_judge_side(each, logged, options) for each in candidates]
 
@@ -184,7 +188,11 @@ def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: LogE
 
 
 def _read_log(
-    dataset: TrajectoryDataset, history: int, entities: Int[np.ndarray, "E"] | None, options: FitOptions
+    dataset: TrajectoryDataset,
+    history: int,
+    entities: Int[np.ndarray, "E"] | None,
+    recorded: Float64[np.ndarray, "N"] | None,
+    options: FitOptions,
 ) -> LogEstimates:
     """Fit the behavior, unless the log has its propensities; both are needed to see where support is thin."""
     features = step_features(dataset, history)
@@ -194,10 +202,9 @@ def _read_log(
     of_unit = generator(Stream.OFFLINE_JUDGING, options.seed).permutation(int(units.max()) + 1) % _FOLDS
     folds = np.repeat(of_unit[units], dataset.lengths)
     actions = joint_actions(dataset)
-    recorded = recorded_propensities(dataset)
     log.info(f"behavior: fitting its actions on {dataset.num_steps:,} steps")
     behavior = fit_behavior(features, folds, joint_masks(dataset), options)
-    source = f"recorded in the column {PROPENSITY}"
+    source = "recorded in the log"
     if recorded is None:
         source = f"estimated by a network, cross-fitted over {_FOLDS} halves of the episodes and calibrated"
         # A network may round a probability to 0, and an action that was taken had one above.

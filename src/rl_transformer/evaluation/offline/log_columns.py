@@ -15,22 +15,28 @@ from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.columns import STEP_COLUMNS
 
 PROPENSITY = "propensity"
-"""Name of the column that holds the probability with which each logged action was drawn."""
+"""Usual name of the column that holds the probability with which each logged action was drawn."""
 
 
-def recorded_propensities(dataset: TrajectoryDataset) -> Float64[np.ndarray, "N"] | None:
+def recorded_propensities(dataset: TrajectoryDataset, name: str | None = None) -> Float64[np.ndarray, "N"] | None:
     """Return the recorded probability of each logged action, if the log has them.
 
+    Args:
+        dataset: The log.
+        name: The column; None: `PROPENSITY`, if there is one.
+
     Raises:
-        RLTransformerError: The column holds something else.
+        RLTransformerError: There is no such column, or it holds something else.
     """
-    if PROPENSITY not in dataset.columns:
+    if name is None and PROPENSITY not in dataset.columns:
         return None
-    column = np.asarray(dataset.columns[PROPENSITY], np.float64).reshape(dataset.num_steps, -1)
+    name = name or PROPENSITY
+    _check_columns(dataset, [name], "--propensity")
+    column = np.asarray(dataset.columns[name], np.float64).reshape(dataset.num_steps, -1)
     if column.shape[1] != 1 or not ((column > 0) & (column <= 1)).all():
         raise RLTransformerError(
             "is not one probability above 0 and at most 1 per step",
-            where=f"column {PROPENSITY}",
+            where=f"column {name}",
             fix="record the probability of the action that was taken, or rename the column",
         )
     return column[:, 0]
@@ -44,12 +50,18 @@ def entities_of(dataset: TrajectoryDataset, names: Sequence[str]) -> Int[np.ndar
     """
     if not names:
         return None
-    missing = [name for name in names if name not in dataset.columns]
-    if missing:
-        kept = ", ".join(sorted(set(dataset.columns) - set(STEP_COLUMNS))) or "none"
-        fix = f"name one of its further columns: {kept}"
-        raise RLTransformerError(f"there is no column {missing[0]!r}", where="--entity", fix=fix)
+    _check_columns(dataset, names, "--entity")
     # An entity does not change within an episode, so its first step tells it.
     first = [np.asarray(dataset.columns[name][dataset.offsets[:-1]]).reshape(len(dataset), -1) for name in names]
     keys = [np.unique(column, axis=0, return_inverse=True)[1].reshape(-1) for column in first]
     return np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _check_columns(dataset: TrajectoryDataset, names: Sequence[str], option: str) -> None:
+    """Raise an error for a column that the log does not have beside its steps."""
+    further = sorted(set(dataset.columns) - set(STEP_COLUMNS))
+    missing = [name for name in names if name not in further]
+    if missing:
+        kept = ", ".join(further) or "none"
+        fix = f"name one of its further columns ({kept}), or convert the table again with --keep {missing[0]}"
+        raise RLTransformerError(f"there is no column {missing[0]!r}", where=option, fix=fix)

@@ -87,6 +87,7 @@ def select(
     *,
     gates: Mapping[str, Sequence[Gate]] | None = None,
     entity: Sequence[str] = (),
+    propensity: str | None = None,
     options: FitOptions | None = None,
 ) -> JsonObject:
     """Return which policy to try first, and what is known of each; JSON-ready.
@@ -99,6 +100,7 @@ def select(
         dataset: Logged episodes that none of them was trained on.
         gates: What was checked of the data beforehand, by the name of the policy that it concerns.
         entity: Columns that tell whom an episode is about; episodes of one are resampled together.
+        propensity: Column with the probability of each logged action; None: the column propensity, if there is one.
         options: Sizes of the networks.
 
     Raises:
@@ -106,7 +108,7 @@ def select(
     """
     _check_candidates(candidates)
     options = options or FitOptions()
-    logged, judged = estimate_sides(candidates, dataset, entity=entity, options=options)
+    logged, judged = estimate_sides(candidates, dataset, entity=entity, propensity=propensity, options=options)
     found = [
         _Judged(each, side, list((gates or {}).get(each.name, ())))
         for each, (_, side, _) in zip(candidates, judged, strict=True)

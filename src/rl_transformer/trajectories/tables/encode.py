@@ -22,6 +22,7 @@ from rl_transformer.trajectories.tables.values import (
     category_column,
     category_indices,
     flags,
+    kept_values,
     missing_names,
     numbers,
     order_values,
@@ -192,6 +193,9 @@ class Encoder:
             masks = [flags(rows[name], name, where=self.where) for name in table.allowed]
             extras[ALLOWED] = np.stack(masks, axis=1)
             drop(illegal_steps(self.spec.action_space, actions, extras[ALLOWED]), NOT_ALLOWED)
+        for name in self.columns.keep:
+            extras[name], missing = kept_values(rows[name], name, where=self.where)
+            drop(missing, MISSING.format(name))
         return Trajectory(observations, actions, self._rewards(rows, drop), extras=extras)
 
     def _actions(self, rows: pa.Table, drop: Drop) -> np.ndarray:

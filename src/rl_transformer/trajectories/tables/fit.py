@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.trajectories.action_masks import ALLOWED
+from rl_transformer.trajectories.columns import RESERVED
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import GUESSED_SPACE, Finding
 from rl_transformer.trajectories.guessed_spaces import guessed_bounds
@@ -18,6 +21,7 @@ from rl_transformer.trajectories.tables.values import (
     check_category,
     check_number,
     flags,
+    kept_values,
     list_width,
     merge_categories,
     numbers,
@@ -56,6 +60,7 @@ class TableFit:
         for name in (*self.columns.categories, *self.discrete):
             check_category(self.schema.field(name).type, name, where=self.where)
         self._check_single_columns()
+        self._check_kept()
         if self.discrete and len(self.discrete) < len(self.columns.action):
             others = [name for name in self.columns.action if name not in self.discrete]
             raise RLTransformerError(
@@ -69,6 +74,18 @@ class TableFit:
                 where=f"{self.where}: allowed",
                 fix=f"leave it out, or list the action as categorical: --categorical {self.columns.action[0]}",
             )
+
+    def _check_kept(self) -> None:
+        """Check names and types of the columns that are kept beside the episodes."""
+        empty = self.schema.empty_table()
+        for name in self.columns.keep:
+            kept_values(empty[name], name, where=self.where)
+            # A store has one file per column, and a column called allowed would be taken for masks of actions.
+            if name in RESERVED or name == ALLOWED or Path(name).name != name:
+                fix = "give the column another name in the table, or leave it out"
+                raise RLTransformerError(
+                    f"a column called {name!r} cannot be kept", where=f"{self.where}: keep", fix=fix
+                )
 
     def _check_single_columns(self) -> None:
         """Check the types of reward, order and flags; values are checked when they are read."""

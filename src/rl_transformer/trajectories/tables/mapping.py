@@ -13,7 +13,7 @@ from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.reading import read_yaml
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
-_LISTS = ("episode", "observe", "categorical", "action")
+_LISTS = ("episode", "observe", "categorical", "action", "keep")
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -40,6 +40,8 @@ class ColumnMapping:
     """True at the last row of an episode that the task itself ended. Other episodes count as cut off."""
     truncated: str | None = None
     """True at the last row of an episode that was cut off; the next row begins another one."""
+    keep: tuple[str, ...] = ()
+    """Columns that no policy sees, kept beside the episodes: entities and times for `splits.compare_splits`, propensities."""
     split: str | None = None
     """time:DATE or entity:SHARE: the episodes to hold out; see `tables.split`."""
     types: Mapping[str, str] = field(default_factory=dict)
@@ -106,12 +108,13 @@ class Columns:
     reward: str | None
     terminated: str | None
     truncated: str | None
+    keep: list[str]
 
     @property
     def all(self) -> list[str]:
         """Every column once, in a fixed order."""
         single = [self.order, self.reward, self.terminated, self.truncated]
-        several = [*self.episode, *self.numbers, *self.categories, *self.action, *self.allowed]
+        several = [*self.episode, *self.numbers, *self.categories, *self.action, *self.allowed, *self.keep]
         return list(dict.fromkeys([*several, *(name for name in single if name)]))
 
 
@@ -159,6 +162,7 @@ def select_columns(mapping: ColumnMapping, names: Sequence[str], *, where: objec
         action=action,
         named_actions=named_actions,
         allowed=match("allowed"),
+        keep=match("keep"),
         **single,
     )
 

@@ -82,7 +82,7 @@ def suggest_mapping(table: TableInput) -> Suggestion:
         for part, found in chosen.items()
     }
     if "allowed" in chosen:
-        values["allowed"] = re.match(r"[^._]*[._]", chosen["allowed"][0])[0] + "*"  # type: ignore[index]
+        values["allowed"] = re.sub(r"([._]).*", r"\1*", chosen["allowed"][0], count=1, flags=re.DOTALL)
     return Suggestion(ColumnMapping.from_values(values, where="suggestion"), reasons)
 
 

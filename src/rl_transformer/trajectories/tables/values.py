@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
@@ -164,6 +166,42 @@ def category_indices(column: pa.ChunkedArray, values: tuple[Value, ...]) -> np.n
     return _to_numpy(pc.fill_null(found, -1)).astype(np.int64)
 
 
+def kept_values(column: pa.ChunkedArray, name: str, *, where: object) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column that is kept beside the episodes as numbers (N,), and where a value is missing (N,).
+
+    Times become seconds (since 1970 in UTC for moments), texts the first 63 bits of their SHA-256: the same text is the same
+    number in every table. Integers stay exact.
+
+    Raises:
+        RLTransformerError: The values are lists, or integers beyond 63 bits.
+    """
+    column = _decoded(column)
+    kind = column.type
+    missing = missing_names(column)
+    if pt.is_temporal(kind):
+        moments, per_second = order_values(column, name, where=where)
+        return moments / float(per_second or 1), missing
+    if _is_text(kind):
+        names = column.combine_chunks().dictionary_encode()
+        codes = np.array([_text_code(text) for text in names.dictionary.to_pylist()] + [0], np.int64)
+        return codes[_to_numpy(pc.fill_null(names.indices, -1))], missing
+    if pt.is_boolean(kind) or pt.is_integer(kind):
+        try:
+            return _to_numpy(pc.fill_null(column.cast(pa.int64()), 0)), missing
+        except pa.ArrowInvalid:
+            problem, fix = "holds unsigned integers beyond 63 bits", "convert the column to text"
+            raise RLTransformerError(problem, where=f"{where}: {name}", fix=fix) from None
+    if pt.is_floating(kind) or pt.is_decimal(kind):
+        return _to_numpy(column.cast(pa.float64(), safe=False)), missing
+    raise RLTransformerError(
+        f"holds {kind}, which cannot be kept", where=f"{where}: {name}", fix="keep numbers, times or texts"
+    )
+
+
+def _text_code(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
 def flags(column: pa.ChunkedArray, name: str, *, where: object) -> np.ndarray:
     """Return a column of true and false, or of 1 and 0, as booleans (N,); null is false.
 
@@ -171,7 +209,9 @@ def flags(column: pa.ChunkedArray, name: str, *, where: object) -> np.ndarray:
         RLTransformerError: The column holds anything else.
     """
     column = _decoded(column)
-    if _is_text(column.type) or pt.is_temporal(column.type) or pt.is_nested(column.type):
+    kind = column.type
+    # Of numbers and flags only: Arrow would parse bytes, which is what it takes texts for that are not UTF-8.
+    if not any(is_kind(kind) for is_kind in (pt.is_boolean, pt.is_integer, pt.is_floating, pt.is_decimal, pt.is_null)):
         problem = f"holds {column.type}, not true and false"
         raise RLTransformerError(problem, where=f"{where}: {name}", fix="convert it to true and false, or 1 and 0")
     values = _to_numpy(pc.fill_null(column.cast(pa.float64(), safe=False), 0.0))
