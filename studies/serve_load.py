@@ -194,13 +194,7 @@ def measure_rates(arguments, folder, observations):
     rows = []
     with Server(folder, "--max-sessions", str(arguments.sessions)) as server:
         sessions = open_sessions(server, arguments.sessions)
-        load(
-            server,
-            sessions,
-            max(arguments.per_second),
-            20 * arguments.sessions / max(arguments.per_second),
-            observations,
-        )
+        fill(server, sessions, observations)
         for per_second in arguments.per_second:
             before = server.metrics()
             busy = server.processor_seconds()

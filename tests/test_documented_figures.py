@@ -26,11 +26,13 @@ def text_of(name):
     return re.sub(r"\s+", " ", (ROOT / name).read_text(encoding="utf-8"))
 
 
+def lines_of(name):
+    return (ROOT / name).read_text(encoding="utf-8").splitlines()
+
+
 def row(page, what):
     """Return the cells of the table row that begins with ``what``."""
-    (line,) = [
-        line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith(f"| {what} |")
-    ]
+    (line,) = [line for line in lines_of(page) if line.startswith(f"| {what} |")]
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
@@ -259,6 +261,66 @@ def test_the_full_preset_on_a_gpu_is_quoted_as_it_ran():
     assert f"({run['updates'] / run['updates_per_second']:.0f} seconds)" in page
 
 
+def test_the_installs_that_act_are_those_of_the_measurement():
+    measured = {r["install"]: r for r in read("studies/results/install-size-2cpu-2026-11-26.json")["rows"]}
+    for title, install in (
+        ("torch (CPU build), NumPy, safetensors, with this package's source", "torch"),
+        ("NumPy, onnxruntime, with `session.py`", "onnxruntime"),
+    ):
+        found = measured[install]
+        assert row("docs/export.md", title) == [f"{found['megabytes']:.0f} MB", f"{found['cpu_seconds']:.1f} s"]
+
+
+def test_the_latency_of_an_action_is_that_of_the_measurement():
+    measured = {r["what"]: r for r in read("studies/results/act-export-2cpu-2026-11-26.json")["rows"]}
+    assert len(measured) == 7
+    for title, what in (
+        ("transformers' forward pass", "transformers' forward"),
+        ("session of this library, full windows", "session, full windows"),
+        ("session of this library, sliding window", "session, sliding window"),
+        ("`policy.onnx` with `session.py`", "ONNX, full windows"),
+        ("`policy_step.onnx` with `session.py`", "ONNX, cached step"),
+        ("`policy.onnx` with `session.mjs` in Chromium", "browser, full windows"),
+        ("`policy_step.onnx` with `session.mjs` in Chromium", "browser, cached step"),
+    ):
+        wall, cpu = measured[what]["wall"], measured[what]["cpu"]
+        cells = [f"{wall['median_ms']:.1f} ms", f"{wall['p99_ms']:.1f} ms"]
+        cells += ["-"] * 3 if cpu is None else [f"{cpu[q]:.1f} ms" for q in ("median_ms", "p99_ms")]
+        cells += [] if cpu is None else [f"{cpu['of_transformers']:.2f}"]
+        assert row("docs/export.md", title) == cells
+    of_wall = [
+        f"{measured[f'browser, {what}']['wall']['of_transformers']:.2f}" for what in ("cached step", "full windows")
+    ]
+    assert "step takes {} and full windows {} of".format(*of_wall) in text_of("docs/export.md")
+
+
+def test_the_agreement_of_exports_is_that_of_the_measurement():
+    measured = read("studies/results/export-agreement-2cpu-2026-11-26.json")
+    assert f"{measured['steps']:,} were run" in text_of("docs/export.md")
+    assert sum(r["steps"] for r in measured["rows"]) == measured["steps"]
+    for found in measured["rows"]:
+        title = found["task"].removesuffix(", cached step")
+        cells = [line for line in lines_of("docs/export.md") if line.startswith(f"| {title} | `{found['file']}` |")]
+        assert len(cells) == 1
+        assert f"| {found['steps']:,} |" in cells[0]
+        assert f"{found['episodes_of_equal_length']:,} of {found['episodes']:,}" in cells[0]
+        largest = found["largest_difference"]
+        assert f"| {f'{largest:.1e}'.replace('e-0', 'e-') if largest else 0} |" in cells[0]
+        assert largest < 1e-5
+
+
+def test_the_compute_and_the_memory_of_the_server_are_those_of_the_measurement():
+    for found in read("studies/results/serve-compute-2cpu-2026-11-26.json")["rows"]:
+        cells = row("docs/serve.md", str(found["sessions_together"]))
+        assert cells == [f"{found['p50_ms']:.1f} ms", f"{found['p99_ms']:.1f} ms"]
+    leaking, sound = read("studies/results/serve-soak-2cpu-2026-11-26.json")["rows"]
+    assert (leaking["leaks"], leaking["is_flat"], sound["leaks"], sound["is_flat"]) == (True, False, False, True)
+    page = text_of("docs/serve.md")
+    assert f"After {sound['minutes']:g} minutes and {sound['actions']:,} actions" in page
+    assert f"had grown by {sound['growth_mib']:.1f} MiB" in page
+    assert f"control that leaks 8 KiB per action grew by {leaking['growth_mib']:.0f} MiB" in page
+
+
 def test_larger_models_are_compared_at_equal_precision():
     rows = {
         (r["size"], r["dtype"], r["baseline_dtype"]): r
@@ -393,3 +455,50 @@ def test_the_table_of_advised_targets_is_that_of_the_study(task, title):
     shortfall = (rows[best] - rows["advised"]) / result["range"]
     assert cells[1:] == [f"{result['advised']:.0f}", shown[0], f"{best:.0f}", shown[1], f"{100 * shortfall:.1f} %"]
     assert result["passed"] == (shortfall <= 0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("kills", "writing commands are killed, at random times and at operations on the disk"),
+        ("disk", "an operation on the disk fails, in eight ways"),
+        ("fuzz", "bytes and values of files are changed"),
+        ("files", "hostile files are given to commands, under an audit hook"),
+        ("bombs", "small files declare much"),
+    ],
+)
+def test_the_table_of_attacks_is_that_of_their_files(name, title):
+    result = read(f"studies/results/misfortune/{name}.json")
+    stopped = result.get("killed", 0) + result.get("refused", 0)
+    assert row("docs/security.md", title) == [f"{result['cases']:,}", f"{stopped:,}", f"{len(result['wrong'])}"]
+    assert result["cases"] == sum(part["cases"] for part in result["parts"].values())
+
+
+def test_what_is_said_of_the_attacks_and_of_planted_faults_is_that_of_their_files():
+    fuzz = read("studies/results/misfortune/fuzz.json")
+    page = text_of("docs/security.md")
+    assert f"{fuzz['parts']['store, once repaired']['cases']:,} further changes of stores" in page
+    assert not [text for text in fuzz["wrong"] if text.startswith("store 1/")]
+    faults = read("studies/results/misfortune/mutants.json")
+    quoted = f"All {faults['faults']} took {faults['seconds'] / 60:.0f} minutes"
+    assert quoted in text_of("CONTRIBUTING.md")
+    assert f"{faults['caught']} were caught" in text_of("CONTRIBUTING.md")
+
+
+def test_the_trial_of_the_judge_is_quoted_from_its_cells():
+    cells = [json.loads(path.read_text()) for path in (RESULTS / "judge/cells").glob("*.json")]
+    rows = [(cell["num_episodes"], row) for cell in cells for row in cell["judged"].values()]
+    words = [row["verdict"] for _, row in rows]
+    supported = [row["interval"][0] <= row["exact"] <= row["interval"][1] for _, row in rows if row["supported"]]
+    opened = [row["verdict"] == "not established" for size, row in rows if size == 10_000]
+    wrong = values_of("judge", "10,000 episodes: fitted Q evaluation alone, wrong 'better'")
+    figures = {
+        f'{words.count("better")} said "better" and {words.count("worse")} "worse"',
+        f"{100 * np.mean(supported):.1f} % of the cases with enough support",
+        f'{100 * np.mean(opened):.1f} % of verdicts were "not established"',
+        f"called {100 * wrong.mean():.1f} % wrongly",
+    }
+    page = text_of("docs/judge.md")
+    assert {figure for figure in figures if figure not in page} == set()
+    errors = read("studies/results/judge_icu_sepsis.json")["largest_error"]
+    assert f"within {max(errors.values()):.4f} of the exact value" in page

@@ -20,7 +20,7 @@ def test_a_fault_can_be_planted_and_its_tests_exist(fault):
 
 def test_the_table_is_about_every_part_where_a_fault_is_silent():
     files = {fault.file.removeprefix("src/rl_transformer/").partition("/")[0] for fault in FAULTS}
-    assert files == {"runtime", "training", "policy", "trajectories", "windows", "conditions", "evaluation", "models"}
+    assert files >= {"runtime", "training", "policy", "trajectories", "windows", "conditions", "evaluation", "models"}
 
 
 @pytest.mark.parametrize(

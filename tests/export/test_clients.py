@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.export import golden as golden_module
 from rl_transformer.export import rules
 from rl_transformer.export.golden import golden_steps
 from rl_transformer.export.graph import StepModule, WindowModule
@@ -45,10 +46,19 @@ class Untraced:
         return [value.numpy() for value in found]
 
 
+@pytest.fixture
+def fewer_steps(monkeypatch):
+    """Let 28 steps of two episodes be recorded, not 64, since the windows of these policies are full after a few."""
+    monkeypatch.setattr(golden_module, "NUM_STEPS", 28)
+    monkeypatch.setattr(golden_module, "_FIRST_EPISODE", 20)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in ALL_KINDS if kind not in REFUSED])
-def test_a_client_acts_as_the_session_in_every_kind_of_policy(kind):
+def test_a_client_acts_as_the_session_in_every_kind_of_policy(kind, fewer_steps):
     policy = Episode(kind).policy
+    assert rules.describe(policy)["window_length"] < 20
     golden = golden_steps(policy, seed=1)
+    assert golden["is_first"].tolist() == [step in (0, 20) for step in range(28)]
     tolerance = rules.action_tolerance(policy)
     forms = [(WindowModule, window_ports)]
     if policy.spec.model.attention_span is not None:

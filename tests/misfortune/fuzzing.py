@@ -93,7 +93,7 @@ def _fuzz(kind, number, seed, root, originals, state, first, guided):
             folder = copy_of(base, work)
             try:
                 what = mutate(folder, random)
-            except (ValueError, yaml.YAMLError):  # what is kept may no longer be JSON whose values can be changed
+            except (ValueError, KeyError, TypeError, yaml.YAMLError):  # what is kept may have lost its form
                 mutate = mutate_bytes
                 what = mutate(folder, random)
             # Only of the original is it known what reading it gives.

@@ -1,6 +1,6 @@
 """Plant faults into a copy of the code, one at a time, and see that the fast tests catch each of them.
 
-    python tests/mutants/run.py [--only NAME] [--jobs N]
+    python tests/mutants/run.py [--only NAME] [--jobs N] [--json FILE]
 
 The faults are in the .toml files beside this one. Exit code 0: every fault is caught. 1: one is not. 2: the table or
 the tests are wrong, so that nothing can be said.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import re
 import shutil
@@ -273,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="NAME", help="plant this fault only; may be repeated")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="faults at the same time (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts into this file, too")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     # No compiled file is written: its time stamp could be that of the next fault, which would then not be there.
@@ -289,7 +291,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     caught = sum(result.verdict == CAUGHT for result in results.values())
-    print(f"{caught} of {len(results)} faults caught in {time.monotonic() - began:.0f} s")
+    seconds = round(time.monotonic() - began)
+    print(f"{caught} of {len(results)} faults caught in {seconds} s")
+    if options.json:
+        others = {name: result.verdict for name, result in results.items() if result.verdict != CAUGHT}
+        report = {"faults": len(results), "caught": caught, "others": others, "seconds": seconds}
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if caught == len(results) else 1
 
 

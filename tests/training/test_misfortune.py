@@ -53,7 +53,7 @@ def test_a_fingerprint_that_is_no_text_is_refused(tmp_path):
     state = json.loads((checkpoint / "state.json").read_text())
     (checkpoint / "state.json").write_text(json.dumps({**state, "data_content": {}}))
     rehash(checkpoint, "state.json")
-    with pytest.raises(RLTransformerError, match="data_content is {}, not str"):
+    with pytest.raises(RLTransformerError, match=r"data_content is \{\}, not str"):
         train(tiny_config(folder), dataset=point_data(), resume=True)
 
 

@@ -102,6 +102,15 @@ def test_a_file_that_no_manifest_lists_is_not_opened(store):
     assert "cost" not in open_trajectories(f"rlt:{store}").columns
 
 
+@pytest.mark.parametrize("name", ["\0", "../../etc/passwd", "/etc/passwd"])
+def test_a_manifest_that_lists_no_name_inside_the_store_is_refused_before_anything_is_looked_for(name, store):
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"].pop("rewards.npy")
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RLTransformerError, match="is not a name inside this folder"):
+        verify_once(store)
+
+
 def test_a_store_whose_manifest_is_another_one_is_compared_again(store):
     """The files are unchanged, and the hashes that they should have are not."""
     verify_once(store)

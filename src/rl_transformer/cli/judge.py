@@ -57,7 +57,8 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 def run(args: Namespace) -> Outcome:
     """Judge, print the word with its reasons, and write the page. The exit code is 0 whatever the word is."""
     from rl_transformer.critics.networks import FitOptions
-    from rl_transformer.evaluation.offline.judge import Candidate, judge
+    from rl_transformer.evaluation.offline.action_kinds import Candidate
+    from rl_transformer.evaluation.offline.judge import judge
     from rl_transformer.evaluation.offline.page import as_html, as_text
     from rl_transformer.policy import load_policy
     from rl_transformer.runtime.files import write_output

@@ -110,7 +110,7 @@ def _check_mode(args: Namespace) -> None:
 
 def _select_from_logs(args: Namespace) -> Outcome:
     from rl_transformer.critics.networks import FitOptions
-    from rl_transformer.evaluation.offline.judge import Candidate
+    from rl_transformer.evaluation.offline.action_kinds import Candidate
     from rl_transformer.evaluation.offline.selection import select, selection_text
     from rl_transformer.policy import load_policy
     from rl_transformer.trajectories import open_trajectories

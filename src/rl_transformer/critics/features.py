@@ -26,12 +26,13 @@ class StepFeatures:
 
     past: Float[Tensor, "_ W"]
     """(N + 1, D + A): normalized observation and one-hot action of each step, and a row of zeros for what was before an episode."""
-    actions: Int[Tensor, "N"]
-    """Joint actions: parts of a multi-discrete action as one number."""
+    actions: Int[Tensor, "N"] | Float[Tensor, "N A"]
+    """Joint actions, parts of a multi-discrete action as one number; or action vectors, in units of their spread."""
     timesteps: Int[Tensor, "N"]
     progress: Float[Tensor, "N 2"]
     """Timestep and rewards before this step, scaled."""
     num_actions: int
+    """A: the number of joint actions, or the length of an action vector."""
     history: int
     """Steps that are read: this one and those before it."""
 
@@ -54,14 +55,15 @@ def step_features(dataset: TrajectoryDataset, longest_history: int) -> StepFeatu
     """Return the features of the steps of a dataset.
 
     Args:
-        dataset: Data with vector observations and discrete actions.
+        dataset: Data with vector observations.
         longest_history: Steps that the judged policy sees; fewer are read where they would be too many numbers.
 
     Raises:
-        RLTransformerError: Observations or actions of another kind.
+        RLTransformerError: Observations of another kind, or too many combinations of actions.
     """
     observations = _vectors(dataset)
-    count = num_joint_actions(dataset)
+    taken, actions = _actions(dataset)
+    count = taken.shape[1]
     lengths = dataset.lengths
     timesteps = np.arange(dataset.num_steps) - np.repeat(dataset.offsets[:-1], lengths)
     earned = rewards_before(dataset)
@@ -70,8 +72,7 @@ def step_features(dataset: TrajectoryDataset, longest_history: int) -> StepFeatu
     progress = np.stack([timesteps / lengths.max(), earned / scale], axis=1)
     # The history is cut where it would be too wide, and the assumptions of the estimates say that the critic must be right.
     longest = max(1, _MOST_FEATURES // (observations.shape[1] + count))
-    actions = torch.from_numpy(joint_actions(dataset))
-    steps = torch.cat([torch.from_numpy(observations), functional.one_hot(actions, count)], dim=1)
+    steps = torch.cat([torch.from_numpy(observations), taken], dim=1)
     return StepFeatures(
         functional.pad(steps, (0, 0, 0, 1)),
         actions,
@@ -80,6 +81,25 @@ def step_features(dataset: TrajectoryDataset, longest_history: int) -> StepFeatu
         count,
         min(longest_history, longest),
     )
+
+
+def _actions(
+    dataset: TrajectoryDataset,
+) -> tuple[Float[Tensor, "N A"], Int[Tensor, "N"] | Float[Tensor, "N A"]]:
+    """Return the actions as networks read them, and as the features keep them."""
+    if dataset.spec.action_space.is_continuous:
+        center, spread = action_units(dataset)
+        vectors = torch.from_numpy(((np.asarray(dataset.actions, np.float64) - center) / spread).astype(np.float32))
+        return vectors, vectors
+    numbers = torch.from_numpy(joint_actions(dataset))
+    return functional.one_hot(numbers, num_joint_actions(dataset)).float(), numbers
+
+
+def action_units(dataset: TrajectoryDataset) -> tuple[Float64[np.ndarray, "A"], Float64[np.ndarray, "A"]]:
+    """Return mean and spread of the logged action vectors; a part that never changes has spread 1."""
+    actions = np.asarray(dataset.actions, np.float64)
+    spread = actions.std(0)
+    return actions.mean(0), np.where(spread > 0, spread, 1.0)
 
 
 def _vectors(dataset: TrajectoryDataset) -> Float[np.ndarray, "N D"]:
@@ -98,15 +118,9 @@ def num_joint_actions(dataset: TrajectoryDataset) -> int:
     """Return the number of actions; combinations of parts count as one each.
 
     Raises:
-        RLTransformerError: The actions are continuous, or there are too many combinations.
+        RLTransformerError: There are too many combinations.
     """
     space = dataset.spec.action_space
-    if space.is_continuous:
-        raise RLTransformerError(
-            "the actions are continuous; only discrete ones can be judged from logs here",
-            where=dataset.location or "data",
-            fix="evaluate the policy live with rlt evaluate, or log actions in classes",
-        )
     count = int(np.prod(space.nvec)) if space.kind == "multi_discrete" else space.n
     if count > _MOST_JOINT_ACTIONS:
         raise RLTransformerError(

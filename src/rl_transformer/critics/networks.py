@@ -21,8 +21,8 @@ from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 
 _BATCH = 512
-_PREDICTED_AT_ONCE = 8192
-_VALIDATION_SHARE = 0.1
+PREDICTED_AT_ONCE = 8192
+VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,22 @@ def fit_behavior(
     probabilities = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
     temperatures = []
     for fold in np.unique(folds):
-        others = _rows(folds != fold)
+        others = rows_where(folds != fold)
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 0)
-        network = _network(features, options, random)
+        network = make_network(features.width, features.num_actions, options, random)
         # Episodes are not split here: the temperature is a single number, which a few shared episodes cannot overfit.
         order = torch.from_numpy(random.permutation(len(others)))
         # A tenth of the steps for the temperature alone.
-        held_out = others[order[: max(1, int(_VALIDATION_SHARE * len(others)))]]
+        held_out = others[order[: max(1, int(VALIDATION_SHARE * len(others)))]]
         fitted = others[order[len(held_out) :]] if len(others) > 1 else others
 
         def loss(rows: Int[Tensor, "B"], network: nn.Module = network) -> Tensor:
             logits = _masked(network(features.read(rows)), mask, rows)
             return functional.cross_entropy(logits, features.actions[rows])
 
-        _minimize(network, loss, fitted, options.behavior_updates, options, random)
+        minimize(network, loss, fitted, options.behavior_updates, options, random)
         temperature = _temperature(_predict(network, features, held_out, mask), features.actions[held_out])
-        rows = _rows(folds == fold)
+        rows = rows_where(folds == fold)
         logits = _predict(network, features, rows, mask).double()
         probabilities[rows] = (logits / temperature).softmax(1)
         temperatures.append(temperature)
@@ -114,9 +114,9 @@ def fit_action_values(
     follow = get_ema_multi_avg_fn(1 - options.target_rate)
     for fold in np.unique(folds):
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
-        network = _network(features, options, random)
+        network = make_network(features.width, features.num_actions, options, random)
         # Targets come from a copy that follows slowly: a network that chases its own predictions may run away.
-        following = _network(features, options, random)
+        following = make_network(features.width, features.num_actions, options, random)
         following.load_state_dict(network.state_dict())
 
         def loss(rows: Int[Tensor, "B"], network: nn.Module = network, following: nn.Module = following) -> Tensor:
@@ -129,32 +129,33 @@ def fit_action_values(
                 follow(list(following.parameters()), list(network.parameters()), None)
             return functional.mse_loss(chosen, target)
 
-        _minimize(network, loss, _rows(folds != fold), options.critic_updates, options, random)
-        rows = _rows(folds == fold)
+        minimize(network, loss, rows_where(folds != fold), options.critic_updates, options, random)
+        rows = rows_where(folds == fold)
         values[rows] = _predict(network, features, rows, None).double() * scale
     return values.numpy()
 
 
-def _rows(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:
+def rows_where(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:
+    """Return the numbers of the selected steps."""
     return torch.from_numpy(np.flatnonzero(selected))
 
 
-def _network(features: StepFeatures, options: FitOptions, random: np.random.Generator) -> nn.Sequential:
-    """Return a new network with one output per action, whose weights follow from ``random`` alone."""
+def make_network(inputs: int, outputs: int, options: FitOptions, random: np.random.Generator) -> nn.Sequential:
+    """Return a new network whose weights follow from ``random`` alone."""
     # Nothing else may depend on how many networks were made here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(random.integers(2**31)))
         width = options.hidden_size
         return nn.Sequential(
-            nn.Linear(features.width, width),
+            nn.Linear(inputs, width),
             nn.ReLU(),
             nn.Linear(width, width),
             nn.ReLU(),
-            nn.Linear(width, features.num_actions),
+            nn.Linear(width, outputs),
         )
 
 
-def _minimize(
+def minimize(
     network: nn.Module,
     loss: Callable[[Int[Tensor, "B"]], Tensor],
     rows: Int[Tensor, "_"],
@@ -177,7 +178,7 @@ def _minimize(
 def _predict(
     network: nn.Module, features: StepFeatures, rows: Int[Tensor, "_"], allowed: Bool[Tensor, "N A"] | None
 ) -> Float[Tensor, "_ A"]:
-    parts = [_masked(network(features.read(part)), allowed, part) for part in rows.split(_PREDICTED_AT_ONCE)]
+    parts = [_masked(network(features.read(part)), allowed, part) for part in rows.split(PREDICTED_AT_ONCE)]
     return torch.cat(parts)
 
 

@@ -16,9 +16,6 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.shapes import Bool, Float64, Int
 
 _PRIOR = 1.0  # pseudo-steps of what is usual in the state per action, so that a rare action's value is not one accident
-# Steps that one action contributes to what is usual in its state. An action that was never logged is more like the rare ones
-# than like the one that the behavior prefers, which may well be the best.
-_MOST_COUNTED = 5
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,10 @@ class TabularModel:
         once = 1 / self.pair_counts[pairs]
         self._by_pair = _mean_matrix(pairs, following, goes_on, once, (size, log.num_states))
         self._pair_rewards = np.bincount(pairs, once * log.rewards, size)
-        weights = np.minimum(1.0, _MOST_COUNTED * once)
+        # In what is usual in a state an action counts with the square root of its steps. An action that was never logged is
+        # more like the rare ones than like the one that the behavior prefers, which may well be the best; but if rare ones
+        # counted as much, a few steps would decide what is usual.
+        weights = np.sqrt(once)
         weights /= np.bincount(log.states, weights, log.num_states)[log.states]
         self._by_state = _mean_matrix(log.states, following, goes_on, weights, (log.num_states, log.num_states))
         self._state_rewards = np.bincount(log.states, weights * log.rewards, log.num_states)

@@ -15,7 +15,7 @@ from rl_transformer.config.base import unknown_option
 from rl_transformer.errors import RLTransformerError, require
 from rl_transformer.run import train
 from rl_transformer.runtime import log
-from rl_transformer.runtime.files import WriteError, to_json, translate_write_errors, write_text
+from rl_transformer.runtime.files import WriteError, to_json, translate_write_errors, write_output
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.plugins import MODULE_OPTIONS, refuse_named_module
 from rl_transformer.runtime.reading import read_yaml
@@ -124,7 +124,7 @@ def sweep(
             f"no trial could be trained: {trials[0]}", where="sweep", fix="correct the space or the options"
         )
     result = {"best": trials[0], "trials": trials, "evaluation_seed": config.evaluation.seed}
-    write_text(folder / "sweep.json", to_json(result))
+    write_output(folder / "sweep.json", to_json(result))
     return result
 
 

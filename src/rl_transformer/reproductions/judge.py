@@ -73,8 +73,9 @@ class Judge(Experiment):
         "Cross-fitted tables lack a fifth of the log, and their errors made the estimate err up to twice as much as its "
         "interval allowed for; and an action that was never logged was worth what is usual in its state, which is too much where the "
         "behavior mostly takes the best action. So values now come from the whole log, with intervals from the cross-fitted "
-        "residuals as before, and one action counts at most 5 times in what is usual in its state. The rules are unchanged, and "
-        "the logs of this page were drawn anew, after each of the two runs.",
+        "residuals as before, and in what is usual in its state an action counts with the square root of its steps. (At first "
+        "it counted at most 5 times; that run was stopped after 18 cells, unread, because studies/judge_icu_sepsis.py got worse.) "
+        "The rules are unchanged, and the logs of this page were drawn anew after the second run.",
         "Intervals are from the spread over episodes; what the models of rewards, transitions and propensities lack is in them only "
         "as far as it makes residuals larger.",
         "'Large enough to be seen' is a true difference that the 98 % interval would exclude from 0 in nine of ten logs: 3.6 standard "

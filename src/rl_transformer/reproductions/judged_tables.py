@@ -13,7 +13,7 @@ import numpy as np
 from rl_transformer.critics.tabular import CrossFittedTables, TabularLog, TabularModel, visit_ratios
 from rl_transformer.evaluation.offline.estimators import BEHAVIOR, estimate_values, logged_value
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
-from rl_transformer.evaluation.offline.support import measure_support
+from rl_transformer.evaluation.offline.support import measure_support, rare_actions
 from rl_transformer.evaluation.offline.verdict import Side, Verdict, decide
 
 # More folds leave more episodes to each model; with two, models of 500 episodes were too poor to correct each other.
@@ -78,8 +78,8 @@ class JudgedLog:
         # What was hardly ever seen has no support, whatever share of its state's steps it is: its counted share is chance.
         is_seen = (self._counts >= _FEWEST_SEEN) & (self._counts.sum(1, keepdims=True) >= _FEWEST_IN_STATE)
         seen = np.where(is_seen, self.behavior, 0.0)
-        by_step = (policy[log.states], seen[log.states])
-        return steps, Side(estimates, measure_support(steps, deciding, *by_step, ratios))
+        missing = rare_actions(policy[log.states], seen[log.states])
+        return steps, Side(estimates, measure_support(steps, deciding, missing, ratios))
 
     def _steps(self, policy: np.ndarray, values: np.ndarray, ratios: np.ndarray) -> LoggedSteps:
         """Return the log as a policy sees it, with a critic (N, A) and ratios of how often it visits each step's state."""

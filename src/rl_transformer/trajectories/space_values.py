@@ -114,7 +114,7 @@ def indices(space: Space, array: np.ndarray, *, where: object) -> np.ndarray:
 
 def number_dtype(name: object) -> str:
     """Return the name of a dtype of numbers, as NumPy writes it; raise a `ValueError` or `TypeError` for another one."""
-    kind = np.dtype(name)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    kind = np.dtype(str(name))
     if kind.kind not in "biuf":
         raise ValueError(f"{name!r:.100} is no dtype of numbers")
     return str(kind)

@@ -10,6 +10,7 @@ from pathlib import Path
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import MANIFEST, verify_folder
+from rl_transformer.runtime.paths import below
 from rl_transformer.runtime.reading import read_bytes, read_json, sha256
 from rl_transformer.runtime.remembered import file_stamp, is_remembered, remember
 from rl_transformer.runtime.types import JsonObject
@@ -78,5 +79,5 @@ def _stamp(folder: Path) -> JsonObject:
     files = {}
     for name in sorted(names) if isinstance(names, dict) else ():
         with suppress(OSError):  # a missing file is reported by the comparison of hashes
-            files[name] = file_stamp(folder / name)
+            files[name] = file_stamp(below(folder, name))
     return {"folder": str(folder.resolve()), "manifest": hashlib.sha256(manifest).hexdigest(), "files": files}

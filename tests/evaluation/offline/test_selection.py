@@ -13,9 +13,9 @@ from scipy import stats
 from rl_transformer.cli.main import main
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.offline import selection
+from rl_transformer.evaluation.offline.action_kinds import Candidate
 from rl_transformer.evaluation.offline.estimators import FITTED_Q, WEIGHTED_DOUBLY_ROBUST, ValueEstimate
 from rl_transformer.evaluation.offline.gates import Gate
-from rl_transformer.evaluation.offline.judge import Candidate
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.selection import (
     RANKED,
@@ -32,6 +32,8 @@ from tests.evaluation.offline.test_judge import choices
 from tests.toys import tiny_config
 
 ROOT = Path(__file__).parents[3]
+
+LOG = SimpleNamespace(entities=None, actions=SimpleNamespace(gates=lambda candidates: []))  # of discrete actions
 
 
 def gaussian_estimates(means, covariance, episodes, random):
@@ -119,7 +121,7 @@ def estimated(monkeypatch):
             np.arange(episodes + 1), random.normal(size=episodes), np.zeros(episodes), np.zeros(episodes)
         )
         judged = [(steps, side, None) for side in sides]
-        monkeypatch.setattr(selection, "estimate_sides", lambda *_, **__: (SimpleNamespace(entities=None), judged))
+        monkeypatch.setattr(selection, "estimate_sides", lambda *_, **__: (LOG, judged))
         candidates = [Candidate(Named(f"hash of {name}"), name=name) for name in given]
         return selection.select(candidates, SimpleNamespace(num_trajectories=episodes), gates=gates)
 

@@ -11,7 +11,7 @@ from rl_transformer.evaluation.offline.estimators import (
 )
 from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.intervals import effective_sample_size, pareto_k
-from rl_transformer.evaluation.offline.support import FLOOR, Support, measure_support
+from rl_transformer.evaluation.offline.support import FLOOR, Support, measure_support, rare_actions
 from rl_transformer.evaluation.offline.verdict import BETTER, NOT_ESTABLISHED, WORSE, Side, decide
 from tests.evaluation.offline.toy_problems import BEHAVIOR, POLICY, TOY, fitted
 
@@ -107,7 +107,7 @@ def test_support_says_where_the_policy_does_what_is_hardly_in_the_log():
     first = steps.timesteps == 0
     behavior[first] = [1 - FLOOR / 2, FLOOR / 2]  # at first steps the second action is hardly taken
     deciding = estimate_values(steps)[WEIGHTED_DOUBLY_ROBUST]
-    support = measure_support(steps, deciding, POLICY[log.states], behavior)
+    support = measure_support(steps, deciding, rare_actions(POLICY[log.states], behavior))
     expected = POLICY[log.states[first], 1].sum() / len(log.states)
     assert support.unsupported == pytest.approx(expected)
     assert max(support.by_timestep, key=lambda place: place["unsupported"])["first"] == 0

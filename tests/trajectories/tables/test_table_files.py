@@ -176,6 +176,14 @@ def test_names_of_columns_that_are_no_texts_are_refused(content, tmp_path):
         open_trajectories(f"csv:{tmp_path / 'log.csv'}")
 
 
+def test_a_flag_that_is_no_text_is_refused_by_name(tmp_path):
+    """Arrow takes a column for bytes, and not for flags, if one of its texts is not UTF-8."""
+    rows = b"0,0,1.0,0.5,1.0,Fa\xecse\n0,1,2.0,0.5,1.0,True\n"
+    (tmp_path / "log.csv").write_bytes(b"episode,step,observations,actions,rewards,terminated\n" + rows)
+    with pytest.raises(RLTransformerError, match="terminated: holds binary, not true and false"):
+        open_trajectories(f"csv:{tmp_path / 'log.csv'}")
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_more_columns_than_any_table_has_are_refused_before_they_are_read(suffix, tmp_path):
     names = [f"c{i}" for i in range(20_001)]

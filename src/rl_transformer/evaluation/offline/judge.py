@@ -1,39 +1,43 @@
 """Judge a policy on logged episodes: from a dataset to a verdict, with everything that it rests on.
 
-Shapes: N steps, E episodes, A joint actions.
+Shapes: E episodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from rl_transformer.conditions.interface import Target
-from rl_transformer.critics.features import StepFeatures, joint_actions, joint_masks, step_features
-from rl_transformer.critics.networks import BehaviorModel, FitOptions, fit_action_values, fit_behavior
+from rl_transformer.critics.features import step_features
+from rl_transformer.critics.networks import FitOptions
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.evaluation.offline.action_kinds import (
+    Candidate,
+    DiscreteActions,
+    LoggedActions,
+    SeenLog,
+    VectorActions,
+)
 from rl_transformer.evaluation.offline.estimators import (
     ASSUMPTIONS,
     BEHAVIOR,
+    FITTED_Q,
     ValueEstimate,
     estimate_values,
     logged_value,
 )
 from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.intervals import half_width
-from rl_transformer.evaluation.offline.likelihood import action_likelihood, propensity_calibration
-from rl_transformer.evaluation.offline.log_columns import entities_of, recorded_propensities
+from rl_transformer.evaluation.offline.log_columns import entities_of
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
-from rl_transformer.evaluation.offline.policy_actions import action_probabilities
 from rl_transformer.evaluation.offline.support import clip_sensitivity, measure_support
 from rl_transformer.evaluation.offline.verdict import REPORTED, Side, Verdict, decide
-from rl_transformer.policy import Policy
 from rl_transformer.policy.targets import usual_target
 from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
-from rl_transformer.runtime.shapes import Float64, Int
+from rl_transformer.runtime.shapes import Int
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 
@@ -42,28 +46,12 @@ _FEWEST_EPISODES = 20
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A policy and the targets that it is given."""
-
-    policy: Policy
-    target_return: float | None = None
-    targets: Mapping[str, Target] = field(default_factory=dict)
-    name: str = "policy"
-
-
-@dataclass(frozen=True)
 class LogEstimates:
     """A dataset with what is estimated of its behavior."""
 
     dataset: TrajectoryDataset
-    features: StepFeatures
-    actions: Int[np.ndarray, "N"]
-    folds: Int[np.ndarray, "N"]
+    actions: LoggedActions
     entities: Int[np.ndarray, "E"] | None
-    behavior: BehaviorModel
-    log_behavior: Float64[np.ndarray, "N"]
-    propensities: str
-    """Where the propensities come from."""
 
 
 def judge(
@@ -86,7 +74,7 @@ def judge(
         gates: What was checked of the data beforehand.
         margin: The smallest difference of value that matters, in units of return.
         entity: Columns that tell whom an episode is about; intervals are over them.
-        propensity: Column with the probability of each logged action; None: the column propensity, if there is one.
+        propensity: Column with the probability, or density, of each logged action; None: the column propensity, if there is one.
         options: Sizes of the networks.
 
     Raises:
@@ -94,12 +82,11 @@ def judge(
     """
     candidates = [candidate] if against is None else [candidate, against]
     logged, judged = estimate_sides(candidates, dataset, entity=entity, propensity=propensity, options=options)
-    steps, side, policy_probabilities = judged[0]
+    gates = [*gates, *logged.actions.gates(candidates)]
+    steps, side, seen = judged[0]
     behavior = logged_value(steps)
     other = judged[1][1] if against is not None else Side({BEHAVIOR: behavior}, None)
-    verdict = decide(
-        side, other, gates=list(gates), entities=logged.entities, margin=margin, num_episodes=steps.num_episodes
-    )
+    verdict = decide(side, other, gates=gates, entities=logged.entities, margin=margin, num_episodes=steps.num_episodes)
     return {
         **verdict.to_dict(),
         "against": "behavior" if against is None else against.name,
@@ -110,14 +97,7 @@ def judge(
         "behavior": _describe_behavior(behavior, steps, logged),
         "support": _describe_support(side, other, steps),
         "gates": [gate.to_dict() for gate in gates],
-        "likelihood": action_likelihood(
-            steps,
-            logged.actions,
-            logged.folds,
-            policy_probabilities,
-            logged.behavior.probabilities,
-            joint_masks(dataset),
-        ),
+        "likelihood": logged.actions.likelihood(steps, seen),
         "target": _target(candidate, steps, verdict, side.deciding),
     }
 
@@ -129,8 +109,8 @@ def estimate_sides(
     entity: Sequence[str] = (),
     propensity: str | None = None,
     options: FitOptions | None = None,
-) -> tuple[LogEstimates, list[tuple[LoggedSteps, Side, Float64[np.ndarray, "N A"]]]]:
-    """Return what is estimated of the log, and per policy the log as it sees it, its estimates and its probabilities.
+) -> tuple[LogEstimates, list[tuple[LoggedSteps, Side, SeenLog]]]:
+    """Return what is estimated of the log, and per policy the log as it sees it, its estimates and what it would do.
 
     Raises:
         RLTransformerError: Too few episodes, or data of a kind that cannot be judged.
@@ -138,10 +118,9 @@ def estimate_sides(
     _check_size(dataset)
     options = options or FitOptions()
     history = max(each.policy.spec.context_length for each in candidates)
-    recorded = recorded_propensities(dataset, propensity)
-    logged = _read_log(dataset, history, entities_of(dataset, entity), recorded, options)
+    logged = _read_log(dataset, history, entities_of(dataset, entity), propensity, options)
     # All policies are estimated on the same episodes with the same folds, so that chance common to them cancels.
-    return logged, [_judge_side(each, logged, options) for each in candidates]
+    return logged, [_judge_side(each, logged) for each in candidates]
 
 
 def _check_size(dataset: TrajectoryDataset) -> None:
@@ -181,9 +160,9 @@ def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: LogE
         **describe_estimate(behavior, logged.entities),
         "episodes": steps.num_episodes,
         "steps": len(steps.rewards),
-        "propensities": logged.propensities,
-        "temperatures": logged.behavior.temperatures,
-        "calibration": propensity_calibration(logged.behavior.probabilities, logged.actions),
+        "propensities": logged.actions.propensities,
+        "temperatures": logged.actions.temperatures,
+        "calibration": logged.actions.calibration(),
     }
 
 
@@ -191,7 +170,7 @@ def _read_log(
     dataset: TrajectoryDataset,
     history: int,
     entities: Int[np.ndarray, "E"] | None,
-    recorded: Float64[np.ndarray, "N"] | None,
+    propensity: str | None,
     options: FitOptions,
 ) -> LogEstimates:
     """Fit the behavior, unless the log has its propensities; both are needed to see where support is thin."""
@@ -201,47 +180,40 @@ def _read_log(
     # Whole entities share a fold, so that nobody's episodes are on both sides.
     of_unit = generator(Stream.OFFLINE_JUDGING, options.seed).permutation(int(units.max()) + 1) % _FOLDS
     folds = np.repeat(of_unit[units], dataset.lengths)
-    actions = joint_actions(dataset)
     log.info(f"behavior: fitting its actions on {dataset.num_steps:,} steps")
-    behavior = fit_behavior(features, folds, joint_masks(dataset), options)
-    source = "recorded in the log"
-    if recorded is None:
-        source = f"estimated by a network, cross-fitted over {_FOLDS} halves of the episodes and calibrated"
-        # A network may round a probability to 0, and an action that was taken had one above.
-        recorded = np.maximum(behavior.probabilities[np.arange(len(actions)), actions], 1e-12)
-    return LogEstimates(dataset, features, actions, folds, entities, behavior, np.log(recorded), source)
+    space = dataset.spec.action_space
+    if space.is_continuous and np.dtype(space.dtype).kind != "f":
+        raise RLTransformerError(
+            f"action vectors of whole numbers ({space.dtype}) cannot be judged: they have neither density nor classes",
+            where=dataset.location or "data",
+            fix="evaluate the policy live with rlt evaluate, or log the actions as classes",
+        )
+    kind = VectorActions if space.is_continuous else DiscreteActions
+    return LogEstimates(dataset, kind(dataset, features, folds, options, propensity), entities)
 
 
-def _judge_side(
-    candidate: Candidate, logged: LogEstimates, options: FitOptions
-) -> tuple[LoggedSteps, Side, Float64[np.ndarray, "N A"]]:
-    """Return the log as one policy sees it, its estimates, and its action probabilities."""
+def _judge_side(candidate: Candidate, logged: LogEstimates) -> tuple[LoggedSteps, Side, SeenLog]:
+    """Return the log as one policy sees it, its estimates, and what it would do."""
     dataset = logged.dataset
-    log.info(f"{candidate.name}: acting on {dataset.num_trajectories:,} logged episodes")
-    probabilities = action_probabilities(candidate.policy, dataset, candidate.target_return, candidate.targets)
     # The return is that of the log: what would follow after recording stopped is not counted, for policy and behavior alike.
     is_last = np.zeros(dataset.num_steps, dtype=bool)
     is_last[dataset.offsets[1:] - 1] = True
-    rewards = np.asarray(dataset.rewards, np.float64)
-    log.info(f"{candidate.name}: fitting the value of its actions")
-    values = fit_action_values(logged.features, logged.folds, probabilities, rewards, is_last, options)
-    rows = np.arange(dataset.num_steps)
-    # Minus infinity is meant: the weight of such an episode is 0 from there on.
-    with np.errstate(divide="ignore"):  # a greedy policy never does most of what was logged
-        log_policy = np.log(probabilities[rows, logged.actions])
+    log.info(f"{candidate.name}: acting on {dataset.num_trajectories:,} logged episodes, and fitting its values")
+    seen = logged.actions.see(candidate, is_last)
     steps = LoggedSteps(
         np.asarray(dataset.offsets),
-        rewards,
-        log_policy,
-        logged.log_behavior,
-        values[rows, logged.actions],
-        (probabilities * values).sum(1),
+        np.asarray(dataset.rewards, np.float64),
+        seen.log_policy,
+        logged.actions.log_behavior,
+        seen.action_values,
+        seen.state_values,
         entities=logged.entities,
     )
     estimates = estimate_values(steps)
+    if not seen.has_weights:
+        estimates = {FITTED_Q: estimates[FITTED_Q]}
     deciding = Side(estimates, None).deciding
-    support = measure_support(steps, deciding, probabilities, logged.behavior.probabilities)
-    return steps, Side(estimates, support), probabilities
+    return steps, Side(estimates, measure_support(steps, deciding, seen.missing)), seen
 
 
 def describe_estimate(estimate: ValueEstimate, entities: Int[np.ndarray, "E"] | None) -> JsonObject:

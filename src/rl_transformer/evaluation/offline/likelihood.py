@@ -5,6 +5,8 @@ Shapes: N steps, A actions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
@@ -13,6 +15,8 @@ from rl_transformer.runtime.shapes import Bool, Float64, Int
 from rl_transformer.runtime.types import JsonObject
 
 MEASURE = "mean probability of the logged action; for a greedy policy the share of steps at which it acts as the log"
+
+DISTANCE = "mean square distance of the mean action from the logged one, in units of the logged actions' spread"
 
 
 def action_likelihood(
@@ -47,13 +51,39 @@ def action_likelihood(
         "chance": np.broadcast_to(1.0 / np.asarray(count, np.float64), (len(actions),)),
     }
 
+    return _by_place(MEASURE, steps, measures)
+
+
+def action_distance(
+    steps: LoggedSteps,
+    actions: Float64[np.ndarray, "N A"],
+    policy: Float64[np.ndarray, "N A"],
+    behavior: Float64[np.ndarray, "N A"],
+) -> JsonObject:
+    """Return how far action vectors are from the logged ones, in the places of `action_likelihood`; JSON-ready.
+
+    Args:
+        steps: The log.
+        actions: Logged actions, in units of their spread.
+        policy: The policy's mean action.
+        behavior: Behavior cloning's: the mean of the density that was fitted to the other folds.
+    """
+    # In units of the logged spread the best single action is as far away as 1 on average, in its square.
+    guesses = {"policy": policy, "behavior_cloning": behavior, "mean_action": np.zeros_like(actions)}
+    measures = {name: np.square(guess - actions).mean(1) for name, guess in guesses.items()}
+    return _by_place(DISTANCE, steps, measures)
+
+
+def _by_place(measure: str, steps: LoggedSteps, measures: Mapping[str, Float64[np.ndarray, "N"]]) -> JsonObject:
+    """Return the means of some measures over all steps, by timestep and by return."""
+
     def means(selected: Int[np.ndarray, "_"]) -> JsonObject:
         found = {name: float(values[selected].mean()) for name, values in measures.items()}
         return {"steps": len(selected), **found}
 
     return {
-        "measure": MEASURE,
-        "all": means(rows),
+        "measure": measure,
+        "all": means(np.arange(len(steps.rewards))),
         "by_timestep": [{**place, **means(selected)} for place, selected in timestep_ranges(steps)],
         "by_return": [{**place, **means(selected)} for place, selected in return_deciles(steps)],
     }

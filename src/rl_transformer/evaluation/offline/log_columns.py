@@ -15,29 +15,44 @@ from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.columns import STEP_COLUMNS
 
 PROPENSITY = "propensity"
-"""Usual name of the column that holds the probability with which each logged action was drawn."""
+"""Usual name of the column that holds the probability, or density, with which each logged action was drawn."""
 
 
-def recorded_propensities(dataset: TrajectoryDataset, name: str | None = None) -> Float64[np.ndarray, "N"] | None:
-    """Return the recorded probability of each logged action, if the log has them.
+def propensity_column(dataset: TrajectoryDataset, name: str | None = None) -> str | None:
+    """Return the column of recorded propensities: ``name``, else `PROPENSITY`, if there is one; None without any.
+
+    Raises:
+        RLTransformerError: There is no column of this name.
+    """
+    if name is None:
+        return PROPENSITY if PROPENSITY in dataset.columns else None
+    _check_columns(dataset, [name], "--propensity")
+    return name
+
+
+def recorded_propensities(
+    dataset: TrajectoryDataset, name: str | None = None, *, largest: float = 1.0
+) -> Float64[np.ndarray, "N"] | None:
+    """Return the recorded probability, or density, of each logged action, if the log has them.
 
     Args:
         dataset: The log.
-        name: The column; None: `PROPENSITY`, if there is one.
+        name: See `propensity_column`.
+        largest: The largest possible value; densities have none.
 
     Raises:
         RLTransformerError: There is no such column, or it holds something else.
     """
-    if name is None and PROPENSITY not in dataset.columns:
+    recorded = propensity_column(dataset, name)
+    if recorded is None:
         return None
-    name = name or PROPENSITY
-    _check_columns(dataset, [name], "--propensity")
-    column = np.asarray(dataset.columns[name], np.float64).reshape(dataset.num_steps, -1)
-    if column.shape[1] != 1 or not ((column > 0) & (column <= 1)).all():
+    column = np.asarray(dataset.columns[recorded], np.float64).reshape(dataset.num_steps, -1)
+    if column.shape[1] != 1 or not ((column > 0) & (column <= largest) & np.isfinite(column)).all():
+        kind = "probability above 0 and at most 1" if largest == 1 else "finite density above 0"
         raise RLTransformerError(
-            "is not one probability above 0 and at most 1 per step",
-            where=f"column {name}",
-            fix="record the probability of the action that was taken, or rename the column",
+            f"is not one {kind} per step",
+            where=f"column {recorded}",
+            fix="record that of the action that was taken, or rename the column",
         )
     return column[:, 0]
 

@@ -222,11 +222,13 @@ def _draw_likelihood(result: JsonObject) -> Figure:
     drawn, axes = plots.figure(7.5, 2.8)
     places = result["likelihood"]["by_return"]
     styles = {"policy": plots.ACCENT, "behavior_cloning": plots.INK, "majority_action": "#7a8794", "chance": plots.PALE}
-    for name, color in styles.items():
+    styles["mean_action"] = styles["majority_action"]
+    # Action vectors have no chance and no majority.
+    for name, color in ((name, color) for name, color in styles.items() if name in places[0]):
         axes.plot(range(len(places)), [place[name] for place in places], "o-", color=color, label=_words(name))
     labels = [_range(place["low"], place["high"]) for place in places]
     axes.set_xticks(range(len(places)), labels, rotation=30 if len(labels) > 4 else 0, fontsize=8)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, max(1, axes.get_ylim()[1]))
     axes.set_xlabel("return of the episode")
     axes.legend(frameon=False, fontsize=8, ncols=2)
     return drawn

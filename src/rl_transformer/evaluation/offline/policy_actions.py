@@ -1,11 +1,13 @@
 """What a policy would do at every step of logged episodes, if it had lived them as a session.
 
-Shapes: N steps, E episodes, A joint actions, R episodes that go on.
+Shapes: N steps, E episodes, A joint actions or numbers of an action vector, K drawn actions, R episodes that go on,
+F parameters of the action head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 from rl_transformer.trajectories import TrajectoryDataset
 
 _EPISODES_AT_ONCE = 512
+_Record: TypeAlias = Callable[[Int[np.ndarray, "R"], Float[Tensor, "R F"]], None]
 
 
 def action_probabilities(
@@ -40,12 +43,86 @@ def action_probabilities(
     """
     check_spaces(policy.spec, dataset)
     probabilities = np.zeros((dataset.num_steps, num_joint_actions(dataset)))
+    masks = dataset.action_masks
+
+    def record(rows: Int[np.ndarray, "R"], parameters: Float[Tensor, "R F"]) -> None:
+        allowed = None if masks is None else torch.from_numpy(np.asarray(masks[rows])).to(policy.device)
+        probabilities[rows] = _joint_probabilities(policy, parameters, allowed)
+
+    _follow_all(policy, dataset, target_return, targets, record)
+    return probabilities
+
+
+def has_density(policy: Policy) -> bool:
+    """Return whether a policy over action vectors draws them from a density that its head can tell."""
+    return policy.spec.action_selection == "sample" and _log_densities(policy) is not None
+
+
+def _log_densities(policy: Policy) -> Callable[..., Tensor] | None:
+    return getattr(policy.model.predict_action, "log_densities", None)
+
+
+def action_draws(
+    policy: Policy,
+    dataset: TrajectoryDataset,
+    target_return: float | None,
+    targets: Mapping[str, Target] | None,
+    uniforms: Float[np.ndarray, "N K A"],
+) -> tuple[Float64[np.ndarray, "N K A"], Float64[np.ndarray, "N"]]:
+    """Return drawn actions at every logged step, and the log density of each logged action, both in the data's units.
+
+    The history is that of the log, as in `action_probabilities`. A policy without a density acts in one way only: all draws
+    are its greedy action, and the log density of any other is minus infinity.
+
+    Args:
+        policy: The judged policy.
+        dataset: Logged episodes with action vectors.
+        target_return: What the policy is given at the first step.
+        targets: Further targets.
+        uniforms: Random numbers in [0, 1), one per number of each draw.
+
+    Raises:
+        RLTransformerError: The data has other spaces than the policy, or lacks a column that a condition needs.
+    """
+    check_spaces(policy.spec, dataset)
+    head = policy.model.predict_action
+    draws = np.zeros(uniforms.shape)
+    log_densities = np.full(dataset.num_steps, -np.inf)
+    scale = policy.normalizer.action_scale
+    assert scale is not None  # action vectors have one
+    # A density per unit of the data: where the data's units are larger than the model's, it is smaller.
+    log_scale = float(scale.double().log().sum())
+    log_density_of = _log_densities(policy) if has_density(policy) else None
+    drawn = torch.from_numpy(np.asarray(uniforms, np.float32)).to(policy.device)
+
+    def record(rows: Int[np.ndarray, "R"], parameters: Float[Tensor, "R F"]) -> None:
+        if log_density_of is not None:
+            logged = torch.from_numpy(np.asarray(dataset.actions[rows])).to(policy.device)
+            inside = policy.normalizer.to_model_actions(logged)
+            log_densities[rows] = log_density_of(parameters, inside).double().sum(-1).cpu().numpy() - log_scale
+            each = parameters[:, None].expand(-1, drawn.shape[1], -1)
+            actions = head.sample(each, drawn[rows])
+        else:
+            actions = head.greedy(parameters)[:, None].expand(-1, drawn.shape[1], -1)
+        draws[rows] = policy.normalizer.to_env_actions(actions).double().cpu().numpy()
+
+    _follow_all(policy, dataset, target_return, targets, record)
+    return draws, log_densities
+
+
+def _follow_all(
+    policy: Policy,
+    dataset: TrajectoryDataset,
+    target_return: float | None,
+    targets: Mapping[str, Target] | None,
+    record: _Record,
+) -> None:
+    """Let a policy act on all episodes; ``record`` gets the head's parameters at some rows."""
     # Longest first, so that the episodes of a part end at about the same time.
     order = np.argsort(-dataset.lengths, kind="stable")
     # In parts, because every live episode holds a window or a cache.
     for first in range(0, len(order), _EPISODES_AT_ONCE):
-        _follow(policy, dataset, order[first : first + _EPISODES_AT_ONCE], target_return, targets, probabilities)
-    return probabilities
+        _follow(policy, dataset, order[first : first + _EPISODES_AT_ONCE], target_return, targets, record)
 
 
 @torch.inference_mode()
@@ -55,9 +132,9 @@ def _follow(
     episodes: Int[np.ndarray, "R"],
     target_return: float | None,
     targets: Mapping[str, Target] | None,
-    probabilities: Float64[np.ndarray, "N A"],
+    record: _Record,
 ) -> None:
-    """Write the probabilities at the steps of some episodes, which act together."""
+    """Let a policy act on some episodes, which act together."""
     spec = policy.spec
     predictor = Predictor(policy, len(episodes))
     predictor.forget(np.arange(len(episodes)))
@@ -75,12 +152,10 @@ def _follow(
         now = {name: value[slots] for name, value in values.items()}
         predictor.write_step(slots, steps, np.asarray(dataset.observations[rows]), now)
         parameters, _ = predictor.parameters(slots, steps)
-        masks = dataset.action_masks
-        allowed = None if masks is None else torch.from_numpy(np.asarray(masks[rows])).to(policy.device)
-        probabilities[rows] = _joint_probabilities(policy, parameters, allowed)
+        record(rows, parameters)
         # What was logged, not what the policy would have done: its history is that of the log, as in `session.observe(action=...)`.
         actions = torch.from_numpy(np.asarray(dataset.actions[rows])).to(policy.device)
-        predictor.write_actions(slots, steps, actions)
+        predictor.write_actions(slots, steps, policy.normalizer.to_model_actions(actions))
         for condition in spec.conditions:
             outcome = _outcomes(dataset, condition.outcome, rows)
             values[condition.name][slots] = value_after(condition, now[condition.name], outcome)

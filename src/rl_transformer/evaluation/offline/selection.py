@@ -17,9 +17,10 @@ import numpy as np
 from rl_transformer.critics.networks import FitOptions
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.differences import format_number
+from rl_transformer.evaluation.offline.action_kinds import Candidate
 from rl_transformer.evaluation.offline.estimators import ValueEstimate, logged_value
 from rl_transformer.evaluation.offline.gates import Gate
-from rl_transformer.evaluation.offline.judge import Candidate, describe_estimate, estimate_sides
+from rl_transformer.evaluation.offline.judge import describe_estimate, estimate_sides
 from rl_transformer.evaluation.offline.verdict import Side, failed_conditions
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Float64, Int
@@ -43,11 +44,14 @@ class _Judged:
     candidate: Candidate
     side: Side
     gates: list[Gate]
+    """What was checked of the data."""
+    weights: list[Gate]
+    """Whether importance weights of this policy exist and can be believed."""
 
     @property
     def reasons(self) -> list[str]:
         """Return why it is not ranked; empty if it is."""
-        return failed_conditions([self.side], self.gates)[0]
+        return failed_conditions([self.side], [*self.gates, *self.weights])[0]
 
     @property
     def status(self) -> str:
@@ -110,7 +114,7 @@ def select(
     options = options or FitOptions()
     logged, judged = estimate_sides(candidates, dataset, entity=entity, propensity=propensity, options=options)
     found = [
-        _Judged(each, side, list((gates or {}).get(each.name, ())))
+        _Judged(each, side, list((gates or {}).get(each.name, ())), logged.actions.gates([each]))
         for each, (_, side, _) in zip(candidates, judged, strict=True)
     ]
     ranked = [one for one in found if one.status == RANKED]

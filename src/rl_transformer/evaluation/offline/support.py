@@ -1,6 +1,6 @@
 """Whether a log holds what the judged policy would do, and where it does not.
 
-Shapes: N steps, E episodes, A actions.
+Shapes: N steps, E episodes, A joint actions.
 """
 
 from __future__ import annotations
@@ -61,8 +61,7 @@ class Support:
 def measure_support(
     steps: LoggedSteps,
     deciding: ValueEstimate,
-    policy: Float[np.ndarray, "N A"],
-    behavior: Float[np.ndarray, "N A"],
+    missing: Float64[np.ndarray, "N"],
     state_weights: Float64[np.ndarray, "N"] | None = None,
 ) -> Support:
     """Return how well the behavior covers a policy.
@@ -70,12 +69,9 @@ def measure_support(
     Args:
         steps: The log.
         deciding: The estimate on which the verdict rests.
-        policy: The policy's probability of each action at every step.
-        behavior: The behavior's, as estimated.
+        missing: The probability that the policy gives, at every step, to actions of which the log can hardly tell anything.
         state_weights: How much more often the policy visits each step's state; None: every logged step counts alike.
     """
-    # The probability that the policy gives to actions which the log can hardly tell anything about.
-    missing = np.where(behavior < FLOOR, policy, 0.0).sum(1)
     # Steps of the log stand for the states where the policy would be; where their frequencies are known, they are used.
     weights = np.ones(len(missing)) if state_weights is None else state_weights
     # The weights of the deciding estimate, and no others: products of ratios are hopeless in long episodes, and need not be
@@ -94,6 +90,11 @@ def measure_support(
         [{**place, "unsupported": _mean(missing[rows], weights[rows])} for place, rows in timestep_ranges(steps)],
         [{**place, "unsupported": _mean(missing[rows], weights[rows])} for place, rows in return_deciles(steps)],
     )
+
+
+def rare_actions(policy: Float[np.ndarray, "N A"], behavior: Float[np.ndarray, "N A"]) -> Float64[np.ndarray, "N"]:
+    """Return the probability that a policy gives to actions which the behavior hardly ever takes at a step."""
+    return np.where(behavior < FLOOR, policy, 0.0).sum(1)
 
 
 def clip_sensitivity(steps: LoggedSteps, name: str) -> list[JsonObject]:

@@ -57,7 +57,7 @@ class Side:
     def deciding(self) -> ValueEstimate:
         """Return the estimate on which a verdict rests."""
         # In this order: ratios of state frequencies do not grow with the length of episodes as products of ratios do.
-        names = (MARGINALIZED_DOUBLY_ROBUST, WEIGHTED_DOUBLY_ROBUST, BEHAVIOR)
+        names = (MARGINALIZED_DOUBLY_ROBUST, WEIGHTED_DOUBLY_ROBUST, BEHAVIOR, FITTED_Q)
         return next(self.estimates[name] for name in names if name in self.estimates)
 
     @property

@@ -209,7 +209,9 @@ def flags(column: pa.ChunkedArray, name: str, *, where: object) -> np.ndarray:
         RLTransformerError: The column holds anything else.
     """
     column = _decoded(column)
-    if _is_text(column.type) or pt.is_temporal(column.type) or pt.is_nested(column.type):
+    kind = column.type
+    # Of numbers and flags only: Arrow would parse bytes, which is what it takes texts for that are not UTF-8.
+    if not any(is_kind(kind) for is_kind in (pt.is_boolean, pt.is_integer, pt.is_floating, pt.is_decimal, pt.is_null)):
         problem = f"holds {column.type}, not true and false"
         raise RLTransformerError(problem, where=f"{where}: {name}", fix="convert it to true and false, or 1 and 0")
     values = _to_numpy(pc.fill_null(column.cast(pa.float64(), safe=False), 0.0))
