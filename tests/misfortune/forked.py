@@ -170,25 +170,16 @@ class ForkedReader:
                     self.returncode = os.waitstatus_to_exitcode(status)
             return self.returncode
 
+        def communicate(self, timeout=None):
+            """Wait for its end, and return its output, which is less than a pipe holds."""
+            self.stdin.close()
+            self.wait(timeout)
+            with self.stdout:
+                return self.stdout.read(), b""
+
         def kill(self):
             if self.poll() is None:
                 os.kill(self.pid, signal.SIGKILL)
-
-    @classmethod
-    def run(cls, command, *, timeout, env, **_):
-        """Run it to its end, as `subprocess.run` does; its output is less than a pipe holds."""
-        process = cls.Popen(command, env)
-        process.stdin.close()
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            output = process.stdout.read() if process.returncode is not None else b""
-            process.stdout.close()
-        return subprocess.CompletedProcess(command, code, output)
 
 
 def _become_reader(command, env, stdin, stdout):

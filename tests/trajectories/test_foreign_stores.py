@@ -56,6 +56,8 @@ def replace_column(store, name, change):
         ("offsets", lambda a: a[:1]),
         ("observation_mean", lambda a: a[:1]),
         ("observation_mean", lambda a: np.append(a, a)),
+        ("observation_mean", lambda a: a.astype(str)),
+        ("episode_returns", lambda a: a.astype(str)),
     ],
 )
 def test_columns_that_do_not_fit_each_other_are_refused(name, change, store):
@@ -137,3 +139,11 @@ def test_files_that_change_while_they_are_compared_are_compared_again(store, mon
     verify_once(store)
     with pytest.raises(RLTransformerError, match="SHA-256 differs"):
         verify_once(store)
+
+
+def test_an_archive_in_place_of_a_column_is_refused(store, tmp_path):
+    """NumPy opens a zip file whatever its name, as the names of its members; found by a fuzzer."""
+    np.savez(tmp_path / "archive.npz", first=np.zeros(2), second=np.zeros(2))
+    replace(store, "observation_mean.npy", (tmp_path / "archive.npz").read_bytes())
+    with pytest.raises(RLTransformerError, match="archive of several arrays"):
+        open_trajectories(f"rlt:{store}")

@@ -175,12 +175,13 @@ def _is_consistent(spec: DataSpec, steps: Mapping[str, Column], summary: Summary
         is_row
         and all(len(column) == offsets[-1] for column in steps.values())
         and all(steps[name].shape[1:] == row for name, row in rows.items())
-        and all(column.shape == (len(offsets) - 1,) for column in per_episode)
-        and (
-            summary.statistics is None
-            or summary.statistics.mean.shape == summary.statistics.std.shape == (num_numbers(space),)
-        )
+        and all(column.shape == (len(offsets) - 1,) and column.dtype.kind in "bf" for column in per_episode)
+        and (summary.statistics is None or _fit(summary.statistics, num_numbers(space)))
     )
+
+
+def _fit(statistics: ObservationStatistics, numbers: int) -> bool:
+    return all(part.shape == (numbers,) and part.dtype.kind == "f" for part in (statistics.mean, statistics.std))
 
 
 def _map(path: Path, fix: str) -> np.ndarray:
@@ -189,9 +190,10 @@ def _map(path: Path, fix: str) -> np.ndarray:
         # Mode "c" is copy-on-write: torch.from_numpy warns about read-only arrays, and this one counts as writable
         # although the file can never change. Nothing writes to it, so all processes share the pages.
         # asarray drops the memmap subclass, whose overhead on every access exceeds the cost of the slice itself.
-        return np.asarray(
-            np.load(path, mmap_mode="c", allow_pickle=False, max_header_size=LIMITS["npy_header_bytes"].most)
-        )
+        mapped = np.load(path, mmap_mode="c", allow_pickle=False, max_header_size=LIMITS["npy_header_bytes"].most)
+        if not isinstance(mapped, np.ndarray):  # NumPy opens every zip archive, whatever its name
+            raise ValueError("it is an archive of several arrays")
+        return np.asarray(mapped)
     except (ValueError, OSError, EOFError, SyntaxError, TokenError, TypeError, OverflowError) as error:
         # NumPy reads the header as a Python literal, whose damage shows in many ways.
         problem = f"cannot be mapped: {' '.join(str(error).split())[:200]}"

@@ -131,7 +131,7 @@ def test_a_policy_judged_on_its_training_data_gets_no_verdict_for_it():
 
 
 def test_what_no_gate_could_check_is_said_once():
-    texts = [gate.text for gate in split_gates(choices(30), choices(30, seed=1), (), ()) if gate.passed is None]
+    texts = [gate.text for gate in split_gates(choices(12), choices(12, seed=1), (), ()) if gate.passed is None]
     assert [text for text in texts if "not checked" in text] == [
         "not checked whether both have the same entities (name the columns of one with --entity) or times (convert the table "
         "with --keep TIME)"
