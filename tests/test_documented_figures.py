@@ -241,6 +241,27 @@ def test_the_figures_of_tables_are_those_of_the_measurement():
     assert f"{measured['ratio']} times as fast" in page
 
 
+def test_the_rates_on_ray_and_what_follows_for_a_cluster_are_those_of_the_measurement():
+    measured = read("studies/results/ray-conversion-2cpu-2026-11-26.json")
+    page = " ".join(text_of("docs/tables.md").split())
+    for side, where in (
+        ("local", "rows per second locally"),
+        ("ray_1_worker", "with one worker"),
+        ("ray_2_workers", "with two"),
+    ):
+        assert f"{measured[side]['rows_per_second']:,} {where}" in page
+    speedups = []
+    for side, workers in (("ray_1_worker", 1), ("ray_2_workers", 2)):
+        seconds = measured[side]["seconds"]
+        alone = seconds["plan"] + seconds["join"]
+        divided = (seconds["convert"] - alone) * workers
+        speedups.append((alone + divided) / (alone + divided / 100))
+        assert alone == pytest.approx(2.2, abs=0.06)
+    assert "Plan and join were 2.2 s" in page
+    assert "100 workers are 5 to 6 times as fast as one" in page
+    assert sorted(round(speedup) for speedup in speedups) == [5, 6]
+
+
 def test_the_figures_of_large_images_are_those_of_the_measurement():
     measured = read("studies/results/large-images-2cpu-2026-11-26.json")
     image, atari = measured["rows"]
