@@ -306,3 +306,19 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "m.yaml").write_text(json.dumps(SHOP))
     with pytest.raises(RLTransformerError, match=r"log\.parquet"):
         open_trajectories(f"parquet:{tmp_path / 'log.parquet'}?mapping={tmp_path / 'm.yaml'}")
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_actions_without_any_number_are_refused(rows):
+    """Found by a fuzzer, as a KeyError: lists of actions that are all empty, or no row at all."""
+    numbers = pa.list_(pa.float32())
+    table = pa.table(
+        {
+            "visit": pa.array([0] * rows, pa.int64()),
+            "dose": pa.array([[]] * rows, numbers),
+            "pulse": pa.array([[1.0]] * rows, numbers),
+            "gain": pa.array([0.5] * rows, pa.float64()),
+        }
+    )
+    with pytest.raises(RLTransformerError, match="an action column holds no number"):
+        TrajectoryDataset.from_columns(table, episode="visit", action=["dose"], observe=["pulse"], reward="gain")

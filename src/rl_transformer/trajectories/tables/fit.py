@@ -168,8 +168,10 @@ class TableFit:
         if self.discrete:
             values = tuple(self._action_values(name, notes) for name in self.discrete)
         else:
-            lows = np.concatenate([np.atleast_1d(self.extents[name][0]) for name in self.columns.action])
-            highs = np.concatenate([np.atleast_1d(self.extents[name][1]) for name in self.columns.action])
+            nothing = (np.inf, -np.inf)  # a column of empty lists, or no row at all
+            extents = [self.extents.get(name, nothing) for name in self.columns.action]
+            lows = np.concatenate([np.atleast_1d(low) for low, _ in extents])
+            highs = np.concatenate([np.atleast_1d(high) for _, high in extents])
             if not np.isfinite(lows).all():
                 where = f"{self.where}: {', '.join(self.columns.action)}"
                 raise RLTransformerError("an action column holds no number", where=where, fix="leave it out")
