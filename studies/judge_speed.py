@@ -1,6 +1,6 @@
 """How long `rlt judge` takes, and where: 10,000 episodes of 20 steps, a policy of the preset fast.
 
-    python studies/judge_speed.py [--episodes 10000] [--output studies/results/judge_speed.json]
+    python studies/judge_speed.py [--episodes 10000] [--output FILE]
 
 The goal, written before the run: 10 minutes on two cores. Wall time depends on what else runs, so processor time is beside it:
 with two threads the wall time of an idle machine lies between half of it and all of it.
@@ -61,7 +61,7 @@ def main():
     """Measure, print and write the times."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--episodes", type=int, default=10_000)
-    parser.add_argument("--output", default="studies/results/judge_speed.json")
+    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         log_of(500, seed=1).save(Path(folder) / "training")
@@ -88,7 +88,8 @@ def main():
         "load_average": round(os.getloadavg()[0], 1),
     }
     print(json.dumps(content, indent=1))
-    Path(arguments.output).write_text(json.dumps(content, indent=1) + "\n")
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":
