@@ -79,6 +79,20 @@ def test_minari_images_stay_bytes(minari_root):
     assert data.statistics is None
 
 
+def test_an_error_of_hdf5_that_minari_lets_through_names_the_dataset(minari_root, monkeypatch):
+    """Found by a fuzzer: a damaged table of links is a RuntimeError of h5py, once the rest of the file was read."""
+    uri = write_minari_vectors("toy/telling-v0", telling_data())
+
+    def episodes(self, *_):
+        raise RuntimeError("Unable to synchronously check link existence")
+        yield
+
+    monkeypatch.setattr("minari.MinariDataset.iterate_episodes", episodes)
+    with pytest.raises(RLTransformerError, match="episode 0 cannot be read: Unable to synchronously") as caught:
+        open_trajectories(uri)
+    assert caught.value.fix
+
+
 def test_minari_metadata_names_no_code_and_no_path(minari_root):
     data = telling_data()
     write_minari_vectors("toy/telling-v0", data)

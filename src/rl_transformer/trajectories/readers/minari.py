@@ -185,7 +185,7 @@ def _episodes(dataset: Any, folder: Path) -> Iterator[Trajectory]:
                 final_observation=final,
             )
             done += 1
-    except (OSError, KeyError, ValueError, IndexError, AssertionError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, IndexError, AssertionError, TypeError) as error:
         # Minari and its file formats raise all of these for damaged files. An error of ours passes through unchanged.
         raise RLTransformerError(
             f"episode {done} cannot be read: {error}", where=folder, fix="download the dataset again"
