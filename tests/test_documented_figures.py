@@ -348,6 +348,21 @@ def test_the_agreement_of_exports_is_that_of_the_measurement():
         assert largest < 1e-5
 
 
+def test_the_rates_of_the_server_are_those_of_the_measurement():
+    measured = read("studies/results/serve-rate-2cpu-2026-11-26.json")
+    assert measured["sessions"] == 1000
+    for found in measured["rows"]:
+        assert not found["errors"]
+        request = found["request"]
+        cells = [
+            f"{request['p50_ms']:.1f} ms",
+            f"{request['p99_ms']:.1f} ms",
+            f"{found['processor_ms_per_action']:.1f} ms",
+        ]
+        cells.append(f"{100 * found['processor_share']:.0f} %")
+        assert row("docs/serve.md", f"{found['actions_per_second']:.0f}") == cells
+
+
 def test_the_compute_and_the_memory_of_the_server_are_those_of_the_measurement():
     for found in read("studies/results/serve-compute-2cpu-2026-11-26.json")["rows"]:
         cells = row("docs/serve.md", str(found["sessions_together"]))
