@@ -5,8 +5,8 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
-from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
-from rl_transformer.cli.judged_data import check_judged_data
+from rl_transformer.cli.condition_targets import parse_targets
+from rl_transformer.cli.judged_data import add_judging_arguments, check_judged_data
 from rl_transformer.runtime.paths import check_writable, user_path
 
 
@@ -20,34 +20,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser.add_argument(
         "--against", type=str, default="behavior", help="behavior: what made the log; or another run or policy folder."
     )
-    parser.add_argument(
-        "--target-return",
-        type=float | None,
-        default=None,
-        help="Target return of the policies; null: the largest that each suggests.",
-    )
-    add_targets_argument(parser)
-    parser.add_argument(
-        "--entity",
-        type=str,
-        nargs="+",
-        default=[],
-        help="Columns that tell whom an episode is about: intervals are over them; none may be in the training data.",
-    )
-    parser.add_argument(
-        "--propensity",
-        type=str | None,
-        default=None,
-        help="Column with the probability of each logged action; null: propensity, if there is one; else it is estimated.",
-    )
-    parser.add_argument(
-        "--accept",
-        type=str,
-        action="append",
-        default=[],
-        metavar="KIND",
-        help="Kind of a finding that is in order and withholds nothing, such as 'overlapping times'; may be repeated.",
-    )
+    add_judging_arguments(parser)
     parser.add_argument("--margin", type=float, default=0.0, help="Smallest difference of the return that matters.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the folds and networks.")
     parser.add_argument("--html", type=str | None, default=None, help="Write a page with pictures to this file.")

@@ -1,4 +1,4 @@
-"""Find the episodes on which runs can be judged, and check them, for the commands that judge from logs."""
+"""What the commands that judge from logs share: their options, and the episodes on which runs can be judged, checked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jsonargparse import ArgumentParser
+
+from rl_transformer.cli.condition_targets import add_targets_argument
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.paths import user_path
 
@@ -13,6 +16,44 @@ if TYPE_CHECKING:
     from rl_transformer.evaluation.offline.gates import Gate
     from rl_transformer.policy import Policy
     from rl_transformer.trajectories import TrajectoryDataset
+
+
+def add_judging_arguments(parser: ArgumentParser, *, when: str = "") -> None:
+    """Declare what the commands that judge from logs share.
+
+    Args:
+        parser: Parser of the command.
+        when: What a help text begins with, if an option belongs to one of several modes.
+    """
+    parser.add_argument(
+        "--target-return",
+        type=float | None,
+        default=None,
+        help="Target return of the policies; null: what each suggests.",
+    )
+    add_targets_argument(parser)
+    parser.add_argument(
+        "--entity",
+        type=str,
+        nargs="+",
+        default=[],
+        help=f"{when}Columns that tell whom an episode is about: episodes of one are resampled together; none may be in the "
+        "training data.",
+    )
+    parser.add_argument(
+        "--propensity",
+        type=str | None,
+        default=None,
+        help=f"{when}Column with the probability, or density, of each logged action; null: the column propensity; without one it is estimated.",
+    )
+    parser.add_argument(
+        "--accept",
+        type=str,
+        action="append",
+        default=[],
+        metavar="KIND",
+        help=f"{when}Kind of a finding that is in order and withholds nothing, such as 'overlapping times'; may be repeated.",
+    )
 
 
 def check_judged_data(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from rl_transformer.cli.command import Outcome, new_parser
-from rl_transformer.cli.condition_targets import add_targets_argument, parse_targets
+from rl_transformer.cli.condition_targets import parse_targets
 from rl_transformer.cli.environment import add_environment_arguments, environment_arguments
-from rl_transformer.cli.judged_data import check_judged_data
+from rl_transformer.cli.judged_data import add_judging_arguments, check_judged_data
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.paths import user_path
 
@@ -35,34 +35,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--data", type=str | None, default=None, help="URI of logged episodes that none of them was trained on."
     )
     parser.add_argument("--trials", type=int | None, default=None, help="Live trials, one episode each, to simulate.")
-    parser.add_argument(
-        "--target-return",
-        type=float | None,
-        default=None,
-        help="Target return of the policies; null: what each suggests.",
-    )
-    add_targets_argument(parser)
-    parser.add_argument(
-        "--entity",
-        type=str,
-        nargs="+",
-        default=[],
-        help="With --data: columns that tell whom an episode is about; episodes of one are resampled together.",
-    )
-    parser.add_argument(
-        "--propensity",
-        type=str | None,
-        default=None,
-        help="With --data: column with the probability of each logged action; null: propensity, if there is one.",
-    )
-    parser.add_argument(
-        "--accept",
-        type=str,
-        action="append",
-        default=[],
-        metavar="KIND",
-        help="With --data: kind of a finding that is in order and withholds nothing; may be repeated.",
-    )
+    add_judging_arguments(parser, when="With --data. ")
     parser.add_argument(
         "--env-id", type=str | None, default=None, help="With --trials: run live episodes in this environment."
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import get_type_hints
 
-from rl_transformer.config.base import Section, fits_type
+from rl_transformer.config.base import Section, fits_type, type_hints, type_text
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
@@ -276,10 +275,11 @@ class DecisionTransformerConfig(Section):
 def _refuse_wrong_types(values: JsonMapping, where: object) -> None:
     """Raise an `RLTransformerError` for a value of a file that is not of its field's type."""
     # Some values are first used when the model is built, far from the file that they come from.
-    hints = get_type_hints(DecisionTransformerConfig)
+    hints = type_hints(DecisionTransformerConfig)
     for name, value in values.items():
         if name != "trunk" and not fits_type(_as_tuples(value), hints[name]):
-            raise RLTransformerError(f"{name} is {value!r:.100}", where=where, fix="restore the file from a copy")
+            problem = f"{name} is {value!r:.100}, not {type_text(hints[name])}"
+            raise RLTransformerError(problem, where=where, fix="restore the file from a copy")
 
 
 def _as_tuples(value: object) -> object:
