@@ -7,7 +7,7 @@ Shapes: N steps, A actions, B steps of a batch, F features of a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,34 +105,65 @@ def fit_action_values(
         is_last: True at the last step of its episode, after which nothing is earned.
         options: Sizes.
     """
+    probabilities = torch.from_numpy(policy).float()
+    values = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
+
+    def taken(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        return network(features.read(rows)).gather(1, features.actions[rows, None])[:, 0]
+
+    def state(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        return (probabilities[rows] * network(features.read(rows))).sum(1)
+
+    sizes = (features.width, features.num_actions)
+    for network, rows, scale in fit_critics(sizes, folds, rewards, is_last, options, taken, state):
+        values[rows] = _predict(network, features, rows, None).double() * scale
+    return values.numpy()
+
+
+def fit_critics(
+    sizes: tuple[int, int],
+    folds: Int[np.ndarray, "N"],
+    rewards: Float64[np.ndarray, "N"],
+    is_last: Bool[np.ndarray, "N"],
+    options: FitOptions,
+    taken: Callable[[nn.Module, Int[Tensor, "B"]], Float[Tensor, "B"]],
+    state: Callable[[nn.Module, Int[Tensor, "B"]], Float[Tensor, "B"]],
+) -> Iterator[tuple[nn.Module, Int[Tensor, "_"], float]]:
+    """Yield for each fold a critic that was fitted to the other folds by fitted Q evaluation, the fold's steps, and a scale.
+
+    The critic's values are to be multiplied by the scale.
+
+    Args:
+        sizes: Inputs and outputs of a critic.
+        folds: Number of the fold of each step.
+        rewards: Rewards.
+        is_last: True at the last step of its episode, after which nothing is earned.
+        options: Sizes.
+        taken: Returns a critic's values of the logged actions at some steps.
+        state: Returns what the judged policy's own actions are worth there.
+    """
     # In units of their spread, for one learning rate whatever rewards are counted in.
     scale = float(np.std(rewards)) or 1.0
     scaled = torch.from_numpy(rewards / scale).float()
     goes_on = torch.from_numpy(~is_last)
-    probabilities = torch.from_numpy(policy).float()
-    values = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
     follow = get_ema_multi_avg_fn(1 - options.target_rate)
     for fold in np.unique(folds):
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
-        network = make_network(features.width, features.num_actions, options, random)
+        network = make_network(*sizes, options, random)
         # Targets come from a copy that follows slowly: a network that chases its own predictions may run away.
-        following = make_network(features.width, features.num_actions, options, random)
+        following = make_network(*sizes, options, random)
         following.load_state_dict(network.state_dict())
 
         def loss(rows: Int[Tensor, "B"], network: nn.Module = network, following: nn.Module = following) -> Tensor:
-            chosen = network(features.read(rows)).gather(1, features.actions[rows, None])[:, 0]
             after = torch.clamp(rows + 1, max=len(folds) - 1)
             with torch.no_grad():
-                # The policy's probabilities at the next logged step: it is the policy that acts there, not the behavior.
-                expected = (probabilities[after] * following(features.read(after))).sum(1)
-                target = scaled[rows] + expected * goes_on[rows]
+                # At the next logged step it is the policy that acts, not the behavior.
+                target = scaled[rows] + state(following, after) * goes_on[rows]
                 follow(list(following.parameters()), list(network.parameters()), None)
-            return functional.mse_loss(chosen, target)
+            return functional.mse_loss(taken(network, rows), target)
 
         minimize(network, loss, rows_where(folds != fold), options.critic_updates, options, random)
-        rows = rows_where(folds == fold)
-        values[rows] = _predict(network, features, rows, None).double() * scale
-    return values.numpy()
+        yield network, rows_where(folds == fold), scale
 
 
 def rows_where(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rl_transformer.critics.features import StepFeatures
 from rl_transformer.critics.networks import (
     PREDICTED_AT_ONCE,
     VALIDATION_SHARE,
     FitOptions,
+    fit_critics,
     make_network,
     minimize,
     rows_where,
@@ -117,13 +116,9 @@ def fit_vector_values(
         is_last: True at the last step of its episode, after which nothing is earned.
         options: Sizes.
     """
-    scale = float(np.std(rewards)) or 1.0
-    scaled = torch.from_numpy(rewards / scale).float()
-    goes_on = torch.from_numpy(~is_last)
     drawn = torch.from_numpy(np.asarray(draws, np.float32))
     of_actions = torch.zeros(len(folds), dtype=torch.float64)
     of_states = torch.zeros(len(folds), dtype=torch.float64)
-    follow = get_ema_multi_avg_fn(1 - options.target_rate)
 
     def taken(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         return network(torch.cat([features.read(rows), features.actions[rows]], dim=1))[:, 0]
@@ -132,24 +127,10 @@ def fit_vector_values(
         read = features.read(rows)[:, None].expand(-1, drawn.shape[1], -1)
         return network(torch.cat([read, drawn[rows]], dim=2))[..., 0].mean(1)
 
-    for fold in np.unique(folds):
-        random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
-        sizes = (features.width + features.num_actions, 1)
-        network = make_network(*sizes, options, random)
-        # Targets come from a copy that follows slowly, as in `fit_action_values`.
-        following = make_network(*sizes, options, random)
-        following.load_state_dict(network.state_dict())
-
-        def loss(rows: Int[Tensor, "B"], network: nn.Module = network, following: nn.Module = following) -> Tensor:
-            after = torch.clamp(rows + 1, max=len(folds) - 1)
-            with torch.no_grad():
-                target = scaled[rows] + state(following, after) * goes_on[rows]
-                follow(list(following.parameters()), list(network.parameters()), None)
-            return functional.mse_loss(taken(network, rows), target)
-
-        minimize(network, loss, rows_where(folds != fold), options.critic_updates, options, random)
+    sizes = (features.width + features.num_actions, 1)
+    for network, held_out, scale in fit_critics(sizes, folds, rewards, is_last, options, taken, state):
         with torch.no_grad():
-            for rows in rows_where(folds == fold).split(PREDICTED_AT_ONCE):
+            for rows in held_out.split(PREDICTED_AT_ONCE):
                 of_actions[rows] = taken(network, rows).double() * scale
                 of_states[rows] = state(network, rows).double() * scale
     return of_actions.numpy(), of_states.numpy()
