@@ -23,6 +23,8 @@ def test_a_link_that_leads_out_of_a_folder_is_refused(tmp_path):
             below(root, name)
     (root / "alias.npy").symlink_to(root / "own.npy")
     assert below(root, "alias.npy").read_text() == "own"
+    (root / "circle.npy").symlink_to("circle.npy")
+    assert not below(root, "circle.npy").is_file()  # no file, and no error of Python's
 
 
 def test_a_store_is_not_read_through_a_link(tmp_path):

@@ -27,14 +27,19 @@ def below(root: Path, name: str) -> Path:
     path = root.joinpath(*parts)
     # Two independent checks. The pattern rejects "..", absolute paths, drive letters and control characters on any
     # platform; resolving rejects a link inside the folder that points elsewhere. A downloaded manifest can therefore
-    # not make us read or overwrite a file of the user.
-    if not all(_NAME.fullmatch(part) for part in parts) or not path.resolve().is_relative_to(root.resolve()):
+    # not make us read or overwrite a file of the user. Path.resolve() would raise a RuntimeError for links in a circle,
+    # which lead nowhere.
+    if not all(_NAME.fullmatch(part) for part in parts) or not _real(path).is_relative_to(_real(root)):
         raise RLTransformerError(
             f"{name!r:.200} is not a name inside this folder",
             where=root,
             fix="use letters, digits, '.', '_' and '-', with '/' between the parts",
         )
     return path
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def user_path(path: str | Path) -> Path:
