@@ -111,6 +111,7 @@ FAMILIES = {
     "files": (files, 1000),
     "bombs": (bombs, 300),
     "checkpoints": (attack_of("checkpoints"), 60_000),
+    "resumes": (attack_of("resumes"), 936),
 }
 
 

@@ -48,7 +48,15 @@ class Tally:
     def report(self, part):
         """Print the counts of a part."""
         seconds = time.monotonic() - self._began
-        print(f"{seconds:.0f} s", part, self.parts.get(part), *self.wrong[-3:], sep="\n  ", file=sys.__stderr__, flush=True)
+        print(
+            f"{seconds:.0f} s",
+            part,
+            self.parts.get(part),
+            *self.wrong[-3:],
+            sep="\n  ",
+            file=sys.__stderr__,
+            flush=True,
+        )
 
 
 @contextmanager
