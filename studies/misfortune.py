@@ -112,6 +112,7 @@ FAMILIES = {
     "bombs": (bombs, 300),
     "checkpoints": (attack_of("checkpoints"), 60_000),
     "resumes": (attack_of("resumes"), 936),
+    "not-finite": (attack_of("not_finite"), 500),
 }
 
 
