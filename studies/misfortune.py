@@ -113,6 +113,7 @@ FAMILIES = {
     "checkpoints": (attack_of("checkpoints"), 60_000),
     "resumes": (attack_of("resumes"), 936),
     "not-finite": (attack_of("not_finite"), 500),
+    "names": (attack_of("names"), 10_000),
 }
 
 
