@@ -114,6 +114,7 @@ FAMILIES = {
     "resumes": (attack_of("resumes"), 936),
     "not-finite": (attack_of("not_finite"), 500),
     "names": (attack_of("names"), 10_000),
+    "packages": (attack_of("packages"), 20_000),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from rl_transformer import RLTransformerError, train
 from rl_transformer.training.checkpoint import newest_verified, prune_checkpoints
-from tests.hostile_files import mutate_bytes, mutate_values
+from tests.misfortune import damage
 from tests.misfortune.tally import Tally, silenced, without_waiting
 from tests.toys import point_data, tiny_config
 from tests.training.runs import assert_equal_runs
@@ -38,46 +38,9 @@ def unfinished(run, folder):
     return folder
 
 
-# What damages one checkpoint: functions of (its folder, the random generator), which return what they did.
-
-
-def grow(checkpoint, random):
-    """Append bytes to a file."""
-    path = _file(checkpoint, random)
-    path.write_bytes(path.read_bytes() + random.bytes(int(random.integers(1, 64))))
-    return f"{path.name} grew"
-
-
-def zero_page(checkpoint, random):
-    """Zero a page of a file, as a file system does that lost a write."""
-    path = _file(checkpoint, random)
-    content = bytearray(path.read_bytes())
-    start = 512 * int(random.integers(1 + len(content) // 512))
-    content[start : start + 512] = bytes(len(content[start : start + 512]))
-    path.write_bytes(content)
-    return f"{path.name} zeroed at {start}"
-
-
-def lose(checkpoint, random):
-    """Remove a file."""
-    path = _file(checkpoint, random)
-    path.unlink()
-    return f"{path.name} lost"
-
-
-def take_other(checkpoint, random):
-    """Replace a file by that of the checkpoint of another step."""
-    path = _file(checkpoint, random)
-    others = [f"step-{step}" for step in STEPS if f"step-{step}" != checkpoint.name]
-    other = others[random.integers(len(others))]
-    shutil.copy(checkpoint.with_name(other) / path.name, path)
-    return f"{path.name} of {other}"
-
-
-def take_name(checkpoint, random):
+def take_name(checkpoint, random, others):
     """Exchange the names of two checkpoints."""
-    others = [f"step-{step}" for step in STEPS if f"step-{step}" != checkpoint.name]
-    other = checkpoint.with_name(others[random.integers(len(others))])
+    other = others[random.integers(len(others))]
     away = checkpoint.with_name("away")
     checkpoint.rename(away)
     other.rename(checkpoint)
@@ -85,61 +48,7 @@ def take_name(checkpoint, random):
     return f"named {other.name}"
 
 
-def empty(checkpoint, random):
-    """Remove all files."""
-    for path in checkpoint.iterdir():
-        path.unlink()
-    return "emptied"
-
-
-def fold(checkpoint, random):
-    """Put a folder in place of a file."""
-    path = _file(checkpoint, random)
-    path.unlink()
-    path.mkdir()
-    return f"{path.name} is a folder"
-
-
-def link(checkpoint, random):
-    """Put a link to a file elsewhere in place of a file."""
-    path = _file(checkpoint, random)
-    path.unlink()
-    path.symlink_to(["/etc/passwd", "/nowhere", "../../metrics.jsonl", path.name][random.integers(4)])
-    return f"{path.name} is a link"
-
-
-def add(checkpoint, random):
-    """Add a file or folder that no manifest lists."""
-    name = ["notes.txt", "state.pt", ".state.json.tmp-0a1b2c3d", "optimizer.pkl"][random.integers(4)]
-    (checkpoint / name).write_bytes(random.bytes(9))
-    return f"{name} added"
-
-
-def put_file(checkpoint, random):
-    """Put a file in place of the checkpoint."""
-    shutil.rmtree(checkpoint)
-    checkpoint.write_bytes(random.bytes(9))
-    return "is a file"
-
-
-def edit_manifest(checkpoint, random):
-    """Put a hostile value into the JSON of the manifest or the state; the manifest's hashes do not follow."""
-    before = (checkpoint / "manifest.json").read_bytes()
-    what = mutate_values(checkpoint, random)
-    if what.startswith("state.json"):
-        (checkpoint / "manifest.json").write_bytes(before)
-    return what
-
-
-def _file(checkpoint, random):
-    files = [path for path in sorted(checkpoint.iterdir()) if path.is_file() and path.name in FILES]
-    return files[random.integers(len(files))]
-
-
-DAMAGES = {
-    "bytes": mutate_bytes, "values": edit_manifest, "grown": grow, "zeroed": zero_page, "lost": lose, "other step": take_other,
-    "names": take_name, "empty": empty, "folder": fold, "link": link, "added": add, "file": put_file,
-}  # fmt: skip
+DAMAGES = {**damage.DAMAGES, "names": take_name}
 
 
 class Damaged:
@@ -173,7 +82,8 @@ class Damaged:
             names = list(DAMAGES)
             name = names[random.integers(len(names))]
             with contextlib.suppress(OSError, ValueError):  # another damage was there
-                done.append((name, f"step-{step} {DAMAGES[name](checkpoint, random)}"))
+                others = [checkpoint.with_name(f"step-{other}") for other in STEPS if other != step]
+                done.append((name, f"step-{step} {DAMAGES[name](checkpoint, random, others)}"))
         return done
 
     def judge(self, *, resumed):
