@@ -115,6 +115,7 @@ FAMILIES = {
     "not-finite": (attack_of("not_finite"), 500),
     "names": (attack_of("names"), 10_000),
     "packages": (attack_of("packages"), 20_000),
+    "defects": (attack_of("defects"), 6_000),
 }
 
 
