@@ -116,6 +116,7 @@ FAMILIES = {
     "names": (attack_of("names"), 10_000),
     "packages": (attack_of("packages"), 20_000),
     "defects": (attack_of("defects"), 6_000),
+    "logs": (attack_of("logs"), 200_000),
 }
 
 
