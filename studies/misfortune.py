@@ -117,6 +117,7 @@ FAMILIES = {
     "packages": (attack_of("packages"), 20_000),
     "defects": (attack_of("defects"), 6_000),
     "logs": (attack_of("logs"), 200_000),
+    "repeats": (attack_of("repeats"), 84),
 }
 
 
