@@ -118,6 +118,7 @@ FAMILIES = {
     "defects": (attack_of("defects"), 6_000),
     "logs": (attack_of("logs"), 200_000),
     "repeats": (attack_of("repeats"), 84),
+    "signals": (attack_of("stops"), 300),
 }
 
 

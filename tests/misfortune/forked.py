@@ -42,7 +42,7 @@ class Ended:
         return ""
 
 
-def run_forked(function, output, *, seconds=60.0, kill_after=None):
+def run_forked(function, output, *, seconds=60.0, kill_after=None, meanwhile=None):
     """Run a function without arguments in a copy of this process.
 
     Args:
@@ -50,6 +50,7 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
         output: File for stdout and stderr.
         seconds: A process that takes longer hangs, and is ended.
         kill_after: Seconds after which it gets SIGKILL, with the processes that it started.
+        meanwhile: Called with its id every millisecond while it runs.
     """
     began = time.monotonic()
     pid = os.fork()
@@ -61,6 +62,8 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
         ended, status, usage = os.wait4(pid, os.WNOHANG)
         if not ended and time.monotonic() > until:
             break
+        if not ended and meanwhile is not None:
+            meanwhile(pid)
         time.sleep(0.001)
     hangs = not ended and kill_after is None
     with suppress(ProcessLookupError):
