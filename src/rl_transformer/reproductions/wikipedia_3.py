@@ -85,7 +85,7 @@ class Wikipedia3(StartsExperiment):
         "It may have seen the text that they are measured on: its authors trained it on web pages.",
         "Rotary positions count tokens, as in the language model. No alignment, no co-training, no tied head: the initialization alone "
         "is compared.",
-        "Context 5 with the return added to the observation's token, 2,000 updates of 64 windows at a constant rate after the warm-up, and an EMA "
+        "Context 5 with the return added to the observation's token, 1,000 updates of 64 windows at a constant rate after the warm-up, and an EMA "
         "of the weights.",
         "%BC is the same network with random blocks, without returns; it has a rate of its own, and is described, not judged.",
         "Five hundredths of the episodes are held out, for the action error.",
@@ -100,14 +100,14 @@ class Wikipedia3(StartsExperiment):
         quick = setup.quick
         return {
             "env_id": TaskData.from_setup(setup).env_id,
-            "episodes": {"tuning": 4, "curve": 4} if quick else {"tuning": 15, "curve": 30},
+            "episodes": {"tuning": 4, "curve": 4} if quick else {"tuning": 10, "curve": 20},
             "points": 5 if quick else 10,
             "weights": WEIGHTS,
             "blocks": 1 if quick else 4,
             "rates": [1e-3] if quick else [1e-4, 3e-4, 1e-3],
-            "tuning_seeds": 1 if quick else 2,
+            "tuning_seeds": 1,
             "language_models": ["text"],
-            "policy": {**_POLICY, "training.train_steps": 50 if quick else 2_000},
+            "policy": {**_POLICY, "training.train_steps": 50 if quick else 1_000},
             "cloning": _CLONING,
         }
 
