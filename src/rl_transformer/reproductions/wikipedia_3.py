@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from rl_transformer.config import RunConfig
+from rl_transformer.config import EvaluationConfig, RunConfig
 from rl_transformer.config.presets import fast
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.attention import attention_maps
@@ -53,7 +53,7 @@ _POLICY = {
 }  # fmt: skip
 _CLONING = {"model.conditions": [], "dataset.top_fraction": 0.1}
 # One update whose rate is next to nothing leaves the weights that training begins with.
-_UNTRAINED = {"training.train_steps": 1, "training.warmup_steps": 1_000_000, "evaluation.every": 0}
+_UNTRAINED = {"training.train_steps": 1, "training.warmup_steps": 1_000_000}
 _WINDOWS = 200  # over which attention is averaged
 
 
@@ -144,7 +144,9 @@ class Wikipedia3(StartsExperiment):
 
     def describe_policy(self, run: Path, config: RunConfig, dataset: TrajectoryDataset, setup: Setup) -> JSON:
         """Return how many heads pass on the last token whatever it is, before and after training."""
-        before = cached_run(with_options(config, _UNTRAINED), setup, dataset)
+        config = with_options(config, _UNTRAINED)
+        config.evaluation = EvaluationConfig()
+        before = cached_run(config, setup, dataset)
         return {
             f"markov_heads_{when}": _markov_heads(folder, dataset)
             for when, folder in (("before", before), ("after", run))
