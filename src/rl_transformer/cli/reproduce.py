@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rl_transformer.reproductions.experiment import Experiment
 
 
+_OF_MEASUREMENTS = ("seeds", "data", "env_id", "tuning_data", "text", "language_model", "jobs")
+
+
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
     from rl_transformer.reproductions import EXPERIMENTS
@@ -52,7 +55,19 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--text",
         type=str | None,
         default=None,
-        help="wikipedia: text file, or folder of *.txt, to pretrain on.",
+        help="wikipedia: text file, or folder of *.txt, to pretrain on, and to measure language models on.",
+    )
+    parser.add_argument(
+        "--language-model",
+        type=str | None,
+        default=None,
+        help="wikipedia-3: folder that rlt pretrain import writes, from whose first blocks policies start.",
+    )
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="cpu",
+        help="Device that policies are trained and evaluated on: cpu, cuda or cuda:N.",
     )
     parser.add_argument(
         "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
@@ -74,6 +89,7 @@ def run(args: Namespace) -> Outcome:
     """Make the measurements that are missing, judge them, and write the page."""
     from rl_transformer.reproductions import find_experiment
     from rl_transformer.reproductions.reproduction import Setup, reproduce
+    from rl_transformer.runtime.machine import find_device
     from rl_transformer.runtime.system import usable_cores
 
     experiment = find_experiment(args.name, replay_of=_game(args))
@@ -94,6 +110,9 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError(problem, where="--tuning-data", fix=fix)
     if args.text and not experiment.takes_text:
         raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
+    if args.language_model and not experiment.takes_language_model:
+        raise RLTransformerError(f"{args.name} starts from no such model", where="--language-model", fix="leave it out")
+    find_device(args.device, where="--device")
     folder = f"{args.name}-{args.game.lower()}" if args.game else args.name
     output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{folder}")
     if args.check or args.judge_again:
@@ -106,6 +125,8 @@ def run(args: Namespace) -> Outcome:
         env_id=args.env_id,
         tuning_data=args.tuning_data,
         text=args.text,
+        language_model=args.language_model,
+        device=args.device,
         game=args.game,
         replay=args.replay,
     )
@@ -119,9 +140,7 @@ def _without_measuring(args: Namespace, experiment: Experiment, output: Path) ->
 
     if args.check and args.judge_again:
         raise RLTransformerError("exclude each other", where="--check and --judge-again", fix="give one of them")
-    set_here = [
-        name for name in ("seeds", "data", "env_id", "tuning_data", "text", "jobs") if getattr(args, name) is not None
-    ]
+    set_here = [name for name in _OF_MEASUREMENTS if getattr(args, name) is not None]
     if set_here:
         option = "--" + set_here[0].replace("_", "-")
         problem = f"has no effect with {'--check' if args.check else '--judge-again'}, which reads it from the folder"

@@ -112,6 +112,15 @@ def _write_results(experiment: Experiment, setup: Setup, protocol: JSON, describ
     return result
 
 
+def _describe_devices(measured: Measured) -> JSON:
+    """Return the GPUs that cells were measured on, and the seconds of these cells; nothing if a CPU measured them all."""
+    on_gpu = [row for row in measured if "device" in row]
+    if not on_gpu:
+        return {}
+    seconds = round(sum(row["seconds"] for row in on_gpu), 1)
+    return {"devices": sorted({row["device"] for row in on_gpu}), "gpu_seconds": seconds}
+
+
 def verdict(experiment: Experiment, setup: Setup, summary: Summary) -> str:
     """Return pass, fail or not established. A quick run, or one of few seeds, establishes nothing."""
     holds = [summary.checks[name].holds for name in experiment.rules]
@@ -146,6 +155,7 @@ def make_result(
         "seeds": setup.seeds,
         "interval_over": experiment.interval_over(setup),
         "core_seconds": round(sum(row["seconds"] for row in measured), 1),
+        **_describe_devices(measured),
         "recipe": protocol["recipe"],
         "rules": {
             name: {"rule": rule, "holds": summary.checks[name].holds, "found": summary.checks[name].result}

@@ -162,7 +162,9 @@ class Wikipedia(Experiment):
         rows = read_metrics(run)
         losses = [row["loss"] for row in rows if "loss" in row]
         parts = np.array_split(losses, 2 * recipe["points"])
-        returns = returns_at(load_policy(run), data.env_id, [largest], recipe["episodes"]["final"])[0]
+        returns = returns_at(
+            load_policy(run, device=setup.device), data.env_id, [largest], recipe["episodes"]["final"]
+        )[0]
         return {
             "mean": float(np.mean(returns)),
             "episodes": compact_returns(returns),
