@@ -131,17 +131,18 @@ class Damaged:
 def foreign(root, tally, number, seed):
     """Copy checkpoints of runs with another seed, data, size or learning rate into a run, which must notice."""
     options = {"seed": 7, "learning_rate": 3e-3, "weight_decay": 0.1, "train_steps": 15, "ema_decay": 0.8}
-    others = {name: make_run(root / name, **{name: value}) for name, value in options.items()}
     whole = make_run(root / "own")
     for which in range(number):
         random = np.random.default_rng([seed, which, 1])
-        name = list(others)[random.integers(len(others))]
-        steps = sorted(int(path.name[5:]) for path in (others[name] / "checkpoints").iterdir())
+        name = list(options)[random.integers(len(options))]
+        if not (root / name).exists():
+            make_run(root / name, **{name: options[name]})
+        steps = sorted(int(path.name[5:]) for path in (root / name / "checkpoints").iterdir())
         # As many updates as the run has, or more: an older one is not looked at.
         step = steps[-1]
         work = unfinished(whole, root / "mixed")
         shutil.rmtree(work / f"checkpoints/step-{step}", ignore_errors=True)
-        shutil.copytree(others[name] / f"checkpoints/step-{step}", work / f"checkpoints/step-{step}")
+        shutil.copytree(root / name / f"checkpoints/step-{step}", work / f"checkpoints/step-{step}")
         tally.judge("another run", f"{name} step-{step}", lambda work=work, name=name: _refused(work, name))
 
 

@@ -22,7 +22,7 @@ from tests.misfortune.tally import Tally
 from tests.toys import POINT, PointEnv, point_data
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-STEPS, EVERY = 40, 8
+STEPS, EVERY = 24, 6
 # Phases of a run: what is called when one begins, and how many times a run calls it.
 PHASES = {
     "data": (run_module, "open_training_data", 1),
@@ -82,7 +82,7 @@ class Stopped:
     def __init__(self, root):
         data = point_data(12)
         write_store(root / "store", data.spec, (data.trajectory(i) for i in range(len(data))))
-        evaluated = ["--evaluation.env_id", POINT, "--evaluation.num_episodes", "1", "--evaluation.every", "20"]
+        evaluated = ["--evaluation.env_id", POINT, "--evaluation.num_episodes", "1", "--evaluation.every", "12"]
         words = ["train", "gym", "--data", f"rlt:{root / 'store'}", *SMALL, *evaluated, "--train-steps", str(STEPS)]
         self.words = [*words, "--checkpoint-every", str(EVERY), "--output", str(root / "out/run")]
         self.out = root / "out"

@@ -103,11 +103,12 @@ def test_a_few_bombs_take_little(root):
     assert attack.wrong == []
 
 
-# Families that run in this process: each test is a small part of what `studies/misfortune.py` runs with the same code.
+# Each test is a small part of what `studies/misfortune.py` runs with the same code. That of resumed runs is in
+# tests/training/test_resume.py, that of planted defects in tests/trajectories/test_planted_defects.py.
 
 
 def test_a_few_damaged_checkpoints_are_not_used_and_not_deleted(tmp_path):
-    parts, wrong = checkpoints.attack(tmp_path, 60, seed=1, only=[])
+    parts, wrong = checkpoints.attack(tmp_path, 30, seed=1, only=[])
     assert wrong == []
     assert parts["another run"] == {"cases": 1, "refused": 1}
 
@@ -121,15 +122,10 @@ def test_a_build_that_does_not_compare_hashes_is_noticed(tmp_path, monkeypatch):
     assert any("is damaged and was taken" in complaint for complaint in wrong)
 
 
-def test_a_run_with_an_average_and_evaluations_resumes_to_the_bit(tmp_path):
-    _, wrong = resumes.attack(tmp_path, 1, seed=2, only=["decision transformer, bfloat16, evaluated"])
-    assert wrong == []
-
-
 def test_a_few_numbers_that_are_not_finite_end_the_run_by_name(tmp_path):
-    parts, wrong = not_finite.attack(tmp_path, 12, seed=1, only=[])
+    parts, wrong = not_finite.attack(tmp_path, 5, seed=1, only=[])
     assert wrong == []
-    assert sum(part.get("refused", 0) for part in parts.values()) > 6
+    assert sum(part.get("refused", 0) for part in parts.values()) >= 4
 
 
 def test_a_build_that_makes_updates_of_nan_is_noticed(tmp_path, monkeypatch):
@@ -140,25 +136,25 @@ def test_a_build_that_makes_updates_of_nan_is_noticed(tmp_path, monkeypatch):
 
 def test_a_few_hostile_names_lead_nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", "set by the attack")
-    parts, wrong = names.attack(tmp_path, 100, seed=1, only=[])
+    parts, wrong = names.attack(tmp_path, 50, seed=1, only=[])
     assert wrong == []
-    assert parts["legitimate names"] == {"cases": 10, "accepted": 10}
+    assert parts["legitimate names"] == {"cases": 5, "accepted": 5}
 
 
 def test_names_that_are_not_checked_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "below", lambda root, name: root / name)
-    _, wrong = names.attack(tmp_path, 200, seed=1, only=["manifest of a checkpoint"])
+    _, wrong = names.attack(tmp_path, 50, seed=1, only=["manifest of a checkpoint"])
     assert any("open" in complaint or "stat" in complaint for complaint in wrong)
 
 
 def test_a_few_packages_that_were_tampered_with_are_refused(tmp_path):
-    parts, wrong = packages.attack(tmp_path, 60, seed=1, only=[])
+    parts, wrong = packages.attack(tmp_path, 40, seed=1, only=[])
     assert wrong == []
-    assert sum(part.get("refused", 0) for part in parts.values()) > 20
+    assert sum(part.get("refused", 0) for part in parts.values()) > 15
 
 
 def test_a_few_random_logs_are_split_as_an_oracle_does_it():
-    assert {logs.judge(logs.Log(np.random.default_rng([1, which]))) for which in range(300)} == {"split", "refused"}
+    assert {logs.judge(logs.Log(np.random.default_rng([1, which]))) for which in range(100)} == {"split", "refused"}
 
 
 def test_the_loop_of_the_published_script_is_noticed():
@@ -185,10 +181,10 @@ def test_two_runs_that_differ_in_a_byte_are_noticed(tmp_path):
             repeats.compare(tmp_path / "one", tmp_path / "other", is_same_command=is_same)
 
 
-def test_a_few_signals_stop_a_run_that_resumes_to_the_bit(tmp_path):
-    parts, wrong = stops.attack(tmp_path, 4, seed=1, only=["updates", "checkpoint"])
+def test_a_signal_stops_a_run_that_resumes_to_the_bit(tmp_path):
+    parts, wrong = stops.attack(tmp_path, 1, seed=1, only=["updates"])
     assert wrong == []
-    assert sum(part["stopped"] for part in parts.values()) == 4
+    assert parts["updates"]["stopped"] == 1
 
 
 @pytest.mark.slow
