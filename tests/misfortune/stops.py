@@ -88,8 +88,8 @@ class Stopped:
         self.out = root / "out"
         self.output = root / "output.txt"
         self.most_milliseconds = 0
-        import_what_it_imports(lambda: main([*self.words[:-1], str(root / "warm/run")]), self.output)
-        whole = self._run()
+        empty(self.out)
+        whole = import_what_it_imports(lambda: main(self.words), self.output)
         assert whole.code == 0, whole.output
         self.expected = read_run(self.out / "run")
 
