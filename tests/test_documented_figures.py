@@ -523,7 +523,6 @@ def test_the_table_of_advised_targets_is_that_of_the_study(task, title):
         ("packages", "policies are tampered with"),
         ("names", "names that come from files lead elsewhere"),
         ("not-finite", "NaN and infinite numbers get into batches, gradients, weights, moments and averages"),
-        ("signals", "SIGTERM, SIGINT and SIGHUP, one or two, in every phase of a run"),
     ],
 )
 def test_the_table_of_attacks_is_that_of_their_files(name, title):
@@ -537,9 +536,7 @@ def test_the_table_of_attacks_is_that_of_their_files(name, title):
     ("name", "title"),
     [
         ("resumes", "a run of any of 24 configurations that is cut off after any of its updates ends as the whole one"),
-        ("repeats", "a run that is made twice is the same to the byte"),
         ("defects", "a planted defect is found at its place, and clean data is not refused"),
-        ("logs", "random logs are split as an oracle of a few lines splits them, and every format gives the same data"),
     ],
 )
 def test_the_table_of_repeated_claims_is_that_of_their_files(name, title):

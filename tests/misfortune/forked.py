@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from rl_transformer.runtime import child
+from tests.misfortune.tally import Tally, silenced, without_waiting
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,23 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None, meanwhile=Non
         float(memory[1]) if memory else 0.0,
         hangs,
     )
+
+
+def attack_forked(root, attack):
+    """Let ``attack(tally)`` run in a copy of this process, whose audit hooks end with it; return its counts and what went wrong."""
+    found = root / "found.json"
+
+    def run():
+        tally = Tally()
+        with without_waiting(), silenced():
+            attack(tally)
+        found.write_text(json.dumps([tally.parts, tally.wrong]))
+        return 0
+
+    ended = run_forked(run, root / "output.txt", seconds=7200)
+    assert not ended.wrong, ended.output
+    parts, wrong = json.loads(found.read_text())
+    return parts, wrong
 
 
 def import_what_it_imports(function, output):

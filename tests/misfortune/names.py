@@ -18,8 +18,7 @@ from rl_transformer.trajectories.readers.minari import MinariReader
 from rl_transformer.trajectories.store import write_store
 from rl_transformer.trajectories.trajectory import Trajectory
 from tests.hostile_files import MINARI_ID, copy_of, fit_manifest
-from tests.misfortune.forked import run_forked
-from tests.misfortune.tally import Tally, silenced, without_waiting
+from tests.misfortune.forked import attack_forked
 from tests.toys import point_data, untrained_policy
 from tests.trajectories.foreign_files import write_minari_vectors
 
@@ -228,22 +227,10 @@ class Watch:
 
 def attack(root, number, seed, only):
     """Give ``number`` hostile names, and a tenth of that in legitimate ones, to every door; return the counts and what went wrong."""
-
-    def watched():
-        tally = Tally()
-        with without_waiting(), silenced():
-            _attack(root, number, seed, only, tally)
-        (root / "found.json").write_text(json.dumps([tally.parts, tally.wrong]))
-        return 0
-
-    ended = run_forked(watched, root / "output.txt", seconds=7200)  # the hook stays as long as its process
-    assert not ended.wrong, ended.output
-    parts, wrong = json.loads((root / "found.json").read_text())
-    return parts, wrong
+    return attack_forked(root, lambda tally: _attack(root.resolve(), number, seed, only, tally))
 
 
 def _attack(root, number, seed, only, tally):
-    root = root.resolve()
     doors = Doors(root)
     chosen = {name: door for name, door in doors.all.items() if not only or name in only}
     for genuine, use in chosen.values():

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import sys
 from unittest import mock
@@ -12,8 +11,7 @@ import numpy as np
 from rl_transformer import RLTransformerError, load_policy
 from tests.hostile_files import copy_of
 from tests.misfortune.damage import DAMAGES
-from tests.misfortune.forked import run_forked
-from tests.misfortune.tally import Tally, silenced, without_waiting
+from tests.misfortune.forked import attack_forked
 from tests.policy.kinds import KINDS
 from tests.toys import point_data, untrained_policy
 
@@ -90,18 +88,7 @@ def share(folder, policy, work):
 
 def attack(root, number, seed, only):
     """Tamper with ``number`` policies; return the counts by way and what went wrong."""
-
-    def watched():
-        tally = Tally()
-        with without_waiting(), silenced():
-            _attack(root.resolve(), number, seed, tally)
-        (root / "found.json").write_text(json.dumps([tally.parts, tally.wrong]))
-        return 0
-
-    ended = run_forked(watched, root / "output.txt", seconds=7200)  # its audit hook stays as long as the process
-    assert not ended.wrong, ended.output
-    parts, wrong = json.loads((root / "found.json").read_text())
-    return parts, wrong
+    return attack_forked(root, lambda tally: _attack(root.resolve(), number, seed, tally))
 
 
 def _attack(root, number, seed, tally):
