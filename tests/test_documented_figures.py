@@ -295,6 +295,9 @@ def test_the_atari_table_is_that_of_the_measurement():
         for cell, side in ((ours, "ours"), (baseline, "baseline")):
             assert float(cell.removesuffix(" ms").replace(",", "")) == pytest.approx(found[side]["median_ms"], rel=5e-3)
         assert float(ratio) == pytest.approx(found["ratio"], abs=0.006)
+    steps = [rows[key] for title, key in titles.items() if key[0] == "training step"]
+    fastest = [f"{found['baseline']['min_ms'] / found['ours']['min_ms']:.2f}" for found in steps]
+    assert f"the ratios of the training step are {fastest[0]}, {fastest[1]} and {fastest[2]}" in text
 
 
 def test_the_figures_of_tables_are_those_of_the_measurement():
@@ -436,9 +439,13 @@ def test_the_compute_and_the_memory_of_the_server_are_those_of_the_measurement()
     leaking, sound = read("studies/results/serve-soak-2cpu-2026-11-26.json")["rows"]
     assert (leaking["leaks"], leaking["is_flat"], sound["leaks"], sound["is_flat"]) == (True, False, False, True)
     page = text_of("docs/serve.md")
-    assert f"After {sound['minutes']:g} minutes and {sound['actions']:,} actions" in page
-    assert f"had grown by {sound['growth_mib']:.1f} MiB" in page
-    assert f"control that leaks 8 KiB per action grew by {leaking['growth_mib']:.0f} MiB" in page
+    rate = sound["actions"] / sound["minutes"] / 60
+    assert f"In {sound['minutes']:g} minutes and {sound['actions']:,} actions ({rate:.1f} per second)" in page
+    memory = "went from {:.1f} to {:.1f} MiB"
+    assert f"{memory.format(sound['memory_mib'][0], sound['memory_mib'][-1])}; a line through" in page
+    assert f"rises by {sound['growth_mib']:.1f} MiB" in page
+    assert f"8 KiB per action {memory.format(leaking['memory_mib'][0], leaking['memory_mib'][-1])} in 5 minutes" in page
+    assert f"its line rises by {leaking['growth_mib']:.0f} MiB" in page
 
 
 def test_larger_models_are_compared_at_equal_precision():
