@@ -23,7 +23,10 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
     from rl_transformer.reproductions import EXPERIMENTS
 
-    parser = new_parser(prog, "Repeat an experiment of the papers and judge it by a rule written before the run.")
+    parser = new_parser(
+        prog,
+        "Repeat an experiment of the papers and judge it by rules; a page says which rules were changed after its run.",
+    )
     parser.add_argument("name", type=str, help=f"Experiment: {', '.join(EXPERIMENTS)}.")
     parser.add_argument("--quick", action="store_true", help="Run the same code at a smaller size, in minutes.")
     parser.add_argument(
@@ -36,6 +39,25 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         help="Folder of the results; null: reproductions/results/NAME (quick: reproductions/quick/NAME). "
         "Data and policies of all experiments are cached in .runs next to it.",
     )
+    _add_inputs(parser)
+    parser.add_argument(
+        "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="Measure nothing; recompute every figure of finished results from their cells, and exit 1 if one differs.",
+    )
+    parser.add_argument(
+        "--judge-again",
+        action="store_true",
+        help="Measure nothing; hold finished results against the present rules. The page lists the earlier rules.",
+    )
+    return parser
+
+
+def _add_inputs(parser: ArgumentParser) -> None:
+    """Add the options that name data, text, a language model, and the device."""
     parser.add_argument("--data", type=str | None, default=None, help="URI of control data; null: it is generated.")
     parser.add_argument("--env-id", type=str | None, default=None, help="Environment of --data.")
     parser.add_argument(
@@ -69,20 +91,6 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         default="cpu",
         help="Device that policies are trained and evaluated on: cpu, cuda or cuda:N.",
     )
-    parser.add_argument(
-        "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="Measure nothing; recompute every figure of finished results from their cells, and exit 1 if one differs.",
-    )
-    parser.add_argument(
-        "--judge-again",
-        action="store_true",
-        help="Measure nothing; hold finished results against the present rules. The page lists the earlier rules.",
-    )
-    return parser
 
 
 def run(args: Namespace) -> Outcome:

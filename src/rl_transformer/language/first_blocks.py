@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from rl_transformer.models.huggingface.source import TrunkSource
 from rl_transformer.runtime.files import write_folder, write_tensors
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def copy_first_blocks(source: str | Path, folder: Path, blocks: int) -> None:
@@ -26,7 +26,7 @@ def copy_first_blocks(source: str | Path, folder: Path, blocks: int) -> None:
     Raises:
         RLTransformerError: The source cannot be read, has fewer blocks, or the folder exists.
     """
-    model: Any = TrunkSource.from_name(str(source)).load("pretrained", 0, head=True)
+    model = cast("PreTrainedModel", TrunkSource.from_name(str(source)).load("pretrained", 0, head=True))
     keep_first_blocks(model, blocks, where=str(source))
     write_language_model(model, None, folder)
 
@@ -61,7 +61,7 @@ def keep_first_blocks(model: PreTrainedModel, count: int, *, where: str) -> None
             setattr(model.config, key, value[:count])
 
 
-def write_language_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
+def write_language_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Write a model, and a tokenizer if there is one, as a folder of safetensors and JSON.
 
     Raises:

@@ -103,7 +103,7 @@ def _rerun_lines(result: JSON) -> list[str]:
     """Return the command that repeats the run, and what the run took."""
     machine = result["hardware"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    commits = ", ".join(commit[:10] for commit in result["git_commits"])
+    commits = ", ".join(map(_commit_text, result["git_commits"]))
     return [
         "## Run it again",
         "",
@@ -118,6 +118,10 @@ def _rerun_lines(result: JSON) -> list[str]:
         "the rules are in `protocol.json`.",
         "",
     ]
+
+
+def _commit_text(commit: str) -> str:
+    return f"{commit[:10]} with uncommitted changes" if commit.endswith("-dirty") else commit[:10]
 
 
 def _gpu_text(result: JSON) -> str:

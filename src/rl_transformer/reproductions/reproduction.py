@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from rl_transformer.evaluation.differences import all_hold
 from rl_transformer.reproductions.cells import cell_file, cell_name, measure_cells, read_cells
 from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Measured, Setup, Summary
 from rl_transformer.reproductions.protocol import begin_protocol, read_results
@@ -126,9 +127,7 @@ def verdict(experiment: Experiment, setup: Setup, summary: Summary) -> str:
     holds = [summary.checks[name].holds for name in experiment.rules]
     if setup.quick or setup.seeds < experiment.enough_seeds:
         return "not established"
-    if False in holds:  # all rules must hold, so one that fails decides, whatever the others are
-        return "fail"
-    return "not established" if None in holds else "pass"
+    return {True: "pass", False: "fail", None: "not established"}[all_hold(holds)]
 
 
 def make_result(
