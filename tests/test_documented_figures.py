@@ -592,13 +592,32 @@ def test_the_table_of_advised_targets_is_that_of_the_study(task, title):
         ("fuzz", "bytes and values of files are changed"),
         ("files", "hostile files are given to commands, under an audit hook"),
         ("bombs", "small files declare much"),
+        ("checkpoints", "checkpoints of a run are damaged, exchanged or copied from another run"),
+        ("packages", "policies are tampered with"),
+        ("names", "names that come from files lead elsewhere"),
+        ("not-finite", "NaN and infinite numbers get into batches, gradients, weights, moments and averages"),
     ],
 )
 def test_the_table_of_attacks_is_that_of_their_files(name, title):
     result = read(f"studies/results/misfortune/{name}.json")
-    stopped = result.get("killed", 0) + result.get("refused", 0)
+    stopped = sum(result.get(outcome, 0) for outcome in ("killed", "stopped", "refused"))
     assert row("docs/security.md", title) == [f"{result['cases']:,}", f"{stopped:,}", f"{len(result['wrong'])}"]
     assert result["cases"] == sum(part["cases"] for part in result["parts"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("resumes", "a run of any of 24 configurations that is cut off after any of its updates ends as the whole one"),
+        ("repeats", "a run that is made twice is the same to the byte"),
+        ("defects", "a planted defect is found at its place, and clean data is not refused"),
+    ],
+)
+def test_the_table_of_repeated_claims_is_that_of_their_files(name, title):
+    result = read(f"studies/results/misfortune/{name}.json")
+    assert row("docs/security.md", title) == [f"{result['cases']:,}", f"{len(result['wrong'])}"]
+    assert result["cases"] == sum(part["cases"] for part in result["parts"].values())
+    assert name != "resumes" or len(result["parts"]) == 24
 
 
 def test_what_is_said_of_the_attacks_and_of_planted_faults_is_that_of_their_files():
