@@ -448,6 +448,30 @@ def test_the_compute_and_the_memory_of_the_server_are_those_of_the_measurement()
     assert f"its line rises by {leaking['growth_mib']:.0f} MiB" in page
 
 
+def test_the_planted_leaks_are_those_of_the_study():
+    result = read("studies/results/leakage-2026-11-26.json")
+    page = text_of("docs/data.md")
+    share = 100 * result["found"] / result["planted"]
+    assert f"**{result['found']:,} of {result['planted']:,} were found, {share:.1f} %** (goal 95 %)" in page
+    alarms, sets = len(result["alarms"]), result["clean_sets"]
+    assert (alarms, result["refused"], result["clean_sets_read"], result["rule_holds"]) == (2, [], 50, True)
+    assert f"The two alarms in {sets} clean sets, {100 * alarms / sets:.1f} % (goal 2 %)" in page
+    missed = result["missed"]
+    known = sum(count for name, count in missed.items() if name.startswith("grid-expert"))
+    assert f"Of the {sum(missed.values())} missed, {known} are actions that the position before determines" in page
+    one = result["one_number_with_chance"]
+    assert f"Of {one['sets']} policies of one number in an environment with chance, {one['alarms']} raised" in page
+    shared = [0, 0]
+    for group, counts in result["by_group"].items():
+        if set(counts) == {"one", "a tenth", "all"}:
+            shared = [a + b for a, b in zip(shared, np.sum(list(counts.values()), axis=0), strict=True)]
+            continue
+        columns = [["exact"], ["noise 5 %", "noise 10 %"], ["noise 20 %"], ["noise 50 %"], ["in half of the episodes"]]
+        sums = [np.sum([counts[c] for c in names], axis=0) if names[0] in counts else None for names in columns]
+        assert row("docs/data.md", group) == ["-" if s is None else f"{s[0]} of {s[1]}" for s in sums]
+    assert f"were named in {shared[0]} of {shared[1]} cases" in page
+
+
 def test_larger_models_are_compared_at_equal_precision():
     rows = {
         (r["size"], r["dtype"], r["baseline_dtype"]): r

@@ -77,12 +77,23 @@ def test_the_page_says_which_cells_a_gpu_measured(tmp_path):
             curve = [[100 * i, 10.0 * i + seed] for i in range(1, 11)]
             cell = {"arm": arm, "seed": seed, "curve": curve, "action_error": 0.1, "learning_rate": 1e-3}
             heads = {"markov_heads_before": 3, "markov_heads_after": 2}
-            rows.append({**cell, **heads, "largest": 9.0, "seconds": 30.0, "device": "NVIDIA H100"})
+            rows.append(
+                {
+                    **cell,
+                    **heads,
+                    "largest": 9.0,
+                    "seconds": 30.0,
+                    "device": "NVIDIA H100",
+                    "versions": {"torch": "2.11"},
+                }
+            )
     summary = experiment.summarize(rows, setup)
     described = {"command": "rlt", "versions": {}, "hardware": {"machine": "x86_64", "cores": 2}}
     result = make_result(experiment, setup, rows, summary, {"recipe": {}}, described)
     page = as_page(experiment, summary, result)
-    assert "5 minutes of one core (x86_64, 2 cores), 4 of them by processes that shared NVIDIA H100" in page
+    assert (
+        "5 minutes of one core (x86_64, 2 cores), 4 of them by processes that shared NVIDIA H100 (torch 2.11)" in page
+    )
     assert "%BC, best 10 % of timesteps, the same blocks, random: area under the curve" in page
     assert "pretrained blocks: Markov heads after training | 2.000" in page
     assert json.dumps(result)

@@ -196,4 +196,8 @@ def _command(args: Namespace, seeds: int) -> str:
         words += ["--game", args.game, "--replay", args.replay]
     if args.text:
         words += ["--text", args.text]
+    if args.language_model:
+        words += ["--language-model", args.language_model]
+    if args.device != "cpu":
+        words += ["--device", args.device]
     return shlex.join(words)

@@ -119,7 +119,8 @@ def _describe_devices(measured: Measured) -> JSON:
     if not on_gpu:
         return {}
     seconds = round(sum(row["seconds"] for row in on_gpu), 1)
-    return {"devices": sorted({row["device"] for row in on_gpu}), "gpu_seconds": seconds}
+    devices = {f"{row['device']} (torch {row['versions']['torch']})" for row in on_gpu}
+    return {"devices": sorted(devices), "gpu_seconds": seconds}
 
 
 def verdict(experiment: Experiment, setup: Setup, summary: Summary) -> str:

@@ -91,6 +91,8 @@ class Wikipedia3(StartsExperiment):
         "Five hundredths of the episodes are held out, for the action error.",
     )
     unknown = (
+        "Learning rates were chosen among three with one seed each. Pretrained blocks took the largest, %BC the smallest: better ones may lie "
+        "beyond.",
         "What all thirty blocks, a larger model, unquantized weights, or more updates would give.",
         "One language model: the seeds are of fine-tuning, of the other layers' random weights, and of shuffling.",
     )
