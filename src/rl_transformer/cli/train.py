@@ -164,7 +164,10 @@ def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:
         raise RLTransformerError("a seed is given too", where="--seeds", fix="give only one of them")
     folders = train_seeds(config, seeds, resume=args.resume)
     print(f"policies: {', '.join(map(str, folders))}")
-    print(_next_step(folders[0].parent, load_policy(folders[0])))
+    policy = load_policy(folders[0])
+    # Evaluation takes all seeds together; a verdict is about one policy.
+    judged = folders[0] if policy.spec.data.table is not None else folders[0].parent
+    print(_next_step(judged, policy, str(config.dataset.uri)))
     runs = [
         {"seed": seed, "output": str(folder), "policy": load_policy(folder).content_hash}
         for seed, folder in zip(seeds, folders, strict=True)

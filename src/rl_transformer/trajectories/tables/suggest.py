@@ -73,12 +73,7 @@ def suggest_mapping(table: TableInput) -> Suggestion:
     take("order", times[:1] or _called(names, "order")[:1], "a time" if times else "by its name")
     rest = [name for name in names if not any(name in others for others in chosen.values())]
     commas = [name for name in names if _has_decimal_commas(rows[name])]
-    numbers = [
-        name
-        for name in rest
-        if name in commas
-        or (_is_number(kinds[name]) and _varies(rows[name]) and not _is_id(name) and name not in large)
-    ]
+    numbers = [name for name in rest if name in commas or (name not in large and _is_observed(rows[name], name))]
     words = [name for name in rest if name not in numbers and _is_name(kinds[name]) and _few(rows[name])]
     take("observe", numbers, "numbers that vary")
     take("categorical", words, f"texts or ids with at most {_MOST_NAMES} different values in the first rows")
@@ -155,6 +150,11 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def _is_name(kind: pa.DataType) -> bool:
     return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_integer(kind) or pt.is_boolean(kind)
+
+
+def _is_observed(column: pa.ChunkedArray, name: str) -> bool:
+    """Return True for numbers that vary and are no ids."""
+    return _is_number(plain_type(column.type)) and _varies(column) and not _is_id(name)
 
 
 def _is_beyond_exact(column: pa.ChunkedArray) -> bool:
