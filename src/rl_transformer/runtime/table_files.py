@@ -163,8 +163,10 @@ def _write(first: pa.RecordBatch, others: Iterator[pa.RecordBatch], answers: Bin
 def _format(request: JsonObject, found: Located) -> str | ds.FileFormat:
     if request["format"] != "csv":
         return request["format"]
-    types = {name: pa.type_for_alias(kind) for name, kind in request["types"].items()}
-    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+    has_commas = "decimal_comma" in request["types"].values()
+    kinds = {name: "double" if kind == "decimal_comma" else kind for name, kind in request["types"].items()}
+    types = {name: pa.type_for_alias(kind) for name, kind in kinds.items()}
+    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True, decimal_point="," if has_commas else ".")
     return ds.CsvFileFormat(convert_options=convert, parse_options=csv.ParseOptions(delimiter=_delimiter(found)))
 
 
