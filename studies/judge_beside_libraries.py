@@ -93,11 +93,11 @@ def our_fitted_q(log, offsets, best):
     folds = np.repeat(np.arange(EPISODES) % 2, np.diff(offsets))
     acts = policy[log.states]
     options = FitOptions(critic_updates=UPDATES)
-    values = fit_action_values(step_features(dataset, 1), folds, acts, log.rewards, log.is_last, options)
+    _, of_states = fit_action_values(step_features(dataset, 1), folds, acts, log.rewards, log.is_last, options)
     first = offsets[:-1]
     counted = TabularModel(log).evaluate(policy)[0]
     return {
-        "networks": float((acts * values).sum(1)[first].mean()),
+        "networks": float(of_states[first].mean()),
         "counting": float((policy * counted).sum(1)[log.states[first]].mean()),
     }
 

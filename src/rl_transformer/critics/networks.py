@@ -2,12 +2,12 @@
 
 Every step is predicted by a network that was fitted without its fold, so that no episode judges itself.
 
-Shapes: N steps, A actions, B steps of a batch, F features of a step.
+Shapes: N steps, A actions, K of them, B steps of a batch, F features of a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rl_transformer.critics.features import StepFeatures
+from rl_transformer.critics.possible_returns import clip_values, possible_returns
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 
@@ -94,8 +95,8 @@ def fit_action_values(
     rewards: Float64[np.ndarray, "N"],
     is_last: Bool[np.ndarray, "N"],
     options: FitOptions,
-) -> Float64[np.ndarray, "N A"]:
-    """Return the value of each action at every step if the judged policy acts afterwards (fitted Q evaluation).
+) -> tuple[Float64[np.ndarray, "N"], Float64[np.ndarray, "N"]]:
+    """Return the values of each logged action and of each state if the judged policy acts afterwards.
 
     Args:
         features: What the network reads.
@@ -105,19 +106,15 @@ def fit_action_values(
         is_last: True at the last step of its episode, after which nothing is earned.
         options: Sizes.
     """
-    probabilities = torch.from_numpy(policy).float()
-    values = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
 
     def taken(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         return network(features.read(rows)).gather(1, features.actions[rows, None])[:, 0]
 
-    def state(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        return (probabilities[rows] * network(features.read(rows))).sum(1)
+    def offered(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B A"]:
+        return network(features.read(rows))
 
     sizes = (features.width, features.num_actions)
-    for network, rows, scale in fit_critics(sizes, folds, rewards, is_last, options, taken, state):
-        values[rows] = _predict(network, features, rows, None).double() * scale
-    return values.numpy()
+    return fit_critics(sizes, folds, rewards, is_last, options, taken, offered, torch.from_numpy(policy).float())
 
 
 def fit_critics(
@@ -127,11 +124,13 @@ def fit_critics(
     is_last: Bool[np.ndarray, "N"],
     options: FitOptions,
     taken: Callable[[nn.Module, Int[Tensor, "B"]], Float[Tensor, "B"]],
-    state: Callable[[nn.Module, Int[Tensor, "B"]], Float[Tensor, "B"]],
-) -> Iterator[tuple[nn.Module, Int[Tensor, "_"], float]]:
-    """Yield for each fold a critic that was fitted to the other folds by fitted Q evaluation, the fold's steps, and a scale.
+    offered: Callable[[nn.Module, Int[Tensor, "B"]], Float[Tensor, "B K"]],
+    weights: Float[Tensor, "N K"],
+) -> tuple[Float64[np.ndarray, "N"], Float64[np.ndarray, "N"]]:
+    """Return the values of each logged action and of each state, by critics that were fitted without its fold.
 
-    The critic's values are to be multiplied by the scale.
+    They are fitted by fitted Q evaluation, and values beyond `possible_returns` are moved into that range, in targets and
+    in what is returned.
 
     Args:
         sizes: Inputs and outputs of a critic.
@@ -140,13 +139,22 @@ def fit_critics(
         is_last: True at the last step of its episode, after which nothing is earned.
         options: Sizes.
         taken: Returns a critic's values of the logged actions at some steps.
-        state: Returns what the judged policy's own actions are worth there.
+        offered: Returns a critic's values of K actions there, all or some drawn ones.
+        weights: With what probability the judged policy takes each of the K actions at every step.
     """
     # In units of their spread, for one learning rate whatever rewards are counted in.
     scale = float(np.std(rewards)) or 1.0
     scaled = torch.from_numpy(rewards / scale).float()
+    ends = possible_returns(rewards, is_last).scaled(scale)
     goes_on = torch.from_numpy(~is_last)
     follow = get_ema_multi_avg_fn(1 - options.target_rate)
+
+    def state(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        # Each action before the average: a single one that nobody tried may be valued at anything.
+        return (weights[rows] * clip_values(offered(network, rows), ends, rows)).sum(1)
+
+    of_actions = torch.zeros(len(folds), dtype=torch.float64)
+    of_states = torch.zeros(len(folds), dtype=torch.float64)
     for fold in np.unique(folds):
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
         network = make_network(*sizes, options, random)
@@ -163,7 +171,11 @@ def fit_critics(
             return functional.mse_loss(taken(network, rows), target)
 
         minimize(network, loss, rows_where(folds != fold), options.critic_updates, options, random)
-        yield network, rows_where(folds == fold), scale
+        with torch.no_grad():
+            for rows in rows_where(folds == fold).split(PREDICTED_AT_ONCE):
+                of_actions[rows] = clip_values(taken(network, rows)[:, None], ends, rows)[:, 0].double() * scale
+                of_states[rows] = state(network, rows).double() * scale
+    return of_actions.numpy(), of_states.numpy()
 
 
 def rows_where(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:

@@ -117,23 +117,17 @@ def fit_vector_values(
         options: Sizes.
     """
     drawn = torch.from_numpy(np.asarray(draws, np.float32))
-    of_actions = torch.zeros(len(folds), dtype=torch.float64)
-    of_states = torch.zeros(len(folds), dtype=torch.float64)
 
     def taken(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         return network(torch.cat([features.read(rows), features.actions[rows]], dim=1))[:, 0]
 
-    def state(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    def offered(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B K"]:
         read = features.read(rows)[:, None].expand(-1, drawn.shape[1], -1)
-        return network(torch.cat([read, drawn[rows]], dim=2))[..., 0].mean(1)
+        return network(torch.cat([read, drawn[rows]], dim=2))[..., 0]
 
     sizes = (features.width + features.num_actions, 1)
-    for network, held_out, scale in fit_critics(sizes, folds, rewards, is_last, options, taken, state):
-        with torch.no_grad():
-            for rows in held_out.split(PREDICTED_AT_ONCE):
-                of_actions[rows] = taken(network, rows).double() * scale
-                of_states[rows] = state(network, rows).double() * scale
-    return of_actions.numpy(), of_states.numpy()
+    weights = torch.full((1, 1), 1 / drawn.shape[1]).expand(drawn.shape[:2])
+    return fit_critics(sizes, folds, rewards, is_last, options, taken, offered, weights)
 
 
 def _mean_and_spread(parameters: Float[Tensor, "B F"]) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B A"]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from rl_transformer.critics.features import step_features
 from rl_transformer.critics.networks import FitOptions
+from rl_transformer.critics.possible_returns import POSSIBLE, possible_returns
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.offline.action_kinds import (
     Candidate,
@@ -31,7 +32,7 @@ from rl_transformer.evaluation.offline.estimators import (
 from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.intervals import half_width
 from rl_transformer.evaluation.offline.log_columns import entities_of
-from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
+from rl_transformer.evaluation.offline.logged_steps import LoggedSteps, last_steps
 from rl_transformer.evaluation.offline.support import clip_sensitivity, measure_support
 from rl_transformer.evaluation.offline.verdict import REPORTED, Side, Verdict, decide
 from rl_transformer.policy.targets import usual_target
@@ -91,9 +92,10 @@ def judge(
         **verdict.to_dict(),
         "against": "behavior" if against is None else against.name,
         "policy": candidate.policy.content_hash,
-        "estimates": _describe_all(side, logged.entities),
+        "estimates": _describe_all(side, logged.entities, steps),
+        "possible_returns": _describe_possible(steps),
         "critic": _describe_critic(steps),
-        "other_estimates": _describe_all(other, logged.entities),
+        "other_estimates": _describe_all(other, logged.entities, steps),
         "behavior": _describe_behavior(behavior, steps, logged),
         "support": _describe_support(side, other, steps),
         "gates": [gate.to_dict() for gate in gates],
@@ -132,8 +134,31 @@ def _check_size(dataset: TrajectoryDataset) -> None:
         )
 
 
-def _describe_all(side: Side, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
-    return {name: describe_estimate(estimate, entities) for name, estimate in side.estimates.items()}
+def _describe_all(side: Side, entities: Int[np.ndarray, "E"] | None, steps: LoggedSteps) -> JsonObject:
+    """Return every estimate; one that lies beyond what was ever earned, or could be, says so."""
+    return {
+        name: {**describe_estimate(estimate, entities), "doubt": _doubt(estimate.value, steps)}
+        for name, estimate in side.estimates.items()
+    }
+
+
+def _doubt(value: float, steps: LoggedSteps) -> str | None:
+    """Return why a value is hard to believe, None if it is not."""
+    logged = (float(steps.returns.min()), float(steps.returns.max()))
+    possible = _describe_possible(steps)
+    for low, high, what in ((possible["low"], possible["high"], "possible"), (*logged, "in the log")):
+        # Sums of rewards in another order differ in their last digits.
+        slack = 1e-6 * (high - low)
+        if not low - slack <= value <= high + slack:
+            return f"beyond every return that is {what} ({low:.4g} to {high:.4g})"
+    return None
+
+
+def _describe_possible(steps: LoggedSteps) -> JsonObject:
+    """Return the range of returns into which the critic was fitted."""
+    possible = possible_returns(steps.rewards, steps.is_last)
+    first = steps.offsets[0]
+    return {"low": float(possible.low[first]), "high": float(possible.high[first]), "assumptions": POSSIBLE}
 
 
 def _describe_critic(steps: LoggedSteps) -> JsonObject:
@@ -196,8 +221,7 @@ def _judge_side(candidate: Candidate, logged: LogEstimates) -> tuple[LoggedSteps
     """Return the log as one policy sees it, its estimates, and what it would do."""
     dataset = logged.dataset
     # The return is that of the log: what would follow after recording stopped is not counted, for policy and behavior alike.
-    is_last = np.zeros(dataset.num_steps, dtype=bool)
-    is_last[dataset.offsets[1:] - 1] = True
+    is_last = last_steps(dataset.offsets)
     log.info(f"{candidate.name}: acting on {dataset.num_trajectories:,} logged episodes, and fitting its values")
     seen = logged.actions.see(candidate, is_last)
     steps = LoggedSteps(

@@ -128,13 +128,19 @@ def _estimate_table(result: JsonObject) -> str:
     body = "".join(
         f"<tr{' class=decides' if chosen else ''}><td>{escape(name)}{' (decides)' if chosen else ''}</td>"
         f'<td class="n">{_number(each["value"])}</td><td class="n">{_interval(each["interval"])}</td>'
-        f"<td>{escape(each['unit'])}</td><td>{escape(each['assumptions'])}</td></tr>"
+        f"<td>{escape(each['unit'])}</td><td>{escape(each['assumptions'])}{_doubt_html(each)}</td></tr>"
         for name, each, chosen in rows
     )
     return (
         "<table><tr><th>estimator</th><th>return</th><th>90 % interval</th><th>over</th><th>it assumes</th></tr>"
         f"{body}</table>"
     )
+
+
+def _doubt_html(each: JsonObject) -> str:
+    # The behavior's logged mean has no such entry: it cannot lie outside of the log.
+    doubt = each.get("doubt")
+    return f'; <span class="failed">{escape(doubt)}</span>' if doubt else ""
 
 
 def _gate_table(result: JsonObject) -> str:
@@ -251,4 +257,5 @@ def _interval(bounds: list[float] | None) -> str:
 
 
 def _estimate_text(each: JsonObject) -> str:
-    return f"{_number(each['value'])} {_interval(each['interval'])} over {each['unit']}; assumes {each['assumptions']}"
+    doubt = f"; {each['doubt'].upper()}" if each.get("doubt") else ""
+    return f"{_number(each['value'])} {_interval(each['interval'])} over {each['unit']}; assumes {each['assumptions']}{doubt}"
