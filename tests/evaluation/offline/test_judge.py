@@ -12,8 +12,8 @@ from rl_transformer.cli.main import main
 from rl_transformer.critics.networks import FitOptions
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.offline.action_kinds import Candidate
-from rl_transformer.evaluation.offline.gates import HELD_OUT, held_out_gate, split_gates
 from rl_transformer.evaluation.offline.estimators import FITTED_Q
+from rl_transformer.evaluation.offline.gates import HELD_OUT, held_out_gate, split_gates
 from rl_transformer.evaluation.offline.judge import _doubt, judge
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.page import as_html, as_text
