@@ -28,6 +28,7 @@ EXPERIMENTS = {
     "atari": "atari:Atari",
     "door": "door:Door",
     "judge": "judge:Judge",
+    "judge-environments": "judge_environments:JudgeEnvironments",
 }
 
 

@@ -124,6 +124,10 @@ class DiscreteActions(_Estimated):
     def see(self, candidate: Candidate, is_last: Bool[np.ndarray, "N"]) -> SeenLog:
         """Return the log as a policy sees it."""
         acts = action_probabilities(candidate.policy, self.dataset, candidate.target_return, candidate.targets)
+        return self.see_probabilities(acts, is_last)
+
+    def see_probabilities(self, acts: Float64[np.ndarray, "N A"], is_last: Bool[np.ndarray, "N"]) -> SeenLog:
+        """Return the log as a policy sees it that takes the joint actions with these probabilities."""
         values = fit_action_values(self.features, self.folds, acts, self.rewards, is_last, self.options)
         # Minus infinity is meant: the weight of such an episode is 0 from there on.
         with np.errstate(divide="ignore"):  # a greedy policy never does most of what was logged

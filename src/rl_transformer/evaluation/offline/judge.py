@@ -1,6 +1,6 @@
 """Judge a policy on logged episodes: from a dataset to a verdict, with everything that it rests on.
 
-Shapes: E episodes.
+Shapes: N steps, E episodes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rl_transformer.evaluation.offline.verdict import REPORTED, Side, Verdict, d
 from rl_transformer.policy.targets import usual_target
 from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
-from rl_transformer.runtime.shapes import Int
+from rl_transformer.runtime.shapes import Bool, Int
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 
@@ -53,6 +53,12 @@ class LogEstimates:
     dataset: TrajectoryDataset
     actions: LoggedActions
     entities: Int[np.ndarray, "E"] | None
+
+    @property
+    def is_last(self) -> Bool[np.ndarray, "N"]:
+        """Return True at the last step of each episode."""
+        # The return is that of the log: what would follow after recording stopped is not counted, for policy and behavior alike.
+        return last_steps(self.dataset.offsets)
 
 
 def judge(
@@ -120,7 +126,7 @@ def estimate_sides(
     _check_size(dataset)
     options = options or FitOptions()
     history = max(each.policy.spec.context_length for each in candidates)
-    logged = _read_log(dataset, history, entities_of(dataset, entity), propensity, options)
+    logged = read_log(dataset, history, entities_of(dataset, entity), propensity, options)
     # All policies are estimated on the same episodes with the same folds, so that chance common to them cancels.
     return logged, [_judge_side(each, logged) for each in candidates]
 
@@ -191,7 +197,7 @@ def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: LogE
     }
 
 
-def _read_log(
+def read_log(
     dataset: TrajectoryDataset,
     history: int,
     entities: Int[np.ndarray, "E"] | None,
@@ -219,11 +225,15 @@ def _read_log(
 
 def _judge_side(candidate: Candidate, logged: LogEstimates) -> tuple[LoggedSteps, Side, SeenLog]:
     """Return the log as one policy sees it, its estimates, and what it would do."""
+    count = logged.dataset.num_trajectories
+    log.info(f"{candidate.name}: acting on {count:,} logged episodes, and fitting its values")
+    seen = logged.actions.see(candidate, logged.is_last)
+    return *estimate_side(seen, logged), seen
+
+
+def estimate_side(seen: SeenLog, logged: LogEstimates) -> tuple[LoggedSteps, Side]:
+    """Return the log as a policy sees it, and its estimates and support."""
     dataset = logged.dataset
-    # The return is that of the log: what would follow after recording stopped is not counted, for policy and behavior alike.
-    is_last = last_steps(dataset.offsets)
-    log.info(f"{candidate.name}: acting on {dataset.num_trajectories:,} logged episodes, and fitting its values")
-    seen = logged.actions.see(candidate, is_last)
     steps = LoggedSteps(
         np.asarray(dataset.offsets),
         np.asarray(dataset.rewards, np.float64),
@@ -237,7 +247,7 @@ def _judge_side(candidate: Candidate, logged: LogEstimates) -> tuple[LoggedSteps
     if not seen.has_weights:
         estimates = {FITTED_Q: estimates[FITTED_Q]}
     deciding = Side(estimates, None).deciding
-    return steps, Side(estimates, measure_support(steps, deciding, seen.missing)), seen
+    return steps, Side(estimates, measure_support(steps, deciding, seen.missing))
 
 
 def describe_estimate(estimate: ValueEstimate, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
