@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROWS, LOGS, EPISODES, UPDATES = 5000, 2, 1000, 1000
+ROWS, LOGS, EPISODES, UPDATES = 5000, 2, 1000, 4000
 STATES, ACTIONS = 8, 3
 
 

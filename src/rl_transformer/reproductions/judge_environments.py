@@ -66,8 +66,10 @@ class JudgeEnvironments(Experiment):
     )
     unknown = (
         "Before the rules were written, a few logs of another seed were judged to choose sizes. In those, weighted doubly robust estimates with "
-        "estimated propensities missed the truth in Key-to-Door and, by less with the networks' usual sizes, in CartPole. Nothing was "
-        "changed because of that but the sizes; that the recorded propensities are tried, too, is because of it.",
+        "estimated propensities missed the truth in Key-to-Door and, by less with the networks' usual sizes, in CartPole; therefore recorded "
+        "propensities are tried, too. A first run was stopped after 2 of 60 cells: estimated propensities gave weights that were 179 on average, "
+        "where right ones give 1. Since then the judge's rule has the condition on the mean weight. The rules of this page are "
+        "unchanged, and its logs were drawn anew.",
         "Hopper, and action vectors at all, are not tried here.",
     )
     unit = "%"
@@ -108,7 +110,7 @@ class JudgeEnvironments(Experiment):
         task = TASKS[cell["task"]]
         act = behaviors_of(task)[cell["behavior"]]
         # Each cell has a log of its own, and the same one whenever it is measured.
-        given = [cell["seed"], cell["num_episodes"], len(cell["behavior"]), len(cell["task"]), 0x7A5C]
+        given = [cell["seed"], cell["num_episodes"], len(cell["behavior"]), len(cell["task"]), 0x7A5D]
         data = task.record(act, cell["num_episodes"], np.random.default_rng(given))
         options = replace(_OPTIONS, behavior_updates=recipe["updates"], critic_updates=recipe["updates"])
         logged = {
@@ -130,8 +132,8 @@ class JudgeEnvironments(Experiment):
             for kind in _KINDS:
                 steps, side = estimate_side(seen, logged[kind])
                 row = describe_verdict(steps, side, value - own, unit)
-                # Under right propensities weights are 1 on average; where they are not, that may explain a miss.
-                judged[f"{name}, {kind}"] = {"propensities": kind, "weights": _mean_and_error(steps.last_ratios), **row}
+                assert side.support is not None
+                judged[f"{name}, {kind}"] = {"propensities": kind, "mean_weight": side.support.mean_weight, **row}
         return {"behavior_value": own, "unit": unit, "judged": judged}
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
@@ -180,10 +182,6 @@ def _chosen(names: list[str], cell: Cell, recipe: JSON) -> list[str]:
     step = len(names) // recipe["judged_per_log"][cell["task"]]
     offset = cell["seed"] + len(cell["behavior"]) + recipe["episodes"].index(cell["num_episodes"]) * 5
     return names[offset % step :: step]
-
-
-def _mean_and_error(values: np.ndarray) -> list[float]:
-    return [float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))]
 
 
 def _of(kind: str, further: Test = every) -> Test:

@@ -192,16 +192,6 @@ def _tip_over(observations: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 TASKS = {
-    "key-to-door": Task(
-        "Key-to-Door",
-        lambda count: _Copies(KeyToDoorEnv, count),
-        num_actions=4,
-        history=EPISODE_STEPS,
-        best=_fetch_key,
-        worst=_avoid_key,
-        usual_share=0.4,
-        exact=lambda act: success_rate(lambda seen: act(seen[None], seen[None])[0].tolist()),
-    ),
     "t-maze": Task(
         "T-maze",
         lambda count: _Copies(lambda: TMazeEnv(_CORRIDOR), count),
@@ -221,6 +211,16 @@ TASKS = {
         worst=_tip_over,
         usual_share=0.3,
         exact=None,
+    ),
+    "key-to-door": Task(
+        "Key-to-Door",
+        lambda count: _Copies(KeyToDoorEnv, count),
+        num_actions=4,
+        history=EPISODE_STEPS,
+        best=_fetch_key,
+        worst=_avoid_key,
+        usual_share=0.4,
+        exact=lambda act: success_rate(lambda seen: act(seen[None], seen[None])[0].tolist()),
     ),
 }
 

@@ -108,10 +108,16 @@ def _support_sentence(result: JsonObject) -> str:
     support = result["support"]
     # All limits are shown beside the figures: a reader must not have to look them up to see which one failed.
     tail = "no tail to fit" if support["pareto_k"] is None else f"Pareto k {support['pareto_k']:.2f} (0.7 is the limit)"
+    # Only products of ratios have such a mean.
+    mean = (
+        ""
+        if support["mean_weight"] is None
+        else "weights average {:.2f} (1 if propensities are right); ".format(support["mean_weight"][0])
+    )
     return (
         f"Weighted by how the policy acts, the {result['behavior']['episodes']:,} episodes are worth "
         f"{support['effective_sample_size']:,.0f} (100 are needed); the heaviest one has {support['largest_share']:.1%} of the "
-        f"weight; {tail}; {support['unsupported']:.1%} of the policy's actions have a behavior probability below "
+        f"weight; {tail}; {mean}{support['unsupported']:.1%} of the policy's actions have a behavior probability below "
         f"{support['floor']:g}."
     )
 
