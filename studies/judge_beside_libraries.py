@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROWS, LOGS, EPISODES, UPDATES = 5000, 2, 1000, 4000
+ROWS, LOGS, EPISODES, UPDATES = 5000, 2, 1000, 1000
 STATES, ACTIONS = 8, 3
 
 
@@ -151,7 +151,8 @@ def theirs(folder):
             log["rewards"],
             log["is_last"].astype(float),
         )
-        config = FQEConfig(gamma=1.0, learning_rate=1e-3, batch_size=512)
+        # Ours follows by 5 % per update, which is about as fast as a copy every 20 updates; d3rlpy's 100 would be 10 copies in all.
+        config = FQEConfig(gamma=1.0, learning_rate=1e-3, batch_size=512, target_update_interval=20)
         evaluation = DiscreteFQE(algo=Holder(), config=config)
         logger = d3rlpy.logging.NoopAdapterFactory()
         evaluation.fit(dataset, n_steps=UPDATES, n_steps_per_epoch=UPDATES, show_progress=False, logger_adapter=logger)

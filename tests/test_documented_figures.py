@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -558,3 +559,35 @@ def test_the_trial_of_the_judge_is_quoted_from_its_cells():
     assert {figure for figure in figures if figure not in page} == set()
     errors = read("studies/results/judge_icu_sepsis.json")["largest_error"]
     assert f"within {max(errors.values()):.4f} of the exact value" in page
+
+
+def test_what_a_pick_costs_is_quoted_from_the_study_and_follows_from_the_cells(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["select_regret.py", "--output", str(tmp_path / "regret.json")])
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("studies/select_regret.py", run_name="__main__")
+    assert json.loads((tmp_path / "regret.json").read_text()) == read("studies/results/select_regret.json")
+    page = text_of("docs/judge.md")
+    regrets = {
+        row["pick"]: row["mean_regret"]
+        for row in read("studies/results/select_regret.json")["rows"]
+        if row["episodes"] == 10_000
+    }
+    assert f"the pick of the rule earned {regrets['rlt select']:.3f} less than the best of them" in page
+    assert f"weighted importance sampling {regrets['weighted importance sampling']:.3f} less" in page
+    assert f"one at random {regrets['random']:.3f}, and one by fitted Q evaluation alone" in page
+    assert f"fitted Q evaluation alone {regrets['fitted Q evaluation']:.3f} (" in page
+
+
+def test_the_open_bandit_logs_are_quoted_from_the_study():
+    rows = read("studies/results/judge_open_bandit.json")["rows"]
+    page = text_of("docs/judge.md")
+    assert {row["verdict"] for row in rows} == {"not established"}
+    assert 'All six words are "not established"' in page
+    assert len(rows) == 6
+    clicks = [row["clicks_in_log"] for row in rows]
+    assert f"with {min(clicks)} to {max(clicks)} clicks in each log" in page
+    largest = max(abs(row["estimates"]["weighted_doubly_robust"]["z"]) for row in rows)
+    assert f"at most {largest:.1f} standard errors (of both together)" in page
+    differ = [abs(row["z_of_true_difference"]) for row in rows]
+    assert sum(z > 1.96 for z in differ) == 2  # one campaign, in both directions
+    assert f"({max(differ):.1f} standard errors)" in page
