@@ -2,13 +2,13 @@
 
 Every step is predicted by a network that was fitted without its fold, so that no episode judges itself.
 
-Shapes: N steps, A actions, K of them, B steps of a batch, F features of a step.
+Shapes: N steps, A actions, K of them, B steps of a batch, F features of a step, P outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 
 _BATCH = 512
 PREDICTED_AT_ONCE = 8192
-VALIDATION_SHARE = 0.1
+_VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,59 @@ def fit_behavior(
     for fold in np.unique(folds):
         others = rows_where(folds != fold)
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 0)
-        network = make_network(features.width, features.num_actions, options, random)
-        # Episodes are not split here: the temperature is a single number, which a few shared episodes cannot overfit.
-        order = torch.from_numpy(random.permutation(len(others)))
-        # A tenth of the steps for the temperature alone.
-        held_out = others[order[: max(1, int(VALIDATION_SHARE * len(others)))]]
-        fitted = others[order[len(held_out) :]] if len(others) > 1 else others
 
-        def loss(rows: Int[Tensor, "B"], network: nn.Module = network) -> Tensor:
-            logits = _masked(network(features.read(rows)), mask, rows)
-            return functional.cross_entropy(logits, features.actions[rows])
+        def loss(outputs: Float[Tensor, "B A"], rows: Int[Tensor, "B"]) -> Tensor:
+            return functional.cross_entropy(_masked(outputs, mask, rows), features.actions[rows])
 
-        minimize(network, loss, fitted, options.behavior_updates, options, random)
-        temperature = _temperature(_predict(network, features, held_out, mask), features.actions[held_out])
+        network, read, held_out = fit_likely(features, others, features.num_actions, loss, options, random)
+        temperature = _temperature(_predict(network, read, held_out, mask), features.actions[held_out])
         rows = rows_where(folds == fold)
-        logits = _predict(network, features, rows, mask).double()
+        logits = _predict(network, read, rows, mask).double()
         probabilities[rows] = (logits / temperature).softmax(1)
         temperatures.append(temperature)
     return BehaviorModel(probabilities.numpy(), temperatures)
+
+
+def fit_likely(
+    features: StepFeatures,
+    rows: Int[Tensor, "_"],
+    outputs: int,
+    loss: Callable[[Float[Tensor, "B P"], Int[Tensor, "B"]], Tensor],
+    options: FitOptions,
+    random: np.random.Generator,
+) -> tuple[nn.Sequential, StepFeatures, Int[Tensor, "_"]]:
+    """Fit a network of the behavior to some steps; return it, what it reads, and the tenth of the steps that it has not seen.
+
+    It reads the present step alone, or the history too if that makes the unseen steps more likely. A history that the behavior
+    did not look at is learned by heart, and errors of propensities multiply over the steps of an episode.
+
+    Args:
+        features: What a network may read.
+        rows: The steps.
+        outputs: Numbers that the network returns for a step.
+        loss: Returns the mean loss of the logged actions from the network's outputs at some steps.
+        options: Sizes.
+        random: Decides on weights, batches and the unseen tenth.
+    """
+    # Episodes are not split here: a single choice, and a temperature, are hardly overfitted by a few shared episodes.
+    order = rows[torch.from_numpy(random.permutation(len(rows)))]
+    count = max(1, int(_VALIDATION_SHARE * len(rows)))
+    held_out = order[:count]
+    fitted = order[count:] if len(rows) > 1 else order
+    candidates = []
+    for history in sorted({1, features.history}):
+        read = replace(features, history=history)
+        network = make_network(read.width, outputs, options, random)
+
+        def loss_at(at: Int[Tensor, "B"], network: nn.Module = network, read: StepFeatures = read) -> Tensor:
+            return loss(network(read.read(at)), at)
+
+        minimize(network, loss_at, fitted, options.behavior_updates, options, random)
+        with torch.no_grad():
+            found = sum(float(loss_at(part)) * len(part) for part in held_out.split(PREDICTED_AT_ONCE))
+        candidates.append((found, network, read))
+    _, network, read = min(candidates, key=lambda candidate: candidate[0])
+    return network, read, held_out
 
 
 def fit_action_values(

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from rl_transformer.critics.features import StepFeatures
 from rl_transformer.critics.networks import (
     PREDICTED_AT_ONCE,
-    VALIDATION_SHARE,
     FitOptions,
     fit_critics,
-    make_network,
-    minimize,
+    fit_likely,
     rows_where,
 )
 from rl_transformer.runtime.random_streams import Stream, generator
@@ -77,21 +75,17 @@ def fit_gaussian_behavior(features: StepFeatures, folds: Int[np.ndarray, "N"], o
     for fold in np.unique(folds):
         others = rows_where(folds != fold)
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 0)
-        network = make_network(features.width, 2 * size, options, random)
-        order = torch.from_numpy(random.permutation(len(others)))
-        held_out = others[order[: max(1, int(VALIDATION_SHARE * len(others)))]]
-        fitted = others[order[len(held_out) :]] if len(others) > 1 else others
 
-        def loss(rows: Int[Tensor, "B"], network: nn.Module = network) -> Tensor:
-            mean, spread = _mean_and_spread(network(features.read(rows)))
+        def loss(outputs: Float[Tensor, "B F"], rows: Int[Tensor, "B"]) -> Tensor:
+            mean, spread = _mean_and_spread(outputs)
             return (0.5 * ((features.actions[rows] - mean) / spread).square() + spread.log()).sum(1).mean()
 
-        minimize(network, loss, fitted, options.behavior_updates, options, random)
-        mean, spread = _mean_and_spread(_read(network, features, held_out))
+        network, read, held_out = fit_likely(features, others, 2 * size, loss, options, random)
+        mean, spread = _mean_and_spread(_read(network, read, held_out))
         # A network that has learned its steps by heart is too sure of others; one number corrects that.
         scale = float(((features.actions[held_out] - mean) / spread).square().mean().sqrt())
         rows = rows_where(folds == fold)
-        mean, spread = _mean_and_spread(_read(network, features, rows))
+        mean, spread = _mean_and_spread(_read(network, read, rows))
         found[rows] = torch.cat([mean, spread * scale], dim=1).double()
         scales.append(scale)
     means, spreads = found.numpy()[:, :size], found.numpy()[:, size:]

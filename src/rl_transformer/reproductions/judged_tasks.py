@@ -228,6 +228,7 @@ _SHARES = {"best": (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0), "worst": (0.05, 
 _RANDOM_SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
+@cache
 def behaviors_of(task: Task) -> dict[str, Act]:
     """Return the policies that make logs."""
     usual = mixed(task.random, task.best, task.usual_share)
@@ -235,11 +236,16 @@ def behaviors_of(task: Task) -> dict[str, Act]:
 
 
 @cache
-def policies_of(name: str) -> dict[str, tuple[Act, float]]:
-    """Return 20 policies of a task with their values: the usual one mixed with better, worse and random ones."""
+def policies_of(name: str) -> dict[str, Act]:
+    """Return 20 policies of a task: the usual one mixed with better, worse and random ones."""
     task = TASKS[name]
     usual = behaviors_of(task)["usual"]
     found = {f"best-{share:.3g}": mixed(usual, task.best, share) for share in _SHARES["best"]}
     found |= {f"worst-{share:.3g}": mixed(usual, task.worst, share) for share in _SHARES["worst"]}
-    found |= {f"random-{share:.3g}": mixed(usual, task.random, share) for share in _RANDOM_SHARES}
-    return {each: (act, task.value(act)) for each, act in found.items()}
+    return found | {f"random-{share:.3g}": mixed(usual, task.random, share) for share in _RANDOM_SHARES}
+
+
+@cache
+def value_of(name: str, act: Act) -> float:
+    """Return the value of a policy of a task; simulated ones take seconds."""
+    return TASKS[name].value(act)
