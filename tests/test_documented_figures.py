@@ -578,6 +578,36 @@ def test_what_a_pick_costs_is_quoted_from_the_study_and_follows_from_the_cells(t
     assert f"fitted Q evaluation alone {regrets['fitted Q evaluation']:.3f} (" in page
 
 
+def test_the_estimates_of_other_libraries_are_quoted_from_the_study():
+    measured = read("studies/results/judge_beside_libraries.json")
+    step = measured["one_step"]
+    for what, name in (
+        ("importance sampling, one step", "per_decision_importance_sampling"),
+        ("doubly robust, one step, with a critic that is wrong on purpose", "doubly_robust"),
+    ):
+        assert row("docs/judge.md", what)[:2] == [
+            f"{step['ours'][name]:.4f}",
+            f"{step['obp'][name]:.4f} (sb-obp{' 0.4.1' * ('imp' in what)})",
+        ]
+    page = text_of("docs/judge.md")
+    for name in ("weighted_importance_sampling", "weighted_doubly_robust"):
+        quoted = f"| the same, self-normalized | {step['ours'][name]:.4f} | {step['obp'][name]:.4f} (sb-obp) |"
+        assert quoted in page
+    assert step["largest_difference"] < 1e-14
+    assert "agree to 1e-14" in page
+    first, second = measured["fitted_q_evaluation"]["logs"]
+    for log, what in (
+        (first, "fitted Q evaluation, first log of 1,000 episodes"),
+        (second, "fitted Q evaluation, second log"),
+    ):
+        ours, theirs, truth = row("docs/judge.md", what)
+        assert ours == f"{log['networks']:.2f}; by counting {log['counting']:.2f}"
+        assert theirs.startswith(f"{log['d3rlpy']:.2f} (")
+        assert truth == f"{log['exact']:.2f}"
+    assert f"it says {first['d3rlpy_unscaled']:.2f} and {second['d3rlpy_unscaled']:.2f}" in page
+    assert f"divided by {measured['fitted_q_evaluation']['unit_for_d3rlpy']:.0f} here" in page
+
+
 def test_the_open_bandit_logs_are_quoted_from_the_study():
     rows = read("studies/results/judge_open_bandit.json")["rows"]
     page = text_of("docs/judge.md")
