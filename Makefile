@@ -4,7 +4,7 @@ BIN := .venv/bin
 export MUJOCO_GL ?= egl
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup browser demo test test-slow mutants check docs bench
+.PHONY: setup parts demo test test-slow mutants check docs bench
 
 setup: .venv/ready
 
@@ -16,20 +16,29 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mujoco,video,lm,sweep,atari,serve,export,dev]'
 	touch $@
 
-# A test opens the documentation in a browser. Where none can be installed, that test is skipped (in CI it fails).
-browser: setup
-	command -v chromium || command -v chromium-browser || command -v google-chrome \
-	  || (apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium) \
-	  || echo "no Chromium, and apt-get cannot install it here: the test of the documentation site will be skipped"
+# Real programs and data that tests use. Where one cannot be installed, its tests are skipped (that of the site fails in CI).
+parts: .venv/parts
+
+.venv/parts: .venv/ready
+	missing=""; \
+	command -v chromium || command -v chromium-browser || command -v google-chrome || missing="$$missing chromium"; \
+	command -v redis-server || missing="$$missing redis-server"; \
+	command -v npm || missing="$$missing nodejs npm"; \
+	test -z "$$missing" || (apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing) \
+	  || echo "cannot install$$missing here: the tests that need it will be skipped"
+	npm install --silent --no-audit --no-fund --prefix .venv onnxruntime-web@1.30.0 \
+	  || echo "cannot install onnxruntime-web here: the test of the JavaScript client will be skipped"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps icu-sepsis==2.0.1
+	touch $@
 
 demo: setup
 	$(BIN)/rlt demo
 
-test: browser
+test: parts
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
 # Ray is for tests of a cluster only, and large.
-test-slow: setup
+test-slow: parts
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m slow
 

@@ -1,4 +1,4 @@
-"""Attack commands, files and formats many times, and write what came of it: kills, failing disks, hostile files, bombs, mutations.
+"""Attack commands, files and formats many times, and write what came of it.
 
     python studies/misfortune.py FAMILY [--number N] [--only PART ...] [--seed S] [--json FILE]
 
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 
 Found = tuple[dict[str, dict[str, int]], list[str]]
@@ -98,12 +99,26 @@ def bombs(root: Path, number: int, seed: int, only: list[str]) -> Found:
     return attack.counts, attack.wrong
 
 
+def attack_of(module: str) -> Callable[[Path, int, int, list[str]], Found]:
+    """Return the attack of a module of tests/misfortune that is a family of its own."""
+    return lambda *args: import_module(f"tests.misfortune.{module}").attack(*args)
+
+
 FAMILIES = {
     "kills": (kills, 1000),
     "disk": (disk, 200),
     "fuzz": (fuzz, 100_000),
     "files": (files, 1000),
     "bombs": (bombs, 300),
+    "checkpoints": (attack_of("checkpoints"), 60_000),
+    "resumes": (attack_of("resumes"), 936),
+    "not-finite": (attack_of("not_finite"), 500),
+    "names": (attack_of("names"), 10_000),
+    "packages": (attack_of("packages"), 20_000),
+    "defects": (attack_of("defects"), 6_000),
+    "logs": (attack_of("logs"), 200_000),
+    "repeats": (attack_of("repeats"), 84),
+    "signals": (attack_of("stops"), 300),
 }
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LEFT_OUT = re.compile(r"# not run here: (.+)")
-RUN, REASONED = 32, 25  # a block that is added or lost must be noticed here
+RUN, REASONED = 32, 26  # a block that is added or lost must be noticed here
 
 
 def blocks():
@@ -86,18 +86,26 @@ def test_a_block_runs_in_interpreters_of_its_own(block, tmp_path):
     run_block(block, tmp_path, Path(sys.executable).parent)
 
 
+@pytest.mark.parametrize("block", REAL_LOGS, ids=name_block)
+def test_a_real_log_ends_with_a_word_in_ten_commands(block):
+    commands = [line for line in block[3].splitlines() if re.match(r"(pip|python|rlt) ", line)]
+    assert len(commands) <= 10
+    assert commands[-1].startswith("rlt judge ")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", REAL_LOGS, ids=name_block)
 def test_a_real_log_becomes_a_policy(block, tmp_path):
-    assert len(REAL_LOGS) == 3
-    printed = run_block(block, tmp_path, Path(sys.executable).parent)
-    if "rlt judge" in block[3]:
-        # The page shows the lines themselves: the word, its reasons, and what the random products earned.
-        page = (ROOT / block[0]).read_text()
-        shown = re.search(r"^```text\n(NOT ESTABLISHED.*?)^```", page, re.MULTILINE | re.DOTALL)
-        assert shown is not None
-        assert "\nNOT ESTABLISHED" in printed
-        assert next(line for line in shown[1].splitlines() if line.startswith("behavior:")) in printed.splitlines()
+    assert len(REAL_LOGS) == 4
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    printed = run_block(block, tmp_path, Path(sys.executable).parent).splitlines()
+    # The page shows the lines themselves, after the commands: the word, its reasons, and what the behavior earned.
+    after = (ROOT / block[0]).read_text().split(block[3])[1]
+    shown = re.search(r"^```text\n(NOT ESTABLISHED.*?)^```", after, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    told = [line for line in shown[1].splitlines() if line.startswith(("NOT ESTABLISHED", "behavior:"))]
+    assert len(told) == 2
+    assert set(told) <= set(printed)
 
 
 def test_every_path_that_is_named_exists():

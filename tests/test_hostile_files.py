@@ -3,17 +3,13 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from rl_transformer import open_trajectories
 from tests.hostile_files import attack, make_all, mutate_bytes, mutate_values
 
 MANY = int(os.environ.get("RLT_MUTANTS", "150"))
-KILLS = int(os.environ.get("RLT_KILLS", "20"))
 BYTES = ("store", "policy", "replay", "run", "config", "d4rl", "minari")
 TABLES = ("parquet", "csv", "jsonl", "hf")
 VALUES = ("store", "policy", "run", "config", "minari")
@@ -112,31 +108,3 @@ def test_the_audit_sees_an_import_and_a_write(tmp_path):
     assert any("evil_module" in line for line in found)
     assert any("rlt_control" in line for line in found)
     Path("/tmp/rlt_control").unlink()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["convert", "collect"])
-def test_kills_leave_a_whole_store_or_none_and_repeating_works(name, genuine, tmp_path):
-    words = {
-        "convert": ["convert", f"rlt:{genuine['store'] / 'it'}"],
-        "collect": ["collect", "rl_transformer/Stitching-v0", "--num-episodes", "400"],
-    }[name]
-    command = [sys.executable, "-m", "rl_transformer", *words, "--output"]
-    began = time.monotonic()
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    duration = time.monotonic() - began
-    whole = open_trajectories(tmp_path / "whole", verify=True).fingerprint
-    random = np.random.default_rng(0)
-    killed = 0
-    for which in range(KILLS):
-        folder = tmp_path / f"{which}/store"
-        folder.parent.mkdir()
-        process = subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(duration * random.uniform(0.5, 1.0))  # imports take the first half
-        process.kill()
-        killed += process.wait() != 0
-        if not folder.exists():
-            subprocess.run([*command, str(folder)], check=True, capture_output=True)
-        assert open_trajectories(folder, verify=True).fingerprint == whole
-        assert not [path for path in folder.parent.iterdir() if ".tmp-" in path.name]
-    assert killed > 0

@@ -152,6 +152,7 @@ def build_trainer(
         model=policy.model,
         batches=windows,
         config=config.training,
+        options=config,
         folder=folder,
         metrics=Metrics(folder, make_trackers(folder, config.training, config.to_dict())),
         evaluations=evaluations,

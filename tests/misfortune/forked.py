@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from rl_transformer.runtime import child
+from tests.misfortune.tally import Tally, silenced, without_waiting
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ended:
         return ""
 
 
-def run_forked(function, output, *, seconds=60.0, kill_after=None):
+def run_forked(function, output, *, seconds=60.0, kill_after=None, meanwhile=None):
     """Run a function without arguments in a copy of this process.
 
     Args:
@@ -50,6 +51,7 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
         output: File for stdout and stderr.
         seconds: A process that takes longer hangs, and is ended.
         kill_after: Seconds after which it gets SIGKILL, with the processes that it started.
+        meanwhile: Called with its id every millisecond while it runs.
     """
     began = time.monotonic()
     pid = os.fork()
@@ -61,6 +63,8 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
         ended, status, usage = os.wait4(pid, os.WNOHANG)
         if not ended and time.monotonic() > until:
             break
+        if not ended and meanwhile is not None:
+            meanwhile(pid)
         time.sleep(0.001)
     hangs = not ended and kill_after is None
     with suppress(ProcessLookupError):
@@ -77,6 +81,23 @@ def run_forked(function, output, *, seconds=60.0, kill_after=None):
         float(memory[1]) if memory else 0.0,
         hangs,
     )
+
+
+def attack_forked(root, attack):
+    """Let ``attack(tally)`` run in a copy of this process, whose audit hooks end with it; return its counts and what went wrong."""
+    found = root / "found.json"
+
+    def run():
+        tally = Tally()
+        with without_waiting(), silenced():
+            attack(tally)
+        found.write_text(json.dumps([tally.parts, tally.wrong]))
+        return 0
+
+    ended = run_forked(run, root / "output.txt", seconds=7200)
+    assert not ended.wrong, ended.output
+    parts, wrong = json.loads(found.read_text())
+    return parts, wrong
 
 
 def import_what_it_imports(function, output):

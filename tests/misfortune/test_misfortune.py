@@ -9,9 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from rl_transformer.runtime import files
+from rl_transformer.training import checkpoint
+from rl_transformer.training.updates import UpdateResult
 from tests.hostile_files import make_all
+from tests.misfortune import checkpoints, defects, logs, names, not_finite, packages, repeats, resumes, stops
 from tests.misfortune.commands import make_writers
 from tests.misfortune.forked import run_forked
 from tests.misfortune.fuzzing import SHARES as KINDS
@@ -96,6 +101,103 @@ def test_a_few_bombs_take_little(root):
         assert seconds < 5  # two on a quiet machine
         assert mebibytes < 512
     assert attack.wrong == []
+
+
+# Each test is a small part of what `studies/misfortune.py` runs with the same code. That of resumed runs is in
+# tests/training/test_resume.py, that of planted defects in tests/trajectories/test_planted_defects.py.
+
+
+def test_a_few_damaged_checkpoints_are_not_used_and_not_deleted(tmp_path):
+    parts, wrong = checkpoints.attack(tmp_path, 30, seed=1, only=[])
+    assert wrong == []
+    assert parts["another run"] == {"cases": 1, "refused": 1}
+
+
+def test_a_build_that_does_not_compare_hashes_is_noticed(tmp_path, monkeypatch):
+    genuine = checkpoint.verify_folder
+    monkeypatch.setattr(
+        checkpoint, "verify_folder", lambda *args, **options: genuine(*args, **{**options, "hashes": False})
+    )
+    _, wrong = checkpoints.attack(tmp_path, 40, seed=2, only=[])
+    assert any("is damaged and was taken" in complaint for complaint in wrong)
+
+
+def test_a_few_numbers_that_are_not_finite_end_the_run_by_name(tmp_path):
+    parts, wrong = not_finite.attack(tmp_path, 5, seed=1, only=[])
+    assert wrong == []
+    assert sum(part.get("refused", 0) for part in parts.values()) >= 4
+
+
+def test_a_build_that_makes_updates_of_nan_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(UpdateResult, "is_finite", True)
+    _, wrong = not_finite.attack(tmp_path, 6, seed=1, only=["loss", "gradient", "observations", "actions"])
+    assert wrong
+
+
+def test_a_few_hostile_names_lead_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "set by the attack")
+    parts, wrong = names.attack(tmp_path, 50, seed=1, only=[])
+    assert wrong == []
+    assert parts["legitimate names"] == {"cases": 5, "accepted": 5}
+
+
+def test_names_that_are_not_checked_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "below", lambda root, name: root / name)
+    _, wrong = names.attack(tmp_path, 50, seed=1, only=["manifest of a checkpoint"])
+    assert any("open" in complaint or "stat" in complaint for complaint in wrong)
+
+
+def test_a_few_packages_that_were_tampered_with_are_refused(tmp_path):
+    parts, wrong = packages.attack(tmp_path, 40, seed=1, only=[])
+    assert wrong == []
+    assert sum(part.get("refused", 0) for part in parts.values()) > 15
+
+
+def test_a_few_random_logs_are_split_as_an_oracle_does_it():
+    assert {logs.judge(logs.Log(np.random.default_rng([1, which]))) for which in range(100)} == {"split", "refused"}
+
+
+def test_the_loop_of_the_published_script_is_noticed():
+    """Its second episode, and every later one, is a step short if a time limit ends the first."""
+    log = logs.Log(np.random.default_rng(0))
+    log.layout, log.limit, log.keep = "terminals only", 5, False
+    log.rewards = np.ones(25)
+    log.terminals = log.timeouts = np.zeros(25, bool)
+    assert logs.judge(log) == "split"
+    assert logs.published_split(log)[0].lengths.tolist() == [5, 4, 4, 4, 4, 4]
+    with pytest.raises(AssertionError):
+        logs.judge(log, split=logs.published_split)
+
+
+def test_two_runs_that_differ_in_a_byte_are_noticed(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text('{"loss": 1}\n')
+        (tmp_path / name / "timing.jsonl").write_text(name)
+    assert repeats.compare(tmp_path / "one", tmp_path / "other", is_same_command=True) == "equal"
+    (tmp_path / "other/metrics.jsonl").write_text('{"loss": 2}\n')
+    for is_same in (True, False):
+        with pytest.raises(AssertionError, match="differs"):
+            repeats.compare(tmp_path / "one", tmp_path / "other", is_same_command=is_same)
+
+
+def test_a_signal_stops_a_run_that_resumes_to_the_bit(tmp_path):
+    parts, wrong = stops.attack(tmp_path, 1, seed=1, only=["updates"])
+    assert wrong == []
+    assert parts["updates"]["stopped"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [(resumes, 48), (names, 1000), (packages, 500), (defects, 300), (logs, 3000), (repeats, 28), (stops, 36)],
+)
+def test_more_of_every_family(module, number, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "set by the attack")
+    parts, wrong = module.attack(tmp_path, number, seed=3, only=[])
+    assert wrong == []
+    assert sum(part["cases"] for part in parts.values()) >= number
 
 
 @pytest.mark.slow

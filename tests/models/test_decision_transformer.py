@@ -144,6 +144,8 @@ def test_the_published_size_has_the_published_number_of_parameters():
         ({"add_cross_attention": True}, "no second sequence"),
         ({"resid_pdrop": 1.5}, r"resid_pdrop=1.5 is not in \[0, 1\)"),
         ({"state_dim": 0}, "state_dim=0 is not positive"),
+        ({"n_inner": -1}, "n_inner=-1 is not positive"),
+        ({"attention_span": 0}, "attention_span=0 is not positive"),
         ({"conditions": ("return_to_go", "return_to_go")}, "repeat a name"),
         ({"condition_widths": (1, 2)}, r"condition_widths \[1, 2\] for \['return_to_go'\]"),
         ({"condition_widths": (0,)}, "give one positive width each"),

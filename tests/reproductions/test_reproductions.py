@@ -11,6 +11,7 @@ from rl_transformer import RLTransformerError, train
 from rl_transformer.cli.main import main
 from rl_transformer.config.presets import fast
 from rl_transformer.evaluation.statistics import over_seeds
+from rl_transformer.language.gguf import import_gguf
 from rl_transformer.reproductions import EXPERIMENTS, cells, find_experiment, reproduction, run_cache
 from rl_transformer.reproductions.experiment import Check, Row, Setup, Summary
 from rl_transformer.reproductions.provenance import used_policies
@@ -18,6 +19,7 @@ from rl_transformer.reproductions.reproduction import judge_again, reproduce
 from rl_transformer.reproductions.run_cache import cached_run, with_options
 from rl_transformer.reproductions.task_data import TaskData
 from rl_transformer.trajectories.store import write_store
+from tests.language.tiny_llama import write_tiny_llama
 from tests.reproductions.coin import Coin, run_coin
 from tests.reproductions.test_door import demonstrations
 from tests.toys import POINT, point_data
@@ -235,7 +237,12 @@ def test_tables_hold_what_a_bar_would_break(coin, tmp_path, monkeypatch):
 def test_every_experiment_runs_quickly(name, tmp_path):
     if name == "door":
         demonstrations()  # it skips where the data or the environment is missing
-    assert main(["reproduce", name, "--quick", "--output", str(tmp_path / "results" / name)]) == 0
+    command = ["reproduce", name, "--quick", "--output", str(tmp_path / "results" / name)]
+    if name == "wikipedia-3":
+        write_tiny_llama(tmp_path / "tiny.gguf")
+        import_gguf(tmp_path / "tiny.gguf", tmp_path / "model")
+        command += ["--language-model", str(tmp_path / "model")]
+    assert main(command) == 0
     result = json.loads((tmp_path / "results" / name / "result.json").read_text())
     assert {"name", "quick", "verdict", "command", "versions", "hardware", "interval_over"} <= set(result)
     assert (result["name"], result["quick"], result["verdict"]) == (name, True, "not established")

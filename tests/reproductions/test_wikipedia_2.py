@@ -10,8 +10,9 @@ from rl_transformer.evaluation.differences import holm_corrected
 from rl_transformer.reproductions.cells import cell_file
 from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.reproductions.reproduction import verdict
-from rl_transformer.reproductions.wikipedia_2 import Wikipedia2
-from rl_transformer.reproductions.wikipedia_2_judging import CONTROLS, TITLES, contrast, is_testable, judge
+from rl_transformer.reproductions.starts_judging import contrast, is_testable
+from rl_transformer.reproductions.starts_judging import judge as judge_contrasts
+from rl_transformer.reproductions.wikipedia_2 import CONTRASTS, Wikipedia2
 
 LEARNED = {
     "bits_per_byte": {"2": 2.0, "128": 1.8},
@@ -28,17 +29,21 @@ def measured(language=LEARNED, spread=1.0, **shifts):
     # Rates chosen on other data, whose values must not get among the judged ones.
     rows += [
         {"arm": arm, "rate": 1e-3, "seed": 0, "curve": [[100, 9e9]], "action_error": 0.0, "largest": 9e9}
-        for arm in CONTROLS
+        for arm in CONTRASTS.controls
     ]
     for seed in range(16):
         base = 1000 + 100 * random.normal()
-        for arm in TITLES:
+        for arm in CONTRASTS.titles:
             level = base + shifts.get(arm, 0) + spread * random.normal()
             curve = [[step, level * step / 1000] for step in range(100, 1100, 100)]
             rows.append(
                 {"arm": arm, "seed": seed, "curve": curve, "action_error": 0.1, "largest": 3e3, "learning_rate": 1e-3}
             )
     return rows
+
+
+def judge(rows):
+    return judge_contrasts(rows, CONTRASTS)
 
 
 def holds(rows):

@@ -80,3 +80,33 @@ def test_a_signal_raises_inside_an_interruptible_block_and_nowhere_else():
             pytest.fail("the block began although a signal was waiting")
     with StopSignals() as signals, signals.at_once(), pytest.raises(Interrupted):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+IMPORTING = """
+import importlib.abc, os, signal, sys
+
+class Interrupts(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "rl_transformer.cli.main" and len(sys.argv) > 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+from rl_transformer.__main__ import entry
+sys.meta_path.insert(0, Interrupts())
+import rl_transformer.cli
+if len(sys.argv) == 1:
+    from rl_transformer.cli import main
+    main.entry = lambda: print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+entry()
+"""
+
+
+def test_ctrl_c_while_the_command_is_imported_prints_no_traceback_of_an_import():
+    command = [
+        sys.executable,
+        "-c",
+        f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{IMPORTING}",
+    ]
+    stopped = subprocess.run([*command, "interrupted"], capture_output=True, text=True, timeout=60, check=False)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (-signal.SIGINT, "", "")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "True\n"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,6 +28,14 @@ def assert_equal_runs(one, other):
     for name, tensor in tensors.items():
         assert torch.equal(tensor, others[name]), name
     assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+
+
+def cut_after(whole, folder, step, folders=()):
+    """Copy a run as it was when its checkpoint of an update was its newest, and without ``folders``."""
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("policy", "finished.json", *folders))
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if int(checkpoint.name[5:]) > step:
+            shutil.rmtree(checkpoint)
 
 
 def assert_close_weights(found, expected, *, atol, rtol=1e-5):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from rl_transformer import train
+from rl_transformer import RLTransformerError, train
 from rl_transformer.training.checkpoint import newest_verified, numeric_environment, prune_checkpoints, save_checkpoint
 from tests.toys import point_data, tiny_config
 from tests.training.runs import assert_equal_runs
@@ -87,6 +87,30 @@ def test_a_checkpoint_under_the_name_of_another_step_is_not_used(save, tmp_path)
         save(step)
     (tmp_path / "step-8").rename(tmp_path / "step-20")
     assert newest_verified(tmp_path, report=False).name == "step-4"
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_not_among_those_to_keep(save, tmp_path):
+    for step in (4, 8, 12):
+        save(step)
+    (tmp_path / "step-12").rename(tmp_path / "step-20")
+    prune_checkpoints(tmp_path, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-4", "step-8", "step-20"}
+
+
+def test_a_checkpoint_of_another_run_is_named_and_not_used(tmp_path):
+    """Its hashes are right, its data and its shapes are the same: without its options nothing would show it."""
+    config = tiny_config(tmp_path / "run")
+    folder = train(config, dataset=point_data())
+    before = (folder / "metrics.jsonl").read_bytes()
+    other = train(tiny_config(tmp_path / "other", training={"seed": 5, "train_steps": 16}), dataset=point_data())
+    shutil.copytree(other / "checkpoints/step-16", folder / "checkpoints/step-16")
+    longer = tiny_config(folder, training={"train_steps": 16})
+    with pytest.raises(RLTransformerError, match=r"another run: training\.seed was 5 there, and is 0 here") as caught:
+        train(longer, resume=True, dataset=point_data())
+    assert caught.value.where == folder / "checkpoints/step-16"
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    shutil.rmtree(folder / "checkpoints/step-16")  # as the advice says
+    train(longer, resume=True, dataset=point_data())
 
 
 def test_every_changed_circumstance_is_reported_when_a_run_is_resumed(tmp_path, capsys):

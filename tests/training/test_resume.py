@@ -1,7 +1,5 @@
 """Claims about resumed runs: they are the uninterrupted run to the bit, or they are refused."""
 
-import shutil
-
 import pytest
 import torch
 
@@ -10,7 +8,7 @@ from rl_transformer.config import PRESETS, preset
 from rl_transformer.runtime.reading import read_json
 from rl_transformer.training.metrics import read_metrics
 from tests.toys import POINT, camera_data, point_data, tiny_config
-from tests.training.runs import assert_equal_runs, stored_tensors
+from tests.training.runs import assert_equal_runs, cut_after, stored_tensors
 
 OPTIONS = {
     "published": {},
@@ -22,7 +20,6 @@ OPTIONS = {
     "mlp": {"model": {"arch": "behavior_cloning"}},
 }
 LONGER = {"training": {"train_steps": 20}}
-_RESULTS = ("policy", "finished.json")
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -43,9 +40,7 @@ def test_a_run_resumed_at_any_step_is_the_uninterrupted_run_to_the_bit(name, tmp
     whole = train(tiny_config(tmp_path / "whole", **every), dataset=data)
     for step in range(1, 12):
         cut = tmp_path / f"cut-{step}"
-        shutil.copytree(whole, cut, ignore=shutil.ignore_patterns(*_RESULTS))
-        for later in range(step + 1, 13):
-            shutil.rmtree(cut / "checkpoints" / f"step-{later}")
+        cut_after(whole, cut, step)
         config = tiny_config(cut, **every)
         train(config, resume=True, dataset=data)
         assert_equal_runs(whole, cut)
@@ -59,7 +54,7 @@ def test_forgetting_any_part_of_the_state_would_be_noticed(forgotten, tmp_path, 
     options = {"training": {"ema_decay": 0.9, "keep_checkpoints": 99}}
     whole = train(tiny_config(tmp_path / "whole", **options), dataset=point_data())
     cut = tmp_path / "cut"
-    shutil.copytree(whole, cut, ignore=shutil.ignore_patterns(*_RESULTS, "step-8", "step-12"))
+    cut_after(whole, cut, 4)
     genuine = checkpoint.parse_tensors
 
     def forgetful(content, **where):
@@ -236,9 +231,7 @@ def test_every_preset_resumes_at_every_step_to_the_bit_under_both_schedules(name
     whole = train(config(tmp_path / "whole"), dataset=data)
     for step in (1, 2, 5, 7):
         cut = tmp_path / f"cut-{step}"
-        shutil.copytree(whole, cut, ignore=shutil.ignore_patterns(*_RESULTS))
-        for later in range(step + 1, 9):
-            shutil.rmtree(cut / "checkpoints" / f"step-{later}")
+        cut_after(whole, cut, step)
         train(config(cut), resume=True, dataset=data)
         assert_equal_runs(whole, cut)
     longer = config(cut)
@@ -266,7 +259,7 @@ def test_what_does_not_change_learning_may_differ_when_a_run_is_resumed(options,
     """Reported as ray#28082: a run could not be resumed after its data had moved."""
     whole = train(tiny_config(tmp_path / "whole"), dataset=point_data())
     cut = tmp_path / "cut"
-    shutil.copytree(whole, cut, ignore=shutil.ignore_patterns(*_RESULTS, "step-12"))
+    cut_after(whole, cut, 8)
     train(tiny_config(cut, **options), resume=True, dataset=point_data())
     tensors = stored_tensors(whole)
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in stored_tensors(cut).items())

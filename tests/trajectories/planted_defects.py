@@ -216,8 +216,15 @@ def long_times(episode, feature, random):
     return 1.6e9 + np.arange(len(episode["rewards"]))
 
 
-def saturated(episode, feature, random):
-    return np.minimum(np.abs(episode["observations"][:, feature]) + 0.1, 0.4)
+def saturate(episodes, random):
+    """Clip a feature to a range that three in five values exceed."""
+    feature = int(random.integers(1, SIZE))
+    sizes = [np.abs(episode["observations"][:, feature]) + 0.1 for episode in episodes]
+    most = float(np.float32(np.quantile(np.concatenate(sizes), 0.4)))
+    for episode, values in zip(episodes, sizes, strict=True):
+        episode["observations"] = np.array(episode["observations"], np.float64)
+        episode["observations"][:, feature] = np.minimum(values, most)
+    return {"feature": feature}
 
 
 def with_codes(episode, feature, random):
@@ -338,7 +345,7 @@ CONTINUOUS = {
     "outlier among observations": ("outlier", "observations", value("observations", 1e12), WITH_TABLES),
     "outlier among rewards": ("outlier", "rewards", value("rewards", -1e9), WITH_TABLES),
     "frozen signal": ("frozen signal", "observations", one_episode(frozen), WITH_TABLES),
-    "saturated signal": ("saturated signal", "observations", column(saturated), WITH_TABLES),
+    "saturated signal": ("saturated signal", "observations", saturate, WITH_TABLES),
     "other unit": ("unit change", "observations", one_episode(other_unit), WITH_TABLES),
     "constant feature": ("constant feature", "observations", column(lambda e, f, r: 2.0), WITH_TABLES),
     "equal features": ("equal features", "observations", column(lambda e, f, r: e["observations"][:, 0]), WITH_TABLES),

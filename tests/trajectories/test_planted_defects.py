@@ -4,54 +4,21 @@ import ast
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rl_transformer.trajectories.finding_kinds import finding_kinds, findings_page
 from rl_transformer.trajectories.open import read_trajectories
-from tests.trajectories.generated_sets import CLEAN, dataset
-from tests.trajectories.planted_defects import (
-    CONTINUOUS,
-    DISCRETE,
-    TABLES,
-    WITH_TABLES,
-    clean_episodes,
-    table_of,
-    write,
-    write_table,
-)
+from tests.misfortune.defects import PLANTS, every_try, is_found, is_row_found, unexpected_findings
+from tests.trajectories.generated_sets import CLEAN
+from tests.trajectories.planted_defects import TABLES, WITH_TABLES, clean_episodes, write
 
 pytestmark = pytest.mark.usefixtures("minari_folder")
 ROOT = Path(__file__).parents[2]
-PLANTS = {**{name: (*plant, False) for name, plant in CONTINUOUS.items()}}
-PLANTS |= {name: (*plant, True) for name, plant in DISCRETE.items()}
 
 
 @pytest.fixture
 def minari_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-
-
-def is_found(name, form, seed, folder):
-    """Plant a defect into episodes of a seed, write and read them, and look for it at its place."""
-    kind, field, plant, _, discrete = PLANTS[name]
-    episodes = clean_episodes(seed, discrete=discrete)
-    at = plant(episodes, np.random.default_rng(seed + 50))
-    data = write(episodes, form, folder, discrete=discrete)
-    data = data if form == "arrays" else read_trajectories(data)
-    found = [f for f in data.findings if f.kind == kind and field in (None, f.field)]
-    places = [place for f in found for place in f.positions]
-    return bool(found) and (not at or any(at.items() <= place.items() for place in places))
-
-
-def is_row_found(name, form, seed, folder):
-    why, plant = TABLES[name]
-    table = table_of(seed)
-    row = plant(table, np.random.default_rng(seed + 50))
-    notes = [f for f in read_trajectories(write_table(table, form, folder)).findings if f.kind == "rows in no episode"]
-    return [{"row": row}] == [p for f in notes for p in f.positions] and f"1 {why} (first: row {row})" in notes[
-        0
-    ].problem
 
 
 def test_there_are_60_kinds_of_defects():
@@ -83,9 +50,7 @@ def test_defects_are_found_in_every_format(tmp_path):
     missed = Counter()
     total = 0
     for seed in (1, 2, 3):
-        tries = [(is_found, name, form) for name, plant in PLANTS.items() for form in plant[3]]
-        tries += [(is_row_found, name, form) for name in TABLES for form in ("parquet", "csv")]
-        for number, (look, name, form) in enumerate(tries):
+        for number, (look, name, form) in enumerate(every_try()):
             folder = tmp_path / f"{seed}-{number}"
             folder.mkdir()
             total += 1
@@ -97,16 +62,9 @@ def test_defects_are_found_in_every_format(tmp_path):
 @pytest.mark.slow
 def test_clean_sets_are_not_refused():
     """50 sets: no error at all; a warning only where it is true: on a grid, episodes and returns are equal to others."""
-    warnings = Counter()
     sets = [(name, seed) for seed in range(3) for name in CLEAN][:50]
     assert len(sets) == 50
-    for name, seed in sets:
-        data = dataset(CLEAN[name](seed + 10))
-        assert not [f for f in data.findings if f.level == "error"]
-        warnings.update((name, f.kind) for f in data.findings if f.level == "warning" and f.kind != "guessed space")
-    print(f"warnings in 50 clean sets: {dict(warnings)}")
-    assert {name for name, _ in warnings} <= {"grid", "grid-expert"}
-    assert {kind for _, kind in warnings} <= {"duplicate episode", "equal returns"}
+    assert {name: found for name, seed in sets if (found := unexpected_findings(name, seed + 10))} == {}
 
 
 def kinds_in_source():

@@ -56,12 +56,13 @@ def test_rest_before_motion_heavy_tails_and_large_units_are_ordinary():
     assert not kinds(from_vectors(*episodes(plant))) & KINDS
 
 
-def test_a_signal_that_stands_still_in_some_episodes_is_named():
+@pytest.mark.parametrize("length", [10, 40])
+def test_a_signal_that_stands_still_in_some_episodes_is_named(length):
     def plant(e, episode):
         if e in (2, 4):
             episode["observations"][:, 1] = 0.25
 
-    found = finding(from_vectors(*episodes(plant)), "frozen signal")
+    found = finding(from_vectors(*episodes(plant, length=length)), "frozen signal")
     assert (found.level, found.field, found.count) == ("warning", "observations", 2)
     assert found.positions == [{"episode": 2, "feature": 1}, {"episode": 4, "feature": 1}]
 

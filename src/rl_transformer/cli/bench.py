@@ -24,7 +24,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
     from rl_transformer.bench import OPTIONS
 
-    parser = new_parser(prog, "Time this library against the published loop in the same process.")
+    parser = new_parser(prog, "Time this library against the published loop, both in turn.")
     parser.add_argument("name", type=str, help=f"Benchmark: {', '.join(OPTIONS)}.")
     # Defaults come from the benchmarks themselves, so that the help cannot differ from what runs.
     for flag, (kind, text) in _OPTIONS.items():

@@ -181,7 +181,7 @@ def _readable(word: str) -> str:
 
 
 def entry() -> None:
-    """Run `rlt` as a program: the entry point in pyproject.toml."""
+    """Run `rlt` as a program; `rl_transformer.__main__` calls this, and installations of earlier versions do."""
     # A crash inside of a library, or a mapped file that is cut while it is read, would end without a word.
     with suppress(OSError, ValueError, AttributeError, RuntimeError):  # no stderr, or one that is no file
         faulthandler.enable()

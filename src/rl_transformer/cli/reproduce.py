@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from rl_transformer.reproductions.experiment import Experiment
 
 
+_OF_MEASUREMENTS = ("seeds", "data", "env_id", "tuning_data", "text", "language_model", "jobs")
+
+
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
     from rl_transformer.reproductions import EXPERIMENTS
 
-    parser = new_parser(prog, "Repeat an experiment of the papers and judge it by a rule written before the run.")
+    parser = new_parser(
+        prog,
+        "Repeat an experiment of the papers and judge it by rules; a page says which rules were changed after its run.",
+    )
     parser.add_argument("name", type=str, help=f"Experiment: {', '.join(EXPERIMENTS)}.")
     parser.add_argument("--quick", action="store_true", help="Run the same code at a smaller size, in minutes.")
     parser.add_argument(
@@ -33,6 +39,25 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         help="Folder of the results; null: reproductions/results/NAME (quick: reproductions/quick/NAME). "
         "Data and policies of all experiments are cached in .runs next to it.",
     )
+    _add_inputs(parser)
+    parser.add_argument(
+        "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="Measure nothing; recompute every figure of finished results from their cells, and exit 1 if one differs.",
+    )
+    parser.add_argument(
+        "--judge-again",
+        action="store_true",
+        help="Measure nothing; hold finished results against the present rules. The page lists the earlier rules.",
+    )
+    return parser
+
+
+def _add_inputs(parser: ArgumentParser) -> None:
+    """Add the options that name data, text, a language model, and the device."""
     parser.add_argument("--data", type=str | None, default=None, help="URI of control data; null: it is generated.")
     parser.add_argument("--env-id", type=str | None, default=None, help="Environment of --data.")
     parser.add_argument(
@@ -52,28 +77,27 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--text",
         type=str | None,
         default=None,
-        help="wikipedia: text file, or folder of *.txt, to pretrain on.",
+        help="wikipedia: text file, or folder of *.txt, to pretrain on, and to measure language models on.",
     )
     parser.add_argument(
-        "--jobs", type=int | None, default=None, help="Policies trained at the same time; null: one per core."
+        "--language-model",
+        type=str | None,
+        default=None,
+        help="wikipedia-3: folder that rlt pretrain import writes, from whose first blocks policies start.",
     )
     parser.add_argument(
-        "--check",
-        action="store_true",
-        help="Measure nothing; recompute every figure of finished results from their cells, and exit 1 if one differs.",
+        "--device",
+        type=str,
+        default="cpu",
+        help="Device that policies are trained and evaluated on: cpu, cuda or cuda:N.",
     )
-    parser.add_argument(
-        "--judge-again",
-        action="store_true",
-        help="Measure nothing; hold finished results against the present rules. The page lists the earlier rules.",
-    )
-    return parser
 
 
 def run(args: Namespace) -> Outcome:
     """Make the measurements that are missing, judge them, and write the page."""
     from rl_transformer.reproductions import find_experiment
     from rl_transformer.reproductions.reproduction import Setup, reproduce
+    from rl_transformer.runtime.machine import find_device
     from rl_transformer.runtime.system import usable_cores
 
     experiment = find_experiment(args.name, replay_of=_game(args))
@@ -94,6 +118,9 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError(problem, where="--tuning-data", fix=fix)
     if args.text and not experiment.takes_text:
         raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
+    if args.language_model and not experiment.takes_language_model:
+        raise RLTransformerError(f"{args.name} starts from no such model", where="--language-model", fix="leave it out")
+    find_device(args.device, where="--device")
     folder = f"{args.name}-{args.game.lower()}" if args.game else args.name
     output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{folder}")
     if args.check or args.judge_again:
@@ -106,6 +133,8 @@ def run(args: Namespace) -> Outcome:
         env_id=args.env_id,
         tuning_data=args.tuning_data,
         text=args.text,
+        language_model=args.language_model,
+        device=args.device,
         game=args.game,
         replay=args.replay,
     )
@@ -119,9 +148,7 @@ def _without_measuring(args: Namespace, experiment: Experiment, output: Path) ->
 
     if args.check and args.judge_again:
         raise RLTransformerError("exclude each other", where="--check and --judge-again", fix="give one of them")
-    set_here = [
-        name for name in ("seeds", "data", "env_id", "tuning_data", "text", "jobs") if getattr(args, name) is not None
-    ]
+    set_here = [name for name in _OF_MEASUREMENTS if getattr(args, name) is not None]
     if set_here:
         option = "--" + set_here[0].replace("_", "-")
         problem = f"has no effect with {'--check' if args.check else '--judge-again'}, which reads it from the folder"
@@ -169,4 +196,8 @@ def _command(args: Namespace, seeds: int) -> str:
         words += ["--game", args.game, "--replay", args.replay]
     if args.text:
         words += ["--text", args.text]
+    if args.language_model:
+        words += ["--language-model", args.language_model]
+    if args.device != "cpu":
+        words += ["--device", args.device]
     return shlex.join(words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -30,6 +30,11 @@ class Check(NamedTuple):
     """None: the measurements do not decide it."""
     result: str
     """The numbers that decide it."""
+
+
+def all_hold(outcomes: Collection[bool | None]) -> bool | None:
+    """Return False if one of several rules fails, None if one is undecided and none fails, and else True."""
+    return False if False in outcomes else None if None in outcomes else True
 
 
 def paired_difference(score: Score, baseline: Score, unit: str = "training_seeds") -> Score:
@@ -106,15 +111,20 @@ def values_needed(
 
 
 def is_above_zero(difference: Score) -> bool | None:
-    """Return True if the whole interval is above 0; None without an interval (one seed)."""
+    """Return True if the whole interval is above 0, False if it is below; None if it holds 0, or there is none (one seed).
+
+    An interval that holds 0 is no evidence of an absent difference.
+    """
     interval = difference["interval"]
-    return None if interval is None else interval[0] > 0
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        return None
+    return interval[0] > 0
 
 
 def is_below_zero(difference: Score) -> bool | None:
-    """Return True if the whole interval is below 0; None without an interval."""
-    interval = difference["interval"]
-    return None if interval is None else interval[1] < 0
+    """Return True if the whole interval is below 0, False if it is above; None as in `is_above_zero`."""
+    above = is_above_zero(difference)
+    return None if above is None else not above
 
 
 def not_worse(difference: Score, margin: float) -> Check:

@@ -11,17 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
-
-from torch import nn
+from typing import Any, cast
 
 from rl_transformer.errors import RLTransformerError, require
-from rl_transformer.runtime.files import write_folder, write_tensors
+from rl_transformer.language.first_blocks import keep_first_blocks, write_language_model
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.types import JsonObject
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _FIX = "name a GGUF file of a causal language model that transformers knows, such as one of Llama's architecture"
 _NAME = "model.gguf"
@@ -53,18 +48,8 @@ def import_gguf(file: str | Path, folder: str | Path, *, blocks: int | None = No
         model, tokenizer = _load(path)
     in_file = int(model.config.num_hidden_layers)
     if blocks is not None:
-        _keep_blocks(model, blocks, path)
-
-    tensor_names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
-
-    def fill(temporary: Path) -> None:
-        model.config.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        # A parameter with two names (word embeddings, tied output layer) is listed, and written, once.
-        tensors = {name: t.contiguous() for name, t in model.state_dict().items() if name in tensor_names}
-        write_tensors(temporary / "model.safetensors", tensors)
-
-    write_folder(user_path(folder), fill, replace=False)
+        keep_first_blocks(model, blocks, where="--blocks")
+    write_language_model(model, tokenizer, user_path(folder))
     return {
         "architecture": model.config.model_type,
         "quantization": max(formats, key=formats.__getitem__),
@@ -109,27 +94,6 @@ def _load(path: Path) -> tuple[Any, Any]:
     model.config.name_or_path = ""
     model.config.architectures = [type(model).__name__]
     return model, tokenizer
-
-
-def _keep_blocks(model: PreTrainedModel, count: int, path: Path) -> None:
-    """Leave out all blocks but the first ``count``, in place."""
-    total = int(model.config.num_hidden_layers)
-    if not 1 <= count <= total:
-        raise RLTransformerError(f"{count} of {total} blocks", where="--blocks", fix=f"give 1 to {total}")
-    lists = {
-        name: child
-        for name, child in model.base_model.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == total
-    }
-    if len(lists) != 1:
-        kind = model.config.model_type
-        raise RLTransformerError(f"the blocks of {kind} are not one list", where=path, fix="leave --blocks out")
-    ((name, kept),) = lists.items()
-    setattr(model.base_model, name, kept[:count])
-    model.config.num_hidden_layers = count
-    for key, value in list(vars(model.config).items()):
-        if key == "layer_types" and isinstance(value, list):  # the kind of attention of each block
-            setattr(model.config, key, value[:count])
 
 
 @contextmanager

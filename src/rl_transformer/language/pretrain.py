@@ -115,6 +115,7 @@ def _make_trainer(
         model=model,
         batches=task.sequences,
         config=config.training,
+        options=config,
         folder=folder,
         metrics=Metrics(folder, make_trackers(folder, config.training, config.to_dict())),
         evaluations=[] if measure is None else [lambda step, check: measure(model, check)],

@@ -155,8 +155,10 @@ class DecisionTransformerConfig(Section):
                 yield f"{name}={getattr(self, name)} is negative", "choose 0 or more"
         if self.add_cross_attention:
             yield "add_cross_attention is set, and there is no second sequence", "leave it False"
-        if self.attention_span is not None and self.attention_span < 1:
-            yield f"attention_span={self.attention_span} is not positive", "give 1 or more, or None"
+        for name in ("n_inner", "attention_span"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}={value} is not positive", "give 1 or more, or None"
         if self.trunk is not None and not isinstance(self.trunk, dict):
             yield f"trunk is a {type(self.trunk).__name__}", "give a transformer's configuration as a mapping, or None"
         # In a sliding window the number of earlier tokens grows without end, so that a position table would run out.

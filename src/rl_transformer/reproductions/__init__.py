@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "small-data": "baselines:SmallData",
     "wikipedia": "wikipedia:Wikipedia",
     "wikipedia-2": "wikipedia_2:Wikipedia2",
+    "wikipedia-3": "wikipedia_3:Wikipedia3",
     "scaling": "scaling:Scaling",
     "atari": "atari:Atari",
     "door": "door:Door",

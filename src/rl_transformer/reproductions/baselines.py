@@ -10,7 +10,6 @@ from rl_transformer.evaluation.differences import (
     equivalent,
     format_difference,
     is_above_zero,
-    is_below_zero,
     not_worse,
     paired_difference,
 )
@@ -116,9 +115,7 @@ def _keeps(delayed: Score, dense: Score, ratio: JSON) -> Check:
     share = f"{100 * ratio['ratio']:.0f} %"
     if ratio["interval"] is not None:
         share += " [{:.0f}, {:.0f}]".format(*(100 * bound for bound in ratio["interval"]))
-    if is_above_zero(beyond):
-        return Check(True, share)
-    return Check(False if is_below_zero(beyond) else None, share)
+    return Check(is_above_zero(beyond), share)
 
 
 class PercentBC(TaskDataExperiment):

@@ -118,5 +118,6 @@ def _measure(experiment: Experiment, cell: Cell, setup: Setup) -> None:
         "code": code_hash(experiment),
         "versions": versions(),
         "policies": describe_policies(runs),
+        **({} if setup.device == "cpu" else {"device": torch.cuda.get_device_name(setup.device)}),
     }
     write_text(cell_file(setup, cell), to_json(row))

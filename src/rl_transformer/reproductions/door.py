@@ -8,9 +8,9 @@ from typing import ClassVar
 from rl_transformer.errors import require
 from rl_transformer.evaluation.differences import (
     MARGIN_SHARE,
+    all_hold,
     format_difference,
     is_above_zero,
-    is_below_zero,
     not_worse,
     paired_difference,
 )
@@ -111,14 +111,11 @@ def _normalized(measured: Measured, arm: str) -> Score:
 
 
 def _above_zero(difference: Score) -> Check:
-    """Return whether the whole interval is above 0; False only if it is below, because one across 0 decides nothing."""
-    holds = is_above_zero(difference) or (False if is_below_zero(difference) else None)
-    return Check(holds, format_difference(difference))
+    return Check(is_above_zero(difference), format_difference(difference))
 
 
 def _not_worse_than_any(gaps: dict[str, Score], margin: float) -> Check:
     """Return whether a score is not worse than each of several; one that is worse decides."""
     found = {arm: not_worse(gap, margin) for arm, gap in gaps.items()}
-    outcomes = [check.holds for check in found.values()]
-    holds = False if False in outcomes else None if None in outcomes else True
+    holds = all_hold([check.holds for check in found.values()])
     return Check(holds, "; ".join(f"{TITLES[arm]}: {check.result}" for arm, check in found.items()))

@@ -35,6 +35,10 @@ class Setup:
     tuning_data: str | None = None
     """Data on which options are chosen; None: ``data``."""
     text: str | None = None
+    language_model: str | None = None
+    """Folder of a language model."""
+    device: str = "cpu"
+    """Device that policies are trained and evaluated on."""
     game: str | None = None
     replay: str | None = None
 
@@ -88,6 +92,7 @@ class Experiment(ABC):
     takes_data: ClassVar[bool] = False
     takes_text: ClassVar[bool] = False
     takes_tuning_data: ClassVar[bool] = False
+    takes_language_model: ClassVar[bool] = False
 
     def interval_over(self, setup: Setup) -> str:
         """Return what the intervals are over."""

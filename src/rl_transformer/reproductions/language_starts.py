@@ -52,7 +52,7 @@ def record_curve(config: RunConfig, data: TaskData, target_return: float, *, poi
     config.dataset.uri = data.uri
     evaluation = config.evaluation
     evaluation.env_id = data.env_id
-    evaluation.target_returns = [target_return]
+    evaluation.target_returns = [target_return] if config.model.conditions else []  # cloning takes none
     evaluation.every = config.training.train_steps // points
     evaluation.num_episodes = episodes
 

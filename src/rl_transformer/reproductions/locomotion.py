@@ -121,7 +121,7 @@ class Locomotion(Experiment):
         _evaluate_four_times(config, data.env_id, largest)
         run = cached_run(config, setup, dataset)
         (history,) = last_and_best(run).values()
-        returns = returns_at(load_policy(run), data.env_id, [largest], episodes)[0]
+        returns = returns_at(load_policy(run, device=setup.device), data.env_id, [largest], episodes)[0]
         return {"mean": float(np.mean(returns)), "best": history["best"], "episodes": returns, "largest": largest}
 
     def summarize(self, measured: Measured, setup: Setup) -> Summary:

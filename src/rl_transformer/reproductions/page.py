@@ -103,7 +103,7 @@ def _rerun_lines(result: JSON) -> list[str]:
     """Return the command that repeats the run, and what the run took."""
     machine = result["hardware"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    commits = ", ".join(commit[:10] for commit in result["git_commits"])
+    commits = ", ".join(map(_commit_text, result["git_commits"]))
     return [
         "## Run it again",
         "",
@@ -112,12 +112,24 @@ def _rerun_lines(result: JSON) -> list[str]:
         "```",
         "",
         f"{result['core_seconds'] / 60:.0f} minutes of one core ({machine.get('processor', machine['machine'])}, "
-        f"{machine['cores']} cores), one thread per cell, not counting policies that other experiments had trained "
+        f"{machine['cores']} cores){_gpu_text(result)}, one thread per cell, not counting policies that other experiments had trained "
         f"before. Versions: {versions}. Cells measured at commit {commits}{_code_text(result)}. Every cell is in `cells/`, with its "
         "episodes and the policies it used; policies of the same name on two pages are the same. The summary is in `result.json`, "
         "the rules are in `protocol.json`.",
         "",
     ]
+
+
+def _commit_text(commit: str) -> str:
+    return f"{commit[:10]} with uncommitted changes" if commit.endswith("-dirty") else commit[:10]
+
+
+def _gpu_text(result: JSON) -> str:
+    """Return which GPUs were used, and how long."""
+    if "devices" not in result:
+        return ""
+    minutes = f"{result['gpu_seconds'] / 60:.0f} of them by processes that shared"
+    return f", {minutes} {' or '.join(result['devices'])}"
 
 
 def _code_text(result: JSON) -> str:

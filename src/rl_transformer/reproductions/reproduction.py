@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from rl_transformer.evaluation.differences import all_hold
 from rl_transformer.reproductions.cells import cell_file, cell_name, measure_cells, read_cells
 from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Measured, Setup, Summary
 from rl_transformer.reproductions.protocol import begin_protocol, read_results
@@ -112,14 +113,22 @@ def _write_results(experiment: Experiment, setup: Setup, protocol: JSON, describ
     return result
 
 
+def _describe_devices(measured: Measured) -> JSON:
+    """Return the GPUs that cells were measured on, and the seconds of these cells; nothing if a CPU measured them all."""
+    on_gpu = [row for row in measured if "device" in row]
+    if not on_gpu:
+        return {}
+    seconds = round(sum(row["seconds"] for row in on_gpu), 1)
+    devices = {f"{row['device']} (torch {row['versions']['torch']})" for row in on_gpu}
+    return {"devices": sorted(devices), "gpu_seconds": seconds}
+
+
 def verdict(experiment: Experiment, setup: Setup, summary: Summary) -> str:
     """Return pass, fail or not established. A quick run, or one of few seeds, establishes nothing."""
     holds = [summary.checks[name].holds for name in experiment.rules]
     if setup.quick or setup.seeds < experiment.enough_seeds:
         return "not established"
-    if False in holds:  # all rules must hold, so one that fails decides, whatever the others are
-        return "fail"
-    return "not established" if None in holds else "pass"
+    return {True: "pass", False: "fail", None: "not established"}[all_hold(holds)]
 
 
 def make_result(
@@ -146,6 +155,7 @@ def make_result(
         "seeds": setup.seeds,
         "interval_over": experiment.interval_over(setup),
         "core_seconds": round(sum(row["seconds"] for row in measured), 1),
+        **_describe_devices(measured),
         "recipe": protocol["recipe"],
         "rules": {
             name: {"rule": rule, "holds": summary.checks[name].holds, "found": summary.checks[name].result}

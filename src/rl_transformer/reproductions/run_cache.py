@@ -31,13 +31,14 @@ def with_options(base: ConfigT, options: JsonMapping) -> ConfigT:
 
 
 def cached_policy(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> Policy:
-    """Train a policy on one thread, or load the one that the same code trained with the same configuration and data."""
-    return load_policy(cached_run(config, setup, dataset))
+    """Train a policy on one thread or a GPU, or load the one that the same code trained with the same configuration and data."""
+    return load_policy(cached_run(config, setup, dataset), device=setup.device)
 
 
 def cached_run(config: RunConfig, setup: Setup, dataset: TrajectoryDataset) -> Path:
     """Return the run folder of `cached_policy`."""
     config.training.threads = 1
+    config.training.device = setup.device
     config.dataset.uri = config.dataset.uri or dataset.fingerprint
     config.output = ""  # where a run is written is no part of its identity
     options = options_not_at_default(config)

@@ -86,7 +86,7 @@ class Scaling(Experiment):
         config.dataset.uri = data.uri
         run = cached_run(config, setup, dataset)
         losses = [row["loss"] for row in read_metrics(run) if "loss" in row]
-        policy = load_policy(run)
+        policy = load_policy(run, device=setup.device)
         returns = returns_at(policy, data.env_id, [largest], recipe["episodes"])[0]
         return {
             "mean": float(np.mean(returns)),

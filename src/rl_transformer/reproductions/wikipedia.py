@@ -12,6 +12,7 @@ from rl_transformer.config import RunConfig
 from rl_transformer.config.presets import fast
 from rl_transformer.evaluation import plots
 from rl_transformer.evaluation.differences import (
+    all_hold,
     format_difference,
     is_above_zero,
     is_below_zero,
@@ -100,7 +101,7 @@ class Wikipedia(Experiment):
         "A Decision Transformer whose blocks start from a language model, at equal updates against: its own random start; the "
         "random start of the language model's architecture; the same pretrained weights shuffled within each matrix; and models "
         "of the same size pretrained on sequences that hold no language at all. Each rule below is a claim that is made for "
-        "language models here; where the data does not support one, it is marked as failing."
+        "language models here; where the data speaks against one, it is marked as failing, and where it does not decide, as undecided."
     )
     rules: ClassVar = {
         "better": "the text start ends with a better score than scratch: the 95 % interval of the paired difference is above 0",
@@ -162,7 +163,9 @@ class Wikipedia(Experiment):
         rows = read_metrics(run)
         losses = [row["loss"] for row in rows if "loss" in row]
         parts = np.array_split(losses, 2 * recipe["points"])
-        returns = returns_at(load_policy(run), data.env_id, [largest], recipe["episodes"]["final"])[0]
+        returns = returns_at(
+            load_policy(run, device=setup.device), data.env_id, [largest], recipe["episodes"]["final"]
+        )[0]
         return {
             "mean": float(np.mean(returns)),
             "episodes": compact_returns(returns),
@@ -198,7 +201,7 @@ class Wikipedia(Experiment):
             "better": Check(is_above_zero(better["scratch"]), format_difference(better["scratch"])),
             "faster": Check(is_below_zero(sooner["scratch"]), format_difference(sooner["scratch"])),
             "language": Check(
-                None if None in beats_controls else all(beats_controls),
+                all_hold(beats_controls),
                 "; ".join(f"{arm}: {format_difference(better[arm])}" for arm in _CONTROLS),
             ),
         }

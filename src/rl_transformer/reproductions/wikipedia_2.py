@@ -5,48 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from rl_transformer.config import RunConfig
 from rl_transformer.config.presets import fast
 from rl_transformer.language.held_out import HeldOutText
 from rl_transformer.language.pretrain import read_report
-from rl_transformer.language.text import read_text
 from rl_transformer.models.huggingface.block_scale import block_scale
-from rl_transformer.reproductions.cells import cell_file
-from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Measured, Setup, Summary, pick
-from rl_transformer.reproductions.language_starts import (
-    Start,
-    language_model,
-    read_curve,
-    record_curve,
-    start_from,
-    text_file,
-    text_hash,
-)
-from rl_transformer.reproductions.run_cache import EVALUATION_SEED, cached_run, with_options
-from rl_transformer.reproductions.task_data import DATA_NOTE, TaskData, target_of
-from rl_transformer.reproductions.wikipedia_2_judging import (
-    CONTROLS,
-    GATE,
-    ORDERS,
-    RELEVANT_SHARE,
-    TITLES,
-    area_of,
-    is_testable,
-    judge,
-)
+from rl_transformer.reproductions.experiment import JSON, Setup
+from rl_transformer.reproductions.language_starts import Start, language_model, start_from
+from rl_transformer.reproductions.run_cache import with_options
+from rl_transformer.reproductions.starts_experiment import StartsExperiment, split_text
+from rl_transformer.reproductions.starts_judging import GATE, GATE_RULE, ORDERS, Contrasts
+from rl_transformer.reproductions.task_data import DATA_NOTE, TaskData
 from rl_transformer.runtime.files import write_text
-from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.types import JsonMapping
-from rl_transformer.training.metrics import read_metrics
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 STARTS: Mapping[str, Start | None] = {
     "scratch": None,
@@ -55,8 +29,18 @@ STARTS: Mapping[str, Start | None] = {
     "text": ("text", "pretrained"),
     "reid": ("text", "pretrained"),
 }
-TUNED = ("scratch", "shuffled", "markov", "text")
-"""The arms that choose a learning rate each; the arm of Reid et al. takes that of text."""
+CONTRASTS = Contrasts(
+    titles={
+        "scratch": "from scratch",
+        "shuffled": "the text model, shuffled within each matrix",
+        "markov": "pretrained on a random Markov chain",
+        "text": "pretrained on text",
+        "reid": "pretrained on text, with the options of Reid et al.",
+    },
+    lead="text",
+    controls=("scratch", "shuffled", "markov"),
+    reference="scratch",
+)
 _LANGUAGE = {
     "training.train_steps": 4_000, "training.batch_size": 32, "training.learning_rate": 2e-3,
     "training.weight_decay": 0.5, "training.decay": "all", "training.ema_decay": 0.99, "training.precision": "bfloat16",
@@ -77,10 +61,9 @@ _REID = {
     "model.positions": "timesteps", "model.tie_action_head": True, "model.timestep_embedding": "after_norm",
     "model.resid_pdrop": 0.2, "model.attn_pdrop": 0.1, "model.embd_pdrop": 0.1, "language.alignment_weight": 0.1,
 }  # fmt: skip
-_FIRST_SEED = 1_000  # of the arms that are judged; rates are chosen with the seeds from 0 on
 
 
-class Wikipedia2(Experiment):
+class Wikipedia2(StartsExperiment):
     """Starts of a policy compared by the area under the learning curve (Reid et al. 2022; Wang et al. 2024)."""
 
     name = "wikipedia-2"
@@ -91,26 +74,16 @@ class Wikipedia2(Experiment):
         "way. Each start has the learning rate that suits it, chosen on other data and other seeds. First, the language "
         "model must have learned language: without that, nothing is tested."
     )
+    contrasts: ClassVar = CONTRASTS
+    rate_of: ClassVar = {"reid": "text"}
     rules: ClassVar = {
-        "language model": f"on held-out text it needs fewer bits per byte than Kneser-Ney, and with a context of {GATE['long']} "
-        f"tokens {GATE['gain']} bits per byte fewer than with {GATE['short']}; otherwise nothing below is testable",
-        **{
-            name: f"text helps more than {what}: its area under the learning curve is larger (paired by seed, p < 0.05 after "
-            f"Holm's correction for the three contrasts), and the 95 % interval of the difference does not lie within "
-            f"{100 * RELEVANT_SHARE:.0f} % of the area of scratch, which would be no relevant effect, and fails; else open"
-            for name, what in (
-                ("scratch", "a random start"),
-                ("shuffled", "its weights shuffled"),
-                ("markov", "a Markov chain"),
-            )
-        },
+        "language model": GATE_RULE,
+        "scratch": CONTRASTS.rule("a random start", "scratch"),
+        "shuffled": CONTRASTS.rule("its weights shuffled", "scratch"),
+        "markov": CONTRASTS.rule("a Markov chain", "scratch"),
     }
-    unit = "return"
     seeds = 16
     enough_seeds = 16
-    takes_data = True
-    takes_text = True
-    takes_tuning_data = True
     differs = (
         DATA_NOTE,
         "The language model has ChibiT's sizes (3 layers, 1 head, width 128), and learned from a small text for minutes. The last "
@@ -158,22 +131,9 @@ class Wikipedia2(Experiment):
             "reid": {**_REID, **alignment},
         }
 
-    def prepare(self, setup: Setup) -> JSON:
-        """Make or open the data and the text."""
-        tuning = _tuning(setup).prepare()["fingerprint"]
-        return {**TaskData.from_setup(setup).prepare(), "tuning": tuning, "text": text_hash(setup)}
-
-    def cells(self, setup: Setup) -> list[Cell]:
-        """Return the language models, then one policy per rate, arm and seed, then one per arm and fresh seed."""
-        recipe = self.recipe(setup)
-        models = [{"arm": "language", "kind": kind} for kind in recipe["language_models"]]
-        seeds = range(recipe["tuning_seeds"])
-        choice = [{"arm": arm, "rate": r, "seed": s} for s in seeds for r in recipe["rates"] for arm in TUNED]
-        return [*models, *choice, *[{"arm": arm, "seed": seed} for seed in range(setup.seeds) for arm in STARTS]]
-
     def language_model(self, kind: str, setup: Setup) -> Path:
         """Pretrain a language model once, and return its run folder."""
-        train, _ = _split_text(setup)
+        train, _ = split_text(setup)
         options = self.recipe(setup)["language_models"][kind]
         path = setup.runs / "data" / f"text-{hashlib.sha256(train.encode()).hexdigest()[:16]}.txt"
         if kind == "text" and not path.exists():
@@ -182,35 +142,8 @@ class Wikipedia2(Experiment):
         name = f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         return language_model(kind, name, options, path, setup)
 
-    def measure(self, cell: Cell, setup: Setup) -> JSON:
-        """Return a language model's bits per byte, or the learning curve of a policy."""
-        if cell.get("kind") == "text":
-            return self._measure_language("text", setup)
-        # Nothing else is worth its hours if the language model has not learned language.
-        if not setup.quick and not is_testable(self._measured({"arm": "language", "kind": "text"}, setup)):
-            return {"skipped": True}
-        if cell["arm"] == "language":
-            return self._measure_language(cell["kind"], setup)
-        is_choice = "rate" in cell
-        rate = cell["rate"] if is_choice else self.chosen_rates(setup)[cell["arm"]]
-        data = _tuning(setup) if is_choice else TaskData.from_setup(setup)
-        dataset = data.dataset()
-        largest = float(dataset.episode_returns.max())
-        config = self._run_config(cell["arm"], rate, setup)
-        config.training.seed = cell["seed"] + (0 if is_choice else _FIRST_SEED)
-        recipe = self.recipe(setup)
-        episodes = recipe["episodes"]["tuning" if is_choice else "curve"]
-        record_curve(config, data, largest, points=recipe["points"], episodes=episodes)
-        config.evaluation.seed = (3 if is_choice else 2) * EVALUATION_SEED
-        rows = read_metrics(cached_run(config, setup, dataset))
-        return {
-            "learning_rate": rate,
-            "curve": read_curve(rows),
-            "action_error": [row["validation_action_error"] for row in rows if "validation_action_error" in row][-1],
-            "largest": largest,
-        }
-
-    def _run_config(self, arm: str, rate: float, setup: Setup) -> RunConfig:
+    def run_config(self, arm: str, rate: float, setup: Setup) -> RunConfig:
+        """Return the options of an arm's policy."""
         recipe = self.recipe(setup)
         options: JsonMapping = {**recipe["policy"], **(recipe["reid"] if arm == "reid" else {})}
         config = with_options(fast(), {**options, "training.learning_rate": rate})
@@ -219,12 +152,13 @@ class Wikipedia2(Experiment):
             start_from(config, self.language_model(start[0], setup), start[1])
         return config
 
-    def _measure_language(self, kind: str, setup: Setup) -> JSON:
+    def measure_language(self, kind: str, setup: Setup) -> JSON:
+        """Return how much the blocks add to tokens, and the bits per byte of the text model."""
         folder = self.language_model(kind, setup)
         scales = {weights: block_scale(str(folder), weights) for weights in ("pretrained", "shuffled", "random")}
         if kind != "text":
             return {"block_scale": scales, "report": read_report(folder)}
-        train, held_out = _split_text(setup)
+        train, held_out = split_text(setup)
         text = HeldOutText(str(folder), held_out)
         return {
             "bits_per_byte": {str(context): text.bits_per_byte(context) for context in (GATE["short"], GATE["long"])},
@@ -232,55 +166,3 @@ class Wikipedia2(Experiment):
             "kneser_ney": {str(order): text.kneser_ney_bits_per_byte(train, order) for order in ORDERS},
             "block_scale": scales,
         }
-
-    def chosen_rates(self, setup: Setup) -> dict[str, float]:
-        """Return for each arm the learning rate with the largest mean area on the tuning data."""
-        recipe = self.recipe(setup)
-        chosen = {}
-        for arm in TUNED:
-            areas = {
-                rate: np.mean(
-                    [
-                        area_of(self._measured({"arm": arm, "rate": rate, "seed": seed}, setup))
-                        for seed in range(recipe["tuning_seeds"])
-                    ]
-                )
-                for rate in recipe["rates"]
-            }
-            chosen[arm] = max(areas, key=areas.__getitem__)
-        return {**chosen, "reid": chosen["text"]}
-
-    def _measured(self, cell: Cell, setup: Setup) -> JSON:
-        """Return a cell's measures: from its file, or, where it is being measured elsewhere, after its training."""
-        path = cell_file(setup, cell)
-        return read_json(path, fix="delete this file and repeat") if path.exists() else self.measure(cell, setup)
-
-    def summarize(self, measured: Measured, setup: Setup) -> Summary:
-        """Judge the gate, then the three contrasts of areas."""
-        return judge(measured)
-
-    def draw(self, measured: Measured, summary: Summary, axes: Axes) -> None:
-        """Draw learning curves, the mean over seeds."""
-        if any("skipped" in row for row in measured):
-            axes.set_title("not testable: no policy was trained")
-            return
-        for index, arm in enumerate(TITLES):
-            curves = np.array([row["curve"] for row in pick(measured, arm=arm, rate=None)])
-            width = 1.5 if arm in (*CONTROLS, "text") else 0.8
-            axes.plot(curves[0, :, 0], curves[:, :, 1].mean(0), ".-", color=f"C{index}", lw=width, label=TITLES[arm])
-        axes.axhline(summary.figures["threshold"], color="0.7", lw=0.8)
-        axes.set_xlabel("updates")
-        axes.set_ylabel(f"return with target {target_of(pick(measured, rate=None)):.4g}, mean over seeds")
-        axes.legend(frameon=False, fontsize=8)
-
-
-def _tuning(setup: Setup) -> TaskData:
-    """Return the data on which learning rates are chosen."""
-    return TaskData.from_setup(replace(setup, data=setup.tuning_data or setup.data))
-
-
-def _split_text(setup: Setup) -> tuple[str, str]:
-    """Return the text to learn from and its last tenth, which is held out; the cut is at a line break if there is one."""
-    text = read_text(text_file(setup))
-    cut = text.find("\n", len(text) * 9 // 10) + 1 or len(text) * 9 // 10
-    return text[:cut], text[cut:]

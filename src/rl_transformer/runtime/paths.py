@@ -10,6 +10,7 @@ from rl_transformer.errors import RLTransformerError
 
 # Dopamine's replay buffers are files such as $store$_action_ckpt.0.gz.
 _NAME = re.compile(r"(?:\$store\$_)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LONGEST = 1000  # systems take 4,096 characters with the folders above; no file of ours has 200
 
 
 def below(root: Path, name: str) -> Path:
@@ -18,7 +19,7 @@ def below(root: Path, name: str) -> Path:
     Args:
         root: A folder.
         name: Parts separated by ``/``. Every part must start with a letter or digit and consist of letters, digits,
-            ``.``, ``_`` and ``-``.
+            ``.``, ``_`` and ``-``; at most 1,000 characters in all.
 
     Raises:
         RLTransformerError: The name has another form, or leads out of ``root``, for example through a symbolic link.
@@ -27,14 +28,20 @@ def below(root: Path, name: str) -> Path:
     path = root.joinpath(*parts)
     # Two independent checks. The pattern rejects "..", absolute paths, drive letters and control characters on any
     # platform; resolving rejects a link inside the folder that points elsewhere. A downloaded manifest can therefore
-    # not make us read or overwrite a file of the user.
-    if not all(_NAME.fullmatch(part) for part in parts) or not path.resolve().is_relative_to(root.resolve()):
+    # not make us read or overwrite a file of the user. Path.resolve() would raise a RuntimeError for links in a circle,
+    # which lead nowhere.
+    has_form = len(name) <= _LONGEST and all(_NAME.fullmatch(part) for part in parts)
+    if not has_form or not _real(path).is_relative_to(_real(root)):
         raise RLTransformerError(
             f"{name!r:.200} is not a name inside this folder",
             where=root,
             fix="use letters, digits, '.', '_' and '-', with '/' between the parts",
         )
     return path
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def user_path(path: str | Path) -> Path:

@@ -6,7 +6,6 @@ piece of the table whose rows it wants. The answers are lines of JSON, too, and 
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import os
@@ -14,14 +13,17 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow import csv
 
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.child import too_much_memory
 from rl_transformer.runtime.limits import LIMITS
+from rl_transformer.runtime.object_stores import Located, locate
 from rl_transformer.runtime.system import usable_cores
 from rl_transformer.runtime.types import JsonObject
 
@@ -73,8 +75,14 @@ class DatasetFiles:
     """Files of a format of `pyarrow.dataset`; a piece is a row group of a Parquet file, or another file."""
 
     def __init__(self, request: JsonObject, report: Callable[[], None]) -> None:
-        base = request["base"]
-        dataset = ds.dataset(request["files"], format=_format(request), partitioning="hive", partition_base_dir=base)
+        found = locate(request["files"], request["base"])
+        dataset = ds.dataset(
+            found.files,
+            filesystem=found.filesystem,
+            format=_format(request, found),
+            partitioning="hive",
+            partition_base_dir=found.base,
+        )
         self.schema = _checked(dataset.schema)
         self.present: str | None = None
         self.pieces: list[tuple[str, int]] = []
@@ -152,24 +160,25 @@ def _write(first: pa.RecordBatch, others: Iterator[pa.RecordBatch], answers: Bin
             stream.write_batch(batch)
 
 
-def _format(request: JsonObject) -> str | ds.FileFormat:
+def _format(request: JsonObject, found: Located) -> str | ds.FileFormat:
     if request["format"] != "csv":
         return request["format"]
     types = {name: pa.type_for_alias(kind) for name, kind in request["types"].items()}
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-    return ds.CsvFileFormat(convert_options=convert, parse_options=csv.ParseOptions(delimiter=_delimiter(request)))
+    return ds.CsvFileFormat(convert_options=convert, parse_options=csv.ParseOptions(delimiter=_delimiter(found)))
 
 
-def _delimiter(request: JsonObject) -> str:
-    """Return what separates the names in the first line of a local file: a comma, or a tab or semicolon if more frequent."""
-    first = request["files"][0] if isinstance(request["files"], list) else None
-    if first is None:
-        return ","
-    try:
-        with gzip.open(first) if first.endswith(".gz") else open(first, "rb") as file:
-            line = file.readline(_LONGEST_HEADER)
-    except (OSError, EOFError):
-        return ","  # reading the file itself says what is wrong with it
+def _delimiter(found: Located) -> str:
+    """Return what separates the names in the first line of the first file: a comma, or a tab or semicolon if more frequent."""
+    line = b""
+    # Reading the file itself says what is wrong with it.
+    with suppress(OSError, ValueError), found.filesystem.open_input_stream(found.files[0]) as file:
+        while b"\n" not in line and len(line) < _LONGEST_HEADER:
+            part = file.read(1 << 12)
+            if not part:
+                break
+            line += part
+    line = line.split(b"\n")[0]
     mark = max((",", "\t", ";"), key=lambda mark: line.count(mark.encode()))
     # Before Arrow builds a reader for each of them, which takes kilobytes.
     _check_count(line.count(mark.encode()) + 1)
@@ -182,6 +191,8 @@ def _problem(error: Exception, path: str | None) -> JsonObject:
         return {"problem": f"reading it {too_much_memory()}", "fix": SMALLER, "where": path}
     # The first line says what is wrong; Arrow adds lines about its own calls.
     text = " ".join(str(error).split("\n")[0].split())[:300]
+    if isinstance(error, RLTransformerError):
+        return {"problem": error.problem, "where": str(error.where), "fix": error.fix}
     expected = isinstance(error, pa.ArrowException | OSError | ValueError)
     return {"problem": text if expected else f"{type(error).__name__}: {text}", "where": path}
 

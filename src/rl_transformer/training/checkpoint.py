@@ -34,7 +34,7 @@ from rl_transformer.training.optimizer import trained_parameters
 
 FORMAT_VERSION = 1
 _STEP = re.compile(r"step-(\d+)")
-_MAY_LACK = ("data_content",)  # earlier versions did not store it
+_MAY_LACK = ("data_content", "options")  # earlier versions did not store them
 _FILES = ("state.json", "state.safetensors")
 # AdamW's names for its running averages of the gradient and of the squared gradient. They are part of the file format.
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -136,7 +136,8 @@ def read_state(path: Path) -> JsonObject:
     fix = "remove this checkpoint and resume from the one before"
     state = read_json(where, fix=fix)
     check_format(state, FORMAT_VERSION, where=where)
-    for name, kind in {"step": int, "evaluated": int, "dataset_fingerprint": str, "data_content": str}.items():
+    kinds = {"step": int, "evaluated": int, "dataset_fingerprint": str, "data_content": str, "options": dict}
+    for name, kind in kinds.items():
         if type(state.get(name)) is not kind and (name in state or name not in _MAY_LACK):
             raise RLTransformerError(f"{name} is {state.get(name)!r:.100}, not {kind.__name__}", where=where, fix=fix)
     return state
@@ -211,10 +212,7 @@ def newest_verified(folder: Path, *, report: bool) -> Path | None:
     """
     for path in reversed(_numbered(folder)):
         try:
-            verify_folder(path, required=_FILES)
-            # A folder that someone renamed passes its hashes, but resuming from it would repeat or skip updates.
-            if read_json(path / "state.json", fix="").get("step") != int(path.name.removeprefix("step-")):
-                raise RLTransformerError("contains a different step than its file name says", where=path, fix="")
+            _verify(path)
         except RLTransformerError as error:
             if report:
                 log.info(f"checkpoint {path.name} is damaged and is not used: {error.where}: {error.problem}")
@@ -226,14 +224,15 @@ def newest_verified(folder: Path, *, report: bool) -> Path | None:
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` verified checkpoints, and the temporary folders of killed processes.
 
-    Folders that fail verification are left alone: they may hold the only copy of a long run.
+    Folders that fail verification are left alone: they may hold the only copy of a long run. Of those that are older than
+    ``keep`` verified ones, only names and sizes are verified.
     """
     verified = []
     for path in reversed(_numbered(folder)):
         try:
             # Only checkpoints that are kept must be intact byte for byte, so that deleting the others loses nothing.
             # Hashing the ones to be deleted as well would read gigabytes for no gain.
-            verify_folder(path, required=_FILES, hashes=len(verified) < keep)
+            _verify(path, hashes=len(verified) < keep)
         except RLTransformerError:
             continue
         verified.append(path)
@@ -243,6 +242,14 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     # `write_folder` leaves these behind if it is killed. Only the process that owns the run saves, so none is in use.
     with translate_write_errors(folder):
         remove_leftovers(folder)
+
+
+def _verify(path: Path, *, hashes: bool = True) -> None:
+    """Raise an `RLTransformerError` if a checkpoint is damaged or has the name of another one; see `verify_folder`."""
+    verify_folder(path, required=_FILES, hashes=hashes)
+    # A folder that someone renamed passes its hashes, but resuming from it would repeat or skip updates.
+    if read_json(path / "state.json", fix="").get("step") != int(path.name.removeprefix("step-")):
+        raise RLTransformerError("contains a different step than its file name says", where=path, fix="")
 
 
 def _numbered(folder: Path) -> list[Path]:

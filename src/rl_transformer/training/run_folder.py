@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, Self
 
-from rl_transformer.config import TrainingConfig
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import remove_leftovers, to_json, translate_write_errors, write_text
 from rl_transformer.runtime.lock import owned
 from rl_transformer.runtime.machine import describe_machine
 from rl_transformer.runtime.reading import check_format, read_json
-from rl_transformer.runtime.types import JsonMapping, JsonObject, OptionValue
-from rl_transformer.training.optimizer import learning_rate
+from rl_transformer.runtime.types import JsonObject
+from rl_transformer.training.same_run import TrainedConfig, check_longer_run, check_same_options, differences
 
 FORMAT_VERSION = 2  # format 2 renamed options; config.migrations translates format 1
 POLICY_MANIFEST = "policy/manifest.json"
@@ -23,41 +21,6 @@ _FINISHED = "finished.json"
 _RUN = "run.json"
 _LOCK = ".lock"
 _SCHEDULE_CHANGES = "schedule_changes"
-# Options that do not change what is learned, so a resumed run may have other values. That the data is the same follows
-# from its fingerprint and not from its path, which may have moved.
-_FREE_SECTIONS = ("evaluation",)
-_FREE_OPTIONS = (
-    "dataset.uri",
-    "training.checkpoint_every",
-    "training.keep_checkpoints",
-    "training.tensorboard",
-    "training.wandb",
-    "training.threads",  # changes the last bits, which the trainer then reports
-)
-
-
-class TrainedConfig(Protocol):
-    """Describes the members that a configuration needs to be trained into a run folder."""
-
-    training: TrainingConfig
-
-    @property
-    def why_not_longer(self) -> str | None:
-        """Reason why more updates would make another run than one of that length from the start, or None."""
-        ...
-
-    def to_dict(self) -> JsonObject:
-        """Return JSON-ready values."""
-        ...
-
-    @classmethod
-    def from_dict(cls, values: JsonMapping, *, where: object = "config.json") -> Self:
-        """Return the configuration that `to_dict` was called on."""
-        ...
-
-    def check_values(self) -> None:
-        """Raise an `RLTransformerError` for a value of the wrong type or out of bounds."""
-        ...
 
 
 def prepare_run_folder(
@@ -93,8 +56,8 @@ def prepare_run_folder(
     # newer than the run their defaults, which keep the old behavior. Comparing the files would reject such runs.
     stored = type(config).from_dict(read_json(folder / "config.json", fix=fix), where=folder / "config.json")
     stored.check_values()
-    _check_same_options(stored, config, folder)
-    _check_longer_run(stored, config, folder)
+    check_same_options(stored, config, folder)
+    check_longer_run(stored, config, folder)
     _remove_leftovers(folder)
     if not (folder / _FINISHED).exists() or not (folder / product).exists():
         return False
@@ -200,81 +163,6 @@ def mark_finished(folder: Path, config: TrainedConfig) -> None:
     write_text(folder / _FINISHED, to_json({"train_steps": config.training.train_steps}))
 
 
-def _differences(stored: TrainedConfig, current: TrainedConfig) -> Iterator[tuple[str, OptionValue, OptionValue]]:
-    """Yield (option, stored value, current value) for every option that differs; the output folder is not one."""
-    before = stored.to_dict()
-    for section, values in current.to_dict().items():
-        for name, value in values.items() if isinstance(values, dict) else ():
-            if before[section][name] != value:
-                yield f"{section}.{name}", before[section][name], value
-
-
-def _is_free(option: str) -> bool:
-    """Return True if a resumed run may have another value of the option."""
-    return option in _FREE_OPTIONS or option.partition(".")[0] in _FREE_SECTIONS
-
-
-def _check_same_options(stored: TrainedConfig, current: TrainedConfig, folder: Path) -> None:
-    """Raise an `RLTransformerError` if an option that changes what is learned differs from the stored run's."""
-    is_longer = current.training.train_steps > stored.training.train_steps
-    for option, before, value in _differences(stored, current):
-        # More updates only extend a run. Fewer could not be honored, because the checkpoint is past them already.
-        if _is_free(option) or (is_longer and option in ("training.train_steps", "training.schedule_steps")):
-            continue
-        if option == "training.schedule_steps" and (
-            current.training.schedule_length == stored.training.schedule_length
-        ):
-            continue  # spelled out or left to its default, the schedule is the same
-        raise RLTransformerError(
-            f"{option} is {value!r}, and the run was started with {before!r}",
-            where=folder,
-            fix="resume with the same options (a larger --train-steps, evaluation, trackers, checkpoints and the "
-            "data's path may differ), or train into another folder",
-        )
-
-
-def _check_longer_run(stored: TrainedConfig, current: TrainedConfig, folder: Path) -> None:
-    """Raise an `RLTransformerError` if more updates would not be the uninterrupted run of that length.
-
-    The user may choose another schedule for the further updates by naming its length; the change of the learning rate
-    is then printed, and recorded in run.json.
-    """
-    before = stored.training
-    now = current.training
-    if now.train_steps == before.train_steps:
-        return
-    if current.why_not_longer is not None:
-        raise RLTransformerError(
-            f"the run was started with {before.train_steps} updates and cannot be extended: {current.why_not_longer}",
-            where=folder,
-            fix=f"train into another folder with --train-steps {now.train_steps}",
-        )
-    if now.schedule == "constant" or now.schedule_length == before.schedule_length:
-        return
-    last = before.train_steps
-    rates = f"{learning_rate(last, before):.3g} at update {last}, {learning_rate(last + 1, now):.3g} at {last + 1}"
-    if now.schedule_steps is None:
-        length = before.schedule_steps
-        if length is not None:
-            raise RLTransformerError(
-                f"its learning rate falls to zero along a cosine of {length} updates, which was set when it began",
-                where=folder,
-                fix=f"repeat --training.schedule_steps {length}; up to update {length} it then is the uninterrupted run",
-            )
-        raise RLTransformerError(
-            f"its learning rate falls to zero along a cosine of {before.schedule_length} updates, so "
-            f"{now.train_steps} updates would not be the same run as {now.train_steps} without an interruption",
-            where=folder,
-            fix=f"train into another folder with --train-steps {now.train_steps}, or continue with a new schedule by "
-            f"--training.schedule_steps {now.train_steps} (learning rate {rates}); set training.schedule_steps from "
-            "the start of a run that you may extend",
-        )
-    log.info(
-        f"note: the schedule now spans {now.schedule_length} updates instead of {before.schedule_length}: learning "
-        f"rate {rates}; the run is not the uninterrupted one, and run.json says so"
-    )
-
-
 def _schedule_changes(folder: Path, config: TrainedConfig, step: int) -> list[JsonObject]:
     """Return the changes of the schedule so far, for run.json: the last update before each, and both lengths."""
     if step == 0 or not (folder / "config.json").exists():
@@ -290,7 +178,7 @@ def _schedule_changes(folder: Path, config: TrainedConfig, step: int) -> list[Js
 
 def _report_options_that_come_too_late(stored: TrainedConfig, current: TrainedConfig, folder: Path) -> None:
     """Print the options of a finished run that differ and have no effect any more."""
-    late = [option for option, _, _ in _differences(stored, current) if option != "dataset.uri"]
+    late = [option for option, _, _ in differences(stored, current) if option != "dataset.uri"]
     if late:
         log.info(
             f"note: {folder} is finished, so {', '.join(late)} has no effect; rlt evaluate evaluates a finished policy"

@@ -34,6 +34,7 @@ from rl_transformer.training.ema import EMA
 from rl_transformer.training.losses import ActionLoss, Loss, TrainingObjective
 from rl_transformer.training.metrics import Metrics, Progress
 from rl_transformer.training.optimizer import learning_rate, make_optimizer, trained_parameters
+from rl_transformer.training.same_run import TrainedConfig, check_same_run, fixed_options
 from rl_transformer.training.updates import UpdateResult, Updates
 from rl_transformer.windows.batch import BatchSource
 
@@ -110,6 +111,8 @@ class Trainer:
     """Hash of the data's content; a run resumes only on the same data."""
     data_content: str = ""
     """Hash of the files of a store; compared where a checkpoint has one, too."""
+    options: TrainedConfig | None = None
+    """All options of the run, which its checkpoints must share; None: the run of another trainer checks them."""
     check_data: Callable[[], None] = lambda: None
     """Raises an error if the data was changed in place; called before every checkpoint."""
     loss: Loss | None = None
@@ -195,7 +198,7 @@ class Trainer:
         """Continue from the newest verified checkpoint, if there is one.
 
         Raises:
-            RLTransformerError: The data has changed since the checkpoint was written.
+            RLTransformerError: The data has changed since the checkpoint was written, or another run wrote it.
         """
         path = newest_verified(self.checkpoints, report=self.group.is_main)
         # Without the barrier the main process could write a checkpoint that a slower process then resumes from.
@@ -207,13 +210,7 @@ class Trainer:
                 log.info("no usable checkpoint: starting again from step 0")
             return
         stored = read_state(path)
-        contents = {stored.get("data_content", ""), self.data_content} - {""}
-        if stored["dataset_fingerprint"] != self.data_fingerprint or len(contents) > 1:
-            raise RLTransformerError(
-                "the data has changed since the checkpoint was written",
-                where=path,
-                fix="restore the dataset (or the text, or the policy of --init-from), or train into another folder",
-            )
+        check_same_run(stored, path, self.data_fingerprint, self.data_content, self.options)
         state = load_checkpoint(path, self.objective, self.optimizer, self.ema)
         self.step = int(state["step"])
         self._saved = self.step
@@ -241,6 +238,7 @@ class Trainer:
                 "dataset_fingerprint": self.data_fingerprint,
                 "data_content": self.data_content,
                 "evaluated": self._evaluated,
+                "options": {} if self.options is None else fixed_options(self.options),
                 **self._environment(),
             }
             save_checkpoint(self.checkpoints, self.step, self.objective, self.optimizer, self.ema, state)

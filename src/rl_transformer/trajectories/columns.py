@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -28,7 +29,17 @@ RESERVED = {*STEP_COLUMNS, *EPISODE_COLUMNS, "observation_mean", "observation_st
 # Columns in the fingerprint: those that the source recorded. The others are computed from them.
 _HASHED = ("observations", "actions", "rewards")
 _BYTES_BETWEEN_LOOKS = 1 << 26
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ROWS_AT_ONCE = 1 << 18
+
+
+def column_file(name: str) -> str:
+    """Return the name of the file in a store that holds a column."""
+    if _FILE_NAME.fullmatch(name):
+        return f"{name}.npy"
+    # Columns of tables may be called anything, also what leads out of the folder. The hash keeps two of them apart.
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name[:80]).strip("-_") or "column"
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.npy"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ _BINS = 24
 _MOST_BINNED = 4
 # Steps that fewer episodes reach have no mean of their own.
 _FEWEST_AT_STEP = 3
+_ROWS_PER_REGRESSOR = 3
+_ROUNDING = 1e-6
 
 
 def share_explained(features: np.ndarray, regressors: np.ndarray, episode: np.ndarray) -> np.ndarray:
@@ -42,6 +44,22 @@ def share_explained(features: np.ndarray, regressors: np.ndarray, episode: np.nd
         total += np.square(held_out - held_out.mean(axis=0)).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(total > 0, 1 - remaining / np.where(total > 0, total, 1), 0.0)
+
+
+def is_determined(features: np.ndarray, regressors: np.ndarray) -> np.ndarray:
+    """Return which features (D,) are exactly linear functions of the regressors; none if there are few rows for that.
+
+    Args:
+        features: (N, D).
+        regressors: (N, P); a constant is added.
+    """
+    # In the same rows, unlike `share_explained`: a value that only one half has would count against an exact relation, and
+    # no fit of so few numbers is exact by accident.
+    if len(features) < _ROWS_PER_REGRESSOR * (regressors.shape[1] + 1):
+        return np.zeros(features.shape[1], bool)
+    with_constant = np.column_stack([regressors, np.ones(len(regressors))])
+    fitted = with_constant @ np.linalg.lstsq(with_constant, features, rcond=1e-10)[0]
+    return np.square(features - fitted).mean(axis=0) <= _ROUNDING * np.maximum(features.var(axis=0), _ROUNDING)
 
 
 def categories(values: np.ndarray) -> np.ndarray:

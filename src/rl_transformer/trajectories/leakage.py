@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rl_transformer.trajectories.dataset import TrajectoryDataset
+from rl_transformer.trajectories.equal_values import shares_of_equal_steps
 from rl_transformer.trajectories.explained_variance import (
     categories,
+    is_determined,
     scaled_columns,
     share_explained,
     smooth_functions,
@@ -80,6 +82,7 @@ def find_leakage(dataset: TrajectoryDataset) -> list[Finding]:
     for later in _later_values(steps):
         copies = changes.copies(later)
         findings += later.findings("equals or nearly equals", copies, names)
+        findings += later.findings_in_part(steps, ~copies, names)
         findings += later.findings("changes from the step before by", changes.totals(later) & ~copies, names)
         if steps.observations.shape[1] <= _MOST_FEATURES:
             after = changes.after(later) & ~copies & ~changes.totals(later)
@@ -102,6 +105,8 @@ class _Later:
     """(N, P) columns whose linear functions follow any function of it."""
     numbers: np.ndarray
     """(N, Q) the thing itself, or columns of 0 and 1."""
+    values: np.ndarray
+    """(N, R) the thing itself, as recorded."""
     fix: str
 
     def findings(self, relation: str, features: np.ndarray, names: list[str]) -> Iterator[Finding]:
@@ -109,6 +114,12 @@ class _Later:
         yield from _about(
             self.kind, features, names, f"{relation} a function of {self.what} of the same step", self.fix
         )
+
+    def findings_in_part(self, steps: SampledSteps, features: np.ndarray, names: list[str]) -> Iterator[Finding]:
+        """Yield one finding for those of the features (D,) that are this step's value in some of the steps."""
+        shares = np.where(features, shares_of_equal_steps(steps.observations, self.values, steps.step), 0)
+        problem = f"has the very digits of {self.what} of the same step, in up to {shares.max():.0%} of the steps"
+        yield from _about(self.kind, shares > 0, names, problem, self.fix)
 
     def findings_after(self, features: np.ndarray, names: list[str]) -> Iterator[Finding]:
         """Yield one finding for features that already follow this step's value."""
@@ -131,13 +142,13 @@ def _later_values(steps: SampledSteps) -> Iterator[_Later]:
         "record what was known before the action was chosen, or leave the feature out; if the recorded policy looked at "
         "nothing else, it is no leak"
     )
-    yield _Later(ACTION, "the action", functions, numbers, fix)
+    yield _Later(ACTION, "the action", functions, numbers, steps.actions, fix)
     rewards = steps.rewards[:, None]
     values = np.unique(rewards)
     if len(values) > 1:
         functions = categories(rewards) if len(values) <= _MANY_VALUES else smooth_functions(rewards)
         fix = "leave the feature out, or give it one step later, if the reward is not known before the action"
-        yield _Later(REWARD, "the reward", functions, scaled_columns(rewards), fix)
+        yield _Later(REWARD, "the reward", functions, scaled_columns(rewards), rewards, fix)
 
 
 @dataclass(frozen=True)
@@ -185,7 +196,29 @@ class _Changes:
         at_first = share_explained(self.features[np.ix_(first, np.flatnonzero(is_copy))], later.numbers[first], first)
         stays = (before <= 1 - _COPY) & (at_first >= _COPY) & (len(first) >= _FEWEST_OTHER)
         is_copy[is_copy] = is_of_now | stays
-        return is_copy
+        return is_copy & ~self._was_known_before(is_copy, later)
+
+    def _was_known_before(self, copies: np.ndarray, later: _Later) -> np.ndarray:
+        """Return which features (D,) the step before determines exactly, so that they hold nothing that is new.
+
+        A policy that acts on one number, in an environment without chance, looks like a copy of its action; but what the
+        observation and the action of the step before determine was known before this action was chosen.
+
+        Args:
+            copies: (D,) True for features that are functions of this step's value; only these are looked at.
+            later: What they are functions of.
+        """
+        known = np.zeros(len(copies), bool)
+        if copies.any():
+            rows = self.later_rows
+            past = np.column_stack([self.features[rows - 1], later.functions[rows - 1]])
+            # Before the first step there is nothing: there other features have to say it, none of which is a copy, too.
+            first = np.flatnonzero(self.steps.step == 0)
+            known[copies] = is_determined(self.features[np.ix_(rows, np.flatnonzero(copies))], past) & is_determined(
+                self.features[np.ix_(first, np.flatnonzero(copies))],
+                self.features[np.ix_(first, np.flatnonzero(~copies))],
+            )
+        return known
 
     def totals(self, later: _Later) -> np.ndarray:
         """Return which features (D,) change by a function of this step's value, and not of the one before."""

@@ -17,7 +17,7 @@ from rl_transformer.runtime.plugins import refuse_named_plugins
 from rl_transformer.runtime.reading import check_format, check_limit, read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.checks import Checker
-from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary
+from rl_transformer.trajectories.columns import EPISODE_COLUMNS, STEP_COLUMNS, Summary, column_file
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.end_flags import flag_kind
 from rl_transformer.trajectories.findings import Finding
@@ -70,7 +70,8 @@ def map_store(folder: str | Path, *, verify: bool = False) -> tuple[DataSpec, di
     arrays = {name.removesuffix(".npy"): _map(below(folder, name), again) for name in names}
     try:
         steps = {
-            name: _column(folder, [f"{p}{name}.npy" for p in places], files, again) for name in info["step_columns"]
+            name: _column(folder, [p + column_file(name) for p in places], files, again)
+            for name in info["step_columns"]
         }
         summary = _summary(info, arrays, _content_hash(files, places))
         consistent = _is_consistent(spec, steps, summary)

@@ -20,12 +20,13 @@ _MOST_STEPS = 2_000_000
 # Where observations have few values, as on a grid, honest episodes share steps.
 _FEWEST_VALUES = 100
 _SAMPLE = 5_000
+_FEWEST_PAIRS = 20
 
 
 def step_hashes(dataset: TrajectoryDataset, *, always: bool = False) -> np.ndarray | None:
     """Return a hash of each step's observation, action and reward (N,).
 
-    None where equal steps of different episodes would say nothing, or take long to find, unless ``always`` is set.
+    None where equal steps of different episodes say nothing, or take long to find, unless ``always`` is set.
     """
     is_telling = 0 < dataset.num_steps <= _MOST_STEPS and _has_many_values(dataset)
     if not is_telling and not always:
@@ -35,7 +36,7 @@ def step_hashes(dataset: TrajectoryDataset, *, always: bool = False) -> np.ndarr
     with np.errstate(over="ignore"):
         for column in (dataset.actions, dataset.rewards):
             hashed = hashed * np.uint64(0x9E3779B97F4A7C15) + _row_hashes(np.asarray(column))
-    return hashed
+    return hashed if always or not _recur_by_chance(hashed, np.asarray(dataset.offsets)) else None
 
 
 def episode_hashes(hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -61,6 +62,11 @@ def run_hashes(hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.
     return runs[inside], rows[inside]
 
 
+def episode_of(rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the number of the episode in which each row (W,) lies."""
+    return np.searchsorted(offsets, rows, side="right") - 1
+
+
 def overlapping_episodes(dataset: TrajectoryDataset) -> Iterator[Finding]:
     """Yield a warning if episodes begin inside of other ones."""
     hashes = step_hashes(dataset)
@@ -68,24 +74,44 @@ def overlapping_episodes(dataset: TrajectoryDataset) -> Iterator[Finding]:
         return
     offsets = np.asarray(dataset.offsets)
     runs, rows = run_hashes(hashes, offsets)
-    episode = np.searchsorted(offsets, rows, side="right") - 1
+    episode = episode_of(rows, offsets)
     # Paths of one policy may meet and go on together, from the middle of both; only windows begin inside of another one.
     is_first = rows == offsets[episode]
     order = np.argsort(runs[~is_first], kind="stable")
     inner_runs, inner_rows = runs[~is_first][order], rows[~is_first][order]
-    at = np.searchsorted(inner_runs, runs[is_first])
-    found = at < len(inner_runs)
-    found[found] = inner_runs[at[found]] == runs[is_first][found]
-    which = episode[is_first][found]
+    if not len(inner_runs):
+        return
+    own = episode[is_first]
+    # Equal runs lie side by side: the first one of them, or the last one where that is of the episode itself.
+    at = np.minimum(np.searchsorted(inner_runs, runs[is_first]), len(inner_runs) - 1)
+    last = np.searchsorted(inner_runs, runs[is_first], side="right") - 1
+    at = np.where(episode_of(inner_rows[at], offsets) == own, last, at)
+    found = (inner_runs[at] == runs[is_first]) & (episode_of(inner_rows[at], offsets) != own)
+    which = own[found]
     if which.size:
         others = inner_rows[at[found]]
         positions = [
             {"episode": int(e), "step": 0, "other episode": int(other), "other step": int(row - offsets[other])}
-            for e, row, other in zip(which, others, np.searchsorted(offsets, others, side="right") - 1, strict=True)
+            for e, row, other in zip(which, others, episode_of(others, offsets), strict=True)
         ][:MAX_POSITIONS]
         problem = "begins with steps that also lie inside of another one, as windows that overlap do"
         fix = "cut episodes that do not overlap; never split such data into a part to learn from and one to judge by"
         yield Finding("warning", OVERLAP, "episode", problem, fix, which.size, positions)
+
+
+def _recur_by_chance(hashes: np.ndarray, offsets: np.ndarray) -> bool:
+    """Return True if most of the steps that occur in several episodes go on differently there.
+
+    Copies go on alike. Where there are only some hundred states, as in a table of numbers that stand for them, honest
+    episodes meet and part again, and in long ones runs of steps are the same as well.
+    """
+    order = np.argsort(hashes, kind="stable")
+    one, other = order[:-1], order[1:]
+    episode = episode_of(np.arange(len(hashes)), offsets)
+    is_last = np.isin(np.arange(len(hashes)), offsets[1:] - 1)
+    is_pair = (hashes[one] == hashes[other]) & (episode[one] != episode[other]) & ~is_last[one] & ~is_last[other]
+    one, other = one[is_pair], other[is_pair]
+    return len(one) >= _FEWEST_PAIRS and bool((hashes[one + 1] == hashes[other + 1]).mean() < 0.5)
 
 
 def _has_many_values(dataset: TrajectoryDataset) -> bool:

@@ -19,7 +19,7 @@ from rl_transformer.trajectories.trajectory import Trajectory
 _OUTLIER = 1e5
 _MOST = 0.99
 # Episodes that are shorter say nothing about a signal that stands still.
-_LONG = 20
+_LONG = 10
 # A signal is lively in an episode if it changes in this share of the steps; in most episodes that are not frozen, it has to be.
 _LIVELY = 0.9
 # Share of the values exactly at one bound from which on a signal is saturated. A value of 0 is no bound: forces without contact.

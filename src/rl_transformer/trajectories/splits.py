@@ -89,14 +89,21 @@ def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterat
     found = np.flatnonzero(is_shared)
     hashes = [step_hashes(train), step_hashes(test)]
     fix = "take them out of one of the two: a policy is judged by what it has learned by heart"
-    if found.size:
-        positions = [{"episode": int(e), "train episode": int(order[at[e]])} for e in found[:MAX_POSITIONS]]
-        problem = f"is in both: {found.size} of {len(test)} episodes of the data to judge by"
-        # On a grid, two honest episodes may be the same from beginning to end.
-        level = "error" if hashes[0] is not None and hashes[1] is not None else "warning"
-        yield Finding(level, SHARED_EPISODES, "episode", problem, fix, found.size, positions)
+    # On a grid, two honest episodes may be the same from beginning to end, and so may those of a step or two in any data.
+    is_telling = hashes[0] is not None and hashes[1] is not None
+    is_long = test.lengths[found] >= RUN
+    for some, level, which in (
+        (found[is_long], "error" if is_telling else "warning", "episodes"),
+        (found[~is_long], "warning", f"episodes, of fewer than {RUN} steps, which may be the same by chance,"),
+    ):
+        if some.size:
+            positions = [{"episode": int(e), "train episode": int(order[at[e]])} for e in some[:MAX_POSITIONS]]
+            problem = f"is in both: {some.size} {which} of {len(test)} of the data to judge by"
+            yield Finding(level, SHARED_EPISODES, "episode", problem, fix, some.size, positions)
     if hashes[0] is None or hashes[1] is None:
-        reason = "observations have few values, or there are millions of steps, so that equal steps say nothing"
+        reason = (
+            "equal steps recur by chance, as on a grid or among a few hundred states, or there are millions of steps"
+        )
         yield _not_compared("runs of equal steps", reason, "step")
         return
     runs, _ = run_hashes(hashes[0], train.offsets)

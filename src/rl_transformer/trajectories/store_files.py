@@ -18,7 +18,7 @@ from rl_transformer.runtime.paths import below, user_path
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.blocks import EpisodeBlock, Episodes
 from rl_transformer.trajectories.checks import Checker
-from rl_transformer.trajectories.columns import EPISODE_COLUMNS, Summary, build_columns
+from rl_transformer.trajectories.columns import EPISODE_COLUMNS, Summary, build_columns, column_file
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.findings import Finding, raise_on_errors
 from rl_transformer.trajectories.trajectory import Trajectory
@@ -109,7 +109,7 @@ def write_columns(
             def append(name: str, rows: np.ndarray) -> None:
                 # Names of extra columns come from the source's file, hence `below`.
                 if name not in arrays:
-                    arrays[name] = _GrowingArray(below(temporary, f"{name}.npy"), rows)
+                    arrays[name] = _GrowingArray(below(temporary, column_file(name)), rows)
                     open_files.callback(arrays[name].close)  # also after an error
                 arrays[name].append(rows)
 

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from rl_transformer.runtime.paths import user_path
+
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -39,7 +41,7 @@ def suggest_uri(path: str, scheme: str, *, has_scheme: bool, options: str = "") 
     # Plugins decide themselves what they read.
     if scheme not in ("rlt", "d4rl", "minari"):
         return None
-    found = _find(Path(path))
+    found = _find(user_path(path))  # refuses what can be no name, such as one that is too long
     if found is None:
         if scheme == "rlt" and Path(path).is_file():
             return "is a file of no known format, and a store is a folder", None

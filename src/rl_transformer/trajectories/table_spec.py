@@ -39,14 +39,17 @@ class TableSpec:
     """Columns that tell which actions are allowed, in the order of the action's values."""
     mapping: JsonMapping | None = None
     """The mapping that the data was read with."""
+    images: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """(column, shape) of the pictures, uint8 with the colors last."""
 
     @property
     def observation_space(self) -> Space:
-        """The space of observations: a vector of numbers, or a dict of it and one discrete part per category."""
+        """The space of observations: a vector of numbers, or a dict of it, one discrete part per category, and pictures."""
         size = sum(width for _, width in self.numbers)
         parts = [(NUMBERS, Space.box((size,)))] if size else []
         parts += [(name, Space.discrete(len(values) + 1)) for name, values in self.categories]
-        return Space("dict", parts=tuple(parts)) if self.categories else Space.box((size,))
+        parts += [(name, Space("box", shape, dtype="uint8", low=(0,), high=(255,))) for name, shape in self.images]
+        return Space("dict", parts=tuple(parts)) if self.categories or self.images else Space.box((size,))
 
     def action_space(self, low: ArrayLike = -np.inf, high: ArrayLike = np.inf) -> Space:
         """Return the space of actions; continuous ones have bounds (A,)."""
@@ -88,6 +91,7 @@ class TableSpec:
                 tuple(_values(found) for found in values["action_values"]),
                 tuple(_text(name) for name in values["allowed"]),
                 dict(mapping) if isinstance(mapping, Mapping) else None,
+                tuple((_text(name), tuple(map(_size, shape))) for name, shape in values.get("images", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RLTransformerError(
@@ -110,7 +114,7 @@ class TableSpec:
         """
         numbers = [np.atleast_1d(_number(row, name, width)) for name, width in self.numbers]
         vector = np.concatenate(numbers).astype(np.float32) if numbers else np.zeros(0, np.float32)
-        if not self.categories:
+        if not self.categories and not self.images:
             return vector
         parts: dict[str, Nested] = {NUMBERS: vector} if numbers else {}
         for name, _ in self.categories:
@@ -118,6 +122,8 @@ class TableSpec:
                 raise _missing(row, name, "a missing category is None")
             value = _plain(row[name])
             parts[name] = np.int64(0 if value is None else self._indices[name].get(value, 0))
+        for name, shape in self.images:
+            parts[name] = _picture(row, name, shape)
         return parts
 
     def allowed_actions(self, row: Mapping[str, object]) -> np.ndarray | None:
@@ -165,6 +171,17 @@ def _number(row: Mapping[str, object], name: str, width: int) -> np.ndarray:
             f"is {row[name]!r:.100}, not {expected}", where=f"row: {name}", fix=f"give {expected}, finite"
         )
     return numbers.reshape(-1)
+
+
+def _picture(row: Mapping[str, object], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the picture in a column of a row."""
+    if name not in row:
+        raise _missing(row, name, "give every column that the policy sees")
+    picture = np.asarray(row[name])
+    if picture.dtype != np.uint8 or picture.shape != shape:
+        problem = f"is {picture.dtype} of shape {picture.shape}, not uint8 of shape {shape}"
+        raise RLTransformerError(problem, where=f"row: {name}", fix="give the frame as it was recorded")
+    return picture
 
 
 def _missing(row: Mapping[str, object], name: str, fix: str) -> RLTransformerError:

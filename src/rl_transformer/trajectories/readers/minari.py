@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError, require
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.data_spec import DataSpec
@@ -103,7 +104,7 @@ def _folder(dataset_id: str) -> Path:
     if not _ID.fullmatch(dataset_id):
         raise RLTransformerError("is not a Minari id", where=where, fix="write it as minari:NAMESPACE/NAME-v0")
     root = minari_root()
-    folder = root.joinpath(*dataset_id.split("/"))
+    folder = user_path(root.joinpath(*dataset_id.split("/")))  # refuses a name that is too long for a file
     # The pattern excludes "..", but a symbolic link below the root may still point anywhere.
     if not folder.resolve().is_relative_to(root.resolve()):
         raise RLTransformerError(

@@ -1,4 +1,4 @@
-"""Read tables whose rows are steps: Parquet, CSV, JSON lines, Hugging Face datasets and LeRobot's recordings.
+"""Read tables whose rows are steps: Parquet, CSV, JSON lines and Hugging Face datasets; LeRobot's are in `lerobot`.
 
 What the columns are is said by a mapping, a YAML file; see `tables.mapping`. Formats whose columns have fixed names
 bring one along.
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.paths import user_path
 from rl_transformer.trajectories.end_flags import DONE, TERMINATED, TRUNCATED, flag_kind, is_ambiguous
 from rl_transformer.trajectories.readers.interface import ReaderOption, Source
+from rl_transformer.trajectories.tables.files import open_files
+from rl_transformer.trajectories.tables.locations import local_path
 from rl_transformer.trajectories.tables.mapping import ColumnMapping
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class TypedFilesReader(TableReader):
 
     def table(self, path: str, types: Mapping[str, str]) -> TableInput:
         """Open the files."""
-        _refuse_types(types, f"{self.scheme}:{path}")
-        return _table(path, self.file_format, where=f"{self.scheme}:{path}")
+        refuse_types(types, f"{self.scheme}:{path}")
+        return open_table_files(path, self.file_format, where=f"{self.scheme}:{path}")
 
 
 class ParquetReader(TypedFilesReader):
@@ -100,38 +101,7 @@ class CsvReader(TableReader):
 
     def table(self, path: str, types: Mapping[str, str]) -> TableInput:
         """Open the files."""
-        return _table(path, "csv", where=f"{self.scheme}:{path}", types=types)
-
-
-class LeRobotReader(TableReader):
-    """Reads the Parquet files of LeRobot's recordings (version 3); videos are not decoded."""
-
-    scheme: ClassVar[str] = "lerobot"
-    usage: ClassVar[str] = "lerobot:FOLDER"
-
-    def table(self, path: str, types: Mapping[str, str]) -> TableInput:
-        """Open the recording's data files."""
-        where = f"{self.scheme}:{path}"
-        _refuse_types(types, where)
-        root = user_path(path)
-        if not (root / "data").is_dir() or not (root / "meta" / "info.json").is_file():
-            fix = "name the folder of a recording, with meta/info.json and data/"
-            raise RLTransformerError("is no LeRobot recording", where=where, fix=fix)
-        return _table(str(root / "data"), "parquet", where=where)
-
-    def default_mapping(self, table: TableInput) -> ColumnMapping | None:
-        """Return the mapping of LeRobot's own names."""
-        names = table.schema.names
-        if "action" not in names or "episode_index" not in names:
-            return None
-        # Pictures lie in files of their own, and what remains of them here has no numbers.
-        observed = [name for name in names if name.startswith("observation.")]
-        optional = {"reward": "next.reward", "terminated": "next.done"}
-        values = {part: name for part, name in optional.items() if name in names}
-        return ColumnMapping.from_values(
-            {"episode": "episode_index", "order": "frame_index", "observe": observed, "action": "action", **values},
-            where=table.where,
-        )
+        return open_table_files(path, "csv", where=f"{self.scheme}:{path}", types=types)
 
 
 class HuggingFaceReader(TableReader):
@@ -144,8 +114,8 @@ class HuggingFaceReader(TableReader):
         """Open the Arrow files of one split."""
         from rl_transformer.trajectories.tables.episode_rows import open_saved_dataset
 
-        _refuse_types(types, f"{self.scheme}:{path}")
-        return open_saved_dataset(user_path(path), where=f"{self.scheme}:{path}")
+        refuse_types(types, f"{self.scheme}:{path}")
+        return open_saved_dataset(local_path(path, f"{self.scheme}:{path}"), where=f"{self.scheme}:{path}")
 
 
 class NpzReader(TableReader):
@@ -158,13 +128,12 @@ class NpzReader(TableReader):
         """Read the arrays."""
         from rl_transformer.trajectories.tables.episode_rows import read_arrays
 
-        _refuse_types(types, f"{self.scheme}:{path}")
-        return read_arrays(user_path(path), where=f"{self.scheme}:{path}")
+        refuse_types(types, f"{self.scheme}:{path}")
+        return read_arrays(local_path(path, f"{self.scheme}:{path}"), where=f"{self.scheme}:{path}")
 
 
-def _table(path: str, file_format: str, *, where: str, types: Mapping[str, str] | None = None) -> TableInput:
-    from rl_transformer.trajectories.tables.files import open_files
-
+def open_table_files(path: str, file_format: str, *, where: str, types: Mapping[str, str] | None = None) -> TableInput:
+    """Open files of a format of `pyarrow.dataset` as one table; see `tables.files.open_files`."""
     files = open_files(path, file_format, where=where, types=types)  # before what imports pyarrow: both do so at once
     from rl_transformer.trajectories.tables.inputs import files_input
 
@@ -204,7 +173,8 @@ def usual_mapping(names: list[str], *, where: object) -> ColumnMapping | None:
     return ColumnMapping.from_values(values, where=where)
 
 
-def _refuse_types(types: Mapping[str, str], where: str) -> None:
+def refuse_types(types: Mapping[str, str], where: str) -> None:
+    """Raise an error if a mapping gives types, which only text files lack."""
     if types:
         fix = "leave types out of the mapping; they are for CSV"
         raise RLTransformerError("the columns of this format have types of their own", where=where, fix=fix)

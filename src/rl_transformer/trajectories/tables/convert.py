@@ -204,7 +204,7 @@ def _episodes(
         for learned in run(function, lesson, range(buckets.count)):
             fit.join(learned)
     spec, notes = fit.result(source)
-    return spec, TableEpisodes(buckets, Encoder(spec, fit.columns, fit.mapping, fit.where), split, notes)
+    return spec, TableEpisodes(buckets, Encoder(spec, fit.columns, fit.mapping, fit.where, fit.videos), split, notes)
 
 
 def _with_progress(blocks: Iterable[EpisodeBlock], num_rows: int) -> Iterator[EpisodeBlock]:

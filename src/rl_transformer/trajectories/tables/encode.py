@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from rl_transformer.trajectories.tables.values import (
     numbers,
     order_values,
 )
+from rl_transformer.trajectories.tables.videos import VideoColumn
 from rl_transformer.trajectories.trajectory import Trajectory
 
 DUPLICATE = "same as another row"
@@ -72,6 +73,8 @@ class Encoder:
     columns: Columns
     mapping: ColumnMapping
     where: str
+    videos: Mapping[str, VideoColumn] = field(default_factory=dict)
+    """Columns whose values are places of frames, which `with_frames` decodes."""
 
     @property
     def table(self) -> TableSpec:
@@ -183,10 +186,12 @@ class Encoder:
             parts.append(self._numbers(rows, name, width, drop))
         vector = np.concatenate(parts, axis=1) if parts else np.zeros((len(rows), 0))
         observations: Nested = vector
-        if table.categories:
+        if table.categories or table.images:
             observations = {NUMBERS: vector} if parts else {}
             for name, known in table.categories:
                 observations[name] = category_indices(rows[name], known) + 1  # 0: missing or unseen
+            for name, _ in table.images:
+                observations[name] = self._numbers(rows, name, 3, drop)
         actions = self._actions(rows, drop)
         extras = {}
         if table.allowed:

@@ -19,6 +19,7 @@ from rl_transformer.trajectories.findings import MAX_POSITIONS, Finding
 from rl_transformer.trajectories.tables.encode import Encoded, Encoder, take_episodes
 from rl_transformer.trajectories.tables.row_buckets import MemoryBuckets, RowBuckets
 from rl_transformer.trajectories.tables.split import Split
+from rl_transformer.trajectories.tables.videos import with_frames
 
 DROPPED_ROWS = "rows in no episode"
 TIED_ROWS = "several rows of one moment"
@@ -68,7 +69,7 @@ class TableEpisodes:
             chosen = take_part(encoded, self.split, part)
             self.num_steps[part] += int(chosen.offsets[-1])
             if len(chosen):
-                yield chosen
+                yield from with_frames(chosen, self.encoder.videos)
         self.finish(part)
 
     def finish(self, part: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from rl_transformer.trajectories.tables.values import (
     plain_type,
     sorted_values,
 )
+from rl_transformer.trajectories.tables.videos import VideoColumn, video_columns
 
 # Integers within this range are taken as actions counted from the smallest one, also where some of them never occur.
 _MOST_COUNTED = 1024
@@ -55,6 +56,7 @@ class TableFit:
     extents: dict[str, tuple[np.ndarray | float, np.ndarray | float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _ = self.videos  # what cannot be decoded is found before hours of work
         for name in self.columns.numbers:
             check_number(self.schema.field(name).type, name, where=self.where)
         for name in (*self.columns.categories, *self.discrete):
@@ -80,8 +82,8 @@ class TableFit:
         empty = self.schema.empty_table()
         for name in self.columns.keep:
             kept_values(empty[name], name, where=self.where)
-            # A store has one file per column, and a column called allowed would be taken for masks of actions.
-            if name in RESERVED or name == ALLOWED or Path(name).name != name:
+            # A store has columns of these names, and a column called allowed would be taken for masks of actions.
+            if name in RESERVED or name == ALLOWED:
                 fix = "give the column another name in the table, or leave it out"
                 raise RLTransformerError(
                     f"a column called {name!r} cannot be kept", where=f"{self.where}: keep", fix=fix
@@ -97,6 +99,11 @@ class TableFit:
         for name in (*self.columns.allowed, self.columns.terminated, self.columns.truncated):
             if name is not None:
                 flags(empty[name], name, where=self.where)
+
+    @cached_property
+    def videos(self) -> dict[str, VideoColumn]:
+        """The observed columns that stand for frames of videos."""
+        return video_columns(self.schema, self.columns.numbers, where=self.where)
 
     @property
     def discrete(self) -> list[str]:
@@ -181,12 +188,13 @@ class TableFit:
                 Finding("info", GUESSED_SPACE, "actions", f"bounds {bounds} are taken from the data", "check them", 1)
             )
         table = TableSpec(
-            numbers=tuple((name, self.widths.get(name, 1)) for name in self.columns.numbers),
+            numbers=tuple((name, self.widths.get(name, 1)) for name in self.columns.numbers if name not in self.videos),
             categories=tuple((name, sorted_values(self.seen[name])) for name in self.columns.categories),
             action=tuple((name, self.widths.get(name, 1)) for name in self.columns.action),
             action_values=values,
             allowed=tuple(self.columns.allowed),
             mapping=self.mapping.to_dict(),
+            images=tuple((name, video.shape) for name, video in self.videos.items()),
         )
         return DataSpec(table.observation_space, table.action_space(low, high), source, table=table), notes
 

@@ -19,6 +19,7 @@ from rl_transformer.trajectories.tables.engines import Engine
 from rl_transformer.trajectories.tables.episodes import DroppedRows, TableEpisodes, take_part
 from rl_transformer.trajectories.tables.row_buckets import RowBuckets
 from rl_transformer.trajectories.tables.split import Split
+from rl_transformer.trajectories.tables.videos import with_frames
 
 _FOLDERS = {"training": "store", "held out": "held-out"}
 
@@ -100,7 +101,8 @@ def _write_shard(plan: _Plan, number: int) -> _Account:
         if len(block):
             account.num_steps[part] = int(block.offsets[-1])
             account.checkers[part] = Checker(plan.encoder.spec)
-            write_columns(folder, plan.encoder.spec, [block], checker=account.checkers[part])
+            frames = with_frames(block, plan.encoder.videos)
+            write_columns(folder, plan.encoder.spec, frames, checker=account.checkers[part])
     return account
 
 

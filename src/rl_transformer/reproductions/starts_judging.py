@@ -1,6 +1,9 @@
-"""How `wikipedia-2` is judged: the gate of the language model, and contrasts of areas under the learning curve."""
+"""How starts from language models are judged: the gate of the language model, and contrasts of areas under the curve."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,23 +16,47 @@ from rl_transformer.evaluation.differences import (
 from rl_transformer.evaluation.statistics import over_seeds
 from rl_transformer.reproductions.experiment import JSON, Check, Measured, Row, Score, Summary, pick
 
-TITLES = {
-    "scratch": "from scratch",
-    "shuffled": "the text model, shuffled within each matrix",
-    "markov": "pretrained on a random Markov chain",
-    "text": "pretrained on text",
-    "reid": "pretrained on text, with the options of Reid et al.",
-}
-CONTROLS = ("scratch", "shuffled", "markov")
 GATE = {"short": 2, "long": 128, "gain": 0.1}
 """Tokens of context that are compared, and by how many bits per byte the long one must be better."""
 ORDERS = (3, 4, 5)
 """Orders of the n-gram models; the best of them has to be beaten."""
 RELEVANT_SHARE = 0.1
-"""Share of the area of scratch below which a difference is not relevant."""
+"""Share of the area of the reference below which a difference is not relevant."""
+GATE_RULE = (
+    f"on held-out text it needs fewer bits per byte than Kneser-Ney, and with a context of {GATE['long']} tokens {GATE['gain']} bits "
+    f"per byte fewer than with {GATE['short']}; otherwise nothing below is testable"
+)
 _SHARE_OF_END = 0.9
 _LAST_POINTS = 3
 _SIGNIFICANT = 0.05
+_NUMBERS = {2: "two", 3: "three"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrasts:
+    """Which arms are compared."""
+
+    titles: Mapping[str, str]
+    """Every arm with its text in tables, in their order."""
+    lead: str
+    """The arm that is claimed to help."""
+    controls: Sequence[str]
+    """The arms that it is compared with."""
+    reference: str
+    """The arm whose area and last scores give the margin and the common threshold."""
+
+    def rule(self, what: str, margin_of: str) -> str:
+        """Return the rule of one contrast.
+
+        Args:
+            what: The control, in words.
+            margin_of: The reference, in words.
+        """
+        return (
+            f"{self.lead} helps more than {what}: its area under the learning curve is larger (paired by seed, p < 0.05 after "
+            f"Holm's correction for the {_NUMBERS[len(self.controls)]} contrasts), and the 95 % interval of the difference does not lie "
+            f"within {100 * RELEVANT_SHARE:.0f} % of the area of {margin_of}, which would be no relevant effect, and fails; else open"
+        )
 
 
 def area_of(row: JSON) -> float:
@@ -43,7 +70,7 @@ def is_testable(language: JSON) -> bool:
     return long < min(language["kneser_ney"].values()) and short - long >= GATE["gain"]
 
 
-def judge(measured: Measured) -> Summary:
+def judge(measured: Measured, contrasts: Contrasts) -> Summary:
     """Judge the gate, and the contrasts if there are policies."""
     (language,) = pick(measured, arm="language", kind="text")
     rows = _language_rows(language)
@@ -51,37 +78,50 @@ def judge(measured: Measured) -> Summary:
     figures: JSON = {
         "language": {row["kind"]: row["block_scale"] for row in pick(measured, arm="language") if "block_scale" in row}
     }
-    checks = {"language model": gate, **dict.fromkeys(CONTROLS, Check(None, "not testable"))}
+    checks = {"language model": gate, **dict.fromkeys(contrasts.controls, Check(None, "not testable"))}
     if any("skipped" in row for row in measured):
         return Summary(rows, checks, figures)
-    judged = {arm: pick(measured, arm=arm, rate=None) for arm in TITLES}
-    areas = {arm: over_seeds([area_of(row) for row in judged[arm]]) for arm in TITLES}
-    differences = {arm: paired_difference(areas["text"], areas[arm]) for arm in CONTROLS}
+    judged = {arm: pick(measured, arm=arm, rate=None) for arm in contrasts.titles}
+    areas = {arm: over_seeds([area_of(row) for row in judged[arm]]) for arm in judged}
+    differences = {arm: paired_difference(areas[contrasts.lead], areas[arm]) for arm in contrasts.controls}
     p_values = holm_corrected(differences)
-    margin = RELEVANT_SHARE * abs(areas["scratch"]["mean"])
-    contrasts = {arm: contrast(differences[arm], p_values[arm], margin) for arm in CONTROLS}
+    margin = RELEVANT_SHARE * abs(areas[contrasts.reference]["mean"])
     if gate.holds:
-        checks.update(contrasts)
-    ends = {arm: over_seeds([_end_of(row) for row in judged[arm]]) for arm in TITLES}
-    threshold = _SHARE_OF_END * ends["scratch"]["mean"]
-    updates = {arm: [_updates_to(row, threshold) for row in judged[arm]] for arm in TITLES}
-    reached = {arm: sum(found is not None for found in updates[arm]) for arm in TITLES}
-    rows += [Row(f"{TITLES[arm]}: area under the curve", areas[arm]) for arm in TITLES]
-    rows += [Row(f"{TITLES[arm]}: last {_LAST_POINTS} evaluations", ends[arm]) for arm in TITLES]
-    rows += [_speed_row(arm, updates[arm], judged[arm][0]["curve"][-1][0], threshold) for arm in TITLES]
-    rows += [
-        Row(f"{TITLES[arm]}: held-out action error", over_seeds([row["action_error"] for row in judged[arm]]), unit="")
-        for arm in TITLES
-    ]
+        checks.update({arm: contrast(differences[arm], p_values[arm], margin) for arm in contrasts.controls})
+    policy_rows, policy_figures = _describe_arms(judged, areas, contrasts)
     figures |= {
-        "contrasts": {arm: {**differences[arm], "p_holm": p_values[arm]} for arm in CONTROLS},
-        "reid_minus": {arm: paired_difference(areas["reid"], areas[arm]) for arm in ("scratch", "text")},
-        "threshold": threshold,
-        "reached": reached,
-        "learning_rates": {arm: judged[arm][0]["learning_rate"] for arm in TITLES},
+        "contrasts": {arm: {**differences[arm], "p_holm": p_values[arm]} for arm in contrasts.controls},
+        **policy_figures,
+        "learning_rates": {arm: rows_of[0]["learning_rate"] for arm, rows_of in judged.items()},
         "tuning_areas": _tuning_areas(measured),
     }
-    return Summary(rows, checks, figures)
+    return Summary([*rows, *policy_rows], checks, figures)
+
+
+def _describe_arms(
+    judged: Mapping[str, Measured], areas: Mapping[str, Score], contrasts: Contrasts
+) -> tuple[list[Row], JSON]:
+    """Return the rows of all arms, and what else is compared without a rule."""
+    titles = contrasts.titles
+    ends = {arm: over_seeds([_end_of(row) for row in judged[arm]]) for arm in titles}
+    threshold = _SHARE_OF_END * ends[contrasts.reference]["mean"]
+    updates = {arm: [_updates_to(row, threshold) for row in judged[arm]] for arm in titles}
+    rows = [Row(f"{titles[arm]}: area under the curve", areas[arm]) for arm in titles]
+    rows += [Row(f"{titles[arm]}: last {_LAST_POINTS} evaluations", ends[arm]) for arm in titles]
+    rows += [_speed_row(titles[arm], updates[arm], judged[arm][0]["curve"][-1][0], threshold) for arm in titles]
+    rows += [
+        Row(f"{titles[arm]}: held-out action error", over_seeds([row["action_error"] for row in judged[arm]]), unit="")
+        for arm in titles
+    ]
+    # Arms that are described and not judged.
+    others = [arm for arm in titles if arm not in (contrasts.lead, *contrasts.controls)]
+    figures = {
+        "not_judged": {arm: paired_difference(areas[contrasts.lead], areas[arm]) for arm in others},
+        "ends_not_judged": {arm: paired_difference(ends[contrasts.lead], ends[arm]) for arm in others},
+        "threshold": threshold,
+        "reached": {arm: sum(found is not None for found in updates[arm]) for arm in titles},
+    }
+    return rows, figures
 
 
 def contrast(difference: Score, p_value: float | None, margin: float) -> Check:
@@ -133,10 +173,10 @@ def _updates_to(row: JSON, threshold: float) -> int | None:
     return next((step for step, value in row["curve"] if value >= threshold), None)
 
 
-def _speed_row(arm: str, updates: list[int | None], last: int, threshold: float) -> Row:
+def _speed_row(title: str, updates: list[int | None], last: int, threshold: float) -> Row:
     """Return the updates to a threshold that is the same for all arms; a run that never reaches it counts as all updates."""
     reached = sum(found is not None for found in updates)
-    what = f"{TITLES[arm]}: to a return of {threshold:.0f}, reached by {reached} of {len(updates)}"
+    what = f"{title}: to a return of {threshold:.0f}, reached by {reached} of {len(updates)}"
     return Row(what, over_seeds([last if found is None else found for found in updates]), unit="updates")
 
 
