@@ -71,8 +71,8 @@ class Judge(Experiment):
         "without them the judge has products of ratios only, and abstains far more often.",
     )
     unknown = (
-        "Whether planted leakage is found, the other environments (Key-to-Door, T-maze, CartPole, Hopper), and histories are not "
-        "measured here.",
+        "Whether planted leakage is found is not measured here, nor are networks and histories: they have a page of their own, "
+        "`rlt reproduce judge-environments`.",
         "How the judge came about: on trial logs of other seeds the limit of unsupported actions was raised from 5 to 10 %. Then a "
         "first run of this page was stopped after 8 of 30 cells, because few of its intervals held the truth: states that a model "
         "had not seen were worth 0. That was repaired, five folds replaced two, and an action counts as unsupported too if it was "
