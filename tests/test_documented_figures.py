@@ -677,6 +677,29 @@ def test_the_trial_of_the_judge_is_quoted_from_its_cells():
     assert f"within {max(errors.values()):.4f} of the exact value" in page
 
 
+def test_the_trial_in_environments_is_quoted_from_its_cells():
+    cells = [json.loads(path.read_text()) for path in (RESULTS / "judge-environments/cells").glob("*.json")]
+    rows = [(cell["num_episodes"], row) for cell in cells for row in cell["judged"].values()]
+    page = text_of("docs/judge.md")
+    words = [row["verdict"] for _, row in rows]
+    opened = [row["verdict"] == "not established" for size, row in rows if size == 10_000]
+    assert f'with 10,000 episodes {100 * np.mean(opened):.1f} % of all verdicts are "not established"' in page
+    assert f'Of {len(rows)} verdicts {words.count("better")} said "better" and {words.count("worse")} "worse"' in page
+    assert not any(row["exact"] <= 0 for _, row in rows if row["verdict"] == "better")
+    assert not any(row["exact"] >= 0 for _, row in rows if row["verdict"] == "worse")
+    for kind in ("estimated", "recorded"):
+        mine = [(size, row) for size, row in rows if row["propensities"] == kind]
+        supported = [row["interval"][0] <= row["exact"] <= row["interval"][1] for _, row in mine if row["supported"]]
+        opened = [row["verdict"] == "not established" for size, row in mine if size == 10_000]
+        off = [row["mean_weight"] for _, row in mine]
+        quoted = (
+            f"| {kind} | {100 * np.mean(supported):.1f} % of {len(supported)} | {100 * np.mean(opened):.1f} % | "
+            f"{100 * np.mean([abs(mean - 1) > max(3 * error, 0.05) for mean, error in off]):.1f} % | "
+            f"{100 * np.mean([row['wis']['covers'] for _, row in mine]):.1f} % |"
+        )
+        assert quoted in page, quoted
+
+
 def test_what_a_pick_costs_is_quoted_from_the_study_and_follows_from_the_cells(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["select_regret.py", "--output", str(tmp_path / "regret.json")])
     monkeypatch.chdir(ROOT)
