@@ -19,6 +19,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow import csv
+from pyarrow import json as arrow_json
 
 from rl_transformer.runtime.child import too_much_memory
 from rl_transformer.runtime.limits import LIMITS
@@ -27,6 +28,8 @@ from rl_transformer.runtime.types import JsonObject
 
 _ROWS = 1 << 17
 _LONGEST_HEADER = 1_000_000
+_ARROW_BLOCK = 1 << 20
+_LONGEST_ROW = 1 << 28
 # More would only reserve memory, which counts; the rows go through one pipe.
 _MOST_THREADS = 4
 SMALLER = (
@@ -153,11 +156,38 @@ def _write(first: pa.RecordBatch, others: Iterator[pa.RecordBatch], answers: Bin
 
 
 def _format(request: JsonObject) -> str | ds.FileFormat:
+    if request["format"] == "json":
+        return _json_format(request["files"])
     if request["format"] != "csv":
         return request["format"]
     types = {name: pa.type_for_alias(kind) for name, kind in request["types"].items()}
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
     return ds.CsvFileFormat(convert_options=convert, parse_options=csv.ParseOptions(delimiter=_delimiter(request)))
+
+
+def _json_format(files: str | list[str]) -> ds.FileFormat:
+    """Return the format of JSON lines.
+
+    Where the first block of a file holds no end of a line, Arrow 26 reads every value of the file as null. So blocks are longer
+    than the first lines, and in a file of one row that no end of a line follows, lines may lie inside of values, which takes longer.
+    """
+    lines = [_first_line(file) for file in files] if isinstance(files, list) else [b""]
+    longest = max(map(len, lines))
+    if any(len(line) > _ARROW_BLOCK and not line.endswith(b"\n") for line in lines):
+        raise ValueError("its first line has no end: append a newline to it, or write shorter lines")
+    return ds.JsonFileFormat(
+        read_options=arrow_json.ReadOptions(block_size=max(_ARROW_BLOCK, 2 * longest)),
+        parse_options=arrow_json.ParseOptions(newlines_in_values=not all(line.endswith(b"\n") for line in lines)),
+    )
+
+
+def _first_line(path: str) -> bytes:
+    """Return the first line of a local file, at most as much of it as a block may hold."""
+    try:
+        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+            return file.readline(_LONGEST_ROW)
+    except (OSError, EOFError):
+        return b""  # reading the file itself says what is wrong with it
 
 
 def _delimiter(request: JsonObject) -> str:
