@@ -659,6 +659,23 @@ def test_what_is_said_of_the_attacks_and_of_planted_faults_is_that_of_their_file
     assert f"{faults['caught']} were caught" in text_of("CONTRIBUTING.md")
 
 
+def test_what_the_readme_says_of_the_words_of_the_judge_follows_from_both_trials():
+    def judged(name):
+        cells = [json.loads(path.read_text()) for path in (RESULTS / name / "cells").glob("*.json")]
+        return [(cell["num_episodes"], policy, row) for cell in cells for policy, row in cell["judged"].items()]
+
+    learned = [
+        row["verdict"] == "not established"
+        for size, policy, row in judged("judge")
+        if size == 10_000 and policy.startswith("learned")
+    ]
+    assert (sum(learned), len(learned)) == (179, 180)
+    assert "179 of 180 stayed *not established*" in text_of("README.md")
+    words = [row["verdict"] for _, _, row in judged("judge")]
+    words += [row["verdict"] for _, _, row in judged("judge-environments")]
+    assert f"none of its {len(words) - words.count('not established')} words was wrong" in text_of("README.md")
+
+
 def test_the_trial_of_the_judge_is_quoted_from_its_cells():
     cells = [json.loads(path.read_text()) for path in (RESULTS / "judge/cells").glob("*.json")]
     rows = [(cell["num_episodes"], row) for cell in cells for row in cell["judged"].values()]
