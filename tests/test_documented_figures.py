@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -675,3 +676,88 @@ def test_the_trial_of_the_judge_is_quoted_from_its_cells():
     assert {figure for figure in figures if figure not in page} == set()
     errors = read("studies/results/judge_icu_sepsis.json")["largest_error"]
     assert f"within {max(errors.values()):.4f} of the exact value" in page
+
+
+def test_the_trial_in_environments_is_quoted_from_its_cells():
+    cells = [json.loads(path.read_text()) for path in (RESULTS / "judge-environments/cells").glob("*.json")]
+    rows = [(cell["num_episodes"], row) for cell in cells for row in cell["judged"].values()]
+    page = text_of("docs/judge.md")
+    words = [row["verdict"] for _, row in rows]
+    opened = [row["verdict"] == "not established" for size, row in rows if size == 10_000]
+    assert f'with 10,000 episodes {100 * np.mean(opened):.1f} % of all verdicts are "not established"' in page
+    assert f'Of {len(rows)} verdicts {words.count("better")} said "better" and {words.count("worse")} "worse"' in page
+    assert not any(row["exact"] <= 0 for _, row in rows if row["verdict"] == "better")
+    assert not any(row["exact"] >= 0 for _, row in rows if row["verdict"] == "worse")
+    for kind in ("estimated", "recorded"):
+        mine = [(size, row) for size, row in rows if row["propensities"] == kind]
+        supported = [row["interval"][0] <= row["exact"] <= row["interval"][1] for _, row in mine if row["supported"]]
+        opened = [row["verdict"] == "not established" for size, row in mine if size == 10_000]
+        off = [row["mean_weight"] for _, row in mine]
+        quoted = (
+            f"| {kind} | {100 * np.mean(supported):.1f} % of {len(supported)} | {100 * np.mean(opened):.1f} % | "
+            f"{100 * np.mean([abs(mean - 1) > max(3 * error, 0.05) for mean, error in off]):.1f} % | "
+            f"{100 * np.mean([row['wis']['covers'] for _, row in mine]):.1f} % |"
+        )
+        assert quoted in page, quoted
+
+
+def test_what_a_pick_costs_is_quoted_from_the_study_and_follows_from_the_cells(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["select_regret.py", "--output", str(tmp_path / "regret.json")])
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("studies/select_regret.py", run_name="__main__")
+    assert json.loads((tmp_path / "regret.json").read_text()) == read("studies/results/select_regret.json")
+    page = text_of("docs/judge.md")
+    regrets = {
+        row["pick"]: row["mean_regret"]
+        for row in read("studies/results/select_regret.json")["rows"]
+        if row["episodes"] == 10_000
+    }
+    assert f"the pick of the rule earned {regrets['rlt select']:.3f} less than the best of them" in page
+    assert f"weighted importance sampling {regrets['weighted importance sampling']:.3f} less" in page
+    assert f"one at random {regrets['random']:.3f}, and one by fitted Q evaluation alone" in page
+    assert f"fitted Q evaluation alone {regrets['fitted Q evaluation']:.3f} (" in page
+
+
+def test_the_estimates_of_other_libraries_are_quoted_from_the_study():
+    measured = read("studies/results/judge_beside_libraries.json")
+    step = measured["one_step"]
+    for what, name in (
+        ("importance sampling, one step", "per_decision_importance_sampling"),
+        ("doubly robust, one step, with a critic that is wrong on purpose", "doubly_robust"),
+    ):
+        assert row("docs/judge.md", what)[:2] == [
+            f"{step['ours'][name]:.4f}",
+            f"{step['obp'][name]:.4f} (sb-obp{' 0.4.1' * ('imp' in what)})",
+        ]
+    page = text_of("docs/judge.md")
+    for name in ("weighted_importance_sampling", "weighted_doubly_robust"):
+        quoted = f"| the same, self-normalized | {step['ours'][name]:.4f} | {step['obp'][name]:.4f} (sb-obp) |"
+        assert quoted in page
+    assert step["largest_difference"] < 1e-14
+    assert "agree to 1e-14" in page
+    first, second = measured["fitted_q_evaluation"]["logs"]
+    for log, what in (
+        (first, "fitted Q evaluation, first log of 1,000 episodes"),
+        (second, "fitted Q evaluation, second log"),
+    ):
+        ours, theirs, truth = row("docs/judge.md", what)
+        assert ours == f"{log['networks']:.2f}; by counting {log['counting']:.2f}"
+        assert theirs.startswith(f"{log['d3rlpy']:.2f} (")
+        assert truth == f"{log['exact']:.2f}"
+    assert f"it says {first['d3rlpy_unscaled']:.2f} and {second['d3rlpy_unscaled']:.2f}" in page
+    assert f"divided by {measured['fitted_q_evaluation']['unit_for_d3rlpy']:.0f} here" in page
+
+
+def test_the_open_bandit_logs_are_quoted_from_the_study():
+    rows = read("studies/results/judge_open_bandit.json")["rows"]
+    page = text_of("docs/judge.md")
+    assert {row["verdict"] for row in rows} == {"not established"}
+    assert 'All six words are "not established"' in page
+    assert len(rows) == 6
+    clicks = [row["clicks_in_log"] for row in rows]
+    assert f"with {min(clicks)} to {max(clicks)} clicks in each log" in page
+    largest = max(abs(row["estimates"]["weighted_doubly_robust"]["z"]) for row in rows)
+    assert f"at most {largest:.1f} standard errors (of both together)" in page
+    differ = [abs(row["z_of_true_difference"]) for row in rows]
+    assert sum(z > 1.96 for z in differ) == 2  # one campaign, in both directions
+    assert f"({max(differ):.1f} standard errors)" in page

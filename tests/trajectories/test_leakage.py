@@ -119,16 +119,17 @@ def test_a_column_that_was_filled_from_another_one_in_some_rows_is_found(values)
 
 
 def test_steps_that_recur_by_chance_are_no_overlap():
-    """A few hundred states, each with numbers of its own: patients meet in one and part again, or stay in it."""
+    """A hundred states, each with numbers of its own: patients meet in one, go on alike for a while, and part again."""
     random = np.random.default_rng(0)
-    signs = random.normal(size=(300, 4))
+    signs = random.normal(size=(100, 4))
     episodes = []
     for _ in range(200):
-        states = random.integers(0, 300, 12)
-        states[1:7] = states[1] if random.random() < 0.2 else states[1:7]
-        actions = random.integers(0, 2, 12)
+        states = [int(random.integers(100))]
+        for _ in range(11):
+            states.append((states[-1] + 1) % 100 if random.random() < 0.45 else int(random.integers(100)))
+        states = np.array(states)
         episodes.append(
-            {"observations": signs[states], "actions": actions, "rewards": np.zeros(12), "terminated": True}
+            {"observations": signs[states], "actions": states % 3, "rewards": np.zeros(12), "terminated": True}
         )
     assert not [f for f in alarms(episodes) if f.kind == OVERLAP]
 

@@ -2,13 +2,13 @@
 
 Every step is predicted by a network that was fitted without its fold, so that no episode judges itself.
 
-Shapes: N steps, A actions, B steps of a batch, F features of a step.
+Shapes: N steps, A actions, K of them, B steps of a batch, F features of a step, P outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rl_transformer.critics.features import StepFeatures
+from rl_transformer.critics.possible_returns import clip_values, possible_returns
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 
 _BATCH = 512
 PREDICTED_AT_ONCE = 8192
-VALIDATION_SHARE = 0.1
+_VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,59 @@ def fit_behavior(
     for fold in np.unique(folds):
         others = rows_where(folds != fold)
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 0)
-        network = make_network(features.width, features.num_actions, options, random)
-        # Episodes are not split here: the temperature is a single number, which a few shared episodes cannot overfit.
-        order = torch.from_numpy(random.permutation(len(others)))
-        # A tenth of the steps for the temperature alone.
-        held_out = others[order[: max(1, int(VALIDATION_SHARE * len(others)))]]
-        fitted = others[order[len(held_out) :]] if len(others) > 1 else others
 
-        def loss(rows: Int[Tensor, "B"], network: nn.Module = network) -> Tensor:
-            logits = _masked(network(features.read(rows)), mask, rows)
-            return functional.cross_entropy(logits, features.actions[rows])
+        def loss(outputs: Float[Tensor, "B A"], rows: Int[Tensor, "B"]) -> Tensor:
+            return functional.cross_entropy(_masked(outputs, mask, rows), features.actions[rows])
 
-        minimize(network, loss, fitted, options.behavior_updates, options, random)
-        temperature = _temperature(_predict(network, features, held_out, mask), features.actions[held_out])
+        network, read, held_out = fit_likely(features, others, features.num_actions, loss, options, random)
+        temperature = _temperature(_predict(network, read, held_out, mask), features.actions[held_out])
         rows = rows_where(folds == fold)
-        logits = _predict(network, features, rows, mask).double()
+        logits = _predict(network, read, rows, mask).double()
         probabilities[rows] = (logits / temperature).softmax(1)
         temperatures.append(temperature)
     return BehaviorModel(probabilities.numpy(), temperatures)
+
+
+def fit_likely(
+    features: StepFeatures,
+    rows: Int[Tensor, "_"],
+    outputs: int,
+    loss: Callable[[Float[Tensor, "B P"], Int[Tensor, "B"]], Tensor],
+    options: FitOptions,
+    random: np.random.Generator,
+) -> tuple[nn.Sequential, StepFeatures, Int[Tensor, "_"]]:
+    """Fit a network of the behavior to some steps; return it, what it reads, and the tenth of the steps that it has not seen.
+
+    It reads the present step alone, or the history too if that makes the unseen steps more likely. A history that the behavior
+    did not look at is learned by heart, and errors of propensities multiply over the steps of an episode.
+
+    Args:
+        features: What a network may read.
+        rows: The steps.
+        outputs: Numbers that the network returns for a step.
+        loss: Returns the mean loss of the logged actions from the network's outputs at some steps.
+        options: Sizes.
+        random: Decides on weights, batches and the unseen tenth.
+    """
+    # Episodes are not split here: a single choice, and a temperature, are hardly overfitted by a few shared episodes.
+    order = rows[torch.from_numpy(random.permutation(len(rows)))]
+    count = max(1, int(_VALIDATION_SHARE * len(rows)))
+    held_out = order[:count]
+    fitted = order[count:] if len(rows) > 1 else order
+    candidates = []
+    for history in sorted({1, features.history}):
+        read = replace(features, history=history)
+        network = make_network(read.width, outputs, options, random)
+
+        def loss_at(at: Int[Tensor, "B"], network: nn.Module = network, read: StepFeatures = read) -> Tensor:
+            return loss(network(read.read(at)), at)
+
+        minimize(network, loss_at, fitted, options.behavior_updates, options, random)
+        with torch.no_grad():
+            found = sum(float(loss_at(part)) * len(part) for part in held_out.split(PREDICTED_AT_ONCE))
+        candidates.append((found, network, read))
+    _, network, read = min(candidates, key=lambda candidate: candidate[0])
+    return network, read, held_out
 
 
 def fit_action_values(
@@ -94,8 +130,8 @@ def fit_action_values(
     rewards: Float64[np.ndarray, "N"],
     is_last: Bool[np.ndarray, "N"],
     options: FitOptions,
-) -> Float64[np.ndarray, "N A"]:
-    """Return the value of each action at every step if the judged policy acts afterwards (fitted Q evaluation).
+) -> tuple[Float64[np.ndarray, "N"], Float64[np.ndarray, "N"]]:
+    """Return the values of each logged action and of each state if the judged policy acts afterwards.
 
     Args:
         features: What the network reads.
@@ -105,19 +141,15 @@ def fit_action_values(
         is_last: True at the last step of its episode, after which nothing is earned.
         options: Sizes.
     """
-    probabilities = torch.from_numpy(policy).float()
-    values = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
 
     def taken(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         return network(features.read(rows)).gather(1, features.actions[rows, None])[:, 0]
 
-    def state(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        return (probabilities[rows] * network(features.read(rows))).sum(1)
+    def offered(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B A"]:
+        return network(features.read(rows))
 
     sizes = (features.width, features.num_actions)
-    for network, rows, scale in fit_critics(sizes, folds, rewards, is_last, options, taken, state):
-        values[rows] = _predict(network, features, rows, None).double() * scale
-    return values.numpy()
+    return fit_critics(sizes, folds, rewards, is_last, options, taken, offered, torch.from_numpy(policy).float())
 
 
 def fit_critics(
@@ -127,11 +159,13 @@ def fit_critics(
     is_last: Bool[np.ndarray, "N"],
     options: FitOptions,
     taken: Callable[[nn.Module, Int[Tensor, "B"]], Float[Tensor, "B"]],
-    state: Callable[[nn.Module, Int[Tensor, "B"]], Float[Tensor, "B"]],
-) -> Iterator[tuple[nn.Module, Int[Tensor, "_"], float]]:
-    """Yield for each fold a critic that was fitted to the other folds by fitted Q evaluation, the fold's steps, and a scale.
+    offered: Callable[[nn.Module, Int[Tensor, "B"]], Float[Tensor, "B K"]],
+    weights: Float[Tensor, "N K"],
+) -> tuple[Float64[np.ndarray, "N"], Float64[np.ndarray, "N"]]:
+    """Return the values of each logged action and of each state, by critics that were fitted without its fold.
 
-    The critic's values are to be multiplied by the scale.
+    They are fitted by fitted Q evaluation, and values beyond `possible_returns` are moved into that range, in targets and
+    in what is returned.
 
     Args:
         sizes: Inputs and outputs of a critic.
@@ -140,13 +174,22 @@ def fit_critics(
         is_last: True at the last step of its episode, after which nothing is earned.
         options: Sizes.
         taken: Returns a critic's values of the logged actions at some steps.
-        state: Returns what the judged policy's own actions are worth there.
+        offered: Returns a critic's values of K actions there, all or some drawn ones.
+        weights: With what probability the judged policy takes each of the K actions at every step.
     """
     # In units of their spread, for one learning rate whatever rewards are counted in.
     scale = float(np.std(rewards)) or 1.0
     scaled = torch.from_numpy(rewards / scale).float()
+    ends = possible_returns(rewards, is_last).scaled(scale)
     goes_on = torch.from_numpy(~is_last)
     follow = get_ema_multi_avg_fn(1 - options.target_rate)
+
+    def state(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        # Each action before the average: a single one that nobody tried may be valued at anything.
+        return (weights[rows] * clip_values(offered(network, rows), ends, rows)).sum(1)
+
+    of_actions = torch.zeros(len(folds), dtype=torch.float64)
+    of_states = torch.zeros(len(folds), dtype=torch.float64)
     for fold in np.unique(folds):
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
         network = make_network(*sizes, options, random)
@@ -163,7 +206,11 @@ def fit_critics(
             return functional.mse_loss(taken(network, rows), target)
 
         minimize(network, loss, rows_where(folds != fold), options.critic_updates, options, random)
-        yield network, rows_where(folds == fold), scale
+        with torch.no_grad():
+            for rows in rows_where(folds == fold).split(PREDICTED_AT_ONCE):
+                of_actions[rows] = clip_values(taken(network, rows)[:, None], ends, rows)[:, 0].double() * scale
+                of_states[rows] = state(network, rows).double() * scale
+    return of_actions.numpy(), of_states.numpy()
 
 
 def rows_where(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from rl_transformer.critics.features import StepFeatures
 from rl_transformer.critics.networks import (
     PREDICTED_AT_ONCE,
-    VALIDATION_SHARE,
     FitOptions,
     fit_critics,
-    make_network,
-    minimize,
+    fit_likely,
     rows_where,
 )
 from rl_transformer.runtime.random_streams import Stream, generator
@@ -77,21 +75,17 @@ def fit_gaussian_behavior(features: StepFeatures, folds: Int[np.ndarray, "N"], o
     for fold in np.unique(folds):
         others = rows_where(folds != fold)
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 0)
-        network = make_network(features.width, 2 * size, options, random)
-        order = torch.from_numpy(random.permutation(len(others)))
-        held_out = others[order[: max(1, int(VALIDATION_SHARE * len(others)))]]
-        fitted = others[order[len(held_out) :]] if len(others) > 1 else others
 
-        def loss(rows: Int[Tensor, "B"], network: nn.Module = network) -> Tensor:
-            mean, spread = _mean_and_spread(network(features.read(rows)))
+        def loss(outputs: Float[Tensor, "B F"], rows: Int[Tensor, "B"]) -> Tensor:
+            mean, spread = _mean_and_spread(outputs)
             return (0.5 * ((features.actions[rows] - mean) / spread).square() + spread.log()).sum(1).mean()
 
-        minimize(network, loss, fitted, options.behavior_updates, options, random)
-        mean, spread = _mean_and_spread(_read(network, features, held_out))
+        network, read, held_out = fit_likely(features, others, 2 * size, loss, options, random)
+        mean, spread = _mean_and_spread(_read(network, read, held_out))
         # A network that has learned its steps by heart is too sure of others; one number corrects that.
         scale = float(((features.actions[held_out] - mean) / spread).square().mean().sqrt())
         rows = rows_where(folds == fold)
-        mean, spread = _mean_and_spread(_read(network, features, rows))
+        mean, spread = _mean_and_spread(_read(network, read, rows))
         found[rows] = torch.cat([mean, spread * scale], dim=1).double()
         scales.append(scale)
     means, spreads = found.numpy()[:, :size], found.numpy()[:, size:]
@@ -117,23 +111,17 @@ def fit_vector_values(
         options: Sizes.
     """
     drawn = torch.from_numpy(np.asarray(draws, np.float32))
-    of_actions = torch.zeros(len(folds), dtype=torch.float64)
-    of_states = torch.zeros(len(folds), dtype=torch.float64)
 
     def taken(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         return network(torch.cat([features.read(rows), features.actions[rows]], dim=1))[:, 0]
 
-    def state(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    def offered(network: nn.Module, rows: Int[Tensor, "B"]) -> Float[Tensor, "B K"]:
         read = features.read(rows)[:, None].expand(-1, drawn.shape[1], -1)
-        return network(torch.cat([read, drawn[rows]], dim=2))[..., 0].mean(1)
+        return network(torch.cat([read, drawn[rows]], dim=2))[..., 0]
 
     sizes = (features.width + features.num_actions, 1)
-    for network, held_out, scale in fit_critics(sizes, folds, rewards, is_last, options, taken, state):
-        with torch.no_grad():
-            for rows in held_out.split(PREDICTED_AT_ONCE):
-                of_actions[rows] = taken(network, rows).double() * scale
-                of_states[rows] = state(network, rows).double() * scale
-    return of_actions.numpy(), of_states.numpy()
+    weights = torch.full((1, 1), 1 / drawn.shape[1]).expand(drawn.shape[:2])
+    return fit_critics(sizes, folds, rewards, is_last, options, taken, offered, weights)
 
 
 def _mean_and_spread(parameters: Float[Tensor, "B F"]) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B A"]]:

@@ -8,6 +8,7 @@ Decision Transformer describes its variant. A uniformly random agent succeeds in
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -65,7 +66,9 @@ def cells(room: tuple[str, ...], symbol: str) -> list[Cell]:
 
 
 @dataclass
-class _State:
+class State:
+    """Where player and key are, and how many steps have passed."""
+
     step: int
     player: Cell
     key: Cell
@@ -86,13 +89,13 @@ class KeyToDoorEnv(gym.Env[np.ndarray, np.int64]):
         self.observation_space = gym.spaces.Box(0, 1, (OBSERVATION_DIM,), np.float32)
         self.action_space = gym.spaces.Discrete(len(MOVES))
         self.render_mode = render_mode
-        self._state = _State(0, (0, 0), (0, 0))
+        self._state = State(0, (0, 0), (0, 0))
 
     def reset(self, *, seed: int | None = None, options: JsonObject | None = None) -> tuple[np.ndarray, dict]:
         """Place key and player at random; the same seed gives the same places."""
         super().reset(seed=seed)
-        self._state = _State(0, self._draw(KEY_ROOM, "+"), self._draw(KEY_ROOM, "k"))
-        return self._observe(), {}
+        self._state = State(0, self._draw(KEY_ROOM, "+"), self._draw(KEY_ROOM, "k"))
+        return observe(self._state), {}
 
     def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Move; the last step of a phase leads to the next room, the last of all ends the episode."""
@@ -115,22 +118,11 @@ class KeyToDoorEnv(gym.Env[np.ndarray, np.int64]):
         over = state.step == EPISODE_STEPS
         if state.step % PHASE_STEPS == 0 and not over:
             state.player = cells(ROOMS[state.step // PHASE_STEPS], "+")[0]
-        return self._observe(), reward, over, False, {}
+        return observe(state), reward, over, False, {}
 
     def _draw(self, room: tuple[str, ...], symbol: str) -> Cell:
         places = cells(room, symbol)
         return places[int(self.np_random.integers(len(places)))]
-
-    def _observe(self) -> np.ndarray:
-        state = self._state
-        observation = np.zeros(OBSERVATION_DIM, np.float32)
-        phase = min(state.step, EPISODE_STEPS - 1) // PHASE_STEPS
-        observation[phase] = 1
-        observation[3:5] = np.divide(state.player, _LARGEST_COORDINATE)
-        if phase == 0 and not state.has_key:
-            observation[5] = 1
-            observation[6:8] = np.divide(state.key, _LARGEST_COORDINATE)
-        return observation
 
     def render(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the room as a picture: player blue, key yellow, door brown (green when it can open)."""
@@ -148,36 +140,53 @@ class KeyToDoorEnv(gym.Env[np.ndarray, np.int64]):
         return picture.repeat(_PIXELS_PER_CELL, axis=0).repeat(_PIXELS_PER_CELL, axis=1)
 
 
+def observe(state: State) -> np.ndarray:
+    """Return the observation (8,) of a state."""
+    observation = np.zeros(OBSERVATION_DIM, np.float32)
+    phase = min(state.step, EPISODE_STEPS - 1) // PHASE_STEPS
+    observation[phase] = 1
+    observation[3:5] = np.divide(state.player, _LARGEST_COORDINATE)
+    if phase == 0 and not state.has_key:
+        observation[5] = 1
+        observation[6:8] = np.divide(state.key, _LARGEST_COORDINATE)
+    return observation
+
+
 def random_success_rate() -> float:
-    """Return the exact success probability of uniformly random actions, by dynamic programming."""
-    key_is_taken = _reach_probability(KEY_ROOM, cells(KEY_ROOM, "k"))
-    door_is_reached = _reach_probability(DOOR_ROOM, cells(DOOR_ROOM, "d"))
-    return key_is_taken * door_is_reached
+    """Return the exact success probability of uniformly random actions."""
+    return success_rate(lambda _: [1 / len(MOVES)] * len(MOVES))
 
 
-def _reach_probability(room: tuple[str, ...], goals: list[Cell]) -> float:
-    """Return the probability that a random walk of one phase touches a goal, over random goals and starts."""
-    total = 0.0
-    for goal in goals:
-        total += _goal_probability(room, goal) / len(goals)
-    return total
+def success_rate(act: Callable[[np.ndarray], Sequence[float]]) -> float:
+    """Return the exact success probability of a policy that acts by its observation alone, by dynamic programming.
+
+    Args:
+        act: Returns the probabilities of the four moves for an observation (8,).
+    """
+    keys = cells(KEY_ROOM, "k")
+    key_is_taken = sum(_goal_probability(0, key, act) for key in keys) / len(keys)
+    (door,) = cells(DOOR_ROOM, "d")
+    return key_is_taken * _goal_probability(2, door, act)
 
 
-def _goal_probability(room: tuple[str, ...], goal: Cell) -> float:
-    """Return the probability that a random walk of one phase touches ``goal``, over random starts."""
+def _goal_probability(phase: int, goal: Cell, act: Callable[[np.ndarray], Sequence[float]]) -> float:
+    """Return the probability that a walk of one phase touches ``goal``, over random starts."""
+    room = ROOMS[phase]
     starts = cells(room, "+")
     probabilities = dict.fromkeys(starts, 1 / len(starts))  # of being in a cell without having touched the goal
     reached = 0.0
     for _ in range(PHASE_STEPS):
         following: dict[Cell, float] = {}
         for (row, column), probability in probabilities.items():
-            for down, right in MOVES:
+            # Without a key in the later phases there is nothing to reach; with one nothing shows that it is held.
+            moves = act(observe(State(phase * PHASE_STEPS, (row, column), goal)))
+            for (down, right), share in zip(MOVES, moves, strict=True):
                 cell = (row + down, column + right)
                 if cell == goal:
-                    reached += probability / len(MOVES)
+                    reached += probability * share
                     continue
                 blocked = room[cell[0]][cell[1]] in ("#", "d")
                 landing = (row, column) if blocked else cell
-                following[landing] = following.get(landing, 0.0) + probability / len(MOVES)
+                following[landing] = following.get(landing, 0.0) + probability * share
         probabilities = following
     return reached

@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "atari": "atari:Atari",
     "door": "door:Door",
     "judge": "judge:Judge",
+    "judge-environments": "judge_environments:JudgeEnvironments",
 }
 
 

@@ -59,14 +59,14 @@ class FiniteMDP:
 
     def sample(self, policy: np.ndarray, episodes: int, random: np.random.Generator) -> tuple[TabularLog, np.ndarray]:
         """Return logged episodes of a policy, and their offsets (E + 1,)."""
-        states = _draw(np.broadcast_to(self.start.cumsum(), (episodes, len(self.start))), random)
+        states = draw_numbers(np.broadcast_to(self.start.cumsum(), (episodes, len(self.start))), random)
         live = np.arange(episodes)
         parts: list[tuple[np.ndarray, ...]] = []
         choose = policy.cumsum(1)
         while len(live):
-            actions = np.minimum(_draw(choose[states], random), policy.shape[1] - 1)
+            actions = np.minimum(draw_numbers(choose[states], random), policy.shape[1] - 1)
             # A number beyond the last cumulative probability is the end of the episode.
-            following = _draw(self._cumulative[states, actions], random)
+            following = draw_numbers(self._cumulative[states, actions], random)
             ends = following == len(self.start)
             parts.append((live, states, actions, self._draw_rewards(states, actions, ends, random), ends))
             live = live[~ends]
@@ -94,8 +94,8 @@ class FiniteMDP:
         return np.where(ends & (random.random(len(states)) < expected / ending), 1.0, 0.0)
 
 
-def _draw(cumulative: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return one index per row of cumulative probabilities."""
+def draw_numbers(cumulative: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return one number per row of cumulative probabilities, drawn with them."""
     return (random.random(len(cumulative), np.float64)[:, None] >= cumulative).sum(1)
 
 

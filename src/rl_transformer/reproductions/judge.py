@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy import stats
 
 from rl_transformer.evaluation import plots
-from rl_transformer.evaluation.offline.verdict import BETTER, DECIDING, NOT_ESTABLISHED, REPORTED, RULE
-from rl_transformer.evaluation.statistics import over_seeds
+from rl_transformer.evaluation.offline.verdict import RULE
 from rl_transformer.reproductions.experiment import (
     JSON,
     Cell,
@@ -17,7 +15,6 @@ from rl_transformer.reproductions.experiment import (
     Experiment,
     Measured,
     Row,
-    Score,
     Setup,
     Summary,
     pick,
@@ -31,12 +28,23 @@ from rl_transformer.reproductions.judge_policies import (
     make_behaviors,
     make_policies,
 )
+from rl_transformer.reproductions.judged_rows import (
+    abstains,
+    as_percent,
+    covers,
+    is_supported,
+    is_visible,
+    is_wrong,
+    rate_of,
+    regret_of,
+    share_of,
+)
 from rl_transformer.reproductions.judged_tables import JudgedLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NAMES = {"judge": "the judge", "fqe": "fitted Q evaluation alone", "wis": "weighted importance sampling alone"}
+NAMES = {"judge": "the judge", "fqe": "fitted Q evaluation alone", "wis": "weighted importance sampling alone"}
 _LARGE = 10_000
 
 
@@ -63,8 +71,8 @@ class Judge(Experiment):
         "without them the judge has products of ratios only, and abstains far more often.",
     )
     unknown = (
-        "Whether planted leakage is found, the other environments (Key-to-Door, T-maze, CartPole, Hopper), and histories are not "
-        "measured here.",
+        "Whether planted leakage is found is not measured here, nor are networks and histories: they have a page of their own, "
+        "`rlt reproduce judge-environments`.",
         "How the judge came about: on trial logs of other seeds the limit of unsupported actions was raised from 5 to 10 %. Then a "
         "first run of this page was stopped after 8 of 30 cells, because few of its intervals held the truth: states that a model "
         "had not seen were worth 0. That was repaired, five folds replaced two, and an action counts as unsupported too if it was "
@@ -130,42 +138,44 @@ class Judge(Experiment):
         for size in sizes:
             chosen = pick(measured, num_episodes=size)
             label = f"{size:,} episodes"
-            if _share(chosen, _covers, _supported) is not None:
-                score = _rate(chosen, setup, _covers, _supported)
+            if share_of(chosen, covers, is_supported) is not None:
+                score = rate_of(chosen, setup, covers, is_supported)
                 rows.append(Row(f"{label}: coverage of 90 % intervals, where supported", score))
             rows += [
-                Row(f"{label}: 'better' that is wrong", _rate(chosen, setup, _wrong)),
-                Row(f"{label}: not established", _rate(chosen, setup, _abstains)),
+                Row(f"{label}: 'better' that is wrong", rate_of(chosen, setup, is_wrong)),
+                Row(f"{label}: not established", rate_of(chosen, setup, abstains)),
                 Row(
                     f"{label}: not established for want of support",
-                    _rate(chosen, setup, lambda row: not row["supported"]),
+                    rate_of(chosen, setup, lambda row: not row["supported"]),
                 ),
             ]
             # Beside the rule: much of what stays open is smaller than what so many episodes can show.
             for which, among in _VISIBLE.items():
-                if _share(chosen, _abstains, among) is not None:
-                    share = _rate(chosen, setup, among)
-                    abstained = _rate(chosen, setup, _abstains, among)
+                if share_of(chosen, abstains, among) is not None:
+                    share = rate_of(chosen, setup, among)
+                    abstained = rate_of(chosen, setup, abstains, among)
                     rows.append(Row(f"{label}: {which}, share of all", share))
                     rows.append(Row(f"{label}: {which}, not established", abstained))
             # Without any condition on support: what a person gets who takes one estimate at its word.
             for rival in ALONE:
-                name = _NAMES[rival]
+                name = NAMES[rival]
                 rows += [
-                    Row(f"{label}: {name}, coverage", _rate(chosen, setup, lambda row, r=rival: row[r]["covers"])),
-                    Row(f"{label}: {name}, wrong 'better'", _rate(chosen, setup, lambda row, r=rival: row[r]["wrong"])),
+                    Row(f"{label}: {name}, coverage", rate_of(chosen, setup, lambda row, r=rival: row[r]["covers"])),
+                    Row(
+                        f"{label}: {name}, wrong 'better'", rate_of(chosen, setup, lambda row, r=rival: row[r]["wrong"])
+                    ),
                 ]
             for name in ("judge", *ALONE, "behavior"):
-                shown = _NAMES.get(name, "staying with the behavior")
-                rows.append(Row(f"{label}: regret of the pick, {shown}", _regret(chosen, setup, name), unit="return"))
+                shown = NAMES.get(name, "staying with the behavior")
+                rows.append(Row(f"{label}: regret of the pick, {shown}", regret_of(chosen, setup, name), unit="return"))
         large = pick(measured, num_episodes=sizes[-1])
-        coverage = _share(measured, _covers, _supported)
-        wrong = _share(measured, _wrong)
-        abstained = _share(large, _abstains)
+        coverage = share_of(measured, covers, is_supported)
+        wrong = share_of(measured, is_wrong)
+        abstained = share_of(large, abstains)
         checks = {
-            "coverage": Check(None if coverage is None else coverage >= 0.88, _percent(coverage)),
-            "wrong": Check(wrong is not None and wrong <= 0.01, _percent(wrong)),
-            "abstention": Check(abstained is not None and abstained <= 0.4, _percent(abstained)),
+            "coverage": Check(None if coverage is None else coverage >= 0.88, as_percent(coverage)),
+            "wrong": Check(wrong is not None and wrong <= 0.01, as_percent(wrong)),
+            "abstention": Check(abstained is not None and abstained <= 0.4, as_percent(abstained)),
         }
         return Summary(rows, checks, {"by_behavior": _by_behavior(measured)})
 
@@ -186,67 +196,10 @@ class Judge(Experiment):
         axes.legend(frameon=False)
 
 
-def _supported(row: JSON) -> bool:
-    return row["supported"]
-
-
-def _covers(row: JSON) -> bool:
-    return row["interval"][0] <= row["exact"] <= row["interval"][1]
-
-
-def _wrong(row: JSON) -> bool:
-    return row["verdict"] == BETTER and row["exact"] <= 0
-
-
-def _abstains(row: JSON) -> bool:
-    return row["verdict"] == NOT_ESTABLISHED
-
-
-def _is_visible(row: JSON) -> bool:
-    """Return whether the exact difference is so large that nine of ten logs would show it."""
-    error = (row["interval"][1] - row["interval"][0]) / 2 / stats.norm.ppf((1 + REPORTED) / 2)
-    return abs(row["exact"]) >= (stats.norm.ppf((1 + DECIDING) / 2) + stats.norm.ppf(0.9)) * error
-
-
 _VISIBLE = {
-    "differences large enough to be seen": _is_visible,
-    "the same with support": lambda row: _is_visible(row) and _supported(row),
+    "differences large enough to be seen": is_visible,
+    "the same with support": lambda row: is_visible(row) and is_supported(row),
 }
-
-
-def _share(measured: Measured, happens, among=lambda row: True) -> float | None:  # noqa: ANN001
-    """Return the share of verdicts for which something happens; None if there are none."""
-    rows = [row for cell in measured for row in cell["judged"].values() if among(row)]
-    return float(np.mean([happens(row) for row in rows])) if rows else None
-
-
-def _rate(measured: Measured, setup: Setup, happens, among=lambda row: True) -> Score:  # noqa: ANN001
-    """Return a share over seeds; a seed without any such verdict is left out."""
-    shares = [_share(pick(measured, seed=seed), happens, among) for seed in range(setup.seeds)]
-    return over_seeds([share for share in shares if share is not None], "logs")
-
-
-def _regret(measured: Measured, setup: Setup, by: str) -> Score:
-    """Return how much less the picked policy earns than the best of the candidates and the behavior."""
-    values = []
-    for seed in range(setup.seeds):
-        regrets = []
-        for cell in pick(measured, seed=seed):
-            rows = list(cell["judged"].values())
-            # Staying with the behavior is always possible, and costs nothing.
-            best = max(0.0, *(row["exact"] for row in rows))
-            # The judge picks only among those that it calls better; the others pick whatever looks best to them.
-            if by == "judge":
-                called = [row for row in rows if row["verdict"] == BETTER]
-                picked = max(called, key=lambda row: row["difference"])["exact"] if called else 0.0
-            elif by == "behavior":
-                picked = 0.0
-            else:
-                first = max(rows, key=lambda row: row[by]["difference"])
-                picked = first["exact"] if first[by]["difference"] > 0 else 0.0
-            regrets.append(best - picked)
-        values.append(float(np.mean(regrets)))
-    return over_seeds(values, "logs")
 
 
 def _by_behavior(measured: Measured) -> JSON:
@@ -256,13 +209,9 @@ def _by_behavior(measured: Measured) -> JSON:
         key = f"{cell['behavior']}, {cell['num_episodes']}"
         chosen = pick(measured, behavior=cell["behavior"], num_episodes=cell["num_episodes"])
         found[key] = {
-            "coverage": _share(chosen, _covers, _supported),
-            "wrong_better": _share(chosen, _wrong),
-            "not_established": _share(chosen, _abstains),
-            "unsupported": _share(chosen, lambda row: not row["supported"]),
+            "coverage": share_of(chosen, covers, is_supported),
+            "wrong_better": share_of(chosen, is_wrong),
+            "not_established": share_of(chosen, abstains),
+            "unsupported": share_of(chosen, lambda row: not row["supported"]),
         }
     return found
-
-
-def _percent(share: float | None) -> str:
-    return "no verdict is supported" if share is None else f"{100 * share:.1f} %"

@@ -10,9 +10,10 @@ from functools import cache
 import numpy as np
 
 from rl_transformer.critics.tabular import TabularModel
-from rl_transformer.evaluation.offline.estimators import FITTED_Q, WEIGHTED, ValueEstimate
+from rl_transformer.evaluation.offline.estimators import BEHAVIOR, FITTED_Q, WEIGHTED, ValueEstimate, logged_value
 from rl_transformer.evaluation.offline.intervals import half_width
-from rl_transformer.evaluation.offline.verdict import DECIDING, REPORTED
+from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
+from rl_transformer.evaluation.offline.verdict import DECIDING, REPORTED, Side, decide
 from rl_transformer.reproductions.experiment import JSON
 from rl_transformer.reproductions.finite_mdp import FiniteMDP, icu_sepsis
 from rl_transformer.reproductions.judged_tables import JudgedLog
@@ -76,30 +77,43 @@ def make_policies() -> dict[str, tuple[np.ndarray, float]]:
 
 def judge_table(judged: JudgedLog, policy: np.ndarray, exact: float) -> JSON:
     """Return the verdict about one policy, what the simple estimates say, and ``exact``, its difference to the behavior."""
-    verdict, side = judged.judge(policy)
+    steps, side = judged.side(policy)
+    return describe_verdict(steps, side, exact)
+
+
+def describe_verdict(steps: LoggedSteps, side: Side, exact: float, unit: float = 1.0) -> JSON:
+    """Return the verdict about a policy against the behavior, what the simple estimates say, and what is true.
+
+    Args:
+        steps: The log as the policy sees it.
+        side: Its estimates and support.
+        exact: Its true difference to the behavior.
+        unit: By what differences are divided.
+    """
+    logged = logged_value(steps)
+    verdict = decide(side, Side({BEHAVIOR: logged}, None), gates=[], num_episodes=steps.num_episodes)
     assert side.support is not None
-    # The same difference of the same episodes as the judge's, for a fair comparison.
-    returns = np.add.reduceat(judged.log.rewards, judged.offsets[:-1])
     return {
-        "exact": exact,
+        "exact": exact / unit,
         "verdict": verdict.word,
         "supported": verdict.is_supported,
-        "difference": verdict.difference,
-        "interval": list(verdict.interval),
+        "difference": verdict.difference / unit,
+        "interval": [end / unit for end in verdict.interval],
         "effective_sample_size": side.support.effective_sample_size,
         "pareto_k": side.support.pareto_k,
         "unsupported": side.support.unsupported,
-        **{short: _alone(side.estimates[name], returns, exact) for short, name in ALONE.items()},
+        # The same difference of the same episodes as the judge's, for a fair comparison.
+        **{short: _alone(side.estimates[name], logged, exact, unit) for short, name in ALONE.items()},
     }
 
 
-def _alone(estimate: ValueEstimate, returns: np.ndarray, exact: float) -> JSON:
+def _alone(estimate: ValueEstimate, logged: ValueEstimate, exact: float, unit: float) -> JSON:
     """Return what an estimate would say without any condition on support."""
-    difference = estimate.value - float(returns.mean())
-    influences = estimate.influences - (returns - returns.mean())
+    difference = estimate.value - logged.value
+    influences = estimate.influences - logged.influences
     says_better = difference - half_width(influences, None, DECIDING) > 0
     return {
-        "difference": difference,
+        "difference": difference / unit,
         "covers": abs(difference - exact) <= half_width(influences, None, REPORTED),
         "wrong": says_better and exact <= 0,
     }

@@ -6,7 +6,6 @@ piece of the table whose rows it wants. The answers are lines of JSON, too, and 
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import os
@@ -14,6 +13,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -21,8 +21,10 @@ import pyarrow.dataset as ds
 from pyarrow import csv
 from pyarrow import json as arrow_json
 
+from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.child import too_much_memory
 from rl_transformer.runtime.limits import LIMITS
+from rl_transformer.runtime.object_stores import Located, locate
 from rl_transformer.runtime.system import usable_cores
 from rl_transformer.runtime.types import JsonObject
 
@@ -76,8 +78,14 @@ class DatasetFiles:
     """Files of a format of `pyarrow.dataset`; a piece is a row group of a Parquet file, or another file."""
 
     def __init__(self, request: JsonObject, report: Callable[[], None]) -> None:
-        base = request["base"]
-        dataset = ds.dataset(request["files"], format=_format(request), partitioning="hive", partition_base_dir=base)
+        found = locate(request["files"], request["base"])
+        dataset = ds.dataset(
+            found.files,
+            filesystem=found.filesystem,
+            format=_format(request, found),
+            partitioning="hive",
+            partition_base_dir=found.base,
+        )
         self.schema = _checked(dataset.schema)
         self.present: str | None = None
         self.pieces: list[tuple[str, int]] = []
@@ -155,23 +163,25 @@ def _write(first: pa.RecordBatch, others: Iterator[pa.RecordBatch], answers: Bin
             stream.write_batch(batch)
 
 
-def _format(request: JsonObject) -> str | ds.FileFormat:
+def _format(request: JsonObject, found: Located) -> str | ds.FileFormat:
     if request["format"] == "json":
-        return _json_format(request["files"])
+        return _json_format(found)
     if request["format"] != "csv":
         return request["format"]
-    types = {name: pa.type_for_alias(kind) for name, kind in request["types"].items()}
-    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-    return ds.CsvFileFormat(convert_options=convert, parse_options=csv.ParseOptions(delimiter=_delimiter(request)))
+    has_commas = "decimal_comma" in request["types"].values()
+    kinds = {name: "double" if kind == "decimal_comma" else kind for name, kind in request["types"].items()}
+    types = {name: pa.type_for_alias(kind) for name, kind in kinds.items()}
+    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True, decimal_point="," if has_commas else ".")
+    return ds.CsvFileFormat(convert_options=convert, parse_options=csv.ParseOptions(delimiter=_delimiter(found)))
 
 
-def _json_format(files: str | list[str]) -> ds.FileFormat:
+def _json_format(found: Located) -> ds.FileFormat:
     """Return the format of JSON lines.
 
     Where the first block of a file holds no end of a line, Arrow 26 reads every value of the file as null. So blocks are longer
     than the first lines, and in a file of one row that no end of a line follows, lines may lie inside of values, which takes longer.
     """
-    lines = [_first_line(file) for file in files] if isinstance(files, list) else [b""]
+    lines = [_first_line(found, path, _LONGEST_ROW) for path in found.files]
     longest = max(map(len, lines))
     if any(len(line) > _ARROW_BLOCK and not line.endswith(b"\n") for line in lines):
         raise ValueError("its first line has no end: append a newline to it, or write shorter lines")
@@ -181,25 +191,22 @@ def _json_format(files: str | list[str]) -> ds.FileFormat:
     )
 
 
-def _first_line(path: str) -> bytes:
-    """Return the first line of a local file, at most as much of it as a block may hold."""
-    try:
-        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
-            return file.readline(_LONGEST_ROW)
-    except (OSError, EOFError):
-        return b""  # reading the file itself says what is wrong with it
+def _first_line(found: Located, path: str, most: int) -> bytes:
+    """Return the first line of a file with its end, or at most about ``most`` bytes of it."""
+    parts: list[bytes] = []
+    # Reading the file itself says what is wrong with it.
+    with suppress(OSError, ValueError), found.filesystem.open_input_stream(path) as file:
+        while sum(map(len, parts)) < most and (part := file.read(1 << 12 if not parts else 1 << 20)):
+            head, end, _ = part.partition(b"\n")
+            parts.append(head + end)
+            if end:
+                break
+    return b"".join(parts)
 
 
-def _delimiter(request: JsonObject) -> str:
-    """Return what separates the names in the first line of a local file: a comma, or a tab or semicolon if more frequent."""
-    first = request["files"][0] if isinstance(request["files"], list) else None
-    if first is None:
-        return ","
-    try:
-        with gzip.open(first) if first.endswith(".gz") else open(first, "rb") as file:
-            line = file.readline(_LONGEST_HEADER)
-    except (OSError, EOFError):
-        return ","  # reading the file itself says what is wrong with it
+def _delimiter(found: Located) -> str:
+    """Return what separates the names in the first line of the first file: a comma, or a tab or semicolon if more frequent."""
+    line = _first_line(found, found.files[0], _LONGEST_HEADER)
     mark = max((",", "\t", ";"), key=lambda mark: line.count(mark.encode()))
     # Before Arrow builds a reader for each of them, which takes kilobytes.
     _check_count(line.count(mark.encode()) + 1)
@@ -212,6 +219,8 @@ def _problem(error: Exception, path: str | None) -> JsonObject:
         return {"problem": f"reading it {too_much_memory()}", "fix": SMALLER, "where": path}
     # The first line says what is wrong; Arrow adds lines about its own calls.
     text = " ".join(str(error).split("\n")[0].split())[:300]
+    if isinstance(error, RLTransformerError):
+        return {"problem": error.problem, "where": str(error.where), "fix": error.fix}
     expected = isinstance(error, pa.ArrowException | OSError | ValueError)
     return {"problem": text if expected else f"{type(error).__name__}: {text}", "where": path}
 

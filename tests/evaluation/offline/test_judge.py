@@ -12,8 +12,10 @@ from rl_transformer.cli.main import main
 from rl_transformer.critics.networks import FitOptions
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.offline.action_kinds import Candidate
+from rl_transformer.evaluation.offline.estimators import FITTED_Q
 from rl_transformer.evaluation.offline.gates import HELD_OUT, held_out_gate, split_gates
-from rl_transformer.evaluation.offline.judge import judge
+from rl_transformer.evaluation.offline.judge import _doubt, judge
+from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.page import as_html, as_text
 from rl_transformer.evaluation.offline.policy_actions import action_probabilities
 from rl_transformer.policy import Policy
@@ -121,6 +123,27 @@ def test_a_policy_that_clearly_earns_more_is_called_better():
     gain = 0.3 * data.lengths.mean()
     low, high = result["difference"]["interval"]
     assert low - 0.1 < gain < high + 0.1
+
+
+def test_an_estimate_beyond_what_was_earned_or_can_be_says_so():
+    data = choices(propensity=True)
+    steps = LoggedSteps(
+        np.asarray(data.offsets),
+        np.ones(data.num_steps),
+        np.zeros(data.num_steps),
+        np.full(data.num_steps, np.log(0.5)),
+    )
+    longest = int(data.lengths.max())
+    assert _doubt(longest, steps) is None
+    assert "possible (1 to 5)" in _doubt(longest + 0.1, steps)
+    few = replace(steps, rewards=np.where(steps.timesteps == 0, 1.0, 0.0))
+    assert "in the log (1 to 1)" in _doubt(1.5, few)
+    result = judge(Candidate(untrained_policy(data)), data, options=QUICK)
+    assert result["possible_returns"]["high"] == longest
+    estimates = result["estimates"]
+    estimates[FITTED_Q]["doubt"] = "beyond every return that is <possible>"
+    assert "; BEYOND EVERY RETURN" in as_text(result)
+    assert "beyond every return that is &lt;possible&gt;" in as_html({"run": "run", "data": "log", **result})
 
 
 def test_a_policy_judged_on_its_training_data_gets_no_verdict_for_it():

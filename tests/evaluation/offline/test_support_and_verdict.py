@@ -1,5 +1,7 @@
 """Claims about weights, support and the rule that makes a word of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,8 @@ def test_a_clear_difference_with_support_is_called_by_its_name():
         (side(1.2, 1.2, Support(99.0, 0.3, 0.3, 0.1, 0.0, [], [])), {}, "99 episodes"),
         (side(1.2, 1.2, Support(900.0, 0.71, 0.3, 0.1, 0.0, [], [])), {}, "Pareto"),
         (side(1.2, 1.2, Support(900.0, None, None, 0.1, 0.11, SOLID.by_timestep, SOLID.by_return)), {}, "hardly"),
+        (side(1.2, 1.2, replace(SOLID, mean_weight=(1.2, 0.05))), {}, "propensities are wrong"),
+        (side(1.2, 1.2, replace(SOLID, mean_weight=(0.8, 0.05))), {}, "propensities are wrong"),
     ],
 )
 def test_each_condition_alone_withholds_the_word_and_says_why(policy, options, reason):
@@ -85,6 +89,24 @@ def test_each_condition_alone_withholds_the_word_and_says_why(policy, options, r
     assert verdict.word == NOT_ESTABLISHED
     assert any(reason in each for each in verdict.reasons)
     assert verdict.what_would_settle
+
+
+def test_a_mean_weight_that_chance_explains_withholds_nothing():
+    for mean_weight in ((1.2, 0.07), (1.04, 0.001), (0.8, 0.07)):
+        assert word(side(1.2, 1.2, replace(SOLID, mean_weight=mean_weight))).word == BETTER
+    # Where few episodes count, the heavy ones that are missing explain a small mean, and nothing explains a large one.
+    few = replace(SOLID, effective_sample_size=20.0)
+    assert not any("wrong" in reason for reason in word(side(1.2, 1.2, replace(few, mean_weight=(0.1, 0.05)))).reasons)
+    assert any("wrong" in reason for reason in word(side(1.2, 1.2, replace(few, mean_weight=(9.0, 0.5)))).reasons)
+
+
+def test_weights_average_1_with_right_propensities_and_not_with_wrong_ones():
+    log, offsets = TOY.sample(BEHAVIOR, 4000, np.random.default_rng(2))
+    for behavior, is_right in ((BEHAVIOR, True), (BEHAVIOR * 0.7, False)):
+        steps = fitted(POLICY, log, offsets, behavior)
+        deciding = estimate_values(steps)[WEIGHTED_DOUBLY_ROBUST]
+        mean, error = measure_support(steps, deciding, np.zeros(len(log.states))).mean_weight
+        assert (abs(mean - 1) < 3 * error) is is_right
 
 
 def test_a_check_that_was_not_run_withholds_nothing():

@@ -124,13 +124,15 @@ class DiscreteActions(_Estimated):
     def see(self, candidate: Candidate, is_last: Bool[np.ndarray, "N"]) -> SeenLog:
         """Return the log as a policy sees it."""
         acts = action_probabilities(candidate.policy, self.dataset, candidate.target_return, candidate.targets)
+        return self.see_probabilities(acts, is_last)
+
+    def see_probabilities(self, acts: Float64[np.ndarray, "N A"], is_last: Bool[np.ndarray, "N"]) -> SeenLog:
+        """Return the log as a policy sees it that takes the joint actions with these probabilities."""
         values = fit_action_values(self.features, self.folds, acts, self.rewards, is_last, self.options)
-        rows = np.arange(len(acts))
         # Minus infinity is meant: the weight of such an episode is 0 from there on.
         with np.errstate(divide="ignore"):  # a greedy policy never does most of what was logged
-            log_policy = np.log(acts[rows, self._actions])
-        missing = rare_actions(acts, self._behavior.probabilities)
-        return SeenLog(log_policy, values[rows, self._actions], (acts * values).sum(1), missing, acts)
+            log_policy = np.log(acts[np.arange(len(acts)), self._actions])
+        return SeenLog(log_policy, *values, rare_actions(acts, self._behavior.probabilities), acts)
 
     def likelihood(self, steps: LoggedSteps, seen: SeenLog) -> JsonObject:
         """Return the probability of logged actions under the policy."""
@@ -192,10 +194,10 @@ class VectorActions(_Estimated):
         draws, log_policy = action_draws(candidate.policy, self.dataset, *given, uniforms)
         center, spread = action_units(self.dataset)
         draws = (draws - center) / spread
-        of_actions, of_states = fit_vector_values(self.features, self.folds, draws, self.rewards, is_last, self.options)
+        values = fit_vector_values(self.features, self.folds, draws, self.rewards, is_last, self.options)
         # Rare as a discrete action is: the behavior seldom acts so, or further from what it usually does.
         missing = (self._behavior.tail_probabilities(draws) < FLOOR).mean(1)
-        return SeenLog(log_policy, of_actions, of_states, missing, draws.mean(1), has_density(candidate.policy))
+        return SeenLog(log_policy, *values, missing, draws.mean(1), has_density(candidate.policy))
 
     def likelihood(self, steps: LoggedSteps, seen: SeenLog) -> JsonObject:
         """Return how far the policy's mean action is from the logged one."""

@@ -1,6 +1,6 @@
 """Judge a policy on logged episodes: from a dataset to a verdict, with everything that it rests on.
 
-Shapes: E episodes.
+Shapes: N steps, E episodes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from rl_transformer.critics.features import step_features
 from rl_transformer.critics.networks import FitOptions
+from rl_transformer.critics.possible_returns import POSSIBLE, possible_returns
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.offline.action_kinds import (
     Candidate,
@@ -31,13 +32,13 @@ from rl_transformer.evaluation.offline.estimators import (
 from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.intervals import half_width
 from rl_transformer.evaluation.offline.log_columns import entities_of
-from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
+from rl_transformer.evaluation.offline.logged_steps import LoggedSteps, last_steps
 from rl_transformer.evaluation.offline.support import clip_sensitivity, measure_support
 from rl_transformer.evaluation.offline.verdict import REPORTED, Side, Verdict, decide
 from rl_transformer.policy.targets import usual_target
 from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
-from rl_transformer.runtime.shapes import Int
+from rl_transformer.runtime.shapes import Bool, Int
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories import TrajectoryDataset
 
@@ -52,6 +53,12 @@ class LogEstimates:
     dataset: TrajectoryDataset
     actions: LoggedActions
     entities: Int[np.ndarray, "E"] | None
+
+    @property
+    def is_last(self) -> Bool[np.ndarray, "N"]:
+        """Return True at the last step of each episode."""
+        # The return is that of the log: what would follow after recording stopped is not counted, for policy and behavior alike.
+        return last_steps(self.dataset.offsets)
 
 
 def judge(
@@ -91,9 +98,10 @@ def judge(
         **verdict.to_dict(),
         "against": "behavior" if against is None else against.name,
         "policy": candidate.policy.content_hash,
-        "estimates": _describe_all(side, logged.entities),
+        "estimates": _describe_all(side, logged.entities, steps),
+        "possible_returns": _describe_possible(steps),
         "critic": _describe_critic(steps),
-        "other_estimates": _describe_all(other, logged.entities),
+        "other_estimates": _describe_all(other, logged.entities, steps),
         "behavior": _describe_behavior(behavior, steps, logged),
         "support": _describe_support(side, other, steps),
         "gates": [gate.to_dict() for gate in gates],
@@ -118,7 +126,7 @@ def estimate_sides(
     _check_size(dataset)
     options = options or FitOptions()
     history = max(each.policy.spec.context_length for each in candidates)
-    logged = _read_log(dataset, history, entities_of(dataset, entity), propensity, options)
+    logged = read_log(dataset, history, entities_of(dataset, entity), propensity, options)
     # All policies are estimated on the same episodes with the same folds, so that chance common to them cancels.
     return logged, [_judge_side(each, logged) for each in candidates]
 
@@ -132,8 +140,31 @@ def _check_size(dataset: TrajectoryDataset) -> None:
         )
 
 
-def _describe_all(side: Side, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
-    return {name: describe_estimate(estimate, entities) for name, estimate in side.estimates.items()}
+def _describe_all(side: Side, entities: Int[np.ndarray, "E"] | None, steps: LoggedSteps) -> JsonObject:
+    """Return every estimate; one that lies beyond what was ever earned, or could be, says so."""
+    return {
+        name: {**describe_estimate(estimate, entities), "doubt": _doubt(estimate.value, steps)}
+        for name, estimate in side.estimates.items()
+    }
+
+
+def _doubt(value: float, steps: LoggedSteps) -> str | None:
+    """Return why a value is hard to believe, None if it is not."""
+    logged = (float(steps.returns.min()), float(steps.returns.max()))
+    possible = _describe_possible(steps)
+    for low, high, what in ((possible["low"], possible["high"], "possible"), (*logged, "in the log")):
+        # Sums of rewards in another order differ in their last digits.
+        slack = 1e-6 * (high - low)
+        if not low - slack <= value <= high + slack:
+            return f"beyond every return that is {what} ({low:.4g} to {high:.4g})"
+    return None
+
+
+def _describe_possible(steps: LoggedSteps) -> JsonObject:
+    """Return the range of returns into which the critic was fitted."""
+    possible = possible_returns(steps.rewards, steps.is_last)
+    first = steps.offsets[0]
+    return {"low": float(possible.low[first]), "high": float(possible.high[first]), "assumptions": POSSIBLE}
 
 
 def _describe_critic(steps: LoggedSteps) -> JsonObject:
@@ -166,7 +197,7 @@ def _describe_behavior(behavior: ValueEstimate, steps: LoggedSteps, logged: LogE
     }
 
 
-def _read_log(
+def read_log(
     dataset: TrajectoryDataset,
     history: int,
     entities: Int[np.ndarray, "E"] | None,
@@ -194,12 +225,15 @@ def _read_log(
 
 def _judge_side(candidate: Candidate, logged: LogEstimates) -> tuple[LoggedSteps, Side, SeenLog]:
     """Return the log as one policy sees it, its estimates, and what it would do."""
+    count = logged.dataset.num_trajectories
+    log.info(f"{candidate.name}: acting on {count:,} logged episodes, and fitting its values")
+    seen = logged.actions.see(candidate, logged.is_last)
+    return *estimate_side(seen, logged), seen
+
+
+def estimate_side(seen: SeenLog, logged: LogEstimates) -> tuple[LoggedSteps, Side]:
+    """Return the log as a policy sees it, and its estimates and support."""
     dataset = logged.dataset
-    # The return is that of the log: what would follow after recording stopped is not counted, for policy and behavior alike.
-    is_last = np.zeros(dataset.num_steps, dtype=bool)
-    is_last[dataset.offsets[1:] - 1] = True
-    log.info(f"{candidate.name}: acting on {dataset.num_trajectories:,} logged episodes, and fitting its values")
-    seen = logged.actions.see(candidate, is_last)
     steps = LoggedSteps(
         np.asarray(dataset.offsets),
         np.asarray(dataset.rewards, np.float64),
@@ -213,7 +247,7 @@ def _judge_side(candidate: Candidate, logged: LogEstimates) -> tuple[LoggedSteps
     if not seen.has_weights:
         estimates = {FITTED_Q: estimates[FITTED_Q]}
     deciding = Side(estimates, None).deciding
-    return steps, Side(estimates, measure_support(steps, deciding, seen.missing)), seen
+    return steps, Side(estimates, measure_support(steps, deciding, seen.missing))
 
 
 def describe_estimate(estimate: ValueEstimate, entities: Int[np.ndarray, "E"] | None) -> JsonObject:

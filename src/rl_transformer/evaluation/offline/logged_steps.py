@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.shapes import Float64, Int
+from rl_transformer.runtime.shapes import Bool, Float64, Int
 
 _LARGEST_LOG_RATIO = 300.0
 
@@ -62,6 +62,11 @@ class LoggedSteps:
         return np.arange(len(self.rewards)) - np.repeat(self.offsets[:-1], self.lengths)
 
     @cached_property
+    def is_last(self) -> Bool[np.ndarray, "N"]:
+        """Return True at the last step of its episode."""
+        return last_steps(self.offsets)
+
+    @cached_property
     def returns(self) -> Float64[np.ndarray, "E"]:
         """Return the return of each logged episode."""
         return self.sum_by_episode(self.rewards)
@@ -110,6 +115,13 @@ class LoggedSteps:
     def with_clipped_ratios(self, most: float) -> LoggedSteps:
         """Return the steps with every single ratio policy / behavior clipped to ``most``."""
         return replace(self, log_policy=np.minimum(self.log_policy, self.log_behavior + np.log(most)))
+
+
+def last_steps(offsets: Int[np.ndarray, "_"]) -> Bool[np.ndarray, "N"]:
+    """Return True at the last step of each episode."""
+    is_last = np.zeros(int(offsets[-1]), dtype=bool)
+    is_last[offsets[1:] - 1] = True
+    return is_last
 
 
 def _cumulative(

@@ -108,10 +108,16 @@ def _support_sentence(result: JsonObject) -> str:
     support = result["support"]
     # All limits are shown beside the figures: a reader must not have to look them up to see which one failed.
     tail = "no tail to fit" if support["pareto_k"] is None else f"Pareto k {support['pareto_k']:.2f} (0.7 is the limit)"
+    # Only products of ratios have such a mean.
+    mean = (
+        ""
+        if support["mean_weight"] is None
+        else "weights average {:.2f} (1 if propensities are right); ".format(support["mean_weight"][0])
+    )
     return (
         f"Weighted by how the policy acts, the {result['behavior']['episodes']:,} episodes are worth "
         f"{support['effective_sample_size']:,.0f} (100 are needed); the heaviest one has {support['largest_share']:.1%} of the "
-        f"weight; {tail}; {support['unsupported']:.1%} of the policy's actions have a behavior probability below "
+        f"weight; {tail}; {mean}{support['unsupported']:.1%} of the policy's actions have a behavior probability below "
         f"{support['floor']:g}."
     )
 
@@ -128,13 +134,19 @@ def _estimate_table(result: JsonObject) -> str:
     body = "".join(
         f"<tr{' class=decides' if chosen else ''}><td>{escape(name)}{' (decides)' if chosen else ''}</td>"
         f'<td class="n">{_number(each["value"])}</td><td class="n">{_interval(each["interval"])}</td>'
-        f"<td>{escape(each['unit'])}</td><td>{escape(each['assumptions'])}</td></tr>"
+        f"<td>{escape(each['unit'])}</td><td>{escape(each['assumptions'])}{_doubt_html(each)}</td></tr>"
         for name, each, chosen in rows
     )
     return (
         "<table><tr><th>estimator</th><th>return</th><th>90 % interval</th><th>over</th><th>it assumes</th></tr>"
         f"{body}</table>"
     )
+
+
+def _doubt_html(each: JsonObject) -> str:
+    # The behavior's logged mean has no such entry: it cannot lie outside of the log.
+    doubt = each.get("doubt")
+    return f'; <span class="failed">{escape(doubt)}</span>' if doubt else ""
 
 
 def _gate_table(result: JsonObject) -> str:
@@ -251,4 +263,5 @@ def _interval(bounds: list[float] | None) -> str:
 
 
 def _estimate_text(each: JsonObject) -> str:
-    return f"{_number(each['value'])} {_interval(each['interval'])} over {each['unit']}; assumes {each['assumptions']}"
+    doubt = f"; {each['doubt'].upper()}" if each.get("doubt") else ""
+    return f"{_number(each['value'])} {_interval(each['interval'])} over {each['unit']}; assumes {each['assumptions']}{doubt}"

@@ -15,7 +15,7 @@ from rl_transformer.evaluation.offline.estimators import (
     ValueEstimate,
     estimate_values,
 )
-from rl_transformer.evaluation.offline.intervals import effective_sample_size, pareto_k
+from rl_transformer.evaluation.offline.intervals import effective_sample_size, pareto_k, standard_error
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.runtime.shapes import Float, Float64, Int
 from rl_transformer.runtime.types import JsonObject
@@ -42,6 +42,8 @@ class Support:
     """Share of the policy's actions that the behavior takes with a probability below `FLOOR`."""
     by_timestep: list[JsonObject]
     by_return: list[JsonObject]
+    mean_weight: tuple[float, float] | None = None
+    """Mean of the episodes' weights and its standard error: about 1 if the propensities are right. None: not of this kind."""
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""
@@ -50,6 +52,7 @@ class Support:
             "pareto_k": self.pareto_k,
             "weights_pareto_k": self.weights_pareto_k,
             "largest_share": self.largest_share,
+            "mean_weight": None if self.mean_weight is None else list(self.mean_weight),
             "unsupported": self.unsupported,
             "floor": FLOOR,
             "unit": "share of the policy's action probability at logged steps",
@@ -78,8 +81,10 @@ def measure_support(
     # looked at where they are not used.
     if deciding.name == MARGINALIZED_DOUBLY_ROBUST and steps.marginal_ratios is not None:
         by_episode = steps.sum_by_episode(steps.marginal_ratios) / steps.lengths
+        mean = None
     else:
         by_episode = steps.last_ratios
+        mean = float(by_episode.mean())
     total = float(by_episode.sum())
     return Support(
         effective_sample_size(by_episode),
@@ -89,6 +94,7 @@ def measure_support(
         _mean(missing, weights),
         [{**place, "unsupported": _mean(missing[rows], weights[rows])} for place, rows in timestep_ranges(steps)],
         [{**place, "unsupported": _mean(missing[rows], weights[rows])} for place, rows in return_deciles(steps)],
+        None if mean is None else (mean, standard_error(by_episode - mean, steps.entities)[0]),
     )
 
 

@@ -36,10 +36,14 @@ DECIDING = 0.98
 FEWEST_EPISODES = 100
 LARGEST_PARETO_K = 0.7
 LARGEST_UNSUPPORTED = 0.10
+LARGEST_WEIGHT_ERROR = 0.05
+_ERRORS = 3
+"""So many standard errors the mean weight may be off."""
 
 RULE = (
     f"better (worse) only if no gate failed; the weighted log is worth {FEWEST_EPISODES} episodes or more; the Pareto k of the "
-    f"deciding estimate's terms is at most {LARGEST_PARETO_K}; at most {LARGEST_UNSUPPORTED:.0%} of the policy's actions have a "
+    f"deciding estimate's terms is at most {LARGEST_PARETO_K}; products of ratios, where it has them, are 1 on average, within "
+    f"{_ERRORS} standard errors or {LARGEST_WEIGHT_ERROR}; at most {LARGEST_UNSUPPORTED:.0%} of the policy's actions have a "
     f"behavior probability below {FLOOR}; the {DECIDING:.0%} interval of the difference lies above (below) the margin; and "
     "fitted Q evaluation puts the difference on the same side"
 )
@@ -183,6 +187,13 @@ def failed_conditions(sides: Sequence[Side], gates: Sequence[Gate]) -> tuple[lis
     return reasons, advice
 
 
+def _is_off(mean: float, error: float, size: float) -> bool:
+    """Return whether right propensities would hardly give this mean weight."""
+    # A few heavy episodes that a log may lack make the mean too small, and nothing but wrong propensities makes it too large.
+    off = mean - 1 if mean > 1 or size < FEWEST_EPISODES else 1 - mean
+    return off > max(_ERRORS * error, LARGEST_WEIGHT_ERROR)
+
+
 def _thin_support(support: Support) -> tuple[list[str], list[str]]:
     """Return what is wrong with the support of a policy, and what would help."""
     reasons = []
@@ -196,6 +207,14 @@ def _thin_support(support: Support) -> tuple[list[str], list[str]]:
     if support.pareto_k is not None and support.pareto_k > LARGEST_PARETO_K:
         reasons.append(f"few episodes decide the estimate: Pareto k {support.pareto_k:.2f} is above {LARGEST_PARETO_K}")
         advice.append("more episodes of the kind that the policy prefers")
+    if support.mean_weight is not None and _is_off(*support.mean_weight, size):
+        mean, error = support.mean_weight
+        reasons.append(
+            f"the propensities are wrong: weights average {mean:.3g} (standard error {error:.2g}), and would be 1 with right ones"
+        )
+        advice.append(
+            "a log with the probability with which each action was drawn, in a column that --propensity names"
+        )
     if support.unsupported > LARGEST_UNSUPPORTED:
         # Where to look: people can add episodes of a kind, and seldom episodes in general.
         worst = max(support.by_timestep, key=lambda place: place["unsupported"])

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.reading import read_json
 from rl_transformer.runtime.types import JsonObject
 from rl_transformer.trajectories.readers.tables import TableReader, open_table_files, refuse_types
+from rl_transformer.trajectories.tables.locations import local_path
 from rl_transformer.trajectories.tables.mapping import ColumnMapping
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class LeRobotReader(TableReader):
         """Open the recording's data files, with a column for each video."""
         where = f"{self.scheme}:{path}"
         refuse_types(types, where)
-        root = user_path(path)
+        root = local_path(path, where)
         if not (root / "data").is_dir() or not (root / "meta" / "info.json").is_file():
             fix = "name the folder of a recording, with meta/info.json and data/"
             raise RLTransformerError("is no LeRobot recording", where=where, fix=fix)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rl_transformer.errors import RLTransformerError
-from rl_transformer.runtime.paths import user_path
 from rl_transformer.trajectories.end_flags import DONE, TERMINATED, TRUNCATED, flag_kind, is_ambiguous
 from rl_transformer.trajectories.readers.interface import ReaderOption, Source
+from rl_transformer.trajectories.tables.files import open_files
+from rl_transformer.trajectories.tables.locations import local_path
 from rl_transformer.trajectories.tables.mapping import ColumnMapping
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class HuggingFaceReader(TableReader):
         from rl_transformer.trajectories.tables.episode_rows import open_saved_dataset
 
         refuse_types(types, f"{self.scheme}:{path}")
-        return open_saved_dataset(user_path(path), where=f"{self.scheme}:{path}")
+        return open_saved_dataset(local_path(path, f"{self.scheme}:{path}"), where=f"{self.scheme}:{path}")
 
 
 class NpzReader(TableReader):
@@ -128,13 +129,11 @@ class NpzReader(TableReader):
         from rl_transformer.trajectories.tables.episode_rows import read_arrays
 
         refuse_types(types, f"{self.scheme}:{path}")
-        return read_arrays(user_path(path), where=f"{self.scheme}:{path}")
+        return read_arrays(local_path(path, f"{self.scheme}:{path}"), where=f"{self.scheme}:{path}")
 
 
 def open_table_files(path: str, file_format: str, *, where: str, types: Mapping[str, str] | None = None) -> TableInput:
     """Open files of a format of `pyarrow.dataset` as one table; see `tables.files.open_files`."""
-    from rl_transformer.trajectories.tables.files import open_files
-
     files = open_files(path, file_format, where=where, types=types)  # before what imports pyarrow: both do so at once
     from rl_transformer.trajectories.tables.inputs import files_input
 

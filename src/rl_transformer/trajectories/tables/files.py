@@ -5,7 +5,6 @@ This module needs no library of tables until rows come, so that the other proces
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import subprocess
@@ -14,7 +13,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from rl_transformer.errors import RLTransformerError
@@ -26,9 +24,10 @@ from rl_transformer.runtime.child import (
     describe_end,
     seconds_to_read,
 )
-from rl_transformer.runtime.paths import refuse_special_file, user_path
+from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.system import widen_pipe
 from rl_transformer.runtime.types import JsonObject
+from rl_transformer.trajectories.tables.locations import is_url, local_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +37,7 @@ _PIPE_BYTES = 1 << 20  # what Linux lets a pipe hold at most, unless it is told 
 _BYTES_BEHIND_A_URL = 600 * 2**20
 _FIX = (
     "repair the file; a column of a text file that is not what its first rows look like needs a type, as in "
-    "types: {zip: string} in the mapping"
+    "types: {zip: string, price: decimal_comma} in the mapping"
 )
 
 
@@ -46,7 +45,7 @@ def open_files(path: str, file_format: str, *, where: str, types: Mapping[str, s
     """Open files of one format: a file, a glob, a folder (also with Hive's ``name=value`` folders), or a store's URI.
 
     Args:
-        path: What was given; with ``s3://`` and the like, pyarrow's file system of that scheme is used.
+        path: What was given; URLs such as ``s3://BUCKET/...`` are for `runtime.object_stores`.
         file_format: A format of `pyarrow.dataset`.
         where: The URI, for messages.
         types: Types of columns of text files.
@@ -56,28 +55,10 @@ def open_files(path: str, file_format: str, *, where: str, types: Mapping[str, s
     """
     files: str | list[str] = path
     base = None
-    if "://" not in path:
+    if not is_url(path):
         files = local_files(path, where)
         base = str(user_path(path)) if user_path(path).is_dir() else None
     return TableFiles({"format": file_format, "files": files, "base": base, "types": dict(types or {})}, where=where)
-
-
-def local_files(path: str, where: str) -> list[str]:
-    """Return the files that a path, a folder or a glob names, sorted by name; hidden ones are left out."""
-    found = user_path(path)
-    if found.is_dir():
-        inside = (file for file in found.rglob("*") if file.is_file())
-        files = [str(f) for f in inside if not any(p[0] in "._" for p in f.relative_to(found).parts)]
-    elif found.exists():
-        files = [str(found)]
-    else:
-        files = glob.glob(str(found), recursive=True)
-    if not files:
-        fix = "name a file, a folder, or a glob in quotes, such as 'parquet:logs/*.parquet'"
-        raise RLTransformerError("there is no such file", where=where, fix=fix)
-    for file in files:
-        refuse_special_file(Path(file))
-    return sorted(files)
 
 
 class Piece(NamedTuple):
@@ -102,15 +83,15 @@ class TableFiles:
         self._request = request
         self._where = where
         files = request["files"]
-        is_local = isinstance(files, list)
-        self._num_bytes = sum(os.stat(file).st_size for file in files) if is_local else _BYTES_BEHIND_A_URL
+        self._is_local = isinstance(files, list)
+        self._num_bytes = sum(os.stat(file).st_size for file in files) if self._is_local else _BYTES_BEHIND_A_URL
         self._idle: list[_Reader] = []
         self._first = self._start()
 
     def __getstate__(self) -> JsonObject:
         """Return what another process needs to read the same files, through a process that it starts itself."""
         # What was found in the files goes along, so that a change in the meantime is noticed there.
-        known = ("_request", "_where", "_num_bytes", "_description")
+        known = ("_request", "_where", "_is_local", "_num_bytes", "_description")
         return {**{name: getattr(self, name) for name in known}, "_idle": []}
 
     @cached_property
@@ -142,9 +123,7 @@ class TableFiles:
             RLTransformerError: The file is damaged, was changed, or harms the process that reads it.
         """
         where, num_bytes = self.pieces[piece]
-        seconds = seconds_to_read(
-            max(num_bytes, 0 if isinstance(self._request["files"], list) else _BYTES_BEHIND_A_URL)
-        )
+        seconds = seconds_to_read(max(num_bytes, 0 if self._is_local else _BYTES_BEHIND_A_URL))
         reader = self._take()
         is_whole = False
         try:
