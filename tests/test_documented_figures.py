@@ -621,6 +621,7 @@ def test_the_table_of_advised_targets_is_that_of_the_study(task, title):
         ("packages", "policies are tampered with"),
         ("names", "names that come from files lead elsewhere"),
         ("not-finite", "NaN and infinite numbers get into batches, gradients, weights, moments and averages"),
+        ("signals", "SIGTERM, SIGINT and SIGHUP, one or two, in every phase of a run"),
     ],
 )
 def test_the_table_of_attacks_is_that_of_their_files(name, title):

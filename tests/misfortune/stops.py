@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from unittest import mock
 
 from rl_transformer import run as run_module
@@ -21,6 +22,7 @@ from tests.misfortune.forked import Ended, import_what_it_imports, run_forked
 from tests.misfortune.tally import Tally
 from tests.toys import POINT, PointEnv, point_data
 
+ROOT = Path(__file__).parents[2]
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STEPS, EVERY = 24, 6
 # Phases of a run: what is called when one begins, and how many times a run calls it.
@@ -136,7 +138,14 @@ class Stopped:
         began = time.monotonic()
         with self.output.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rl_transformer", *self.words],
+                # It knows the environment only by the module that registers it.
+                [
+                    sys.executable,
+                    "-m",
+                    "rl_transformer",
+                    *(f"tests.toys:{word}" if word == POINT else word for word in self.words),
+                ],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)],
