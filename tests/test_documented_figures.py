@@ -636,6 +636,7 @@ def test_the_table_of_attacks_is_that_of_their_files(name, title):
         ("resumes", "a run of any of 24 configurations that is cut off after any of its updates ends as the whole one"),
         ("repeats", "a run that is made twice is the same to the byte"),
         ("defects", "a planted defect is found at its place, and clean data is not refused"),
+        ("logs", "random logs are split as an oracle of a few lines splits them, and every format gives the same data"),
     ],
 )
 def test_the_table_of_repeated_claims_is_that_of_their_files(name, title):

@@ -107,7 +107,7 @@ def test_a_checkpoint_of_another_run_is_named_and_not_used(tmp_path):
     longer = tiny_config(folder, training={"train_steps": 16})
     with pytest.raises(RLTransformerError, match=r"another run: training\.seed was 5 there, and is 0 here") as caught:
         train(longer, resume=True, dataset=point_data())
-    assert caught.value.where == folder / "checkpoints/step-16"
+    assert caught.value.where == str(folder / "checkpoints/step-16")
     assert (folder / "metrics.jsonl").read_bytes() == before
     shutil.rmtree(folder / "checkpoints/step-16")  # as the advice says
     train(longer, resume=True, dataset=point_data())

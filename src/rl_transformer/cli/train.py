@@ -126,16 +126,22 @@ def run(args: Namespace) -> Outcome:
         folder = train(config, resume=args.resume)
         policy = load_policy(folder)
         print(f"policy: {folder / 'policy'}")
-        print(_next_step(folder, policy))
+        print(_next_step(folder, policy, str(config.dataset.uri)))
         steps = config.training.train_steps
         return Outcome({"output": str(folder), "policy": policy.content_hash, "train_steps": steps})
     return _train_seeds(args, config)
 
 
-def _next_step(folder: Path, policy: Policy) -> str:
-    """Return the targets that the policy suggests, and the command that evaluates it."""
+def _next_step(folder: Path, policy: Policy, uri: str) -> str:
+    """Return the targets that the policy suggests, and the command that evaluates it, or judges it where there are logs only."""
     lines = []
     words = ["rlt", "evaluate", shlex.quote(str(folder)), policy.spec.data.environment_options or "--env-id ID"]
+    if policy.spec.data.table is not None:
+        from rl_transformer.trajectories.store_files import store_folder
+
+        held_out = uri.partition("?")[0] + "-held-out"
+        is_there = uri.startswith("rlt:") and store_folder(held_out).is_dir()
+        words = ["rlt", "judge", shlex.quote(str(folder)), "--data", shlex.quote(held_out) if is_there else "HELD-OUT"]
     if policy.spec.takes_target:
         from rl_transformer.evaluation.target_report import describe_targets, targets_text
 
@@ -158,7 +164,10 @@ def _train_seeds(args: Namespace, config: RunConfig) -> Outcome:
         raise RLTransformerError("a seed is given too", where="--seeds", fix="give only one of them")
     folders = train_seeds(config, seeds, resume=args.resume)
     print(f"policies: {', '.join(map(str, folders))}")
-    print(_next_step(folders[0].parent, load_policy(folders[0])))
+    policy = load_policy(folders[0])
+    # Evaluation takes all seeds together; a verdict is about one policy.
+    judged = folders[0] if policy.spec.data.table is not None else folders[0].parent
+    print(_next_step(judged, policy, str(config.dataset.uri)))
     runs = [
         {"seed": seed, "output": str(folder), "policy": load_policy(folder).content_hash}
         for seed, folder in zip(seeds, folders, strict=True)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow import csv
+from pyarrow import json as arrow_json
 
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.runtime.child import too_much_memory
@@ -29,6 +30,8 @@ from rl_transformer.runtime.types import JsonObject
 
 _ROWS = 1 << 17
 _LONGEST_HEADER = 1_000_000
+_ARROW_BLOCK = 1 << 20
+_LONGEST_ROW = 1 << 28
 # More would only reserve memory, which counts; the rows go through one pipe.
 _MOST_THREADS = 4
 SMALLER = (
@@ -161,24 +164,50 @@ def _write(first: pa.RecordBatch, others: Iterator[pa.RecordBatch], answers: Bin
 
 
 def _format(request: JsonObject, found: Located) -> str | ds.FileFormat:
+    if request["format"] == "json":
+        return _json_format(found)
     if request["format"] != "csv":
         return request["format"]
-    types = {name: pa.type_for_alias(kind) for name, kind in request["types"].items()}
-    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+    has_commas = "decimal_comma" in request["types"].values()
+    kinds = {name: "double" if kind == "decimal_comma" else kind for name, kind in request["types"].items()}
+    types = {name: pa.type_for_alias(kind) for name, kind in kinds.items()}
+    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True, decimal_point="," if has_commas else ".")
     return ds.CsvFileFormat(convert_options=convert, parse_options=csv.ParseOptions(delimiter=_delimiter(found)))
+
+
+def _json_format(found: Located) -> ds.FileFormat:
+    """Return the format of JSON lines.
+
+    Where the first block of a file holds no end of a line, Arrow 26 reads every value of the file as null. So blocks are longer
+    than the first lines, and in a file of one row that no end of a line follows, lines may lie inside of values, which takes longer.
+    """
+    lines = [_first_line(found, file, _LONGEST_ROW) for file in found.files]
+    longest = max(map(len, lines), default=0)
+    if any(len(line) > _ARROW_BLOCK and not line.endswith(b"\n") for line in lines):
+        raise ValueError("its first line has no end: append a newline to it, or write shorter lines")
+    return ds.JsonFileFormat(
+        read_options=arrow_json.ReadOptions(block_size=max(_ARROW_BLOCK, 2 * longest)),
+        parse_options=arrow_json.ParseOptions(newlines_in_values=not all(line.endswith(b"\n") for line in lines)),
+    )
+
+
+def _first_line(found: Located, path: str, longest: int) -> bytes:
+    """Return the first line of a file with its end, or what of it has as many bytes as a line may have."""
+    read = bytearray()
+    # Reading the file itself says what is wrong with it.
+    with suppress(OSError, ValueError), found.filesystem.open_input_stream(path) as file:
+        while len(read) < longest:
+            part = file.read(1 << 16)
+            read += part
+            if not part or b"\n" in part:
+                break
+    end = read.find(b"\n")
+    return bytes(read[: longest if end < 0 else end + 1])
 
 
 def _delimiter(found: Located) -> str:
     """Return what separates the names in the first line of the first file: a comma, or a tab or semicolon if more frequent."""
-    line = b""
-    # Reading the file itself says what is wrong with it.
-    with suppress(OSError, ValueError), found.filesystem.open_input_stream(found.files[0]) as file:
-        while b"\n" not in line and len(line) < _LONGEST_HEADER:
-            part = file.read(1 << 12)
-            if not part:
-                break
-            line += part
-    line = line.split(b"\n")[0]
+    line = _first_line(found, found.files[0], _LONGEST_HEADER)
     mark = max((",", "\t", ";"), key=lambda mark: line.count(mark.encode()))
     # Before Arrow builds a reader for each of them, which takes kilobytes.
     _check_count(line.count(mark.encode()) + 1)

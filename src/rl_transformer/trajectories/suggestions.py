@@ -10,6 +10,15 @@ from pathlib import Path
 from rl_transformer.runtime.paths import user_path
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_TABLES = {
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".npz": "npz",
+}
 
 
 @dataclass(frozen=True)
@@ -96,12 +105,17 @@ def _find(path: Path) -> _Found | None:
             return _Found("d4rl", str(path), "an HDF5 file")
         if path.suffix.lower() == ".pkl":
             return _Found("kzl-pickle", str(path), "a pickled file")
+        table = next((scheme for ending, scheme in _TABLES.items() if path.name.lower().endswith(ending)), None)
+        if table is not None:
+            return _Found(table, str(path), "a table")
         is_in_store = (path.parent / "store.json").is_file()
         return _Found("rlt", str(path.parent), "a file of a store") if is_in_store else None
     if (path / "store.json").is_file():
         return _Found("rlt", str(path), "a store")
     if (path / "data" / "metadata.json").is_file():
         return _minari(path)
+    if (path / "meta" / "info.json").is_file() and (path / "data").is_dir():
+        return _Found("lerobot", str(path), "a LeRobot recording")
     if path.is_dir() and any(path.glob("$store$_action_ckpt.*.gz")):
         return _Found("dqn-replay", str(path), "a folder of replay buffers")
     # An id without its scheme.

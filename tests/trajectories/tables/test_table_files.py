@@ -1,5 +1,6 @@
 """Claims about table files that harm the process that reads them: it is another one, and the harm is one message."""
 
+import json
 import os
 import signal
 import subprocess
@@ -218,3 +219,21 @@ def test_only_the_other_process_reads_tables():
     }
     # The second reads only the lists of dropped rows that its own workers wrote.
     assert {name for name, _ in found} == {"table_files.py", "write_shards.py"}, found
+
+
+ROW = {"episode": 0, "step": 0, "observations": [1.5, 2.5], "actions": [0.5], "rewards": 3.0, "terminated": False}
+
+
+@pytest.mark.parametrize("length", [10, 900_000, 1_500_000, 3_000_000])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_no_value_of_a_long_or_only_line_of_json_is_lost(rows, length, tmp_path):
+    """Arrow reads nothing but nulls where its first block of a file holds no end of a line."""
+    lines = [json.dumps({**ROW, "step": step, "note": "x" * (length if step == 0 else 1)}) for step in range(rows)]
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(lines))  # nothing ends the last line, as is common
+    if rows == 1 and length > 1 << 20:
+        with pytest.raises(RLTransformerError, match="its first line has no end: append a newline"):
+            open_trajectories(f"jsonl:{path}")
+        path.write_text(f"{lines[0]}\n")  # as it says
+    data = open_trajectories(f"jsonl:{path}")
+    assert (data.num_steps, data.rewards.tolist()) == (rows, [3.0] * rows)

@@ -37,7 +37,7 @@ _PIPE_BYTES = 1 << 20  # what Linux lets a pipe hold at most, unless it is told 
 _BYTES_BEHIND_A_URL = 600 * 2**20
 _FIX = (
     "repair the file; a column of a text file that is not what its first rows look like needs a type, as in "
-    "types: {zip: string} in the mapping"
+    "types: {zip: string, price: decimal_comma} in the mapping"
 )
 
 

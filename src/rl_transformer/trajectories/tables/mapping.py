@@ -13,6 +13,8 @@ from rl_transformer.runtime.paths import user_path
 from rl_transformer.runtime.reading import read_yaml
 from rl_transformer.runtime.types import JsonMapping, JsonObject
 
+DECIMAL_COMMA = "decimal_comma"
+"""Type of the numbers of a text file that have a comma where others have a point."""
 _LISTS = ("episode", "observe", "categorical", "action", "keep")
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -202,7 +204,7 @@ def _names(value: object, where: str) -> tuple[str, ...]:
 
 
 def _types(value: object, where: object) -> dict[str, str]:
-    allowed = ("string", "int64", "double", "bool")
+    allowed = ("string", "int64", "double", "bool", DECIMAL_COMMA)
     if not isinstance(value, Mapping) or not all(item in allowed for item in value.values()):
         fix = f"give a mapping from columns to one of {', '.join(allowed)}"
         raise RLTransformerError(f"is {value!r:.100}", where=f"{where}: types", fix=fix)

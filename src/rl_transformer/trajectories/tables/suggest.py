@@ -13,7 +13,7 @@ from rl_transformer.errors import RLTransformerError
 from rl_transformer.trajectories.end_flags import DONE, TERMINATED, TRUNCATED, flag_kind, is_ambiguous
 from rl_transformer.trajectories.tables.arrow import pc
 from rl_transformer.trajectories.tables.inputs import TableInput
-from rl_transformer.trajectories.tables.mapping import ColumnMapping
+from rl_transformer.trajectories.tables.mapping import DECIMAL_COMMA, ColumnMapping
 from rl_transformer.trajectories.tables.values import plain_type
 
 _ROWS = 100_000
@@ -65,11 +65,15 @@ def suggest_mapping(table: TableInput) -> Suggestion:
         [name for name in _called(names, "episode") if _repeats(rows[name])][:1],
         "by its name; its values repeat",
     )
+    large = [name for name in names if _is_beyond_exact(rows[name]) and _repeats(rows[name])]
+    if "episode" not in chosen:
+        take("episode", large[:1], "ids, by their size; its values repeat")
     # A type says more than a name: a column of timestamps is the order whatever it is called.
     times = [name for name in names if pt.is_timestamp(kinds[name]) or pt.is_date(kinds[name])]
     take("order", times[:1] or _called(names, "order")[:1], "a time" if times else "by its name")
     rest = [name for name in names if not any(name in others for others in chosen.values())]
-    numbers = [name for name in rest if _is_number(kinds[name]) and _varies(rows[name]) and not _is_id(name)]
+    commas = [name for name in names if _has_decimal_commas(rows[name])]
+    numbers = [name for name in rest if name in commas or (name not in large and _is_observed(rows[name], name))]
     words = [name for name in rest if name not in numbers and _is_name(kinds[name]) and _few(rows[name])]
     take("observe", numbers, "numbers that vary")
     take("categorical", words, f"texts or ids with at most {_MOST_NAMES} different values in the first rows")
@@ -77,12 +81,15 @@ def suggest_mapping(table: TableInput) -> Suggestion:
     # Said, because a column that is missing from a guess looks like one that was never there.
     if left_out:
         reasons["left out"] = f"{', '.join(left_out)}: constant, unique, or of a type that is neither number nor name"
-    values = {
+    values: dict[str, object] = {
         part: found if part in ("observe", "categorical", "action", "episode") else found[0]
         for part, found in chosen.items()
     }
     if "allowed" in chosen:
         values["allowed"] = re.sub(r"([._]).*", r"\1*", chosen["allowed"][0], count=1, flags=re.DOTALL)
+    if commas:
+        values["types"] = dict.fromkeys(commas, DECIMAL_COMMA)
+        reasons["types"] = "numbers with a decimal comma"
     return Suggestion(ColumnMapping.from_values(values, where="suggestion"), reasons)
 
 
@@ -94,7 +101,8 @@ def as_yaml(suggestion: Suggestion) -> str:
         lines.append(f"{name}: {_scalar(value)}")
     for part in ("episode", "order", "action", "reward"):
         if not getattr(suggestion.mapping, part):
-            lines.append(f"# {part}: no column was recognized; name one")
+            again = ", and take it out of the lists above" if part in ("action", "reward") else ""
+            lines.append(f"# {part}: no column was recognized; name one{again}")
     if "left out" in suggestion.reasons:
         lines.append(f"# left out: {suggestion.reasons['left out']}")
     return "\n".join(lines)
@@ -103,6 +111,8 @@ def as_yaml(suggestion: Suggestion) -> str:
 def _scalar(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_scalar, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_scalar(name)}: {_scalar(item)}" for name, item in value.items()) + "}"
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -140,6 +150,29 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def _is_name(kind: pa.DataType) -> bool:
     return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_integer(kind) or pt.is_boolean(kind)
+
+
+def _is_observed(column: pa.ChunkedArray, name: str) -> bool:
+    """Return True for numbers that vary and are no ids."""
+    return _is_number(plain_type(column.type)) and _varies(column) and not _is_id(name)
+
+
+def _is_beyond_exact(column: pa.ChunkedArray) -> bool:
+    """Return True for integers of which float64 cannot hold all, which therefore are names and no numbers."""
+    kind = plain_type(column.type)
+    if not (pt.is_integer(kind) and not pt.is_nested(column.type)):
+        return False
+    extent = pc.min_max(column).as_py()
+    return extent["max"] is not None and max(abs(extent["min"]), abs(extent["max"])) > 2**53
+
+
+def _has_decimal_commas(column: pa.ChunkedArray) -> bool:
+    """Return True for texts that are nearly all numbers with a comma, as in 12,50."""
+    if not pt.is_string(column.type):
+        return False
+    values = pc.drop_null(pc.unique(column))
+    found = pc.sum(pc.match_substring_regex(values, r"^\s*-?\d+,\d+\s*$")).as_py() or 0
+    return len(values) > 1 and found >= 0.9 * len(values)
 
 
 def _varies(column: pa.ChunkedArray) -> bool:

@@ -14,6 +14,10 @@ from rl_transformer.trajectories.tables.arrow import pc
 
 _LARGEST_EXACT = 2**53  # float64 holds every integer up to here
 _MOST_CATEGORIES = 2_000_000
+_FLAG_FIX = (
+    "convert it to true and false, or 1 and 0; in Python, change the column and give the table to "
+    "TrajectoryDataset.from_columns"
+)
 MISSING = "missing value in {}"
 INFINITE = "infinite value in {}"
 
@@ -41,9 +45,12 @@ def check_number(kind: pa.DataType, name: str, *, where: object) -> None:
         or pt.is_duration(kind)
     ):
         return
-    fix = (
-        f"list it as categorical: --categorical {name}" if _is_text(kind) else "leave it out, or convert it to numbers"
-    )
+    fix = "leave it out, or convert it to numbers"
+    if _is_text(kind):
+        fix = (
+            f"list it as categorical: --categorical '{name}'; numbers with a decimal comma need a type in the file of "
+            f"--mapping, as in types: {{'{name}': decimal_comma}}"
+        )
     if pt.is_temporal(kind):
         fix = "give the time since a fixed moment as a number, such as hours since the episode began, or leave it out"
     raise RLTransformerError(f"holds {kind}, not numbers", where=f"{where}: {name}", fix=fix)
@@ -213,12 +220,12 @@ def flags(column: pa.ChunkedArray, name: str, *, where: object) -> np.ndarray:
     # Of numbers and flags only: Arrow would parse bytes, which is what it takes texts for that are not UTF-8.
     if not any(is_kind(kind) for is_kind in (pt.is_boolean, pt.is_integer, pt.is_floating, pt.is_decimal, pt.is_null)):
         problem = f"holds {column.type}, not true and false"
-        raise RLTransformerError(problem, where=f"{where}: {name}", fix="convert it to true and false, or 1 and 0")
+        raise RLTransformerError(problem, where=f"{where}: {name}", fix=_FLAG_FIX)
     values = _to_numpy(pc.fill_null(column.cast(pa.float64(), safe=False), 0.0))
     wrong = (values != 0) & (values != 1)
     if wrong.any():
         problem = f"holds {values[wrong][0]:g}, and not only 1 and 0"
-        raise RLTransformerError(problem, where=f"{where}: {name}", fix="convert it to true and false, or 1 and 0")
+        raise RLTransformerError(problem, where=f"{where}: {name}", fix=_FLAG_FIX)
     return values == 1
 
 
