@@ -2,11 +2,11 @@
 
     python examples/icu_sepsis_log.py icu_sepsis/envs/assets sepsis.parquet [--patients 3000]
 
-A row is four hours of a patient: 47 numbers that stand for the state, the doses of fluids and vasopressors that clinicians chose (0 to
-4 each, together one action, because which dose is admissible depends on the other), which pairs are admissible in that state, the
-probability with which this one was chosen, and at the end whether the patient survived. States and outcomes are drawn from the tables
-of Choudhary et al. (2024, https://arxiv.org/abs/2406.05646), doses from the clinicians' ones that are admissible. The package itself is
-not imported.
+A row is four hours of a patient: 47 numbers that stand for the state, the doses of fluids and vasopressors that
+clinicians chose (0 to 4 each, together one action, because which dose is admissible depends on the other), which
+pairs are admissible in that state, the probability with which this one was chosen, and at the end whether the patient
+survived. States and outcomes are drawn from the tables of Choudhary et al. (2024, https://arxiv.org/abs/2406.05646),
+doses from the clinicians' ones that are admissible. The package itself is not imported.
 """
 
 import argparse

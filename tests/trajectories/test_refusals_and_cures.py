@@ -361,8 +361,12 @@ def test_a_file_without_its_scheme_is_answered_with_the_uri_that_opens_it(scheme
             open_trajectories(wrong)
         assert caught.value.fix == f"write it as rlt:{tmp_path / 'store'}"
     (tmp_path / "log.csv").write_text("a,b\n")
-    with pytest.raises(RLTransformerError, match="is a file of no known format") as caught:
+    with pytest.raises(RLTransformerError, match="is a table, not a store") as caught:
         open_trajectories(scheme + str(tmp_path / "log.csv"))
+    assert caught.value.fix == f"write it as csv:{tmp_path / 'log.csv'}"
+    (tmp_path / "log.txt").write_text("a,b\n")
+    with pytest.raises(RLTransformerError, match="is a file of no known format") as caught:
+        open_trajectories(scheme + str(tmp_path / "log.txt"))
     assert "d4rl:FILE.hdf5" in caught.value.fix
 
 

@@ -77,7 +77,7 @@ class JudgeEnvironments(Experiment):
     unit = "%"
     seeds = 5
     quick_seeds = 1
-    enough_seeds = 3
+    enough_seeds = 5
 
     def interval_over(self, setup: Setup) -> str:
         """Return what a seed is here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 
 import numpy as np
 import pyarrow as pa
@@ -48,7 +49,7 @@ def check_number(kind: pa.DataType, name: str, *, where: object) -> None:
     fix = "leave it out, or convert it to numbers"
     if _is_text(kind):
         fix = (
-            f"list it as categorical: --categorical '{name}'; numbers with a decimal comma need a type in the file of "
+            f"list it as categorical: --categorical {shlex.quote(name)}; numbers with a decimal comma need a type in the file of "
             f"--mapping, as in types: {{'{name}': decimal_comma}}"
         )
     if pt.is_temporal(kind):
