@@ -198,6 +198,7 @@ def measure_rates(arguments, folder, observations):
         for per_second in arguments.per_second:
             before = server.metrics()
             busy = server.processor_seconds()
+            clients = time.process_time()
             latencies = load(server, sessions, per_second, arguments.seconds, observations)
             acts, batches, _ = np.subtract(server.metrics(), before)
             busy = server.processor_seconds() - busy
@@ -210,6 +211,8 @@ def measure_rates(arguments, folder, observations):
                     "sessions_per_batch": round(acts / batches, 2),
                     "processor_ms_per_action": round(1000 * busy / len(latencies), 3),
                     "processor_share": round(busy / arguments.seconds, 3),
+                    # Threads of one Python process: near 1 they are the limit, and not the server.
+                    "clients_share": round((time.process_time() - clients) / arguments.seconds, 3),
                     "others_on_this_machine": os.getloadavg()[0],
                 }
             )

@@ -431,6 +431,11 @@ def test_the_rates_of_the_server_are_those_of_the_measurement():
         ]
         cells.append(f"{100 * found['processor_share']:.0f} %")
         assert row("docs/serve.md", f"{found['actions_per_second']:.0f}") == cells
+    slow = measured["overloaded"]["rows"]
+    page = text_of("docs/serve.md")
+    assert "median {:.0f} and {:.0f} ms".format(*(r["request"]["p50_ms"] for r in slow)) in page
+    assert "busy for {:.0f} and {:.0f} %".format(*(100 * r["processor_share"] for r in slow)) in page
+    assert "take {:.0f} and {:.0f} %".format(*(100 * r["clients_share"] for r in slow)) in page
 
 
 def test_the_compute_and_the_memory_of_the_server_are_those_of_the_measurement():
@@ -654,6 +659,9 @@ def test_what_is_said_of_the_attacks_and_of_planted_faults_is_that_of_their_file
         f"of [{first['cases']:,} changes](../studies/results/misfortune/fuzz-first.json) {len(first['wrong'])} were wrong"
         in page
     )
+    fuzz = read("studies/results/misfortune/fuzz.json")
+    assert f"files {fuzz['other']:,} were read with other content" in page
+    assert f"and {fuzz['equal']:,} as they were" in page
     faults = read("studies/results/misfortune/mutants.json")
     quoted = f"All {faults['faults']} took {faults['seconds'] / 60:.0f} minutes"
     assert quoted in text_of("CONTRIBUTING.md")
