@@ -4,6 +4,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from rl_transformer.trajectories import signal_checks
+from rl_transformer.trajectories.findings import MAX_POSITIONS
 from rl_transformer.trajectories.open import read_trajectories
 from rl_transformer.trajectories.store import write_store
 from tests.toys import camera_data, point_data, toll_data
@@ -115,3 +117,33 @@ def test_ordinary_data_has_no_such_finding_and_written_data_has_the_same_ones(ma
     assert not kinds(data) & KINDS
     store = write_store(tmp_path / "store", data.spec, (data.trajectory(i) for i in range(len(data))))
     assert not kinds(read_trajectories(store.location)) & KINDS
+
+
+def test_episodes_that_are_looked_at_together_are_counted_as_one_by_one():
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 30, 300)
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    values = random.integers(0, 3, (offsets[-1], 3)).astype(np.float32)
+    for index in range(0, 300, 3):
+        values[offsets[index] : offsets[index + 1], index % 2] = 1.0
+    signal = signal_checks._Signal.of_width(3)
+    signal_checks._add_changes(signal, 5, offsets, values)
+    frozen, lively, places, count = np.zeros(3, int), np.zeros(3, int), [], 0
+    for index, length in enumerate(lengths):
+        if length < signal_checks._LONG:
+            continue
+        rows = values[offsets[index] : offsets[index + 1]]
+        share = np.array([np.mean(rows[1:, i] != rows[:-1, i]) for i in range(3)])
+        count += 1
+        lively += share >= signal_checks._LIVELY
+        frozen += share == 0
+        places += [
+            {"episode": 5 + index, "feature": int(i)} for i in np.flatnonzero(share == 0) if frozen[i] <= MAX_POSITIONS
+        ]
+    assert frozen[0] > MAX_POSITIONS
+    assert (signal.num_long, signal.frozen.tolist(), signal.lively.tolist()) == (
+        count,
+        frozen.tolist(),
+        lively.tolist(),
+    )
+    assert signal.frozen_places == places

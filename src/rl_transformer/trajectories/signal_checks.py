@@ -127,8 +127,7 @@ class Signals:
             _add_magnitudes(signal, episode, offsets, np.abs(values.astype(np.float64)))
             if name.startswith("observations"):
                 _add_range(signal, values)
-                for index in np.flatnonzero(np.diff(offsets) >= _LONG):
-                    _add_changes(signal, episode + int(index), values[offsets[index] : offsets[index + 1]])
+                _add_changes(signal, episode, offsets, values)
 
     def join(self, later: Signals, first_episode: int) -> None:
         """Take over what is known of later episodes, the first of which is ``first_episode`` here."""
@@ -168,14 +167,29 @@ def _add_range(signal: _Signal, values: np.ndarray) -> None:
         signal.at_bounds[side] += (values == signal.bounds[side]).sum(axis=0)
 
 
-def _add_changes(signal: _Signal, episode: int, values: np.ndarray) -> None:
-    signal.num_long += 1
-    share = (values[1:] != values[:-1]).mean(axis=0)
-    signal.lively += share >= _LIVELY
-    signal.frozen += share == 0
-    for feature in np.flatnonzero(share == 0):
-        if signal.frozen[feature] <= MAX_POSITIONS:
-            signal.frozen_places.append({"episode": episode, "feature": int(feature)})
+def _add_changes(signal: _Signal, episode: int, offsets: np.ndarray, values: np.ndarray) -> None:
+    lengths = np.diff(offsets)
+    long = np.flatnonzero(lengths >= _LONG)
+    if not long.size:
+        return
+    # All episodes at once, because a log may have a million of them. Row i says whether row i + 1 is another one.
+    changed = np.zeros(values.shape, bool)
+    changed[:-1] = values[1:] != values[:-1]
+    # Every second part is an episode; those between are its last row, and shorter episodes.
+    bounds = np.stack([offsets[long], offsets[long + 1] - 1], axis=1).ravel()
+    shares = np.add.reduceat(changed, bounds, axis=0, dtype=np.int64)[::2] / (lengths[long] - 1)[:, None]
+    signal.num_long += len(long)
+    signal.lively += (shares >= _LIVELY).sum(axis=0)
+    is_frozen = shares == 0
+    places = [
+        (int(row), int(feature))
+        for feature in np.flatnonzero(is_frozen.any(axis=0))
+        for row in np.flatnonzero(is_frozen[:, feature])[: max(0, MAX_POSITIONS - int(signal.frozen[feature]))]
+    ]
+    signal.frozen_places += [
+        {"episode": episode + int(long[row]), "feature": feature} for row, feature in sorted(places)
+    ]
+    signal.frozen += is_frozen.sum(axis=0)
 
 
 def _outliers(name: str, signal: _Signal) -> Iterator[Finding]:
