@@ -87,6 +87,8 @@ class Wikipedia3(StartsExperiment):
         "is compared.",
         "Context 5 with the return added to the observation's token, 1,000 updates of 64 windows at a constant rate after the warm-up, and an EMA "
         "of the weights.",
+        "Updates, episodes and tuning seeds were lowered to fit the time of a lent GPU, after timing runs of 300 updates with tuning seeds and "
+        "before any judged seed ran.",
         "%BC is the same network with random blocks, without returns; it has a rate of its own, and is described, not judged.",
         "Five hundredths of the episodes are held out, for the action error.",
     )
