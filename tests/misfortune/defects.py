@@ -3,14 +3,11 @@
 import itertools
 import os
 import shutil
-from unittest import mock
 
 import numpy as np
 
-from rl_transformer.runtime import child
 from rl_transformer.trajectories.open import read_trajectories
-from rl_transformer.trajectories.tables import files as table_files
-from tests.misfortune.forked import ForkedReader
+from tests.misfortune.forked import forked_readers
 from tests.misfortune.tally import Tally, silenced, without_waiting
 from tests.trajectories.generated_sets import CLEAN, dataset
 from tests.trajectories.planted_defects import (
@@ -69,10 +66,7 @@ def attack(root, number, seed, only):
     """Plant ``number`` defects, a seed after the other, and look at a twentieth of that in clean sets; return the counts."""
     tally = Tally()
     os.environ["MINARI_DATASETS_PATH"] = str(root / "minari")
-    # A reader of HDF5 and tables is a copy of this process, which starts in milliseconds.
-    child_reader = mock.patch.object(child, "subprocess", ForkedReader)
-    table_reader = mock.patch.object(table_files, "subprocess", ForkedReader)
-    with without_waiting(), silenced(), child_reader, table_reader:
+    with without_waiting(), silenced(), forked_readers():
         tries = ((seed + number, *it) for number in itertools.count() for it in every_try())
         for which, (own_seed, look, name, form) in enumerate(itertools.islice(tries, number)):
             folder = root / str(which)

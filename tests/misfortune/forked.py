@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from unittest import mock
 
 from rl_transformer.runtime import child
+from rl_transformer.trajectories.tables import files as table_files
 from tests.misfortune.tally import Tally, silenced, without_waiting
 
 
@@ -220,3 +222,13 @@ def _become_reader(command, env, stdin, stdout):
         code = 0
     finally:
         os._exit(code)
+
+
+@contextmanager
+def forked_readers():
+    """Let a reader of HDF5 and tables be a copy of this process, which starts in milliseconds."""
+    with (
+        mock.patch.object(child, "subprocess", ForkedReader),
+        mock.patch.object(table_files, "subprocess", ForkedReader),
+    ):
+        yield

@@ -6,17 +6,14 @@ import re
 import shutil
 from math import fsum
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
 
 from rl_transformer import RLTransformerError, open_trajectories, train
-from rl_transformer.runtime import child
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.readers.d4rl import needed_arrays, split_steps
-from rl_transformer.trajectories.tables import files as table_files
-from tests.misfortune.forked import ForkedReader
+from tests.misfortune.forked import forked_readers
 from tests.misfortune.tally import Tally, silenced, without_waiting
 from tests.toys import tiny_config
 from tests.training.runs import stored_tensors
@@ -167,10 +164,7 @@ def attack(root, number, seed, only):
     """Split ``number`` random logs, and write the episodes of some in every format; return the counts and what went wrong."""
     tally = Tally()
     os.environ["MINARI_DATASETS_PATH"] = str(root / "minari")
-    # A reader of HDF5 and tables is a copy of this process, which starts in milliseconds.
-    child_reader = mock.patch.object(child, "subprocess", ForkedReader)
-    table_reader = mock.patch.object(table_files, "subprocess", ForkedReader)
-    with without_waiting(), silenced(), child_reader, table_reader:
+    with without_waiting(), silenced(), forked_readers():
         for which in range(number):
             log = Log(np.random.default_rng([seed, which]))
             tally.judge(f"flat logs, {log.layout}", f"{which}: {log}", lambda it=log: judge(it))

@@ -97,3 +97,8 @@ def test_the_page_says_which_cells_a_gpu_measured(tmp_path):
     assert "%BC, best 10 % of timesteps, the same blocks, random: area under the curve" in page
     assert "pretrained blocks: Markov heads after training | 2.000" in page
     assert json.dumps(result)
+
+
+def test_a_device_has_no_effect_without_measurements_and_is_refused(capsys):
+    assert main(["reproduce", "wikipedia-3", "--check", "--device", "cpu"]) == 2
+    assert "--device: has no effect with --check" in capsys.readouterr().err

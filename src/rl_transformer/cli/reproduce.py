@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rl_transformer.reproductions.experiment import Experiment
 
 
-_OF_MEASUREMENTS = ("seeds", "data", "env_id", "tuning_data", "text", "language_model", "jobs")
+_OF_MEASUREMENTS = ("seeds", "data", "env_id", "tuning_data", "text", "language_model", "device", "jobs")
 
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
@@ -87,9 +87,9 @@ def _add_inputs(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--device",
-        type=str,
-        default="cpu",
-        help="Device that policies are trained and evaluated on: cpu, cuda or cuda:N.",
+        type=str | None,
+        default=None,
+        help="Device that policies are trained and evaluated on: cpu, cuda or cuda:N; null: cpu.",
     )
 
 
@@ -120,7 +120,8 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
     if args.language_model and not experiment.takes_language_model:
         raise RLTransformerError(f"{args.name} starts from no such model", where="--language-model", fix="leave it out")
-    find_device(args.device, where="--device")
+    device = args.device or "cpu"
+    find_device(device, where="--device")
     folder = f"{args.name}-{args.game.lower()}" if args.game else args.name
     output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{folder}")
     if args.check or args.judge_again:
@@ -134,7 +135,7 @@ def run(args: Namespace) -> Outcome:
         tuning_data=args.tuning_data,
         text=args.text,
         language_model=args.language_model,
-        device=args.device,
+        device=device,
         game=args.game,
         replay=args.replay,
     )
@@ -198,6 +199,6 @@ def _command(args: Namespace, seeds: int) -> str:
         words += ["--text", args.text]
     if args.language_model:
         words += ["--language-model", args.language_model]
-    if args.device != "cpu":
+    if args.device not in (None, "cpu"):
         words += ["--device", args.device]
     return shlex.join(words)
