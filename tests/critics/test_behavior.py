@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from rl_transformer.critics.behavior import fit_behavior
 from rl_transformer.critics.features import step_features
-from rl_transformer.critics.networks import FitOptions, fit_behavior
+from rl_transformer.critics.networks import FitOptions
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.spaces import Space
 

@@ -1,20 +1,26 @@
 """Claims about the tasks in which the judge's networks are tried: values are those of the episodes that are played."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
 import numpy as np
 import pytest
+from scipy import stats
 
-from rl_transformer.reproductions.experiment import Setup
+from rl_transformer.reproductions.experiment import Setup, pick
 from rl_transformer.reproductions.judge_environments import JudgeEnvironments, _chosen
-from rl_transformer.reproductions.judged_tasks import DRAWN_WITH, TASKS, behaviors_of, mixed
+from rl_transformer.reproductions.judged_hopper import MOST_STEPS, Hoppers
+from rl_transformer.reproductions.judged_play import DRAWN_WITH, mixed
+from rl_transformer.reproductions.judged_tasks import TASKS, behaviors_of, policies_of
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_the_best_policy_earns_all_there_is_and_the_worst_next_to_nothing(name, monkeypatch):
-    monkeypatch.setattr("rl_transformer.reproductions.judged_tasks._SIMULATED", 200)
-    task = TASKS[name]
-    most = 100 if name == "cartpole" else 1
-    assert task.value(task.best) == pytest.approx(most, rel=0.01)
-    assert task.value(task.worst) < 0.1 * most
+def test_the_best_policy_earns_all_there_is_and_the_worst_next_to_nothing(name):
+    task = replace(TASKS[name], simulated=30 if name == "hopper" else 200)
+    most = {"cartpole": 100, "hopper": 90}.get(name, 1)
+    assert task.returns(task.best).mean() == pytest.approx(most, rel=0.03)
+    assert task.returns(task.worst).mean() < 0.1 * most
 
 
 @pytest.mark.parametrize("name", ["key-to-door", "t-maze"])
@@ -22,9 +28,53 @@ def test_exact_values_are_those_of_played_episodes(name):
     task = TASKS[name]
     act = mixed(behaviors_of(task)["usual"], task.worst, 0.1)
     data = task.record(act, 300, np.random.default_rng(0))
-    exact = task.value(act)
+    (exact,) = task.returns(act)
     error = np.sqrt(exact * (1 - exact) / 300)
     assert abs(data.rewards.sum() / 300 - exact) < 3 * error
+
+
+def test_simulated_differences_are_known_better_than_the_values():
+    # Policies that nearly agree, with the same starts and noise, play nearly the same episodes.
+    task = replace(TASKS["cartpole"], simulated=400)
+    usual = task.returns(behaviors_of(task)["usual"])
+    near = task.returns(policies_of(task)["best-0.025"])
+    assert (near - usual).std() < 0.7 * usual.std()
+    assert len(policies_of(task)) == 40
+
+
+def test_hopper_steps_as_gymnasium_does():
+    played = Hoppers(3)
+    random = np.random.default_rng(3)
+    seeds = np.random.default_rng(3).integers(2**31, size=3).tolist()
+    seen = played.reset(random)
+    envs = [gym.make("Hopper-v5", max_episode_steps=MOST_STEPS) for _ in seeds]
+    np.testing.assert_array_equal(seen, [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
+    live = np.ones(3, dtype=bool)
+    while live.any():
+        actions = 0.8 * random.standard_normal((3, 3))
+        seen, rewards, over = played.step(actions)
+        for row in np.flatnonzero(live):
+            after, reward, terminated, truncated, _ = envs[row].step(np.clip(actions[row], -1, 1))
+            np.testing.assert_allclose(seen[row], after, atol=1e-9)
+            assert rewards[row] == pytest.approx(reward)
+            assert over[row] == (terminated or truncated)
+        live &= ~over
+    for env in envs:
+        env.close()
+
+
+def test_logs_of_vectors_hold_the_density_of_each_action():
+    task = TASKS["hopper"]
+    act = behaviors_of(task)["exploring"]
+    data = task.record(act, 20, np.random.default_rng(4))
+    observations = np.asarray(data.observations)
+    parameters = act(observations, observations)
+    densities = stats.norm.pdf(np.asarray(data.actions), parameters[:, :3], parameters[:, 3:]).prod(1)
+    np.testing.assert_allclose(np.asarray(data.columns[DRAWN_WITH]).ravel(), densities, rtol=1e-4)
+    # Drawn with that spread around these means.
+    places = (np.asarray(data.actions) - parameters[:, :3]) / parameters[:, 3:]
+    assert places.std() == pytest.approx(1, abs=0.1)
+    assert abs(places.mean()) < 0.1
 
 
 def test_logs_hold_one_episode_per_slot_and_the_probability_of_each_action():
@@ -53,12 +103,16 @@ def test_the_turn_in_the_maze_follows_the_cue_of_the_first_step():
     assert (data.rewards[data.offsets[1:] - 1] == 1).all()
 
 
-def test_every_policy_is_judged_by_some_log():
+@pytest.mark.parametrize(("name", "count"), [("t-maze", 40), ("cartpole", 40), ("key-to-door", 20), ("hopper", 20)])
+def test_no_policy_is_judged_twice_and_logs_of_each_size_judge_policies_of_every_kind(name, count):
     experiment = JudgeEnvironments()
-    setup = Setup(quick=False, seeds=5, output=None)
+    setup = Setup(quick=False, seeds=5, output=Path())
     recipe = experiment.recipe(setup)
-    names = [f"policy-{number}" for number in range(20)]
-    for task in TASKS:
-        cells = [cell for cell in experiment.cells(setup) if cell["task"] == task]
-        judged = [name for cell in cells for name in _chosen(names, cell, recipe)]
-        assert set(judged) == set(names)
+    names = list(policies_of(TASKS[name]))
+    cells = [cell for cell in experiment.cells(setup) if cell["task"] == name]
+    judged = [each for cell in cells for each in _chosen(names, cell, recipe)]
+    assert len(judged) == len(set(judged)) == count
+    for size in recipe["episodes"]:
+        chosen = [each for cell in pick(cells, num_episodes=size) for each in _chosen(names, cell, recipe)]
+        assert {each.split("-")[0] for each in chosen} == {"best", "worst", "third"}
+        assert {cell["behavior"] for cell in pick(cells, num_episodes=size)} == {"usual", "exploring"}

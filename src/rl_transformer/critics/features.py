@@ -35,11 +35,14 @@ class StepFeatures:
     """A: the number of joint actions, or the length of an action vector."""
     history: int
     """Steps that are read: this one and those before it."""
+    past_actions: bool = True
+    """False: of the steps before it only the observations are read."""
 
     @property
     def width(self) -> int:
         """Return F."""
-        return self.history * self.past.shape[1] - self.num_actions + 2
+        observed = self.past.shape[1] - self.num_actions
+        return observed + 2 + (self.history - 1) * (self.past.shape[1] if self.past_actions else observed)
 
     def read(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B F"]:
         """Return the features of some steps; before an episode's first step there are zeros."""
@@ -47,8 +50,9 @@ class StepFeatures:
         # One gather for all ages: a loop over them took as long as the network itself.
         exists = self.timesteps[rows, None] >= ages
         before = torch.where(exists, rows[:, None] - ages, len(self.past) - 1)
-        now = self.past[rows, : self.past.shape[1] - self.num_actions]
-        return torch.cat([self.progress[rows], now, self.past[before].flatten(1)], dim=1)
+        observations = self.past[:, : self.past.shape[1] - self.num_actions]
+        past = self.past if self.past_actions else observations
+        return torch.cat([self.progress[rows], observations[rows], past[before].flatten(1)], dim=1)
 
 
 def step_features(dataset: TrajectoryDataset, longest_history: int) -> StepFeatures:

@@ -1,14 +1,16 @@
-"""Small networks fitted to a log: probabilities of the behavior's actions, and values of a judged policy's actions.
+"""Small networks fitted to a log, and those of them that estimate values of a judged policy's actions.
 
-Every step is predicted by a network that was fitted without its fold, so that no episode judges itself.
+Every step is predicted by a network that was fitted without its fold, so that no episode judges itself. What the behavior
+does is estimated in `behavior`.
 
-Shapes: N steps, A actions, K of them, B steps of a batch, F features of a step, P outputs.
+Shapes: N steps, A actions, K of them, B steps of a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +25,6 @@ from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 
 _BATCH = 512
 PREDICTED_AT_ONCE = 8192
-_VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,96 +32,14 @@ class FitOptions:
     """Sizes of the networks and of their training."""
 
     hidden_size: int = 128
-    behavior_updates: int = 2000
+    behavior_updates: int = 8000
+    """The most that a network of the behavior gets: unseen episodes decide how many are best."""
     critic_updates: int = 4000
     learning_rate: float = 1e-3
+    """The critic's; networks of the behavior have a larger one."""
     target_rate: float = 0.05
     """Share by which the critic's slowly following copy moves to it after each update."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class BehaviorModel:
-    """Estimated probabilities of the behavior's actions."""
-
-    probabilities: Float64[np.ndarray, "N A"]
-    temperatures: list[float]
-    """By which each fold's logits were divided so that its probabilities are calibrated; 1: they were."""
-
-
-def fit_behavior(
-    features: StepFeatures,
-    folds: Int[np.ndarray, "N"],
-    allowed: Bool[np.ndarray, "N A"] | None,
-    options: FitOptions,
-) -> BehaviorModel:
-    """Fit the probability of the logged action at every step by maximum likelihood, and calibrate it.
-
-    Args:
-        features: What the network reads.
-        folds: Number of the fold of each step.
-        allowed: True at the actions that were allowed; others get probability 0.
-        options: Sizes.
-    """
-    mask = None if allowed is None else torch.from_numpy(allowed)
-    probabilities = torch.zeros(len(folds), features.num_actions, dtype=torch.float64)
-    temperatures = []
-    for fold in np.unique(folds):
-        others = rows_where(folds != fold)
-        random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 0)
-
-        def loss(outputs: Float[Tensor, "B A"], rows: Int[Tensor, "B"]) -> Tensor:
-            return functional.cross_entropy(_masked(outputs, mask, rows), features.actions[rows])
-
-        network, read, held_out = fit_likely(features, others, features.num_actions, loss, options, random)
-        temperature = _temperature(_predict(network, read, held_out, mask), features.actions[held_out])
-        rows = rows_where(folds == fold)
-        logits = _predict(network, read, rows, mask).double()
-        probabilities[rows] = (logits / temperature).softmax(1)
-        temperatures.append(temperature)
-    return BehaviorModel(probabilities.numpy(), temperatures)
-
-
-def fit_likely(
-    features: StepFeatures,
-    rows: Int[Tensor, "_"],
-    outputs: int,
-    loss: Callable[[Float[Tensor, "B P"], Int[Tensor, "B"]], Tensor],
-    options: FitOptions,
-    random: np.random.Generator,
-) -> tuple[nn.Sequential, StepFeatures, Int[Tensor, "_"]]:
-    """Fit a network of the behavior to some steps; return it, what it reads, and the tenth of the steps that it has not seen.
-
-    It reads the present step alone, or the history too if that makes the unseen steps more likely. A history that the behavior
-    did not look at is learned by heart, and errors of propensities multiply over the steps of an episode.
-
-    Args:
-        features: What a network may read.
-        rows: The steps.
-        outputs: Numbers that the network returns for a step.
-        loss: Returns the mean loss of the logged actions from the network's outputs at some steps.
-        options: Sizes.
-        random: Decides on weights, batches and the unseen tenth.
-    """
-    # Episodes are not split here: a single choice, and a temperature, are hardly overfitted by a few shared episodes.
-    order = rows[torch.from_numpy(random.permutation(len(rows)))]
-    count = max(1, int(_VALIDATION_SHARE * len(rows)))
-    held_out = order[:count]
-    fitted = order[count:] if len(rows) > 1 else order
-    candidates = []
-    for history in sorted({1, features.history}):
-        read = replace(features, history=history)
-        network = make_network(read.width, outputs, options, random)
-
-        def loss_at(at: Int[Tensor, "B"], network: nn.Module = network, read: StepFeatures = read) -> Tensor:
-            return loss(network(read.read(at)), at)
-
-        minimize(network, loss_at, fitted, options.behavior_updates, options, random)
-        with torch.no_grad():
-            found = sum(float(loss_at(part)) * len(part) for part in held_out.split(PREDICTED_AT_ONCE))
-        candidates.append((found, network, read))
-    _, network, read = min(candidates, key=lambda candidate: candidate[0])
-    return network, read, held_out
 
 
 def fit_action_values(
@@ -205,7 +124,7 @@ def fit_critics(
                 follow(list(following.parameters()), list(network.parameters()), None)
             return functional.mse_loss(taken(network, rows), target)
 
-        minimize(network, loss, rows_where(folds != fold), options.critic_updates, options, random)
+        minimize(network, loss, rows_where(folds != fold), options.critic_updates, options.learning_rate, random)
         with torch.no_grad():
             for rows in rows_where(folds == fold).split(PREDICTED_AT_ONCE):
                 of_actions[rows] = clip_values(taken(network, rows)[:, None], ends, rows)[:, 0].double() * scale
@@ -218,19 +137,16 @@ def rows_where(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:
     return torch.from_numpy(np.flatnonzero(selected))
 
 
-def make_network(inputs: int, outputs: int, options: FitOptions, random: np.random.Generator) -> nn.Sequential:
+def make_network(
+    inputs: int, outputs: int, options: FitOptions, random: np.random.Generator, *, hidden_layers: int = 2
+) -> nn.Sequential:
     """Return a new network whose weights follow from ``random`` alone."""
     # Nothing else may depend on how many networks were made here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(random.integers(2**31)))
-        width = options.hidden_size
-        return nn.Sequential(
-            nn.Linear(inputs, width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, outputs),
-        )
+        widths = [inputs, *[options.hidden_size] * hidden_layers]
+        hidden = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.ReLU())]
+        return nn.Sequential(*hidden, nn.Linear(options.hidden_size, outputs))
 
 
 def minimize(
@@ -238,11 +154,11 @@ def minimize(
     loss: Callable[[Int[Tensor, "B"]], Tensor],
     rows: Int[Tensor, "_"],
     updates: int,
-    options: FitOptions,
+    learning_rate: float,
     random: np.random.Generator,
 ) -> None:
     """Run Adam on random batches of ``rows``, with a learning rate that falls to 0."""
-    optimizer = torch.optim.Adam(network.parameters(), options.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     for _ in range(updates):
         batch = rows[torch.from_numpy(random.integers(0, len(rows), _BATCH))]
@@ -250,25 +166,3 @@ def minimize(
         loss(batch).backward()
         optimizer.step()
         schedule.step()
-
-
-@torch.no_grad()
-def _predict(
-    network: nn.Module, features: StepFeatures, rows: Int[Tensor, "_"], allowed: Bool[Tensor, "N A"] | None
-) -> Float[Tensor, "_ A"]:
-    parts = [_masked(network(features.read(part)), allowed, part) for part in rows.split(PREDICTED_AT_ONCE)]
-    return torch.cat(parts)
-
-
-def _masked(
-    logits: Float[Tensor, "B A"], allowed: Bool[Tensor, "N A"] | None, rows: Int[Tensor, "B"]
-) -> Float[Tensor, "B A"]:
-    return logits if allowed is None else logits.masked_fill(~allowed[rows], -torch.inf)
-
-
-def _temperature(logits: Float[Tensor, "_ A"], actions: Int[Tensor, "_"]) -> float:
-    """Return the number that makes the likelihood of held-out actions largest when logits are divided by it."""
-    # A grid is enough for one number, and cannot fail to converge.
-    candidates = torch.linspace(-1.5, 1.5, 61).exp()
-    losses = [float(functional.cross_entropy(logits / value, actions)) for value in candidates]
-    return float(candidates[int(np.argmin(losses))])

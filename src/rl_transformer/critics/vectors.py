@@ -15,14 +15,9 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from rl_transformer.critics.behavior import fit_likely
 from rl_transformer.critics.features import StepFeatures
-from rl_transformer.critics.networks import (
-    PREDICTED_AT_ONCE,
-    FitOptions,
-    fit_critics,
-    fit_likely,
-    rows_where,
-)
+from rl_transformer.critics.networks import FitOptions, fit_critics, rows_where
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 from rl_transformer.runtime.types import JsonObject
@@ -80,12 +75,12 @@ def fit_gaussian_behavior(features: StepFeatures, folds: Int[np.ndarray, "N"], o
             mean, spread = _mean_and_spread(outputs)
             return (0.5 * ((features.actions[rows] - mean) / spread).square() + spread.log()).sum(1).mean()
 
-        network, read, held_out = fit_likely(features, others, 2 * size, loss, options, random)
-        mean, spread = _mean_and_spread(_read(network, read, held_out))
+        fitted, held_out = fit_likely(features, others, 2 * size, loss, options, random)
+        mean, spread = _mean_and_spread(fitted.predict(held_out))
         # A network that has learned its steps by heart is too sure of others; one number corrects that.
         scale = float(((features.actions[held_out] - mean) / spread).square().mean().sqrt())
         rows = rows_where(folds == fold)
-        mean, spread = _mean_and_spread(_read(network, read, rows))
+        mean, spread = _mean_and_spread(fitted.predict(rows))
         found[rows] = torch.cat([mean, spread * scale], dim=1).double()
         scales.append(scale)
     means, spreads = found.numpy()[:, :size], found.numpy()[:, size:]
@@ -130,8 +125,3 @@ def _mean_and_spread(parameters: Float[Tensor, "B F"]) -> tuple[Float[Tensor, "B
     # gradient that leads back.
     limit = -math.log(_SMALLEST_SPREAD)
     return mean, torch.exp(limit * torch.tanh(raw / limit))
-
-
-@torch.no_grad()
-def _read(network: nn.Module, features: StepFeatures, rows: Int[Tensor, "_"]) -> Float[Tensor, "_ F"]:
-    return torch.cat([network(features.read(part)) for part in rows.split(PREDICTED_AT_ONCE)])

@@ -5,12 +5,14 @@ Shapes: S states, A actions; policies are (S, A).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from rl_transformer.critics.tabular import TabularModel
 from rl_transformer.evaluation.offline.estimators import BEHAVIOR, FITTED_Q, WEIGHTED, ValueEstimate, logged_value
+from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.intervals import half_width
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.verdict import DECIDING, REPORTED, Side, decide
@@ -81,7 +83,9 @@ def judge_table(judged: JudgedLog, policy: np.ndarray, exact: float) -> JSON:
     return describe_verdict(steps, side, exact)
 
 
-def describe_verdict(steps: LoggedSteps, side: Side, exact: float, unit: float = 1.0) -> JSON:
+def describe_verdict(
+    steps: LoggedSteps, side: Side, exact: float, unit: float = 1.0, gates: Sequence[Gate] = ()
+) -> JSON:
     """Return the verdict about a policy against the behavior, what the simple estimates say, and what is true.
 
     Args:
@@ -89,9 +93,10 @@ def describe_verdict(steps: LoggedSteps, side: Side, exact: float, unit: float =
         side: Its estimates and support.
         exact: Its true difference to the behavior.
         unit: By what differences are divided.
+        gates: What was checked of the data.
     """
     logged = logged_value(steps)
-    verdict = decide(side, Side({BEHAVIOR: logged}, None), gates=[], num_episodes=steps.num_episodes)
+    verdict = decide(side, Side({BEHAVIOR: logged}, None), gates=list(gates), num_episodes=steps.num_episodes)
     assert side.support is not None
     return {
         "exact": exact / unit,

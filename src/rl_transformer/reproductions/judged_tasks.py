@@ -1,15 +1,10 @@
-"""Tasks in which the judge's networks are tried: logs of any size, and policies whose values are known.
-
-Shapes: B episodes that are played together, D numbers of an observation, A actions.
-"""
+"""Tasks in which the judge's networks are tried: logs of any size, and 40 policies whose values are known."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,31 +12,12 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from rl_transformer.environments.key_to_door import EPISODE_STEPS, KeyToDoorEnv, success_rate
 from rl_transformer.environments.t_maze import DOWN, FORWARD, UP, TMazeEnv
-from rl_transformer.reproductions.finite_mdp import draw_numbers
-from rl_transformer.trajectories import TrajectoryDataset
-from rl_transformer.trajectories.spaces import Space
-
-Act: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Returns the probabilities (B, A) of actions from the present observations and those of the first steps, both (B, D)."""
-
-DRAWN_WITH = "drawn_with"
-"""Column of a log with the probability with which each action was drawn; not the one that is used unless it is named."""
+from rl_transformer.reproductions.experiment import JSON
+from rl_transformer.reproductions.judged_hopper import HOPPER
+from rl_transformer.reproductions.judged_play import Act, Classes, Played, Task, mixed
 
 _CORRIDOR = 10
 _MOST_STEPS = 100
-_SIMULATED = 50_000
-
-
-class Played(ABC):
-    """Episodes that are played at the same time."""
-
-    @abstractmethod
-    def reset(self, random: np.random.Generator) -> np.ndarray:
-        """Begin all episodes, and return their observations (B, D)."""
-
-    @abstractmethod
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return next observations, rewards, and which episodes are over; those that were before mean nothing."""
 
 
 class _Copies(Played):
@@ -74,74 +50,12 @@ class _CartPoles(Played):
         return observations, rewards, terminated | truncated
 
 
-@dataclass(frozen=True)
-class Task:
-    """An environment with a good and a bad policy, between which others are mixed."""
-
-    title: str
-    begin: Callable[[int], Played]
-    num_actions: int
-    history: int
-    """Steps that the judge's networks read: as many as decide what follows, or as fit."""
-    best: Act
-    worst: Act
-    usual_share: float
-    """How much of the best policy is in the one around which all others are mixed; the rest is random."""
-    exact: Callable[[Act], float] | None
-    """Returns the value of a policy; None: it is the mean of 50,000 simulated episodes."""
-
-    def random(self, observations: np.ndarray, first: np.ndarray) -> np.ndarray:
-        """Act by chance."""
-        return np.full((len(observations), self.num_actions), 1 / self.num_actions)
-
-    def value(self, act: Act) -> float:
-        """Return a policy's value."""
-        if self.exact is not None:
-            return self.exact(act)
-        _, rewards, episode, *_ = self._play(act, _SIMULATED, np.random.default_rng(0x7A5C))
-        return float(np.bincount(episode, rewards).mean())
-
-    def record(self, act: Act, episodes: int, random: np.random.Generator) -> TrajectoryDataset:
-        """Return logged episodes of a policy."""
-        observations, rewards, episode, actions, chances = self._play(act, episodes, random)
-        # Collected timestep by timestep; a stable sort brings them into episodes.
-        order = np.argsort(episode, kind="stable")
-        borders = np.cumsum(np.bincount(episode))[:-1]
-        columns = (np.split(column[order], borders) for column in (observations, actions, rewards, chances))
-        return TrajectoryDataset.from_episodes(
-            (
-                {"observations": seen, "actions": done, "rewards": earned, "terminated": True, DRAWN_WITH: chance}
-                for seen, done, earned, chance in zip(*columns, strict=True)
-            ),
-            action_space=Space.discrete(self.num_actions),
-        )
-
-    def _play(self, act: Act, episodes: int, random: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """Return observations, rewards, episodes, actions and their probabilities of all steps."""
-        played = self.begin(episodes)
-        now = first = played.reset(random)
-        live = np.ones(episodes, dtype=bool)
-        parts = []
-        actions = np.zeros(episodes, dtype=np.int64)
-        while live.any():
-            rows = np.flatnonzero(live)
-            seen = now[rows]
-            shares = act(seen, first[rows])
-            actions[rows] = np.minimum(draw_numbers(shares.cumsum(1), random), self.num_actions - 1)
-            now, rewards, over = played.step(actions)
-            chances = shares[np.arange(len(rows)), actions[rows]]
-            parts.append((seen, rewards[rows].astype(np.float64), rows, actions[rows], chances))
-            live &= ~over
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
-def mixed(first: Act, second: Act, share: float) -> Act:
-    """Return a policy that follows the second with probability ``share`` at every step, and otherwise the first."""
-    return lambda *seen: (1 - share) * first(*seen) + share * second(*seen)
-
-
 def _one_of(number: np.ndarray, count: int) -> np.ndarray:
     return np.eye(count)[number.astype(int)]
+
+
+def _by_chance(count: int) -> Act:
+    return lambda observations, first: np.full((len(observations), count), 1 / count)
 
 
 def _fetch_key(observations: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -195,8 +109,9 @@ TASKS = {
     "t-maze": Task(
         "T-maze",
         lambda count: _Copies(lambda: TMazeEnv(_CORRIDOR), count),
-        num_actions=3,
+        kind=Classes(3),
         history=_CORRIDOR + 1,
+        start=_by_chance(3),
         best=_turn({1.0: UP, -1.0: DOWN}),
         worst=_turn({1.0: DOWN, -1.0: UP}),
         usual_share=0.2,
@@ -205,47 +120,67 @@ TASKS = {
     "cartpole": Task(
         "CartPole",
         _CartPoles,
-        num_actions=2,
+        kind=Classes(2),
         history=1,
+        start=_by_chance(2),
         best=_balance,
         worst=_tip_over,
         usual_share=0.3,
         exact=None,
+        simulated=10_000,
     ),
     "key-to-door": Task(
         "Key-to-Door",
         lambda count: _Copies(KeyToDoorEnv, count),
-        num_actions=4,
+        kind=Classes(4),
         history=EPISODE_STEPS,
+        start=_by_chance(4),
         best=_fetch_key,
         worst=_avoid_key,
         usual_share=0.4,
         exact=lambda act: success_rate(lambda seen: act(seen[None], seen[None])[0].tolist()),
     ),
+    "hopper": HOPPER,
 }
 
-_SHARES = {"best": (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0), "worst": (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)}
-_RANDOM_SHARES = (0.25, 0.5, 0.75, 1.0)
+_SHARES = (0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.375, 0.45, 0.575, 0.7, 0.85, 1.0)
+_THIRD_SHARES = tuple(i / 8 for i in range(1, 9))
 
 
 @cache
 def behaviors_of(task: Task) -> dict[str, Act]:
     """Return the policies that make logs."""
-    usual = mixed(task.random, task.best, task.usual_share)
-    return {"usual": usual, "exploring": mixed(usual, task.random, 0.3)}
+    usual = mixed(task.start, task.best, task.usual_share)
+    return {"usual": usual, "exploring": mixed(usual, task.start, 0.3)}
 
 
 @cache
-def policies_of(name: str) -> dict[str, Act]:
-    """Return 20 policies of a task: the usual one mixed with better, worse and random ones."""
-    task = TASKS[name]
+def policies_of(task: Task) -> dict[str, Act]:
+    """Return 40 policies of a task: the usual one mixed with better, worse and random ones."""
     usual = behaviors_of(task)["usual"]
-    found = {f"best-{share:.3g}": mixed(usual, task.best, share) for share in _SHARES["best"]}
-    found |= {f"worst-{share:.3g}": mixed(usual, task.worst, share) for share in _SHARES["worst"]}
-    return found | {f"random-{share:.3g}": mixed(usual, task.random, share) for share in _RANDOM_SHARES}
+    found = {f"best-{share:.3g}": mixed(usual, task.best, share) for share in _SHARES}
+    found |= {f"worst-{share:.3g}": mixed(usual, task.worst, share) for share in _SHARES}
+    return found | {f"third-{share:.3g}": mixed(usual, task.third or task.start, share) for share in _THIRD_SHARES}
 
 
-@cache
-def value_of(name: str, act: Act) -> float:
-    """Return the value of a policy of a task; simulated ones take seconds."""
-    return TASKS[name].value(act)
+def true_values(task: Task) -> JSON:
+    """Return the range of values between the worst and the best policy, and every policy's difference to each behavior.
+
+    Differences have standard errors, which are 0 where values are exact.
+    """
+    own = {name: task.returns(act) for name, act in behaviors_of(task).items()}
+    policies = {}
+    for name, act in policies_of(task).items():
+        returns = task.returns(act)
+        policies[name] = {behavior: _mean_and_error(returns - other) for behavior, other in own.items()}
+    unit = float(task.returns(task.best).mean() - task.returns(task.worst).mean())
+    return {
+        "range": unit,
+        "behaviors": {name: _mean_and_error(each) for name, each in own.items()},
+        "policies": policies,
+    }
+
+
+def _mean_and_error(values: np.ndarray) -> list[float]:
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return [float(values.mean()), error]

@@ -13,8 +13,9 @@ from typing import TypeAlias
 import numpy as np
 
 from rl_transformer.conditions.interface import Target
+from rl_transformer.critics.behavior import BehaviorModel, fit_behavior
 from rl_transformer.critics.features import StepFeatures, action_units, joint_actions, joint_masks
-from rl_transformer.critics.networks import BehaviorModel, FitOptions, fit_action_values, fit_behavior
+from rl_transformer.critics.networks import FitOptions, fit_action_values
 from rl_transformer.critics.vectors import GaussianBehavior, fit_gaussian_behavior, fit_vector_values
 from rl_transformer.evaluation.offline.gates import Gate
 from rl_transformer.evaluation.offline.likelihood import action_distance, action_likelihood, propensity_calibration
@@ -32,7 +33,8 @@ WEIGHTS = "importance weights"
 DENSITY = "density of the behavior"
 LARGEST_CALIBRATION_ERROR = 0.2
 _LARGEST_AT_BOUNDS = 0.01
-_DRAWS = 8
+DRAWS = 8
+"""Actions of a policy of vectors that stand for what it does at a step."""
 _SMALLEST_PROPENSITY = 1e-12
 
 
@@ -188,16 +190,27 @@ class VectorActions(_Estimated):
     def see(self, candidate: Candidate, is_last: Bool[np.ndarray, "N"]) -> SeenLog:
         """Return the log as a policy sees it."""
         random = generator(Stream.OFFLINE_JUDGING, self.options.seed, 2)
-        count = _DRAWS if has_density(candidate.policy) else 1
-        uniforms = random.random((len(is_last), count, self._actions.shape[1]))
+        is_drawn = has_density(candidate.policy)
+        uniforms = random.random((len(is_last), DRAWS if is_drawn else 1, self._actions.shape[1]))
         given = (candidate.target_return, candidate.targets)
         draws, log_policy = action_draws(candidate.policy, self.dataset, *given, uniforms)
+        return self.see_draws(draws, log_policy, is_last, has_weights=is_drawn)
+
+    def see_draws(
+        self,
+        draws: Float64[np.ndarray, "N K A"],
+        log_policy: Float64[np.ndarray, "N"],
+        is_last: Bool[np.ndarray, "N"],
+        *,
+        has_weights: bool = True,
+    ) -> SeenLog:
+        """Return the log as a policy sees it that acts like these draws, and has this log density of the logged actions."""
         center, spread = action_units(self.dataset)
         draws = (draws - center) / spread
         values = fit_vector_values(self.features, self.folds, draws, self.rewards, is_last, self.options)
         # Rare as a discrete action is: the behavior seldom acts so, or further from what it usually does.
         missing = (self._behavior.tail_probabilities(draws) < FLOOR).mean(1)
-        return SeenLog(log_policy, *values, missing, draws.mean(1), has_density(candidate.policy))
+        return SeenLog(log_policy, *values, missing, draws.mean(1), has_weights)
 
     def likelihood(self, steps: LoggedSteps, seen: SeenLog) -> JsonObject:
         """Return how far the policy's mean action is from the logged one."""
