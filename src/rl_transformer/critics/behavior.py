@@ -24,6 +24,7 @@ from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 # Ten times that of critics, and two layers more: with fewer, or smaller steps, borders between actions come out blurred.
 _LEARNING_RATE = 1e-2
 _HIDDEN_LAYERS = 4
+_WIDTH = 64  # twice as many were no better
 _VALIDATION_SHARE = 0.1
 # Each 4 times as long as the one before; the last is tried only where unseen episodes still profit from the one before it.
 _SHARES_OF_UPDATES = (1 / 64, 1 / 16, 1 / 4, 1)
@@ -117,7 +118,7 @@ def fit_likely(
     seen, held_out = _hold_out(features, rows, random)
 
     def fit(read: StepFeatures, share: float) -> FittedNetwork:
-        network = make_network(read.width, outputs, options, random, hidden_layers=_HIDDEN_LAYERS)
+        network = make_network(read.width, outputs, _WIDTH, random, hidden_layers=_HIDDEN_LAYERS)
         updates = max(1, round(share * options.behavior_updates))
         minimize(network, lambda at: loss(network(read.read(at)), at), seen, updates, _LEARNING_RATE, random)
         with torch.no_grad():

@@ -32,6 +32,7 @@ class FitOptions:
     """Sizes of the networks and of their training."""
 
     hidden_size: int = 128
+    """The critic's."""
     behavior_updates: int = 8000
     """The most that a network of the behavior gets: unseen episodes decide how many are best."""
     critic_updates: int = 4000
@@ -111,9 +112,9 @@ def fit_critics(
     of_states = torch.zeros(len(folds), dtype=torch.float64)
     for fold in np.unique(folds):
         random = generator(Stream.OFFLINE_JUDGING, options.seed, int(fold), 1)
-        network = make_network(*sizes, options, random)
+        network = make_network(*sizes, options.hidden_size, random)
         # Targets come from a copy that follows slowly: a network that chases its own predictions may run away.
-        following = make_network(*sizes, options, random)
+        following = make_network(*sizes, options.hidden_size, random)
         following.load_state_dict(network.state_dict())
 
         def loss(rows: Int[Tensor, "B"], network: nn.Module = network, following: nn.Module = following) -> Tensor:
@@ -138,15 +139,15 @@ def rows_where(selected: Bool[np.ndarray, "N"]) -> Int[Tensor, "_"]:
 
 
 def make_network(
-    inputs: int, outputs: int, options: FitOptions, random: np.random.Generator, *, hidden_layers: int = 2
+    inputs: int, outputs: int, width: int, random: np.random.Generator, *, hidden_layers: int = 2
 ) -> nn.Sequential:
     """Return a new network whose weights follow from ``random`` alone."""
     # Nothing else may depend on how many networks were made here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(random.integers(2**31)))
-        widths = [inputs, *[options.hidden_size] * hidden_layers]
+        widths = [inputs, *[width] * hidden_layers]
         hidden = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.ReLU())]
-        return nn.Sequential(*hidden, nn.Linear(options.hidden_size, outputs))
+        return nn.Sequential(*hidden, nn.Linear(width, outputs))
 
 
 def minimize(

@@ -66,16 +66,16 @@ class JudgeEnvironments(Experiment):
     }
     differs = (
         "There is no paper behind this page. The policies act by rules and probabilities, so that their values are known: exactly in "
-        "Key-to-Door and the T-maze, by 10,000 simulated episodes in CartPole and 2,000 in Hopper. All policies are simulated with the "
+        "Key-to-Door and the T-maze, by 50,000 simulated episodes in CartPole and 2,000 in Hopper. All policies are simulated with the "
         "same starts and the same noise; the standard errors of their differences are in `values/`, and `exact_error` in the cells. "
         "Everything after the probabilities is what `rlt judge` does.",
         "Hopper is cut after 50 steps, because weights are products over all steps. Its policies draw their actions from Gaussians of spread "
         "0.4 around a controller of nine numbers, which a random search found once; they are mixed by their means and spreads, and the third "
         "kind, beside better and worse, draws with less noise. Actions are logged before they are clipped.",
-        "Networks are half as wide as those of `rlt judge` (64); critics are fitted for half as many updates (2,000), with targets that "
-        "follow twice as fast.",
-        "Each seed has one log of each size, from the one behavior and the other in turn. A log judges four of the policies, others each "
-        "time, so that each is judged once; in Key-to-Door and Hopper two, and half of the policies.",
+        "Critics are half as wide as those of `rlt judge` (64), and fitted for half as many updates (2,000), with targets that follow twice as "
+        "fast. Networks of the behavior are those of `rlt judge`.",
+        "Each seed has one log of each size, from the one behavior and the other in turn. In the T-maze a log judges four of the "
+        "policies, others each time, so that each is judged once; elsewhere two, and half of the policies.",
     )
     unknown = (
         "Before the rules were written, a few logs of another seed were judged to choose sizes. In those, weighted doubly robust estimates with "
