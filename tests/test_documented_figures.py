@@ -46,9 +46,9 @@ def values_of(experiment, what):
 
 
 def as_percent(values):
-    score = over_seeds((100 * values).tolist())
-    low, high = (min(max(bound, 0), 100) for bound in score["interval"])
-    return f"{score['mean']:.1f} % [{low:.1f}, {high:.1f}]"
+    score = over_seeds(values.tolist())
+    low, high = (min(max(bound, 0), 1) for bound in score["interval"])
+    return f"{100 * score['mean']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def as_return(values):
@@ -310,6 +310,8 @@ def test_what_the_readme_says_of_percent_bc_follows_from_the_cells():
     # Two runs on each of three data sets.
     by_data = [shown(values.reshape(3, 2).mean(1)) for values in (many, few)]
     assert f"over the means of the three data sets it is {by_data[0]} and {by_data[1]}" in text
+    (earlier,) = read("reproductions/results/key-to-door/result.json")["changed_rules"]
+    assert f"An earlier repetition of the six runs gave {earlier['rules']['rival']['found'].removesuffix(' points')}" in text
 
 
 def test_both_evaluations_of_hopper_earn_the_same():
