@@ -17,6 +17,7 @@ from rl_transformer.evaluation.step_limit import step_limit
 from rl_transformer.policy import Policy
 from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.trajectories.action_masks import ALLOWED
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.nested import stack
 from rl_transformer.trajectories.trajectory import Trajectory
@@ -42,6 +43,9 @@ def record_episodes(
     step_timeout: float | None = None,
 ) -> tuple[DataSpec, Iterator[Trajectory]]:
     """Return the spaces of an environment, and an iterator that runs and yields one episode after the other.
+
+    Masks of legal actions that the environment reports become the column ``allowed``, which training reads; not with a
+    ``behavior``, which does not see them and may choose what they forbid.
 
     Args:
         environment: The environment; it is not closed.
@@ -110,7 +114,13 @@ def _behave_episodes(
         random = generator(Stream.DATA_COLLECTION, seed)
         environment.environment.action_space.seed(int(random.integers(2**31)))
         yield _run(
-            environment, seed, partial(_behave, environment, behavior, random), lambda reward: None, limit, cut_off
+            environment,
+            seed,
+            partial(_behave, environment, behavior, random),
+            lambda reward: None,
+            limit,
+            cut_off,
+            with_masks=behavior is None,
         )
 
 
@@ -135,6 +145,8 @@ def _run(
     limit: int | None,
     cut_off: list[int],
     outcome_names: Sequence[str] = (),
+    *,
+    with_masks: bool = True,
 ) -> Trajectory:
     """Run one episode and return it.
 
@@ -146,15 +158,19 @@ def _run(
         limit: Steps after which the episode is cut off.
         cut_off: Seeds of the episodes that were cut off; this one's is appended.
         outcome_names: Outcomes to record as columns.
+        with_masks: Record the masks of legal actions, if the environment reports any.
     """
     observation = environment.reset(seed)
     observations = [observation]
     actions = []
     rewards = []
     extras: dict[str, list[float]] = {name: [] for name in outcome_names}
+    masks: list[np.ndarray | None] = []
     terminated = truncated = False
     while not (terminated or truncated):
-        action = act(observation, environment.allowed())
+        allowed = environment.allowed()
+        masks.append(allowed)
+        action = act(observation, allowed)
         actions.append(copied(action))  # an environment may change the action that it is given
         observation, reward, terminated, truncated = environment.step(action)
         outcomes = {name: environment.outcome(name) for name in outcome_names}
@@ -173,5 +189,18 @@ def _run(
         terminated=terminated,
         truncated=truncated,
         final_observation=observations[-1],
-        extras={name: np.asarray(values) for name, values in extras.items()},
+        extras={
+            **{name: np.asarray(values) for name, values in extras.items()},
+            **(_as_column(masks) if with_masks else {}),
+        },
     )
+
+
+def _as_column(masks: Sequence[np.ndarray | None]) -> dict[str, np.ndarray]:
+    """Return the column of masks (T, M); nothing if the environment reported none."""
+    reported = [mask for mask in masks if mask is not None]
+    if not reported:
+        return {}
+    # A step without a mask allows everything.
+    every = np.ones_like(reported[0], dtype=bool)
+    return {ALLOWED: np.stack([every if mask is None else mask for mask in masks])}
