@@ -311,7 +311,10 @@ def test_what_the_readme_says_of_percent_bc_follows_from_the_cells():
     by_data = [shown(values.reshape(3, 2).mean(1)) for values in (many, few)]
     assert f"over the means of the three data sets it is {by_data[0]} and {by_data[1]}" in text
     (earlier,) = read("reproductions/results/key-to-door/result.json")["changed_rules"]
-    assert f"An earlier repetition of the six runs gave {earlier['rules']['rival']['found'].removesuffix(' points')}" in text
+    assert (
+        f"An earlier repetition of the six runs gave {earlier['rules']['rival']['found'].removesuffix(' points')}"
+        in text
+    )
 
 
 def test_both_evaluations_of_hopper_earn_the_same():

@@ -72,7 +72,7 @@ def test_masks_are_recorded_from_the_first_one_on_and_steps_without_one_allow_ev
             return super()._mask() | (self.steps == 0)
 
         def reset(self, **options):
-            observation, info = super().reset(**options)
+            observation, _ = super().reset(**options)
             return observation, {}
 
     masks = recorded(LateMasks()).action_masks
