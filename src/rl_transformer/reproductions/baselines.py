@@ -29,6 +29,7 @@ from rl_transformer.reproductions.task_data import (
 
 _LONGER = {"training.train_steps": 8_000}
 _WITH_K_20 = ("dt-20", "dt-delayed-20")
+_WITH_HALF_THE_SEEDS = (*_WITH_K_20, "bc-25")
 
 
 class Delayed(TaskDataExperiment):
@@ -100,7 +101,8 @@ class DelayedLonger(Delayed):
         DATA_NOTE,
         RECIPE_NOTE.replace("2,000 updates", "8,000 updates"),
         *Delayed.differs[2:-1],
-        "%BC has K = 5 in both comparisons.",
+        "%BC has K = 5 in both comparisons. The row of 25 %, the share that is best on the page `percent-bc`, was added after the other "
+        "arms had been seen; no rule uses it.",
         "This is the second run. The first one, on `zoo/hopper/mixed-v0`, had five seeds and no K = 20: delayed kept 98 % [95, 101] of "
         "dense, and was above %BC by 262 [-244, 769], so its rule was not established. The rules for K = 5 are unchanged since then, and those "
         "for K = 20 are the same.",
@@ -111,12 +113,17 @@ class DelayedLonger(Delayed):
         """Return the shared recipe with more updates, and the arms of both contexts; a quick run keeps its own number."""
         recipe = super().recipe(setup)
         longer = recipe["options"] if setup.quick else {**recipe["options"], **_LONGER}
-        return {**recipe, "options": longer, "arms": {arm: dict(ARMS[arm]) for arm in (*self.arms, *_WITH_K_20)}}
+        return {
+            **recipe,
+            "options": longer,
+            "arms": {arm: dict(ARMS[arm]) for arm in (*self.arms, *_WITH_HALF_THE_SEEDS)},
+        }
 
     def cells(self, setup: Setup) -> list[Cell]:
-        """Return one policy per arm and seed; half as many seeds with the longer context, whose updates take longer."""
+        """Return one policy per arm and seed; the arms that are not of the first question have half as many seeds."""
         first_half = range((setup.seeds + 1) // 2)
-        return super().cells(setup) + [{"arm": arm, "seed": seed} for seed in first_half for arm in _WITH_K_20]
+        further = [{"arm": arm, "seed": seed} for seed in first_half for arm in _WITH_HALF_THE_SEEDS]
+        return super().cells(setup) + further
 
     def measure(self, cell: Cell, setup: Setup) -> JSON:
         """Return the mean return with the data's largest return as target."""
@@ -125,14 +132,14 @@ class DelayedLonger(Delayed):
     def summarize(self, measured: Measured, setup: Setup) -> Summary:
         """Compare dense, delayed and %BC with either context."""
         summary = super().summarize(measured, setup)
-        dense, delayed = (over_seeds(values_of(measured, "mean", arm=arm)) for arm in _WITH_K_20)
+        scores = {arm: over_seeds(values_of(measured, "mean", arm=arm)) for arm in _WITH_HALF_THE_SEEDS}
+        dense, delayed = (scores[arm] for arm in _WITH_K_20)
         percent_bc = values_of(measured, "mean", arm="bc-10")
         # Seed by seed: the longer context has the first seeds only.
         difference = paired_difference(delayed, over_seeds(percent_bc[: len(delayed["values"])]))
         ratio = ratio_over_seeds(delayed["values"], dense["values"])
         rows = [
-            Row(TITLES[arm], score, self.published[arm.removesuffix("-20")])
-            for arm, score in zip(_WITH_K_20, (dense, delayed), strict=True)
+            Row(TITLES[arm], score, self.published.get(arm.removesuffix("-20"), "-")) for arm, score in scores.items()
         ]
         checks = {"keeps_20": _keeps(delayed, dense, ratio), "rival_20": not_worse(difference, margin_of(measured))}
         figures = {"gap_20": difference, "share_kept_20": ratio}
