@@ -12,6 +12,7 @@ from scipy import stats
 
 from rl_transformer.evaluation.references import REFERENCES
 from rl_transformer.evaluation.statistics import holm, over_seeds
+from rl_transformer.reproductions.locomotion import TITLES as LOCOMOTION_TITLES
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "reproductions/results"
@@ -45,9 +46,9 @@ def values_of(experiment, what):
 
 
 def as_percent(values):
-    score = over_seeds((100 * values).tolist())
-    low, high = (min(max(bound, 0), 100) for bound in score["interval"])
-    return f"{score['mean']:.1f} % [{low:.1f}, {high:.1f}]"
+    score = over_seeds(values.tolist())
+    low, high = (min(max(bound, 0), 1) for bound in score["interval"])
+    return f"{100 * score['mean']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def as_return(values):
@@ -90,6 +91,86 @@ def test_the_table_of_the_mixed_data_is_that_of_percent_bc(title, what):
     values = values_of("percent-bc", f"{what}, seeds compared")
     assert len(values) == 5
     assert row("README.md", title) == [as_return(values)]
+
+
+@pytest.mark.parametrize(
+    ("title", "arm"),
+    [
+        ("%BC (best 10 % of timesteps), `fast` without returns, 8,000 updates", "bc-10"),
+        ("`fast`, 8,000 updates", "fast"),
+        ("behavior cloning, the paper's MLP, 25,000 updates", "bc"),
+        ("`gym`, the published recipe, stopped at 20,000 of 100,000 updates", "gym"),
+    ],
+)
+def test_the_table_of_longer_training_on_the_mixed_data_is_that_of_locomotion(title, arm):
+    values = values_of("locomotion", f"{LOCOMOTION_TITLES[arm]}: last")
+    assert len(values) == 5
+    assert row("README.md", title) == [as_return(values)]
+    assert as_return(values) in next(line for line in lines_of("docs/reproductions.md") if "| [locomotion](" in line)
+
+
+def test_what_is_said_of_longer_training_follows_from_its_pages():
+    fast, percent_bc = (values_of("locomotion", f"{LOCOMOTION_TITLES[arm]}: last") for arm in ("fast", "bc-10"))
+    apart = over_seeds((fast - percent_bc).tolist())
+    low, high = apart["interval"]
+    shown = f"({apart['mean']:+.0f} [{low:+.0f}, {high:+.0f}])"
+    text = text_of("README.md")
+    assert f"Which of `fast` and %BC is better is open here {shown}" in text
+    assert low < 0 < high
+
+
+LONGER = {
+    "%BC, best 25 % of timesteps": "%BC, best 25 % of timesteps (added after the other rows had been seen)",
+    "%BC, best 10 % of timesteps": "%BC, best 10 % (10 seeds)",
+    "Decision Transformer": "Decision Transformer (10 seeds)",
+    "Decision Transformer, K = 20": "Decision Transformer, K = 20",
+    "Decision Transformer, delayed reward": "Decision Transformer, delayed reward (10 seeds)",
+    "Decision Transformer, K = 20, delayed reward": "Decision Transformer, K = 20, delayed reward",
+}
+
+
+@pytest.mark.parametrize("what", LONGER)
+def test_the_table_of_longer_training_and_its_shares_is_that_of_two_pages(what):
+    values = [values_of(page, what) for page in ("delayed-longer", "delayed-longer-medium-expert")]
+    assert row("README.md", LONGER[what]) == [as_return(each) for each in values]
+    assert {len(each) for each in values} == {10 if "(10 seeds)" in LONGER[what] else 5}
+
+
+@pytest.mark.parametrize("page", ["delayed-longer", "delayed-longer-medium-expert"])
+def test_what_is_said_of_the_better_share_follows_from_the_seeds_that_both_have(page):
+    best = values_of(page, "%BC, best 25 % of timesteps")
+    below = over_seeds((best - values_of(page, "Decision Transformer")[: len(best)]).tolist())
+    low, high = below["interval"]
+    shown = f"{below['mean']:.0f} [{low:.0f}, {high:.0f}]"
+    assert shown in text_of("README.md")
+    (line,) = [line for line in lines_of("docs/reproductions.md") if line.startswith(f"| [{page}](")]
+    assert f"earns {as_return(best)}: the Decision Transformer is {shown} below it" in line
+
+
+def test_the_row_of_atari_is_that_of_its_page():
+    (line,) = [line for line in lines_of("docs/reproductions.md") if line.startswith("| [atari](")]
+    differences = read("reproductions/results/atari/result.json")["differences"]["Pong"]["bc"]
+    low, high = differences["interval"]
+    assert f"({differences['mean']:+.1f} [{low:+.1f}, {high:+.1f}])" in line
+    for game in ("Breakout", "Pong"):
+        values = values_of("atari", f"{game}: Decision Transformer, target: the data's best return")
+        score = over_seeds(values.tolist())
+        assert f"{score['mean']:.1f} [{score['interval'][0]:.1f}, {score['interval'][1]:.1f}]" in line
+        for what in ("%BC, best 25 % of timesteps", "behavior cloning on all data", "mean of the data"):
+            assert f" {values_of('atari', f'{game}: {what}').mean():.1f}" in line
+
+
+@pytest.mark.parametrize("page", ["delayed-longer", "delayed-longer-medium-expert"])
+def test_the_rows_of_delayed_reward_are_those_of_their_pages(page):
+    result = read(f"reproductions/results/{page}/result.json")
+    (line,) = [line for line in lines_of("docs/reproductions.md") if line.startswith(f"| [{page}](")]
+    for figure in ("share_kept", "share_kept_20"):
+        share = result[figure]
+        low, high = (100 * bound for bound in share["interval"])
+        assert f"keeps {100 * share['ratio']:.0f} % [{low:.0f}, {high:.0f}]" in line
+    gap = result["gap"]
+    bounds = sorted(abs(bound) for bound in gap["interval"])
+    assert f"%BC (10 %) by {abs(gap['mean']):.0f} [{bounds[0]:.0f}, {bounds[1]:.0f}]" in line
 
 
 def test_what_is_said_of_the_comparison_with_percent_bc_and_of_return_control():
@@ -254,8 +335,11 @@ def test_what_the_readme_says_of_percent_bc_follows_from_the_cells():
     # Two runs on each of three data sets.
     by_data = [shown(values.reshape(3, 2).mean(1)) for values in (many, few)]
     assert f"over the means of the three data sets it is {by_data[0]} and {by_data[1]}" in text
-    longer = values_of("delayed-longer", "Decision Transformer")
-    assert f"After 8,000 updates on the same data the Decision Transformer earns {as_return(longer)}" in text
+    (earlier,) = read("reproductions/results/key-to-door/result.json")["changed_rules"]
+    assert (
+        f"An earlier repetition of the six runs gave {earlier['rules']['rival']['found'].removesuffix(' points')}"
+        in text
+    )
 
 
 def test_both_evaluations_of_hopper_earn_the_same():
@@ -587,14 +671,18 @@ def test_what_is_said_of_percent_bc_beside_pages_without_it():
     assert len(beside) == 2 + 12 + 6
     assert max(beside) < best
     other = np.mean(read("docs/results/hopper-medium-expert/bc_10.json")["targets"][0]["episode_returns"])
-    assert f"one seed only ({other:.0f}," in page
-    assert f"on the same data %BC scored {other:.0f}" in text_of("docs/language.md")
+    with_25 = values_of("delayed-longer-medium-expert", "%BC, best 25 % of timesteps")
+    longer = with_25.mean()
+    for quoting in ("docs/language.md", "docs/results/hopper-medium-expert.md"):
+        assert as_return(with_25) in text_of(quoting)
+    assert f"it earns {longer:.0f} after 8,000 updates (delayed-longer-medium-expert)" in page
+    assert f"on the same data %BC scored {other:.0f} with 10 %" in text_of("docs/language.md")
     beside = [
         *means("wikipedia", lambda what: what.endswith("final")),
         *means("scaling", lambda what: what.endswith("score")),
     ]
     assert len(beside) == 6 + 6
-    assert max(beside) < other
+    assert max(beside) < min(other, longer)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rl_transformer import RLTransformerError, TrajectoryDataset, evaluate, train
+from rl_transformer import RLTransformerError, TrajectoryDataset, evaluate, open_trajectories, train
 from rl_transformer.environments.legal_actions import legal_actions
 from rl_transformer.evaluation.collection import record_episodes
 from rl_transformer.trajectories.spaces import Space
@@ -55,6 +55,35 @@ def test_a_policy_chooses_legal_actions_only(policy, report):
 def test_random_actions_are_legal(data):
     assert (actions_of(data) % 2 == (np.arange(6) + 1) % 2).all()
     assert set(actions_of(data)[:, 1].tolist()) == {0, 2, 4}
+
+
+def test_masks_are_recorded_and_read_back_from_a_store(data, tmp_path):
+    """At step t of this environment, values of the other parity than t are legal."""
+    data.save(tmp_path / "store")
+    for masks in (data.action_masks, open_trajectories(f"rlt:{tmp_path / 'store'}").action_masks):
+        masks = np.asarray(masks).reshape(data.num_trajectories, 6, -1)
+        steps = np.arange(6)[:, None]
+        assert (masks == ((np.arange(masks.shape[2]) + steps) % 2 == 1)).all()
+
+
+def test_masks_are_recorded_from_the_first_one_on_and_steps_without_one_allow_everything():
+    class LateMasks(MaskedEnv):
+        def _mask(self):
+            return super()._mask() | (self.steps == 0)
+
+        def reset(self, **options):
+            observation, _ = super().reset(**options)
+            return observation, {}
+
+    masks = recorded(LateMasks()).action_masks
+    assert masks[0].all()
+    assert not masks[1].all()
+
+
+def test_a_behavior_that_does_not_see_masks_is_recorded_without_them():
+    """What is legal it may find out in other ways, but it may also choose what is not."""
+    data = recorded(MaskedEnv(), behavior=lambda observation, random: 1 - round(6 * observation[0]) % 2)
+    assert data.action_masks is None
 
 
 def test_a_mask_behind_wrappers_is_found(policy):

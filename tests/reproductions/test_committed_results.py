@@ -16,6 +16,7 @@ from rl_transformer.reproductions.protocol import read_back, read_protocol
 from rl_transformer.reproductions.reproduction import reproduce
 
 RESULTS = Path(__file__).parents[2] / "reproductions" / "results"
+FOLDERS = sorted(folder.name for folder in RESULTS.iterdir() if (folder / "result.json").exists())
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "not established": "not established"}
 
 
@@ -40,9 +41,18 @@ def read(folder):
     return result, protocol, setup
 
 
-@pytest.mark.parametrize("name", list(EXPERIMENTS))
+def experiment_of(folder):
+    """Return the experiment whose results a folder holds; one experiment may have been run on several data sets."""
+    return find_experiment(json.loads((RESULTS / folder / "result.json").read_text())["name"])
+
+
+def test_every_experiment_has_committed_results():
+    assert {experiment_of(folder).name for folder in FOLDERS} == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
 def test_every_committed_figure_follows_from_its_cells(name):
-    assert check_results(find_experiment(name), RESULTS / name) == []
+    assert check_results(experiment_of(name), RESULTS / name) == []
     result, protocol, _ = read(RESULTS / name)
     assert not result["quick"]
     # Options may have been renamed since the protocol was written.
@@ -50,7 +60,7 @@ def test_every_committed_figure_follows_from_its_cells(name):
         protocol["recipe"],
         json.loads((RESULTS / name / "protocol.json").read_text())["recipe"],
     )
-    assert protocol["rules"] == find_experiment(name).rules
+    assert protocol["rules"] == experiment_of(name).rules
 
 
 def _edit_json(path, change):
@@ -102,7 +112,7 @@ def seeds_of(name):
 
 def test_every_experiment_is_in_the_table_of_the_page_with_verdict_seeds_cost_and_commits():
     page = (RESULTS.parent.parent / "docs" / "reproductions.md").read_text()
-    for name in EXPERIMENTS:
+    for name in FOLDERS:
         result, _, _ = read(RESULTS / name)
         commits = ", ".join(commit[:7] for commit in result["git_commits"])
         cost = f"{result['core_seconds'] / 60:.0f} min"
@@ -115,7 +125,7 @@ def test_every_experiment_is_in_the_table_of_the_page_with_verdict_seeds_cost_an
 def test_policies_that_several_pages_share_are_said_to_be_shared():
     """The page of all experiments lists which of them use the same policies, by the names in their cells."""
     owners = {}
-    for name in EXPERIMENTS:
+    for name in FOLDERS:
         for file in (RESULTS / name / "cells").iterdir():
             for policy in json.loads(file.read_text()).get("policies", []):
                 owners.setdefault(policy["policy"], set()).add(name)
@@ -125,7 +135,7 @@ def test_policies_that_several_pages_share_are_said_to_be_shared():
     assert re.findall(r"`([a-z0-9-]+)`", line) == shared
 
 
-@pytest.mark.parametrize("name", list(EXPERIMENTS))
+@pytest.mark.parametrize("name", FOLDERS)
 def test_a_committed_folder_is_continued_without_training(name, tmp_path, monkeypatch, capsys):
     if name == "key-to-door":
         pytest.skip("it first records 34,000 walks; test_key_to_door_is_continued_without_training does so")
@@ -134,7 +144,7 @@ def test_a_committed_folder_is_continued_without_training(name, tmp_path, monkey
     monkeypatch.setattr(run_cache, "train", lambda *_, **__: pytest.fail("a policy was trained"))
     # The data of the control tasks and of the door is not in the repository, and Atari's games would be played for minutes; what
     # identifies the data is there.
-    experiment = find_experiment(name)
+    experiment = experiment_of(name)
     if experiment.takes_data or name in ("atari", "door"):
         monkeypatch.setattr(type(experiment), "prepare", lambda self, setup: protocol.get("identity_of_data", {}))
     _assert_continued(name, tmp_path, result, protocol, capsys)
@@ -160,10 +170,10 @@ def _assert_continued(name, folder, result, protocol, capsys):
     )
     cells = sorted((folder / name / "cells").iterdir())
     contents = [cell.read_bytes() for cell in cells]
-    experiment = find_experiment(name)
+    experiment = experiment_of(name)
     count = len(experiment.cells(setup))  # there may be cells of further seeds, which are not finished
     again = reproduce(experiment, setup, jobs=1, command=result["command"])
-    assert f"{name}: {count} cells, {count} of them measured before" in capsys.readouterr().out
+    assert f"{experiment.name}: {count} cells, {count} of them measured before" in capsys.readouterr().out
     assert again["verdict"] == result["verdict"]
     changing = {"versions", "hardware", "recipe", "rules", "rows"}
     assert {k: v for k, v in read_back(again).items() if k not in changing} == {

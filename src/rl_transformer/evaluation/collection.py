@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,16 @@ from rl_transformer.environments.legal_actions import split_mask
 from rl_transformer.environments.live import LiveEnvironment
 from rl_transformer.environments.making import environment_spec
 from rl_transformer.environments.returned_values import copied
+from rl_transformer.evaluation.offline.log_columns import PROPENSITY
 from rl_transformer.evaluation.step_limit import step_limit
-from rl_transformer.policy import Policy
+from rl_transformer.policy import Policy, PolicySession
 from rl_transformer.runtime import log
 from rl_transformer.runtime.random_streams import Stream, generator
+from rl_transformer.runtime.types import Nested
+from rl_transformer.trajectories.action_masks import ALLOWED
 from rl_transformer.trajectories.data_spec import DataSpec
 from rl_transformer.trajectories.nested import stack
+from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -42,6 +47,10 @@ def record_episodes(
     step_timeout: float | None = None,
 ) -> tuple[DataSpec, Iterator[Trajectory]]:
     """Return the spaces of an environment, and an iterator that runs and yields one episode after the other.
+
+    Two columns are recorded beside rewards and ends: ``allowed``, the masks of legal actions, if the environment reports
+    them; and ``propensity``, the probability with which each discrete action was drawn, if actions are random or the policy
+    samples. A ``behavior`` has neither: it does not see masks, and does not say how it chose.
 
     Args:
         environment: The environment; it is not closed.
@@ -98,7 +107,23 @@ def _policy_episodes(
     names = sorted({condition.outcome for condition in policy.spec.conditions} - {"reward"})
     for seed in seeds:
         session = policy.session(target, seed=seed, targets=targets)
-        yield _run(environment, seed, session.act, session.observe, limit, cut_off, names)
+        act = partial(_act, session, tells=_tells_propensities(policy))
+        yield _run(environment, seed, act, session.observe, limit, cut_off, names)
+
+
+def _tells_propensities(policy: Policy) -> bool:
+    """Return True if every action of a policy has a probability: where vectors are clipped, their density means nothing."""
+    return policy.spec.action_selection == "sample" and not policy.spec.data.action_space.is_continuous
+
+
+def _act(
+    session: PolicySession, observation: Nested, allowed: np.ndarray | None, *, tells: bool
+) -> tuple[Any, float | None]:
+    """Return a policy's action, and with which probability it was drawn."""
+    if not tells:
+        return session.act(observation, allowed), None
+    action, info = session.act(observation, allowed, return_info=True)
+    return action, info["propensity"]
 
 
 def _behave_episodes(
@@ -110,7 +135,13 @@ def _behave_episodes(
         random = generator(Stream.DATA_COLLECTION, seed)
         environment.environment.action_space.seed(int(random.integers(2**31)))
         yield _run(
-            environment, seed, partial(_behave, environment, behavior, random), lambda reward: None, limit, cut_off
+            environment,
+            seed,
+            partial(_behave, environment, behavior, random),
+            lambda reward: None,
+            limit,
+            cut_off,
+            with_masks=behavior is None,
         )
 
 
@@ -120,41 +151,60 @@ def _behave(
     random: np.random.Generator,
     observation: Any,
     allowed: np.ndarray | None,
-) -> Any:
+) -> tuple[Any, float | None]:
+    """Return the behavior's action, or a random one and its probability, which is None for a vector."""
     if behavior is not None:
-        return behavior(observation, random)
-    mask = None if allowed is None else split_mask(allowed, environment.spec.action_space)
-    return environment.environment.action_space.sample(mask)
+        return behavior(observation, random), None
+    space = environment.spec.action_space
+    mask = None if allowed is None else split_mask(allowed, space)
+    action = environment.environment.action_space.sample(mask)
+    return action, None if space.is_continuous else 1 / _num_choices(space, mask)
+
+
+def _num_choices(space: Space, mask: np.ndarray | tuple[np.ndarray, ...] | None) -> int:
+    """Return between how many discrete actions a random one is drawn: the product over the parts of an action."""
+    if mask is None:
+        return space.n if space.kind == "discrete" else math.prod(int(n) for n in space.nvec)
+    parts = mask if isinstance(mask, tuple) else (mask,)
+    return math.prod(int(part.sum()) for part in parts)
 
 
 def _run(
     environment: LiveEnvironment,
     seed: int,
-    act: Callable[[Any, np.ndarray | None], Any],
+    act: Callable[[Any, np.ndarray | None], tuple[Any, float | None]],
     observe: Callable[..., None],
     limit: int | None,
     cut_off: list[int],
     outcome_names: Sequence[str] = (),
+    *,
+    with_masks: bool = True,
 ) -> Trajectory:
     """Run one episode and return it.
 
     Args:
         environment: The environment.
         seed: Seed of the episode.
-        act: Chooses an action for an observation and the mask of legal actions.
+        act: Chooses an action for an observation and the mask of legal actions, and tells its probability, or None.
         observe: Is given the reward and the outcomes of each action.
         limit: Steps after which the episode is cut off.
         cut_off: Seeds of the episodes that were cut off; this one's is appended.
         outcome_names: Outcomes to record as columns.
+        with_masks: Record the masks of legal actions, if the environment reports any.
     """
     observation = environment.reset(seed)
     observations = [observation]
     actions = []
     rewards = []
     extras: dict[str, list[float]] = {name: [] for name in outcome_names}
+    masks: list[np.ndarray | None] = []
+    propensities: list[float | None] = []
     terminated = truncated = False
     while not (terminated or truncated):
-        action = act(observation, environment.allowed())
+        allowed = environment.allowed()
+        masks.append(allowed)
+        action, propensity = act(observation, allowed)
+        propensities.append(propensity)
         actions.append(copied(action))  # an environment may change the action that it is given
         observation, reward, terminated, truncated = environment.step(action)
         outcomes = {name: environment.outcome(name) for name in outcome_names}
@@ -173,5 +223,19 @@ def _run(
         terminated=terminated,
         truncated=truncated,
         final_observation=observations[-1],
-        extras={name: np.asarray(values) for name, values in extras.items()},
+        extras={
+            **{name: np.asarray(values) for name, values in extras.items()},
+            **(_mask_column(masks) if with_masks else {}),
+            **({} if None in propensities else {PROPENSITY: np.asarray(propensities)}),
+        },
     )
+
+
+def _mask_column(masks: Sequence[np.ndarray | None]) -> dict[str, np.ndarray]:
+    """Return the column of masks (T, M); nothing if the environment reported none."""
+    reported = [mask for mask in masks if mask is not None]
+    if not reported:
+        return {}
+    # A step without a mask allows everything.
+    every = np.ones_like(reported[0], dtype=bool)
+    return {ALLOWED: np.stack([every if mask is None else mask for mask in masks])}

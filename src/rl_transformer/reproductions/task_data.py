@@ -52,6 +52,8 @@ _WIDTH = 64
 ARMS: Mapping[str, JsonMapping] = {
     "dt": {},
     "dt-delayed": {"returns.update": "keep"},
+    "dt-20": {"windows.context_length": 20},
+    "dt-delayed-20": {"returns.update": "keep", "windows.context_length": 20},
     "bc-100": {"model.conditions": []},
     "bc-40": {"model.conditions": [], "dataset.top_fraction": 0.4},
     "bc-25": {"model.conditions": [], "dataset.top_fraction": 0.25},
@@ -61,6 +63,8 @@ ARMS: Mapping[str, JsonMapping] = {
 TITLES = {
     "dt": "Decision Transformer",
     "dt-delayed": "Decision Transformer, delayed reward",
+    "dt-20": "Decision Transformer, K = 20",
+    "dt-delayed-20": "Decision Transformer, K = 20, delayed reward",
     "bc-100": "behavior cloning (100 %)",
     "bc-40": "%BC, best 40 % of timesteps",
     "bc-25": "%BC, best 25 % of timesteps",
