@@ -815,6 +815,16 @@ def test_the_trial_in_environments_is_quoted_from_its_cells():
         assert quoted in page, quoted
 
 
+def test_the_divergence_of_estimated_propensities_is_that_of_the_study():
+    tasks = read("studies/results/judge_propensities.json")["tasks"]
+    found = {name: f"{row['divergence_per_episode']:.3f}" for name, row in tasks.items()}
+    page = " ".join(text_of("docs/judge.md").split())
+    assert (
+        f"{found['t-maze']} in the T-maze, {found['key-to-door']} in Key-to-Door, {found['cartpole']} in CartPole and "
+        f"{found['hopper']} in Hopper" in page
+    )
+
+
 def test_what_a_pick_costs_is_quoted_from_the_study_and_follows_from_the_cells(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["select_regret.py", "--output", str(tmp_path / "regret.json")])
     monkeypatch.chdir(ROOT)
