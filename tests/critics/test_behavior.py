@@ -102,7 +102,9 @@ def test_borders_between_actions_are_sharp():
     for _ in range(200):
         observations = random.uniform(-1, 1, (50, 4))
         actions = random.random(50) < np.where(observations.sum(1) > 0, 0.8, 0.2)
-        found.append({"observations": observations, "actions": actions.astype(int), "rewards": np.zeros(50), "terminated": True})
+        found.append(
+            {"observations": observations, "actions": actions.astype(int), "rewards": np.zeros(50), "terminated": True}
+        )
     data = TrajectoryDataset.from_episodes(found, action_space=Space.discrete(2))
     folds = np.repeat(np.arange(200) % 2, 50)
     model = fit_behavior(step_features(data, 1), folds, None, replace(OPTIONS, behavior_updates=400))

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rl_transformer.critics.features import StepFeatures
 from rl_transformer.critics.possible_returns import clip_values, possible_returns
+from rl_transformer.runtime.machine import cpu_threads
 from rl_transformer.runtime.random_streams import Stream, generator
 from rl_transformer.runtime.shapes import Bool, Float, Float64, Int
 
@@ -150,6 +151,9 @@ def make_network(
         return nn.Sequential(*hidden, nn.Linear(width, outputs))
 
 
+# Networks this small gain nothing from a second thread, and where other programs use the cores threads wait for each other: that
+# took more than five times as long.
+@cpu_threads(1)
 def minimize(
     network: nn.Module,
     loss: Callable[[Int[Tensor, "B"]], Tensor],

@@ -87,7 +87,7 @@ class JudgeEnvironments(Experiment):
         "looked for: networks of two layers and steps of 0.001 blurred the borders at which the behavior changes what it does, and a "
         "temperature from a tenth of the steps was off by chance. Now they have four layers, steps of 0.01, and as many updates as held-out "
         "episodes allow; they may read past observations without past actions, and a temperature that chance explains is left at 1. On one of "
-        "those logs of each task the divergence per episode fell from 0.19 to 0.012 in CartPole, from 0.26 to 0.007 in Key-to-Door, and from "
+        "those logs of each task the divergence per episode fell from 0.19 to 0.011 in CartPole, from 0.26 to 0.007 in Key-to-Door, and from "
         "0.038 to 0.003 in the T-maze; in CartPole twice as wide networks or twice as many updates helped no further. In Hopper it is "
         "0.024, most of it for want of data: averages of two or four networks lowered "
         "it by a tenth to a fifth. "

@@ -5,7 +5,7 @@ Shapes: B episodes, D = 11 numbers of an observation, A = 3 joints.
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
 
 import gymnasium as gym
 import numpy as np
@@ -35,10 +35,12 @@ class Hoppers(Played):
 
     def __init__(self, count: int) -> None:
         require("mujoco", extra="mujoco", purpose="Hopper")
-        import mujoco
+        from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 
-        self._mujoco = mujoco
-        self._env: Any = gym.make("Hopper-v5").unwrapped
+        self._mujoco = mujoco = import_module("mujoco")
+        env = gym.make("Hopper-v5").unwrapped
+        assert isinstance(env, HopperEnv)
+        self._env = env
         self._model, self._data = self._env.model, self._env.data
         # With what the solver begins from: without it states would differ from gymnasium's in their last digits.
         self._parts = int(mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_WARMSTART)
