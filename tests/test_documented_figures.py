@@ -244,7 +244,7 @@ def test_the_scores_of_fast_and_of_the_published_loop_on_medium_expert():
     cells = row("README.md", "`fast` in bfloat16, target return 3600; this recipe was tuned on this data")
     assert cells == ["5", as_return(ours)]
     at_8000 = [f"{curve[1][1]:.0f}" for curve in curves("time-to-score", "published")]
-    assert row("README.md", "published loop with transformers' model, target return 3600") == [
+    assert row("README.md", "published loop with transformers' model and its own recipe, target return 3600") == [
         "2",
         " and ".join(at_8000),
     ]
