@@ -48,6 +48,11 @@ RECIPES = {
 }
 EMA_DECAY = 0.999
 SCORES = {"gym": 5, "fast": 8}
+TITLES = {
+    "published": "published loop",
+    "published-fast": "published loop, recipe of fast",
+    "fast-bfloat16": "fast, bfloat16",
+}
 
 
 def score(policy, args):
@@ -209,10 +214,11 @@ def draw(runs, path):
     """Draw score against seconds of training, a line or a point per run."""
     drawn, axes = plots.figure()
     for name, run in runs.items():
-        ours = not name.startswith("published")
+        side = name.rpartition("-seed-")[0]
         seconds, scores = zip(*[(score["seconds"], score["mean"]) for score in run["scores"]], strict=True)
-        label = name.rpartition("-seed-")[0] if name.endswith("-seed-0") else None
-        axes.plot(seconds, scores, "o-", color=plots.ACCENT if ours else plots.INK, label=label)
+        label = TITLES.get(side, side) if name.endswith("-seed-0") else None
+        color = {"published": plots.INK, "published-fast": plots.PALE}.get(side, plots.ACCENT)
+        axes.plot(seconds, scores, "o-", color=color, label=label)
     axes.set_xlabel("seconds of training, one thread")
     axes.set_ylabel("mean return of 50 episodes")
     axes.legend(frameon=False)
