@@ -114,7 +114,8 @@ def test_every_experiment_is_in_the_table_of_the_page_with_verdict_seeds_cost_an
     page = (RESULTS.parent.parent / "docs" / "reproductions.md").read_text()
     for name in FOLDERS:
         result, _, _ = read(RESULTS / name)
-        commits = ", ".join(commit[:7] for commit in result["git_commits"])
+        changed = {True: " + changes", False: ""}  # uncommitted ones
+        commits = ", ".join(commit[:7] + changed[commit.endswith("-dirty")] for commit in result["git_commits"])
         cost = f"{result['core_seconds'] / 60:.0f} min"
         begin = f"| [{name}](../reproductions/results/{name}/README.md) | {VERDICTS[result['verdict']]} | {seeds_of(name)} |"
         assert begin in page

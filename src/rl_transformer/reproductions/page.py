@@ -101,8 +101,6 @@ def _result_lines(experiment: Experiment, summary: Summary, result: JSON) -> lis
 
 def _rerun_lines(result: JSON) -> list[str]:
     """Return the command that repeats the run, and what the run took."""
-    machine = result["hardware"]
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     commits = ", ".join(map(_commit_text, result["git_commits"]))
     return [
         "## Run it again",
@@ -111,25 +109,30 @@ def _rerun_lines(result: JSON) -> list[str]:
         result["command"],
         "```",
         "",
-        f"{result['core_seconds'] / 60:.0f} minutes of one core ({machine.get('processor', machine['machine'])}, "
-        f"{machine['cores']} cores){_gpu_text(result)}, one thread per cell, not counting policies that other experiments had trained "
-        f"before. Versions: {versions}. Cells measured at commit {commits}{_code_text(result)}. Every cell is in `cells/`, with its "
+        f"{_cost_text(result)} Cells measured at commit {commits}{_code_text(result)}. Every cell is in `cells/`, with its "
         "episodes and the policies it used; policies of the same name on two pages are the same. The summary is in `result.json`, "
         "the rules are in `protocol.json`.",
         "",
     ]
 
 
+def _cost_text(result: JSON) -> str:
+    """Return how long the cells took, and on what: processes that shared a GPU have versions of their own."""
+    machine = result["hardware"]
+    processor = f"{machine.get('processor', machine['machine'])}, {machine['cores']} cores"
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    minutes = f"{result['core_seconds'] / 60:.0f} minutes"
+    shared = "one thread per cell, not counting policies that other experiments had trained before."
+    if "devices" not in result:
+        return f"{minutes} of one core ({processor}), {shared} Versions: {versions}."
+    on_gpu = f"{result['gpu_seconds'] / 60:.0f} of them in processes that shared {' or '.join(result['devices'])}"
+    # A page whose cells were all measured on GPUs is written by a machine that measured nothing.
+    only_gpu = result["gpu_seconds"] == result["core_seconds"]
+    return f"{minutes}, {on_gpu}, {shared}" + ("" if only_gpu else f" The others: {processor}; {versions}.")
+
+
 def _commit_text(commit: str) -> str:
     return f"{commit[:10]} with uncommitted changes" if commit.endswith("-dirty") else commit[:10]
-
-
-def _gpu_text(result: JSON) -> str:
-    """Return which GPUs were used, and how long."""
-    if "devices" not in result:
-        return ""
-    minutes = f"{result['gpu_seconds'] / 60:.0f} of them by processes that shared"
-    return f", {minutes} {' or '.join(result['devices'])}"
 
 
 def _code_text(result: JSON) -> str:

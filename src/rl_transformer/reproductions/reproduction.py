@@ -119,7 +119,8 @@ def _describe_devices(measured: Measured) -> JSON:
     if not on_gpu:
         return {}
     seconds = round(sum(row["seconds"] for row in on_gpu), 1)
-    devices = {f"{row['device']} (torch {row['versions']['torch']})" for row in on_gpu}
+    versions_of = [", ".join(f"{name} {version}" for name, version in row["versions"].items()) for row in on_gpu]
+    devices = {f"{row['device']} ({found})" for row, found in zip(on_gpu, versions_of, strict=True)}
     return {"devices": sorted(devices), "gpu_seconds": seconds}
 
 
