@@ -840,6 +840,33 @@ def test_the_trial_in_environments_is_quoted_from_its_cells():
         assert quoted in page, quoted
 
 
+def test_what_a_pick_costs_in_the_trial_in_environments_is_quoted_beside_the_judge():
+    rows = {r["what"]: r["mean"] for r in read("reproductions/results/judge-environments/result.json")["rows"]}
+    assert {mean for what, mean in rows.items() if "fitted Q evaluation alone, wrong 'better'" in what} == {0.0}
+    label = "10,000 episodes, estimated propensities: regret of the pick, "
+    alone = [mean for what, mean in rows.items() if f"{label}fitted Q evaluation alone" in what]
+    judge = [mean for what, mean in rows.items() if what.endswith(f"{label}the judge")]
+    assert len(alone) == len(judge) == 4
+    page = text_of("docs/judge.md")
+    assert (
+        f"costs at most {max(alone):.3f} of their range, where the judge's costs {min(judge):.3f} to {max(judge):.3f}"
+        in page
+    )
+    cells = [json.loads(path.read_text()) for path in (RESULTS / "judge-environments/cells").glob("*.json")]
+    rows = [
+        row
+        for cell in cells
+        if cell["task"] == "key-to-door" and cell["num_episodes"] == 10_000
+        for row in cell["judged"].values()
+    ]
+    held = [
+        r["interval"][0] <= r["exact"] <= r["interval"][1]
+        for r in rows
+        if r["supported"] and r["propensities"] == "estimated"
+    ]
+    assert f"{sum(held)} of {len(held)} hold in Key-to-Door with 10,000 episodes" in page
+
+
 def test_the_divergence_of_estimated_propensities_is_that_of_the_study():
     tasks = read("studies/results/judge_propensities.json")["tasks"]
     found = {name: f"{row['divergence_per_episode']:.3f}" for name, row in tasks.items()}
