@@ -253,6 +253,19 @@ def test_the_scores_of_fast_and_of_the_published_loop_on_medium_expert():
     ]
 
 
+def test_the_speed_measured_again_is_that_of_its_file():
+    rows = read("studies/results/train-hopper-2cpu-2026-11-27.json")
+    text = text_of("docs/performance.md")
+    first, second, third = (f"{row['ratio']:.2f}" for row in rows)
+    assert f"ratios {first}, {second} and {third}." in text
+    peaks = [f"{row['gflops_of_a_large_product']:.0f}" for row in rows]
+    shares = [f"{100 * row['utilization']:.0f}" for row in rows]
+    assert (
+        f"{peaks[0]} GFLOP/s there in float32 and {peaks[1]} in bfloat16, and a step of ours {shares[0]} and {shares[1]} %"
+        in text
+    )
+
+
 def test_the_speed_in_readme_is_that_of_the_measurement():
     rows = {(r["dtype"], r["baseline_dtype"]): r for r in read("studies/results/train-hopper-2cpu-2026-11-21.json")}
     share = {key: f"{r['ours']['median_ms'] / r['baseline']['median_ms']:.2f}" for key, r in rows.items()}
