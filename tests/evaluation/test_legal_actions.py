@@ -80,6 +80,36 @@ def test_masks_are_recorded_from_the_first_one_on_and_steps_without_one_allow_ev
     assert not masks[1].all()
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_masks_that_only_some_episodes_have_are_recorded_in_all_or_in_none(first, capsys):
+    class Sometimes(MaskedEnv):
+        episodes = 0
+
+        def _mask(self):
+            return super()._mask() | (not self._tells())
+
+        def _tells(self):
+            return (self.episodes % 2 == 1) == first
+
+        def _info(self):
+            return super()._info() if self._tells() else {}
+
+        def reset(self, **options):
+            self.episodes += 1
+            return super().reset(**options)
+
+    masks = recorded(Sometimes()).action_masks
+    note = "masks of legal actions of 4 episodes were not recorded"
+    if first:
+        masks = np.asarray(masks).reshape(8, 6, 5)
+        assert masks[1::2].all()
+        assert not masks[::2].all(axis=(1, 2)).any()
+        assert note not in capsys.readouterr().out
+    else:
+        assert masks is None
+        assert note in capsys.readouterr().out
+
+
 def test_a_behavior_that_does_not_see_masks_is_recorded_without_them():
     """What is legal it may find out in other ways, but it may also choose what is not."""
     data = recorded(MaskedEnv(), behavior=lambda observation, random: 1 - round(6 * observation[0]) % 2)

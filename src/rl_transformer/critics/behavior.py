@@ -118,6 +118,7 @@ def fit_likely(
     seen, held_out = _hold_out(features, rows, random)
 
     def fit(read: StepFeatures, share: float) -> FittedNetwork:
+        """Fit a network that reads these features, with a share of all updates."""
         network = make_network(read.width, outputs, _WIDTH, random, hidden_layers=_HIDDEN_LAYERS)
         updates = max(1, round(share * options.behavior_updates))
         minimize(network, lambda at: loss(network(read.read(at)), at), seen, updates, _LEARNING_RATE, random)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,29 @@ def record_episodes(
         policy.initial_conditions(target, targets)
         limit = step_limit(live, policy.spec, max_steps)
         episodes = _policy_episodes(live, seeds, policy, target, targets, limit, cut_off)
+    episodes = _with_equal_columns(episodes, live.spec.action_space)
     return live.spec, _with_note(episodes, cut_off, f"of {num_episodes} episodes were cut off after {limit} steps")
+
+
+def _with_equal_columns(episodes: Iterator[Trajectory], space: Space) -> Iterator[Trajectory]:
+    """Yield the episodes, all with a column of masks or all without: the first one decides, as later ones are not known yet."""
+    has_masks = None
+    dropped = 0
+    for episode in episodes:
+        masks = episode.extras.get(ALLOWED)
+        if has_masks is None:
+            has_masks = masks is not None
+        extras = {name: values for name, values in episode.extras.items() if name != ALLOWED}
+        if has_masks:
+            everything = np.ones((len(episode.rewards), space.flat_dim), dtype=bool)
+            extras[ALLOWED] = everything if masks is None else masks
+        dropped += masks is not None and not has_masks
+        yield replace(episode, extras=extras)
+    if dropped:
+        log.info(
+            f"note: masks of legal actions of {dropped} episodes were not recorded, because the first episode had none; "
+            'report info["action_mask"] from the first reset on to record them'
+        )
 
 
 def _with_note(episodes: Iterator[Trajectory], cut_off: list[int], text: str) -> Iterator[Trajectory]:

@@ -96,7 +96,12 @@ class FiniteMDP:
 
 def draw_numbers(cumulative: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Return one number per row of cumulative probabilities, drawn with them."""
-    return (random.random(len(cumulative), np.float64)[:, None] >= cumulative).sum(1)
+    return numbers_at(cumulative, random.random(len(cumulative), np.float64))
+
+
+def numbers_at(cumulative: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Return the number that a uniform draw in [0, 1) stands for, for each row of cumulative probabilities."""
+    return (uniforms[:, None] >= cumulative).sum(1)
 
 
 @cache

@@ -36,8 +36,8 @@ from rl_transformer.runtime.reading import read_json
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Half as wide, and fitted for half as long, as those of `rlt judge`, so that many logs can be judged; targets follow twice as
-# fast, so that rewards reach as far.
+# Critics are half as wide as those of `rlt judge`, and fitted for half as long, so that many logs can be judged; targets follow
+# twice as fast, so that rewards reach as far.
 _OPTIONS = FitOptions(hidden_size=64, critic_updates=2000, target_rate=0.1)
 # Another number when logs are drawn anew.
 _LOGS = 0x40DE
@@ -238,7 +238,8 @@ def _values_file(setup: Setup, name: str) -> Path:
 def _chosen(names: list[str], cell: Cell, recipe: JSON) -> list[str]:
     """Return the policies that a log judges, evenly over the list."""
     step = len(names) // recipe["judged_per_log"][cell["task"]]
-    # Two logs per seed, of the two sizes. Their first policies are spread over a step, so that no policy is judged twice.
+    # Two logs per seed, of the two sizes. Their first policies are spread over a step, so that five seeds judge no policy twice;
+    # the next five judge the same ones, in logs of the other behavior.
     log_number = 2 * cell["seed"] + recipe["episodes"].index(cell["num_episodes"])
     return names[log_number * step // (2 * _SEEDS) % step :: step]
 

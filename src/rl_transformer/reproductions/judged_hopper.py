@@ -59,6 +59,7 @@ class Hoppers(Played):
         return self._observe()
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Take one step in every episode that is not over."""
         done = np.clip(actions, -1, 1)
         before = self._moving[:, 0].copy()
         for row in np.flatnonzero(self._live).tolist():

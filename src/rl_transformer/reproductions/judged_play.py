@@ -16,6 +16,7 @@ from scipy import stats
 
 from rl_transformer.evaluation.offline.action_kinds import DRAWS, DiscreteActions, SeenLog, VectorActions
 from rl_transformer.evaluation.offline.judge import LogEstimates
+from rl_transformer.reproductions.finite_mdp import numbers_at
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.spaces import Space
 
@@ -72,7 +73,7 @@ class Classes(ActionKind):
 
     def draw(self, parameters: np.ndarray, noise: np.ndarray) -> np.ndarray:
         # Cumulative probabilities may end a little below 1.
-        return np.minimum((parameters.cumsum(1) <= noise[:, None]).sum(1), parameters.shape[1] - 1)
+        return np.minimum(numbers_at(parameters.cumsum(1), noise), parameters.shape[1] - 1)
 
     def chances(self, parameters: np.ndarray, actions: np.ndarray) -> np.ndarray:
         return parameters[np.arange(len(actions)), actions]
@@ -102,6 +103,7 @@ class Vectors(ActionKind):
         return stats.norm.pdf(actions, means, spreads).prod(1)
 
     def see(self, logged: LogEstimates, parameters: np.ndarray) -> SeenLog:
+        """Return the log as a policy sees it, which is known by draws of its actions and its density of the logged ones."""
         assert isinstance(logged.actions, VectorActions)
         count, size = len(parameters), parameters.shape[1] // 2
         noise = np.random.default_rng(0xD2A5).standard_normal((count, DRAWS, size))
