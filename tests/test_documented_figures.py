@@ -437,7 +437,7 @@ def test_the_figures_of_tables_are_those_of_the_measurement():
 
 
 def test_the_seconds_of_a_judgment_are_those_of_the_measurement():
-    measured = read("studies/results/judge-speed-2cpu-2026-11-26.json")
+    measured = read("studies/results/judge-speed-2cpu-2026-11-27.json")
     page = " ".join(text_of("docs/judge.md").split())
     assert f"{measured['episodes']:,} episodes of {measured['steps_per_episode']} steps" in page
     assert measured["threads"] == 1
