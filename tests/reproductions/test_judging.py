@@ -9,7 +9,7 @@ from scipy import stats
 
 from rl_transformer.evaluation.differences import equivalent, not_worse
 from rl_transformer.evaluation.statistics import ratio_over_seeds
-from rl_transformer.reproductions import find_experiment, provenance
+from rl_transformer.reproductions import code_hash, find_experiment
 from rl_transformer.reproductions.provenance import compact_returns, mean_of_returns
 
 
@@ -83,14 +83,14 @@ def test_a_cell_keeps_its_episodes_in_little_space(returns):
 def copied_engine(tmp_path, monkeypatch):
     package = tmp_path / "rl_transformer"
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(provenance._PACKAGE, package, ignore=ignored)
-    monkeypatch.setattr(provenance, "_PACKAGE", package)
+    shutil.copytree(code_hash._PACKAGE, package, ignore=ignored)
+    monkeypatch.setattr(code_hash, "_PACKAGE", package)
     return package
 
 
 def hashes(experiment):
-    provenance.engine_hash.cache_clear()
-    return provenance.engine_hash(), provenance.code_hash(experiment)
+    code_hash.engine_hash.cache_clear()
+    return code_hash.engine_hash(), code_hash.code_hash(experiment)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,8 @@ def hashes(experiment):
         ("reproductions/graph.py", "20 nodes, an edge", "Twenty nodes, an edge", False, False),
         ("reproductions/graph.py", 'optimal["worst"]["mean"] >= 0.9', 'optimal["worst"]["mean"] >= 0.5', False, False),
         ("reproductions/context.py", "LENGTH = 10", "LENGTH = 11", False, False),
+        ("reproductions/run_cache.py", "EVALUATION_SEED = 1_000_000", "EVALUATION_SEED = 1", False, True),
+        ("critics/tabular.py", "import numpy as np", "import numpy", False, False),
     ],
 )
 def test_the_hash_of_the_code_follows_what_trains_and_measures(
@@ -119,6 +121,37 @@ def test_the_hash_of_the_code_follows_what_trains_and_measures(
     ast.parse(changed)
     (package / file).write_text(changed)
     engine_now, cells_now = hashes(experiment)
-    provenance.engine_hash.cache_clear()
+    code_hash.engine_hash.cache_clear()
     assert (engine_now != engine) is engine_changes
     assert (cells_now != cells) is cells_change
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("critics/tabular.py", "import numpy as np", "import numpy"),
+        ("reproductions/judged_tables.py", "import numpy as np", "import numpy"),
+        ("evaluation/offline/estimators.py", "import numpy as np", "import numpy"),
+    ],
+)
+def test_the_hash_of_a_trial_of_the_judge_follows_the_critics_estimators_and_helpers_it_imports(
+    file, before, after, tmp_path, monkeypatch
+):
+    package = copied_engine(tmp_path, monkeypatch)
+    experiment = find_experiment("judge")
+    engine, cells = hashes(experiment)
+    source = (package / file).read_text()
+    assert before in source
+    (package / file).write_text(source.replace(before, after))
+    engine_now, cells_now = hashes(experiment)
+    code_hash.engine_hash.cache_clear()
+    assert engine_now == engine
+    assert cells_now != cells
+
+
+def test_the_hash_is_of_lines_as_they_stand_so_that_every_version_of_python_finds_the_same_one():
+    for path in sorted(code_hash._PACKAGE.rglob("*.py")):
+        lines = iter(path.read_text().splitlines())
+        # In order, each one the beginning of a line of the file: nothing is written anew.
+        for kept in code_hash._effective_source(path).splitlines():
+            assert any(line.startswith(kept) for line in lines), (path, kept)

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from rl_transformer.errors import RLTransformerError
+from rl_transformer.reproductions.code_hash import code_hash
 from rl_transformer.reproductions.experiment import Cell, Experiment, Measured, Setup
-from rl_transformer.reproductions.provenance import code_hash, describe_policies, used_policies
+from rl_transformer.reproductions.provenance import describe_policies, used_policies
 from rl_transformer.runtime.files import to_json, write_text
 from rl_transformer.runtime.machine import git_commit, versions
 from rl_transformer.runtime.reading import read_json

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from rl_transformer.evaluation.differences import all_hold
 from rl_transformer.reproductions.cells import cell_file, cell_name, measure_cells, read_cells
+from rl_transformer.reproductions.code_hash import code_hash
 from rl_transformer.reproductions.experiment import JSON, Cell, Experiment, Measured, Setup, Summary
 from rl_transformer.reproductions.protocol import begin_protocol, read_results
-from rl_transformer.reproductions.provenance import code_hash, other_code
+from rl_transformer.reproductions.provenance import other_code
 from rl_transformer.runtime import log
 from rl_transformer.runtime.files import to_json, translate_write_errors, write_text
 from rl_transformer.runtime.lock import owned

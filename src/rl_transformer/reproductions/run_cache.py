@@ -11,8 +11,9 @@ from typing import TypeVar
 from rl_transformer.config import ConfigBase, RunConfig
 from rl_transformer.evaluation.evaluate import evaluate
 from rl_transformer.policy import Policy, load_policy
+from rl_transformer.reproductions.code_hash import engine_hash
 from rl_transformer.reproductions.experiment import Setup
-from rl_transformer.reproductions.provenance import engine_hash, note_policy
+from rl_transformer.reproductions.provenance import note_policy
 from rl_transformer.run import train
 from rl_transformer.runtime.lock import waiting_lock
 from rl_transformer.runtime.types import JsonMapping, JsonObject
