@@ -189,9 +189,9 @@ def test_a_protocol_of_an_earlier_version_with_other_options_is_refused(tmp_path
     shutil.copytree(RESULTS / name, tmp_path / name)
     _, _, setup = read(tmp_path / name)
     path = tmp_path / name / "protocol.json"
-    earlier = path.read_text()
-    assert '"training.average_decay": 0.999' in earlier
-    path.write_text(earlier.replace('"training.average_decay": 0.999', '"training.average_decay": 0.5'))
+    present = path.read_text()
+    assert '"training.ema_decay": 0.999' in present
+    path.write_text(present.replace('"training.ema_decay": 0.999', '"training.average_decay": 0.5'))
     with pytest.raises(RLTransformerError, match="made with another presets"):
         reproduce(find_experiment(name), setup, jobs=1, command="rlt reproduce percent-bc")
 
