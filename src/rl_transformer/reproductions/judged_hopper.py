@@ -109,7 +109,7 @@ HOPPER = Task(
     worst=_around(-1, SPREAD),
     usual_share=_USUAL_SHARE,
     exact=None,
-    simulated=2_000,
+    simulated=12_000,
     # As the usual policy, with less noise: the third way in which a policy of vectors can differ.
     third=_around(_USUAL_SHARE, 0.8 * SPREAD),
 )

@@ -26,6 +26,7 @@ Act: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 DRAWN_WITH = "drawn_with"
 """Column of a log with the probability, or density, with which each action was drawn; not used unless it is named."""
 _LARGEST_LOGGED = 10.0
+_PLAYED_AT_ONCE = 50_000
 
 
 class Played(ABC):
@@ -133,6 +134,7 @@ class Task:
     exact: Callable[[Act], float] | None
     """Returns the value of a policy; None: it is the mean of simulated episodes."""
     simulated: int = 0
+    """Simulated episodes, of which `_PLAYED_AT_ONCE` are played at a time."""
     third: Act | None = None
     """Towards what some policies are mixed, beside the best and the worst; None: ``start``."""
 
@@ -140,9 +142,13 @@ class Task:
         """Return the returns of a policy's simulated episodes, or its exact value alone."""
         if self.exact is not None:
             return np.array([self.exact(act)])
-        # All policies begin alike and draw with the same noise, so that their differences are known better than their values.
-        _, rewards, episode, *_ = self._play(act, self.simulated, np.random.default_rng(0x7A5C))
-        return np.bincount(episode, rewards, self.simulated)
+        parts = []
+        for first in range(0, self.simulated, _PLAYED_AT_ONCE):
+            count = min(_PLAYED_AT_ONCE, self.simulated - first)
+            # All policies begin alike and draw with the same noise, so that their differences are known better than their values.
+            _, rewards, episode, *_ = self._play(act, count, np.random.default_rng([0x7A5C, first]))
+            parts.append(np.bincount(episode, rewards, count))
+        return np.concatenate(parts)
 
     def record(self, act: Act, episodes: int, random: np.random.Generator) -> TrajectoryDataset:
         """Return logged episodes of a policy."""

@@ -127,7 +127,7 @@ TASKS = {
         worst=_tip_over,
         usual_share=0.3,
         exact=None,
-        simulated=50_000,
+        simulated=1_000_000,
     ),
     "key-to-door": Task(
         "Key-to-Door",
