@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rl_transformer.reproductions import judged_play
 from rl_transformer.reproductions.experiment import Setup, pick
 from rl_transformer.reproductions.judge_environments import JudgeEnvironments, _chosen
 from rl_transformer.reproductions.judged_hopper import MOST_STEPS, Hoppers
 from rl_transformer.reproductions.judged_play import DRAWN_WITH, mixed
+from rl_transformer.reproductions.judged_rows import describe_share
 from rl_transformer.reproductions.judged_tasks import TASKS, behaviors_of, policies_of
 
 
@@ -40,6 +42,36 @@ def test_simulated_differences_are_known_better_than_the_values():
     near = task.returns(policies_of(task)["best-0.025"])
     assert (near - usual).std() < 0.7 * usual.std()
     assert len(policies_of(task)) == 40
+
+
+def test_simulated_episodes_are_played_in_parts_that_differ(monkeypatch):
+    monkeypatch.setattr(judged_play, "_PLAYED_AT_ONCE", 100)
+    task = replace(TASKS["cartpole"], simulated=250)
+    usual = task.returns(behaviors_of(task)["usual"])
+    assert len(usual) == 250
+    first, second = usual[:100], usual[100:200]
+    assert (first != second).any()
+    # Every policy begins the parts alike.
+    np.testing.assert_array_equal(task.returns(behaviors_of(task)["usual"]), usual)
+
+
+def test_a_share_of_verdicts_has_an_interval_over_logs_because_those_of_one_log_err_together():
+    def log(*words):
+        return {"judged": {str(number): {"verdict": word} for number, word in enumerate(words)}}
+
+    def abstention(logs):
+        return describe_share(logs, lambda row: row["verdict"] == "no", lambda row: row["verdict"] != "left out")
+
+    alike = [log("no", "no", "no", "no") if number % 2 else log("yes", "yes", "yes", "yes") for number in range(20)]
+    low, high = (50 + sign * 100 * stats.t.ppf(0.975, 19) * 0.5 / np.sqrt(19) for sign in (-1, 1))
+    assert abstention(alike) == f"50.0 % of 80 verdicts [{low:.1f}, {high:.1f}] over 20 logs"
+    # Four times as many verdicts, and no more is known.
+    single = [log(cell["judged"]["0"]["verdict"], "left out") for cell in alike]
+    assert abstention(single) == f"50.0 % of 20 verdicts [{low:.1f}, {high:.1f}] over 20 logs"
+    assert abstention([log("yes")] * 20) == "0.0 % of 20 verdicts, in 0 of 20 logs [0.0, 16.8]"
+    assert abstention([log("no")] * 19 + [log("yes", "no")]).endswith(", 100.0] over 20 logs")
+    assert abstention([log("no", "yes")]) == "50.0 % of 2 verdicts, one log"
+    assert abstention([log("left out")] * 3) == "there is no such verdict"
 
 
 def test_hopper_steps_as_gymnasium_does():
@@ -116,3 +148,13 @@ def test_no_policy_is_judged_twice_and_logs_of_each_size_judge_policies_of_every
         chosen = [each for cell in pick(cells, num_episodes=size) for each in _chosen(names, cell, recipe)]
         assert {each.split("-")[0] for each in chosen} == {"best", "worst", "third"}
         assert {cell["behavior"] for cell in pick(cells, num_episodes=size)} == {"usual", "exploring"}
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_all_seeds_together_judge_every_policy(name):
+    experiment = JudgeEnvironments()
+    setup = Setup(quick=False, seeds=experiment.seeds, output=Path())
+    recipe = experiment.recipe(setup)
+    names = list(policies_of(TASKS[name]))
+    cells = [cell for cell in experiment.cells(setup) if cell["task"] == name]
+    assert {each for cell in cells for each in _chosen(names, cell, recipe)} == set(names)

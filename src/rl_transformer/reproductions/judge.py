@@ -30,8 +30,8 @@ from rl_transformer.reproductions.judge_policies import (
 )
 from rl_transformer.reproductions.judged_rows import (
     abstains,
-    as_percent,
     covers,
+    describe_share,
     is_supported,
     is_visible,
     is_wrong,
@@ -173,9 +173,11 @@ class Judge(Experiment):
         wrong = share_of(measured, is_wrong)
         abstained = share_of(large, abstains)
         checks = {
-            "coverage": Check(None if coverage is None else coverage >= 0.88, as_percent(coverage)),
-            "wrong": Check(wrong is not None and wrong <= 0.01, as_percent(wrong)),
-            "abstention": Check(abstained is not None and abstained <= 0.4, as_percent(abstained)),
+            "coverage": Check(
+                None if coverage is None else coverage >= 0.88, describe_share(measured, covers, is_supported)
+            ),
+            "wrong": Check(wrong is not None and wrong <= 0.01, describe_share(measured, is_wrong)),
+            "abstention": Check(abstained is not None and abstained <= 0.4, describe_share(large, abstains)),
         }
         return Summary(rows, checks, {"by_behavior": _by_behavior(measured)})
 

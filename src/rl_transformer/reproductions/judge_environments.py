@@ -19,8 +19,8 @@ from rl_transformer.reproductions.judged_play import DRAWN_WITH
 from rl_transformer.reproductions.judged_rows import (
     Test,
     abstains,
-    as_percent,
     covers,
+    describe_share,
     every,
     is_supported,
     is_wrong,
@@ -202,14 +202,13 @@ class JudgeEnvironments(Experiment):
                     label = f"{TASKS[task].title}, {size:,} episodes, {kind} propensities"
                     rows += _rows(chosen, setup, label, _of(kind), with_fqe=kind == _KINDS[0])
         large = pick(measured, num_episodes=recipe["episodes"][-1])
-        by_kind = {kind: share_of(measured, covers, _of(kind, is_supported)) for kind in _KINDS}
         wrong = share_of(measured, is_wrong)
         abstained = share_of(large, abstains)
         checks = {
-            "coverage": _at_least(by_kind["estimated"]),
-            "coverage_recorded": _at_least(by_kind["recorded"]),
-            "wrong": Check(wrong is not None and wrong <= 0.01, as_percent(wrong)),
-            "abstention": Check(abstained is not None and abstained <= 0.4, as_percent(abstained)),
+            "coverage": _is_covered(measured, "estimated"),
+            "coverage_recorded": _is_covered(measured, "recorded"),
+            "wrong": Check(wrong is not None and wrong <= 0.01, describe_share(measured, is_wrong)),
+            "abstention": Check(abstained is not None and abstained <= 0.4, describe_share(large, abstains)),
         }
         return Summary(rows, checks)
 
@@ -251,8 +250,11 @@ def _of(kind: str, further: Test = every) -> Test:
     return lambda row: row["propensities"] == kind and further(row)
 
 
-def _at_least(coverage: float | None) -> Check:
-    return Check(None if coverage is None else coverage >= 0.88, as_percent(coverage))
+def _is_covered(measured: Measured, kind: str) -> Check:
+    coverage = share_of(measured, covers, _of(kind, is_supported))
+    return Check(
+        None if coverage is None else coverage >= 0.88, describe_share(measured, covers, _of(kind, is_supported))
+    )
 
 
 def _rows(chosen: Measured, setup: Setup, label: str, among: Test, *, with_fqe: bool) -> list[Row]:

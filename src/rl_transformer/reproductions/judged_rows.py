@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from rl_transformer.evaluation.offline.verdict import BETTER, DECIDING, NOT_ESTABLISHED, REPORTED
-from rl_transformer.evaluation.statistics import over_seeds
+from rl_transformer.evaluation.statistics import over_seeds, ratio_over_seeds
 from rl_transformer.reproductions.experiment import JSON, Measured, Score, Setup, pick
 
 Test = Callable[[JSON], bool]
@@ -83,6 +83,23 @@ def regret_of(measured: Measured, setup: Setup, by: str, among: Test = every) ->
     return over_seeds(values, "logs")
 
 
-def as_percent(share: float | None) -> str:
-    """Return a share in words."""
-    return "no verdict is supported" if share is None else f"{100 * share:.1f} %"
+def describe_share(measured: Measured, happens: Test, among: Test = every) -> str:
+    """Return a share of verdicts in words, with its 95 % interval over logs: verdicts of one log err together."""
+    logs = [[happens(row) for row in cell["judged"].values() if among(row)] for cell in measured]
+    logs = [verdicts for verdicts in logs if verdicts]
+    if not logs:
+        return "there is no such verdict"
+    hits = [sum(verdicts) for verdicts in logs]
+    counts = [len(verdicts) for verdicts in logs]
+    found = f"{100 * sum(hits) / sum(counts):.1f} % of {sum(counts)} verdicts"
+    if len(logs) < 2:
+        return f"{found}, one log"
+    if 0 < sum(hits) < sum(counts):
+        interval = ratio_over_seeds(hits, counts)["interval"]
+        if interval is None:
+            return f"{found} in {len(logs)} logs"
+        low, high = np.clip(interval, 0, 1)
+        return f"{found} [{100 * low:.1f}, {100 * high:.1f}] over {len(logs)} logs"
+    # No spread to judge by: the exact interval of logs in which it happens.
+    exact = stats.binomtest(sum(hit > 0 for hit in hits), len(logs)).proportion_ci(0.95)
+    return f"{found}, in {sum(hit > 0 for hit in hits)} of {len(logs)} logs [{100 * exact.low:.1f}, {100 * exact.high:.1f}]"
