@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rl_transformer.evaluation.differences import p_value
 from rl_transformer.evaluation.statistics import holm, over_seeds
 from rl_transformer.reproductions.locomotion import TITLES as LOCOMOTION_TITLES
 
@@ -112,8 +113,10 @@ def test_the_table_of_longer_training_is_that_of_locomotion_on_three_data_sets(t
 
 def test_what_is_said_of_longer_training_follows_from_its_pages():
     found = {}
+    every = []
     for page in ("locomotion", "locomotion-medium", "locomotion-medium-expert"):
         scores = {arm: values_of(page, f"{LOCOMOTION_TITLES[arm]}: last") for arm in ("fast", "bc-10", "gym")}
+        every.append(scores)
         found[page] = [over_seeds((scores["fast"] - scores[arm]).tolist()) for arm in ("bc-10", "gym")]
     against_percent_bc = [percent_bc for percent_bc, _ in found.values()]
     first, second, third = (
@@ -122,7 +125,13 @@ def test_what_is_said_of_longer_training_follows_from_its_pages():
     assert f"%BC is ahead of `fast` in all three; the difference is {first}, {second} and {third}" in text_of(
         "README.md"
     )
-    # Only the last one is established, and none by the margin; `fast` is better than `gym` on the first and the last.
+    p_values = [p_value(scores["fast"], scores["bc-10"], paired=True) for scores in every]
+    corrected = holm(p_values)
+    assert p_values.index(min(p_values)) == 2
+    assert f"(p = {p_values[2]:.3f}; {corrected[2]:.2f} after correction for the three data sets)" in text_of(
+        "README.md"
+    )
+    # Only the last interval excludes 0, and none lies beyond the margin; `fast` is better than `gym` on the first and the last.
     assert [gap["interval"][1] < 0 for gap in against_percent_bc] == [False, False, True]
     assert all(gap["interval"][1] > -184 for gap in against_percent_bc)
     assert [gym["interval"][0] > 0 for _, gym in found.values()] == [True, False, True]
@@ -326,13 +335,16 @@ def test_the_p_values_of_the_language_page_are_those_of_the_committed_seeds():
     assert f"text against the Markov chain has p = {five[markov]:.3f} among the five" in page
     pair = next(pair for pair in pairs if set(pair) == {random, markov})
     assert min(every, key=every.get) == pair
-    assert f"+{as_return(scores[markov] - scores[random])}, p = {every[pair]:.3f} after Holm's correction" in page
+    alone = stats.ttest_rel(scores[markov], scores[random])[1]
+    gained = as_return(scores[markov] - scores[random])
+    assert f"+{gained}: {alone:.3f} alone, and p = {every[pair]:.3f} after Holm's correction" in page
     losses = {what.partition(": ")[0]: values.mean() for what, values in rows.items() if what.endswith("loss")}
     independent, scratch = (
         losses["pretrained on independent random tokens"],
         losses["from scratch, our initial weights"],
     )
-    assert f"({independent:.4f} against {scratch:.4f})" in page
+    initial = losses["from scratch, the language model's initial weights"]
+    assert f"({independent:.4f} against {scratch:.4f}; {initial:.4f} for the language model's" in page
 
 
 def test_the_figures_of_a_real_language_model_are_those_of_its_page():
@@ -959,3 +971,32 @@ def test_the_open_bandit_logs_are_quoted_from_the_study():
     differ = [abs(row["z_of_true_difference"]) for row in rows]
     assert sum(z > 1.96 for z in differ) == 2  # one campaign, in both directions
     assert f"({max(differ):.1f} standard errors)" in page
+
+
+def test_five_seeds_of_percent_bc_stand_beside_every_single_one_on_the_same_data():
+    percent_bc, fast = (
+        values_of("locomotion-medium-expert", f"{LOCOMOTION_TITLES[arm]}: last") for arm in ("bc-10", "fast")
+    )
+    for page in ("README.md", "docs/results/hopper-medium-expert.md", "docs/language.md", "docs/performance.md"):
+        assert as_return(percent_bc) in " ".join(text_of(page).split())
+    for page in ("README.md", "docs/results/hopper-medium-expert.md", "docs/performance.md"):
+        assert as_return(fast) in " ".join(text_of(page).split())
+    gap = over_seeds((percent_bc - fast).tolist())
+    low, high = gap["interval"]
+    assert f"{gap['mean']:.0f} [{low:.0f}, {high:.0f}] less" in text_of("docs/results/hopper-medium-expert.md")
+
+
+def test_what_the_share_of_percent_bc_is_worth_is_that_of_three_pages():
+    gains = []
+    for page, suffix in (
+        ("percent-bc", ", seeds compared"),
+        ("delayed-longer", ""),
+        ("delayed-longer-medium-expert", ""),
+    ):
+        best, tenth = (values_of(page, f"%BC, best {share} % of timesteps{suffix}")[:5] for share in (25, 10))
+        gain = over_seeds((best - tenth).tolist())
+        low, high = gain["interval"]
+        assert low < 0 < high
+        gains.append(f"{gain['mean']:+.0f} [{low:.0f}, {high:.0f}]")
+    page = " ".join(text_of("docs/reproductions.md").split())
+    assert f"(percent-bc {gains[0]}, delayed-longer {gains[1]} and {gains[2]}; none established alone)" in page

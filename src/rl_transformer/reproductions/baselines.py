@@ -57,7 +57,7 @@ class Delayed(TaskDataExperiment):
     )
     unknown = (
         "The paper's figures for medium and medium-replay data could not be checked and are left out.",
-        "Whether longer training, or a longer context than K = 5, changes the comparison.",
+        "Longer training, and a longer context than K = 5: see the page `delayed-longer`.",
     )
     published: ClassVar = {
         "dt": "107.6 [S], normalized, D4RL Hopper medium-expert",
@@ -86,8 +86,8 @@ class DelayedLonger(Delayed):
     name = "delayed-longer"
     title = "Delayed reward, four times the updates"
     question = (
-        "On the page `delayed`, after 2,000 updates with K = 5, delayed reward cost the Decision Transformer a seventh of its return, "
-        "and %BC was better than both. Was that too little training, or too short a context? The same arms, without cloning "
+        "On the page `delayed`, after 2,000 updates with K = 5, delayed reward cost the Decision Transformer a tenth to a seventh of its "
+        "return in two runs, and %BC was better than it with delayed reward. Was that too little training, or too short a context? The same arms, without cloning "
         "everything, after 8,000 updates, and the Decision Transformers with K = 20 beside them, with half as many seeds."
     )
     rules: ClassVar = {

@@ -80,6 +80,7 @@ class Graph(Experiment):
     unknown = (
         "The paper's code was not released; its model, seeds and treatment of failed walks are not known.",
         "Its share of new paths, 15.8 % [S], is of one graph.",
+        "Whether the mean over all such graphs is 90 % or more: the rule is about these twenty, and the interval may reach below it.",
     )
 
     def interval_over(self, setup: Setup) -> str:

@@ -81,8 +81,8 @@ class Locomotion(Experiment):
         MARGIN_NOTE,
     )
     unknown = (
-        "Three seeds, the paper's number and the default here, cannot tell methods apart that lie within a few hundred points of "
-        "return: a verdict needs five.",
+        "Other shares of %BC with this recipe, and the published recipe after 100,000 updates.",
+        "Methods that lie within a few hundred points of return: five seeds hardly tell them apart, and three, the default, do not.",
     )
 
     def recipe(self, setup: Setup) -> JSON:

@@ -125,10 +125,12 @@ def _cost_text(result: JSON) -> str:
     shared = "one thread per cell, not counting policies that other experiments had trained before."
     if "devices" not in result:
         return f"{minutes} of one core ({processor}), {shared} Versions: {versions}."
-    on_gpu = f"{result['gpu_seconds'] / 60:.0f} of them in processes that shared {' or '.join(result['devices'])}"
+    side_by_side = f"of processes that ran side by side on {' or '.join(result['devices'])}"
     # A page whose cells were all measured on GPUs is written by a machine that measured nothing.
-    only_gpu = result["gpu_seconds"] == result["core_seconds"]
-    return f"{minutes}, {on_gpu}, {shared}" + ("" if only_gpu else f" The others: {processor}; {versions}.")
+    if result["gpu_seconds"] == result["core_seconds"]:
+        return f"{minutes} {side_by_side}, {shared}"
+    on_gpu = f"{result['gpu_seconds'] / 60:.0f} of them {side_by_side}"
+    return f"{minutes}, {on_gpu}, {shared} The others: {processor}; {versions}."
 
 
 def _commit_text(commit: str) -> str:

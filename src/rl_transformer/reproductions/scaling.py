@@ -54,8 +54,8 @@ class Scaling(Experiment):
     differs = (
         DATA_NOTE,
         "From scratch, with the recipe `fast` and its learning rate for every size, for 1,500 updates; the paper compares pretrained models.",
-        "The result by the earlier rules, below, is of a first run on another processor and at earlier code. By the present rule it passed "
-        "too, with p = 0.048; this repetition of it, with the same seeds, does not.",
+        "The result by the earlier rules, above, is of a first run on another processor and at earlier code. By the present rule it passed "
+        "too (+821 [14, 1627], p = 0.048); this repetition of it, with the same seeds, does not.",
     )
     unknown = ("Whether a learning rate tuned for each size, or more updates, would change the order.",)
 

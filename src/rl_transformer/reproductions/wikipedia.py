@@ -121,12 +121,12 @@ class Wikipedia(Experiment):
         "No alignment, no co-training on text, no tied head: the initialization alone is compared, as in Wang et al. (2024).",
         "Context 10 instead of 20 and 2,500 updates at 5e-4 instead of 100,000 at 1e-4.",
         "One language model per arm. The seeds are of fine-tuning, and of the controls' random numbers.",
-        "This is a repetition with language models trained anew. The first run, on another processor and at earlier code, found text 453 "
-        "[-80, 986] below scratch, 745 [233, 1258] below the Markov chain, and sooner at 90 % of its own score by 906 updates [209, 1603]: "
-        "nothing of this was found again.",
+        "This is a repetition of the same seeds. The first run, on another processor and at earlier code, found text 453 [-80, 986] below "
+        "scratch, 745 [233, 1258] below the Markov chain, and sooner at 90 % of its own score by 906 updates [209, 1603]: none of this is "
+        "confirmed, and most of it is not excluded either. The language models were trained again, on a CPU with the same seed.",
     )
     unknown = (
-        "What a model that saw much more text, or a larger one, would give; and what happens after more updates.",
+        "What happens after more updates. (For a model that saw much more text see the page `wikipedia-3`.)",
         "Three rules are tested, one of them against three controls, without correction for that.",
     )
 

@@ -85,6 +85,7 @@ class Wikipedia2(StartsExperiment):
     seeds = 16
     enough_seeds = 16
     differs = (
+        "In the committed run the language model does not meet the first condition. So no policy was trained, and nothing was compared.",
         DATA_NOTE,
         "The language model has ChibiT's sizes (3 layers, 1 head, width 128), and learned from a small text for minutes. The last "
         "tenth of the text is held out. Without `--text` the text is the reference of the Python language that comes with it.",
@@ -103,8 +104,9 @@ class Wikipedia2(StartsExperiment):
         "Five hundredths of the episodes are held out, for the action error.",
     )
     unknown = (
-        "What a model that saw much more text, or a larger one, would give; and what happens after more updates.",
+        "What happens after more updates. (For a model that saw much more text see the page `wikipedia-3`.)",
         "Whether policies that start from text use past actions more: that was not measured.",
+        "The language model was trained twice, at earlier code and on another machine too: with one seed, and to the same last digit.",
     )
 
     def recipe(self, setup: Setup) -> JSON:
