@@ -1,5 +1,6 @@
 """Claims about the tasks in which the judge's networks are tried: values are those of the episodes that are played."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,26 +136,16 @@ def test_the_turn_in_the_maze_follows_the_cue_of_the_first_step():
     assert (data.rewards[data.offsets[1:] - 1] == 1).all()
 
 
-@pytest.mark.parametrize(("name", "count"), [("t-maze", 40), ("cartpole", 40), ("key-to-door", 20), ("hopper", 20)])
-def test_no_policy_is_judged_twice_and_logs_of_each_size_judge_policies_of_every_kind(name, count):
+@pytest.mark.parametrize(("name", "times"), [("t-maze", 2), ("cartpole", 2), ("key-to-door", 1), ("hopper", 1)])
+def test_ten_seeds_judge_every_policy_and_logs_of_each_size_judge_policies_of_every_kind(name, times):
     experiment = JudgeEnvironments()
-    setup = Setup(quick=False, seeds=5, output=Path())
+    setup = Setup(quick=False, seeds=10, output=Path())
     recipe = experiment.recipe(setup)
     names = list(policies_of(TASKS[name]))
     cells = [cell for cell in experiment.cells(setup) if cell["task"] == name]
     judged = [each for cell in cells for each in _chosen(names, cell, recipe)]
-    assert len(judged) == len(set(judged)) == count
+    assert Counter(judged) == dict.fromkeys(names, times)
     for size in recipe["episodes"]:
         chosen = [each for cell in pick(cells, num_episodes=size) for each in _chosen(names, cell, recipe)]
         assert {each.split("-")[0] for each in chosen} == {"best", "worst", "third"}
         assert {cell["behavior"] for cell in pick(cells, num_episodes=size)} == {"usual", "exploring"}
-
-
-@pytest.mark.parametrize("name", list(TASKS))
-def test_all_seeds_together_judge_every_policy(name):
-    experiment = JudgeEnvironments()
-    setup = Setup(quick=False, seeds=experiment.seeds, output=Path())
-    recipe = experiment.recipe(setup)
-    names = list(policies_of(TASKS[name]))
-    cells = [cell for cell in experiment.cells(setup) if cell["task"] == name]
-    assert {each for cell in cells for each in _chosen(names, cell, recipe)} == set(names)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
-from rl_transformer.runtime.shapes import Float64
+from rl_transformer.runtime.shapes import Float64, Int
 
 BEHAVIOR = "behavior"
 IMPORTANCE = "per_decision_importance_sampling"
@@ -49,6 +49,8 @@ class ValueEstimate:
     value: float
     influences: Float64[np.ndarray, "E"]
     """How far each episode moves the estimate, times E."""
+    folds: Int[np.ndarray, "E"] | None = None
+    """Number of the fold of each episode, whose networks were fitted without it; None: the estimate needs none."""
 
 
 def estimate_values(steps: LoggedSteps) -> dict[str, ValueEstimate]:
@@ -71,17 +73,17 @@ def estimate_values(steps: LoggedSteps) -> dict[str, ValueEstimate]:
 
 def logged_value(steps: LoggedSteps) -> ValueEstimate:
     """Return the value of the behavior itself: the mean of the logged returns."""
-    return _estimate(BEHAVIOR, steps.returns)
+    return _estimate(BEHAVIOR, steps.returns, None)
 
 
 def _plain(name: str, steps: LoggedSteps, weights: Float64[np.ndarray, "N"]) -> ValueEstimate:
     """Return an estimate that is a mean over episodes."""
-    return _estimate(name, steps.start_values + steps.sum_by_episode(weights * steps.corrections))
+    return _estimate(name, steps.start_values + steps.sum_by_episode(weights * steps.corrections), steps.folds)
 
 
-def _estimate(name: str, by_episode: Float64[np.ndarray, "E"]) -> ValueEstimate:
+def _estimate(name: str, by_episode: Float64[np.ndarray, "E"], folds: Int[np.ndarray, "E"] | None) -> ValueEstimate:
     value = float(by_episode.mean())
-    return ValueEstimate(name, value, by_episode - value)
+    return ValueEstimate(name, value, by_episode - value, folds)
 
 
 def _self_normalized(name: str, steps: LoggedSteps) -> ValueEstimate:
@@ -105,4 +107,5 @@ def _self_normalized(name: str, steps: LoggedSteps) -> ValueEstimate:
     scale = steps.num_episodes / safe
     own = steps.sum_by_episode(ratios * (steps.corrections - means[steps.timesteps]) * scale[steps.timesteps])
     after_end = np.append(np.cumsum((means * scale)[::-1])[::-1][1:], 0.0)
-    return ValueEstimate(name, value, start - start.mean() + own - last * after_end[steps.lengths - 1])
+    influences = start - start.mean() + own - last * after_end[steps.lengths - 1]
+    return ValueEstimate(name, value, influences, steps.folds)

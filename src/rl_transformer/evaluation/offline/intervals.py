@@ -16,16 +16,49 @@ _FEWEST_TAIL = 5
 _LARGEST_TAIL_SHARE = 0.2
 
 
-def half_width(influences: Float64[np.ndarray, "E"], entities: Int[np.ndarray, "E"] | None, confidence: float) -> float:
+def half_width(
+    influences: Float64[np.ndarray, "E"],
+    entities: Int[np.ndarray, "E"] | None,
+    confidence: float,
+    folds: Int[np.ndarray, "E"] | None = None,
+) -> float:
     """Return half the width of the interval of an estimate; infinite for a single unit.
 
     Args:
         influences: How far each episode moves the estimate, times E.
         entities: Number of the entity of each episode: its episodes vary together. None: one entity per episode.
         confidence: Probability with which the interval should hold the value, such as 0.9.
+        folds: Number of the fold of each episode, if networks were fitted per fold: where the folds' estimates differ by more
+            than chance explains, the interval is that much wider. None: nothing was fitted.
     """
     error, units = standard_error(influences, entities)
-    return float(stats.t.ppf((1 + confidence) / 2, units - 1)) * error if units > 1 else float("inf")
+    if units < 2:
+        return float("inf")
+    return float(stats.t.ppf((1 + confidence) / 2, units - 1)) * error * disagreement(influences, entities, folds)
+
+
+def disagreement(
+    influences: Float64[np.ndarray, "E"], entities: Int[np.ndarray, "E"] | None, folds: Int[np.ndarray, "E"] | None
+) -> float:
+    """Return how many times as far apart the folds' estimates are as chance explains, at least 1 (Birge 1932).
+
+    Each fold is judged by networks that were fitted without it. Their errors are no part of the spread over episodes, but they
+    are independent of each other, so that they show as folds that disagree.
+    """
+    if folds is None:
+        return 1.0
+    means = []
+    errors = []
+    for fold in np.unique(folds):
+        rows = folds == fold
+        mean = float(influences[rows].mean())
+        means.append(mean)
+        errors.append(standard_error(influences[rows] - mean, None if entities is None else entities[rows])[0])
+    if len(means) < 2 or not np.isfinite(errors).all() or min(errors) == 0:
+        return 1.0
+    weights = 1 / np.square(errors)
+    center = np.average(means, weights=weights)
+    return max(1.0, float(np.sqrt((weights * (means - center) ** 2).sum() / (len(means) - 1))))
 
 
 def standard_error(influences: Float64[np.ndarray, "E"], entities: Int[np.ndarray, "E"] | None) -> tuple[float, int]:

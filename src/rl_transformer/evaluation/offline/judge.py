@@ -242,6 +242,7 @@ def estimate_side(seen: SeenLog, logged: LogEstimates) -> tuple[LoggedSteps, Sid
         seen.action_values,
         seen.state_values,
         entities=logged.entities,
+        folds=logged.actions.folds[np.asarray(dataset.offsets[:-1])],
     )
     estimates = estimate_values(steps)
     if not seen.has_weights:
@@ -252,7 +253,7 @@ def estimate_side(seen: SeenLog, logged: LogEstimates) -> tuple[LoggedSteps, Sid
 
 def describe_estimate(estimate: ValueEstimate, entities: Int[np.ndarray, "E"] | None) -> JsonObject:
     """Return an estimate with its interval and what it assumes; JSON-ready."""
-    half = half_width(estimate.influences, entities, REPORTED)
+    half = half_width(estimate.influences, entities, REPORTED, estimate.folds)
     return {
         "value": estimate.value,
         "interval": [estimate.value - half, estimate.value + half] if np.isfinite(half) else None,

@@ -35,6 +35,8 @@ class LoggedSteps:
     """How much more often the judged policy is in this state and acts so than the behavior, if that is known."""
     entities: Int[np.ndarray, "E"] | None = None
     """Number of the patient, user or machine of each episode; None: every episode is one of its own."""
+    folds: Int[np.ndarray, "E"] | None = None
+    """Number of the fold of each episode: critic and estimated behavior were fitted without it. None: nothing was fitted."""
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.rewards).all():

@@ -20,7 +20,7 @@ from rl_transformer.evaluation.offline.estimators import (
     ValueEstimate,
 )
 from rl_transformer.evaluation.offline.gates import Gate
-from rl_transformer.evaluation.offline.intervals import half_width
+from rl_transformer.evaluation.offline.intervals import disagreement, half_width
 from rl_transformer.evaluation.offline.support import FLOOR, Support
 from rl_transformer.runtime.shapes import Int
 from rl_transformer.runtime.types import JsonObject
@@ -44,7 +44,8 @@ RULE = (
     f"better (worse) only if no gate failed; the weighted log is worth {FEWEST_EPISODES} episodes or more; the Pareto k of the "
     f"deciding estimate's terms is at most {LARGEST_PARETO_K}; products of ratios, where it has them, are 1 on average, within "
     f"{_ERRORS} standard errors or {LARGEST_WEIGHT_ERROR}; at most {LARGEST_UNSUPPORTED:.0%} of the policy's actions have a "
-    f"behavior probability below {FLOOR}; the {DECIDING:.0%} interval of the difference lies above (below) the margin; and "
+    f"behavior probability below {FLOOR}; the {DECIDING:.0%} interval of the difference, wider where the halves of the log disagree, "
+    "lies above (below) the margin; and "
     "fitted Q evaluation puts the difference on the same side"
 )
 
@@ -80,6 +81,8 @@ class Verdict:
     """At `REPORTED` confidence."""
     deciding_interval: tuple[float, float]
     second_difference: float
+    widened_by: float
+    """How many times as wide the intervals are as the spread over episodes alone makes them; 1: the folds agree."""
     margin: float
     is_supported: bool
     """True if every condition on gates and support holds, so that the interval can be believed."""
@@ -101,6 +104,7 @@ class Verdict:
                 "interval": list(self.interval) if self.is_supported else None,
                 "deciding_interval": list(self.deciding_interval) if self.is_supported else None,
                 "by_fitted_q_evaluation": self.second_difference,
+                "widened_by": self.widened_by,
             },
             "rests_on": self.rests_on,
             "rule": RULE,
@@ -132,8 +136,8 @@ def decide(
     chosen = policy.deciding
     difference = chosen.value - other.deciding.value
     influences = chosen.influences - other.deciding.influences
-    reported = half_width(influences, entities, REPORTED)
-    deciding = half_width(influences, entities, DECIDING)
+    reported = half_width(influences, entities, REPORTED, chosen.folds)
+    deciding = half_width(influences, entities, DECIDING, chosen.folds)
     second = policy.second.value - other.second.value
     reasons, advice = failed_conditions((policy, other), gates)
     is_supported = not reasons
@@ -159,6 +163,7 @@ def decide(
         (difference - reported, difference + reported),
         (difference - deciding, difference + deciding),
         second,
+        disagreement(influences, entities, chosen.folds),
         margin,
         is_supported,
         _describe_basis(policy, "episodes" if entities is None else "entities"),
