@@ -12,7 +12,7 @@ from rl_transformer.evaluation.offline.estimators import (
     estimate_values,
 )
 from rl_transformer.evaluation.offline.gates import Gate
-from rl_transformer.evaluation.offline.intervals import effective_sample_size, pareto_k
+from rl_transformer.evaluation.offline.intervals import disagreement, effective_sample_size, half_width, pareto_k
 from rl_transformer.evaluation.offline.support import FLOOR, Support, measure_support, rare_actions
 from rl_transformer.evaluation.offline.verdict import BETTER, NOT_ESTABLISHED, WORSE, Side, decide
 from tests.evaluation.offline.toy_problems import BEHAVIOR, POLICY, TOY, fitted
@@ -134,3 +134,85 @@ def test_support_says_where_the_policy_does_what_is_hardly_in_the_log():
     assert support.unsupported == pytest.approx(expected)
     assert max(support.by_timestep, key=lambda place: place["unsupported"])["first"] == 0
     assert sum(place["unsupported"] > 0 for place in support.by_timestep) == 1
+
+
+def test_halves_that_agree_widen_nothing_and_others_by_their_distance_in_standard_errors():
+    random = np.random.default_rng(0)
+    folds = random.permutation(400) % 2
+    noise = random.normal(size=400)
+    for shift in (0.0, 0.3, 1.0):
+        values = noise + shift * folds
+        first, second = values[folds == 0], values[folds == 1]
+        spread = np.concatenate([first - first.mean(), second - second.mean()]).std(ddof=1)
+        apart = abs(first.mean() - second.mean()) / (spread * np.sqrt(1 / len(first) + 1 / len(second)))
+        influences = values - values.mean()
+        assert disagreement(influences, None, folds) == pytest.approx(max(1, apart))
+        plain = half_width(influences, None, 0.9)
+        assert half_width(influences, None, 0.9, folds) == pytest.approx(plain * max(1, apart))
+    assert apart > 3
+    # Three folds, one of which is apart.
+    thirds = np.arange(600) % 3
+    values = random.normal(size=600) + (thirds == 2)
+    means = np.array([values[thirds == fold].mean() for fold in range(3)])
+    spread = (values - means[thirds]).std(ddof=1)
+    chi_square = (200 * (means - values.mean()) ** 2).sum() / spread**2
+    assert disagreement(values - values.mean(), None, thirds) == pytest.approx(np.sqrt(chi_square / 2))
+    # A single reward in one of the halves is no disagreement, though the other half has no spread at all.
+    rare = np.zeros(400)
+    rare[np.flatnonzero(folds)[0]] = 1
+    assert disagreement(rare - rare.mean(), None, folds) == pytest.approx(1, abs=0.01)
+    # Without networks, with one fold, or where nothing varies within folds, there is nothing to widen by.
+    assert disagreement(influences, None, None) == 1
+    assert disagreement(influences, None, np.zeros(400, int)) == 1
+    assert disagreement(np.where(folds, 1.0, -1.0), None, folds) == 1
+
+
+def test_halves_are_compared_over_entities_whose_episodes_vary_together():
+    random = np.random.default_rng(1)
+    entities = np.repeat(np.arange(40), 25)
+    folds = entities % 2
+    found = []
+    for _ in range(100):
+        values = random.normal(size=40)[entities] + 0.1 * random.normal(size=1000)
+        influences = values - values.mean()
+        found.append([disagreement(influences, entities, folds), disagreement(influences, None, folds)])
+    over_entities, over_episodes = np.mean(found, axis=0)
+    assert over_entities < 1.4
+    assert over_episodes > 3
+
+
+def test_errors_of_the_networks_of_each_half_are_in_the_interval():
+    random = np.random.default_rng(2)
+    episodes, hits = 200, {"plain": 0, "widened": 0}
+    folds = np.arange(episodes) % 2
+    for _ in range(2000):
+        # Each half errs by as much as chance alone moves its estimate.
+        values = random.normal(size=episodes) + random.normal(size=2)[folds] / np.sqrt(episodes / 2)
+        value = values.mean()
+        hits["plain"] += abs(value) <= half_width(values - value, None, 0.9)
+        hits["widened"] += abs(value) <= half_width(values - value, None, 0.9, folds)
+    assert hits["plain"] / 2000 < 0.78
+    assert hits["widened"] / 2000 > 0.83
+
+
+def test_the_word_needs_more_where_the_halves_disagree():
+    folds = np.arange(1000) % 2
+    agree = side(0.2, 0.2)
+    apart = side(0.2, 0.2)
+    for each, pattern in (
+        (agree, np.arange(1000) // 2 % 2),
+        (apart, np.where(np.arange(1000) % 10 < 9, folds, 1 - folds)),
+    ):
+        influences = np.where(pattern, 1.0, -1.0)
+        for name, estimate in each.estimates.items():
+            each.estimates[name] = replace(estimate, influences=influences - influences.mean(), folds=folds)
+    other = side(0.0, 0.0)
+    for name, estimate in other.estimates.items():
+        other.estimates[name] = replace(estimate, influences=np.zeros(1000))
+    first = decide(agree, other, gates=[], num_episodes=1000)
+    second = decide(apart, other, gates=[], num_episodes=1000)
+    assert first.word == BETTER
+    assert first.widened_by == 1
+    assert second.word == NOT_ESTABLISHED
+    assert second.widened_by > 10
+    assert second.to_dict()["difference"]["widened_by"] == second.widened_by

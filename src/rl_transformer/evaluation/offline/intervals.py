@@ -47,18 +47,16 @@ def disagreement(
     """
     if folds is None:
         return 1.0
-    means = []
-    errors = []
-    for fold in np.unique(folds):
-        rows = folds == fold
-        mean = float(influences[rows].mean())
-        means.append(mean)
-        errors.append(standard_error(influences[rows] - mean, None if entities is None else entities[rows])[0])
-    if len(means) < 2 or not np.isfinite(errors).all() or min(errors) == 0:
+    numbers, place, counts = np.unique(folds, return_inverse=True, return_counts=True)
+    means = np.bincount(place, influences) / counts
+    # One spread for all folds: in a log with few rewards a fold may have none, and its own spread would be 0.
+    error, _ = standard_error(influences - means[place], entities)
+    if len(numbers) < 2 or error == 0:
         return 1.0
-    weights = 1 / np.square(errors)
-    center = np.average(means, weights=weights)
-    return max(1.0, float(np.sqrt((weights * (means - center) ** 2).sum() / (len(means) - 1))))
+    # The error of the mean of all episodes; that of a fold's mean is larger, as it has fewer of them.
+    errors = error * np.sqrt(len(folds) / counts)
+    center = float(np.average(means, weights=counts))
+    return max(1.0, float(np.sqrt((((means - center) / errors) ** 2).sum() / (len(numbers) - 1))))
 
 
 def standard_error(influences: Float64[np.ndarray, "E"], entities: Int[np.ndarray, "E"] | None) -> tuple[float, int]:
