@@ -12,9 +12,9 @@ from rl_transformer.cli.main import main
 from rl_transformer.critics.networks import FitOptions
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.offline.action_kinds import Candidate
-from rl_transformer.evaluation.offline.estimators import FITTED_Q
+from rl_transformer.evaluation.offline.estimators import FITTED_Q, logged_value
 from rl_transformer.evaluation.offline.gates import HELD_OUT, held_out_gate, split_gates
-from rl_transformer.evaluation.offline.judge import _doubt, judge
+from rl_transformer.evaluation.offline.judge import _doubt, estimate_sides, judge
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.page import as_html, as_text
 from rl_transformer.evaluation.offline.policy_actions import action_probabilities
@@ -101,6 +101,19 @@ def test_recorded_propensities_are_used_and_must_be_probabilities():
         judge(Candidate(policy), data, options=QUICK)
 
 
+def test_intervals_know_the_halves_of_the_log_that_networks_were_fitted_on():
+    data = choices(propensity=True)
+    policy = sampling(untrained_policy(data))
+    logged, [(steps, side, _)] = estimate_sides([Candidate(policy)], data, options=QUICK)
+    folds = side.deciding.folds
+    assert folds is not None
+    assert set(folds) == {0, 1}
+    np.testing.assert_array_equal(np.repeat(folds, data.lengths), logged.actions.folds)
+    # Every estimate of the policy is widened by them, and the log's own mean, for which nothing was fitted, by nothing.
+    assert all(estimate.folds is steps.folds for estimate in side.estimates.values())
+    assert logged_value(steps).folds is None
+
+
 def test_a_policy_that_clearly_earns_more_is_called_better():
     data = choices(800, propensity=True)
     policy = sampling(untrained_policy(data))
@@ -168,6 +181,16 @@ def test_the_page_escapes_what_comes_from_outside():
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert set(re.findall(r"https?://[\w.]+", page)) <= {"http://www.w3.org"}  # names of SVG, not addresses
+
+
+def test_a_reader_is_told_why_an_interval_is_wide():
+    data = choices(200, propensity=True)
+    result = judge(Candidate(sampling(untrained_policy(data))), data, options=QUICK)
+    difference = {**result["difference"], "supported": True, "value": 0.1, "interval": [0.0, 0.2]}
+    for widened, is_said in ((1.0, False), (1.4, False), (2.34, True)):
+        shown = {**result, "run": "run", "data": "log", "difference": {**difference, "widened_by": widened}}
+        for page in (as_text(shown), as_html(shown)):
+            assert ("2.3 times wider because the halves of the log disagree" in page) == is_said
 
 
 FIELDS = {"verdict", "estimates", "behavior", "support", "gates", "what_would_settle"}

@@ -20,6 +20,8 @@ _SENTENCES = {
 }
 _COLORS = {"better": "#1d6b3a", "worse": "#a3200d", "not established": "#5a6472"}
 _BEHAVIOR = "the behavior that made the log"
+_WORTH_SAYING = 1.5
+"""From so many times the usual width on, a reader is told why an interval is wide."""
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#1b2a41;max-width:56rem;margin:2rem auto;padding:0 1rem}
@@ -93,10 +95,16 @@ def _difference_sentence(result: JsonObject) -> str:
     behavior = result["behavior"]
     if not difference["supported"]:
         return "No difference is given: the estimates below do not hold without support."
+    wider = difference["widened_by"]
+    widened = (
+        ""
+        if wider < _WORTH_SAYING
+        else f" The interval is {wider:.1f} times wider because the halves of the log disagree."
+    )
     return (
         f"Estimated difference per episode: {_number(difference['value'])} {_interval(difference['interval'])} (90 % interval over "
         f"{result['rests_on']['unit']}, {_words(result['rests_on']['estimator'])}), where the {behavior['episodes']:,} logged "
-        f"episodes earn {_number(behavior['value'])} on average."
+        f"episodes earn {_number(behavior['value'])} on average.{widened}"
     )
 
 
