@@ -898,7 +898,7 @@ def test_what_a_pick_costs_in_the_trial_in_environments_is_quoted_beside_the_jud
         for r in rows
         if r["supported"] and r["propensities"] == "estimated"
     ]
-    assert f"{sum(held)} of {len(held)} hold in Key-to-Door with 10,000 episodes" in page
+    assert f"in Key-to-Door with 10,000 episodes {sum(held)} of {len(held)} hold" in page
 
 
 def test_the_divergence_of_estimated_propensities_is_that_of_the_study():
@@ -1000,3 +1000,30 @@ def test_what_the_share_of_percent_bc_is_worth_is_that_of_three_pages():
         gains.append(f"{gain['mean']:+.0f} [{low:.0f}, {high:.0f}]")
     page = " ".join(text_of("docs/reproductions.md").split())
     assert f"(percent-bc {gains[0]}, delayed-longer {gains[1]} and {gains[2]}; none established alone)" in page
+
+
+def test_where_the_trial_in_environments_misses_is_quoted_from_its_cells():
+    cells = [json.loads(path.read_text()) for path in (RESULTS / "judge-environments/cells").glob("*.json")]
+    held = {}
+    for cell in cells:
+        in_maze = cell["task"] == "t-maze" and cell["num_episodes"] == 10_000
+        for name, row in cell["judged"].items():
+            if row["supported"]:
+                holds = row["interval"][0] <= row["exact"] <= row["interval"][1]
+                place = (cell["task"], cell["num_episodes"], cell["seed"], name.partition(",")[0])
+                held.setdefault((in_maze, row["propensities"]), {})[place] = holds
+    estimated, recorded = held[True, "estimated"], held[True, "recorded"]
+    others = list(held[False, "estimated"].values())
+    page = text_of("reproductions/results/judge-environments/README.md")
+    assert f"{sum(estimated.values())} of {len(estimated)} supported intervals hold" in page
+    assert all(recorded[key] == holds for key, holds in estimated.items())
+    assert f"In all other logs {100 * np.mean(others):.1f} % hold" in page
+    luck = read("studies/results/judge_log_luck.json")
+    assert f"holds its value in {luck['held']} of {luck['logs']} logs" in page
+    rules = read("reproductions/results/judge-environments/result.json")["rules"]
+    for name, share in (("coverage", "84.5 % [74.3, 95.1]"), ("coverage_recorded", "88.7 % [81.3, 96.2]")):
+        mean, interval = share.split(" % ")
+        assert rules[name]["found"].startswith(f"{mean} % of ")
+        assert interval in rules[name]["found"]
+        assert share in text_of("docs/reproductions.md")
+    assert "84.5 % [74.3, 95.1]" in text_of("README.md")
