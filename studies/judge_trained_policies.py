@@ -1,9 +1,9 @@
 """Verdicts of `rlt judge` about Decision Transformers and clones that were trained from logs, beside what they earn in their environment.
 
-    python studies/judge_trained_policies.py --output FILE [--tasks t-maze cartpole]
+    python studies/judge_trained_policies.py --output FILE
 
 `rlt reproduce judge-environments` judges policies that act by rules, because their values are known; here the policies are those
-that the library trains, of three targets and two sizes of data, and their values come from 20,000 live episodes.
+that the library trains, with three targets and from two sizes of data, and their values come from 20,000 live episodes of the T-maze.
 """
 
 import argparse
@@ -31,11 +31,8 @@ LEARNED_FROM = (300, 3_000)
 JUDGED_ON = 10_000
 LIVE = 20_000
 SEED = 0x0DEC
-LIVE_ENVIRONMENTS = {
-    "t-maze": (t_maze_id(10), {}),
-    "cartpole": ("CartPole-v1", {"max_episode_steps": 100}),
-}
-CONTEXTS = {"t-maze": 11, "cartpole": 5}
+CORRIDOR = 10
+TASK = TASKS["t-maze"]
 ARMS = {
     "dt": {},
     "bc-25": {"model.conditions": [], "dataset.top_fraction": 0.25},
@@ -43,13 +40,12 @@ ARMS = {
 }
 
 
-def trained(name, arm, data, folder):
+def trained(arm, data, folder):
     """Return a policy that was trained on a log; it samples its actions, so that weights exist."""
     config = key_to_door()
     options = {
         **ARMS[arm],
-        "windows.context_length": CONTEXTS[name],
-        "windows.start": "any" if name == "cartpole" else "first",
+        "windows.context_length": CORRIDOR + 1,
         "windows.return_balance": 0.0,
         "policy.action_selection": "sample",
         "training.threads": 1,
@@ -60,43 +56,40 @@ def trained(name, arm, data, folder):
     return load_policy(train(config, dataset=data))
 
 
-def candidates_of(name, size, data, folder):
+def candidates_of(size, data, folder):
     """Return the policies that are learned from a log of this size, each with the targets that it is given."""
     most = float(data.episode_returns.max())
     found = []
     for arm in ARMS:
-        policy = trained(name, arm, data, folder / f"{name}-{arm}-{size}")
+        policy = trained(arm, data, folder / f"{arm}-{size}")
         targets = (0.5 * most, most, 1.5 * most) if policy.spec.takes_target else (None,)
         found += [Candidate(policy, target, name=f"{arm} from {size:,}, target {target}") for target in targets]
     return found
 
 
-def live(candidate, name):
+def live(candidate):
     """Return the mean return of live episodes, and its standard error."""
-    env_id, arguments = LIVE_ENVIRONMENTS[name]
     targets = [] if candidate.target_return is None else [candidate.target_return]
-    report = evaluate(candidate.policy, env_id=env_id, env_kwargs=arguments, target_returns=targets, num_episodes=LIVE)
+    report = evaluate(candidate.policy, env_id=t_maze_id(CORRIDOR), target_returns=targets, num_episodes=LIVE)
     returns = report.targets[0].episode_returns
     return float(np.mean(returns)), float(np.std(returns, ddof=1) / np.sqrt(LIVE))
 
 
-def judged(name, folder):
+def judged(folder):
     """Return one row per policy and kind of propensities."""
-    task = TASKS[name]
-    behavior = behaviors_of(task)["usual"]
+    behavior = behaviors_of(TASK)["usual"]
 
     def draw(episodes, number):
-        return task.record(behavior, episodes, np.random.default_rng([SEED, number, len(name)]))
+        return TASK.record(behavior, episodes, np.random.default_rng([SEED, number, len("t-maze")]))
 
-    candidates = [each for size in LEARNED_FROM for each in candidates_of(name, size, draw(size, size), folder)]
+    candidates = [each for size in LEARNED_FROM for each in candidates_of(size, draw(size, size), folder)]
     log = draw(JUDGED_ON, 0)
     # Fresh episodes of the behavior: its value in the judged log is what chance made it there.
     own = [float(returns.mean()) for returns in (draw(LIVE, number).episode_returns for number in range(1, 6))]
     own_value, own_error = float(np.mean(own)), float(np.std(own, ddof=1) / np.sqrt(len(own)))
-    lived = [live(each, name) for each in candidates]
-    history = max(each.policy.spec.context_length for each in candidates)
+    lived = [live(each) for each in candidates]
     logs = {
-        kind: read_log(log, history, None, column, OPTIONS)
+        kind: read_log(log, CORRIDOR + 1, None, column, OPTIONS)
         for kind, column in (("estimated", None), ("recorded", DRAWN_WITH))
     }
     rows = []
@@ -110,7 +103,6 @@ def judged(name, folder):
             verdict = decide(side, other, gates=logged.actions.gates([candidate]), num_episodes=steps.num_episodes)
             rows.append(
                 {
-                    "task": name,
                     "policy": candidate.name,
                     "propensities": kind,
                     "verdict": verdict.word,
@@ -132,15 +124,11 @@ def main():
     """Measure, print and write one row per verdict."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="+", default=list(LIVE_ENVIRONMENTS), choices=list(LIVE_ENVIRONMENTS))
     arguments = parser.parse_args()
-    rows = []
-    for name in arguments.tasks:
-        with tempfile.TemporaryDirectory() as folder:
-            rows += judged(name, Path(folder))
-        # After every task, because each takes minutes.
-        content = {"learned_from": LEARNED_FROM, "judged_on": JUDGED_ON, "live_episodes": LIVE, "rows": rows}
-        arguments.output.write_text(json.dumps(content, indent=2) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = judged(Path(folder))
+    content = {"learned_from": LEARNED_FROM, "judged_on": JUDGED_ON, "live_episodes": LIVE, "rows": rows}
+    arguments.output.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1027,3 +1027,18 @@ def test_where_the_trial_in_environments_misses_is_quoted_from_its_cells():
         assert interval in rules[name]["found"]
         assert share in text_of("docs/reproductions.md")
     assert "84.5 % [74.3, 95.1]" in text_of("README.md")
+
+
+def test_the_verdicts_about_trained_policies_are_those_of_the_study():
+    rows = read("studies/results/judge_trained_policies.json")["rows"]
+    assert len(rows) == 2 * 10
+    for row in rows:
+        assert row["verdict"] == ("better" if row["live_difference"] > 0 else "worse")
+        assert abs(row["live_difference"]) > 3 * row["live_standard_error"]
+        apart = abs(row["difference"] - row["live_difference"])
+        assert apart < np.hypot(row["standard_error"], row["live_standard_error"])
+    page = text_of("docs/judge.md")
+    assert (
+        f"All {len(rows) // 2} policies get a word, with estimated and with recorded propensities; each word is right"
+        in page
+    )

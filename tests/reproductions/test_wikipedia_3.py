@@ -91,7 +91,10 @@ def test_the_page_says_which_cells_a_gpu_measured(tmp_path):
     described = {"command": "rlt", "versions": {}, "hardware": {"machine": "x86_64", "cores": 2}}
     result = make_result(experiment, setup, rows, summary, {"recipe": {}}, described)
     page = as_page(experiment, summary, result)
-    assert "5 minutes, 4 of them in processes that shared NVIDIA H100 (torch 2.11), one thread per cell" in page
+    assert (
+        "5 minutes, 4 of them of processes that ran side by side on NVIDIA H100 (torch 2.11), one thread per cell"
+        in page
+    )
     assert "%BC, best 10 % of timesteps, the same blocks, random: area under the curve" in page
     assert "pretrained blocks: Markov heads after training | 2.000" in page
     assert json.dumps(result)
