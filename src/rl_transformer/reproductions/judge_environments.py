@@ -257,10 +257,9 @@ def _of(kind: str, further: Test = every) -> Test:
 
 
 def _is_covered(measured: Measured, kind: str) -> Check:
-    coverage = share_of(measured, covers, _of(kind, is_supported))
-    return Check(
-        None if coverage is None else coverage >= 0.88, describe_share(measured, covers, _of(kind, is_supported))
-    )
+    supported = _of(kind, is_supported)
+    coverage = share_of(measured, covers, supported)
+    return Check(None if coverage is None else coverage >= 0.88, describe_share(measured, covers, supported))
 
 
 def _rows(chosen: Measured, setup: Setup, label: str, among: Test, *, with_fqe: bool) -> list[Row]:

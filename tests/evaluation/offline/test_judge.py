@@ -109,8 +109,9 @@ def test_intervals_know_the_halves_of_the_log_that_networks_were_fitted_on():
     assert folds is not None
     assert set(folds) == {0, 1}
     np.testing.assert_array_equal(np.repeat(folds, data.lengths), logged.actions.folds)
-    # Every estimate of the policy is widened by them, and the log's own mean, for which nothing was fitted, by nothing.
-    assert all(estimate.folds is steps.folds for estimate in side.estimates.values())
+    # Fitted Q evaluation counts starting states alone, and for the log's own mean nothing was fitted.
+    assert side.estimates[FITTED_Q].folds is None
+    assert all(estimate.folds is steps.folds for name, estimate in side.estimates.items() if name != FITTED_Q)
     assert logged_value(steps).folds is None
 
 
@@ -190,7 +191,9 @@ def test_a_reader_is_told_why_an_interval_is_wide():
     for widened, is_said in ((1.0, False), (1.4, False), (2.34, True)):
         shown = {**result, "run": "run", "data": "log", "difference": {**difference, "widened_by": widened}}
         for page in (as_text(shown), as_html(shown)):
-            assert ("2.3 times wider because the halves of the log disagree" in page) == is_said
+            assert (
+                "2.3 times as wide as the episodes alone would make it, because the halves of the log disagree" in page
+            ) == is_said
 
 
 FIELDS = {"verdict", "estimates", "behavior", "support", "gates", "what_would_settle"}

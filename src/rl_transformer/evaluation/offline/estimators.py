@@ -12,7 +12,7 @@ Shapes: N steps, E episodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class ValueEstimate:
     influences: Float64[np.ndarray, "E"]
     """How far each episode moves the estimate, times E."""
     folds: Int[np.ndarray, "E"] | None = None
-    """Number of the fold of each episode, whose networks were fitted without it; None: the estimate needs none."""
+    """Number of the fold of each episode, whose networks were fitted without it; None: its interval does not count what they err by."""
 
 
 def estimate_values(steps: LoggedSteps) -> dict[str, ValueEstimate]:
@@ -62,7 +62,8 @@ def estimate_values(steps: LoggedSteps) -> dict[str, ValueEstimate]:
         estimates += [
             _plain(DOUBLY_ROBUST, steps, steps.cumulative_ratios),
             _self_normalized(WEIGHTED_DOUBLY_ROBUST, steps),
-            _plain(FITTED_Q, steps, np.zeros(len(steps.rewards))),
+            # Its interval is over starting states alone: where all episodes start alike nothing is left to compare folds with.
+            replace(_plain(FITTED_Q, steps, np.zeros(len(steps.rewards))), folds=None),
         ]
     if steps.marginal_ratios is not None:
         estimates.append(_plain(MARGINALIZED, bare, steps.marginal_ratios))

@@ -99,7 +99,7 @@ def _difference_sentence(result: JsonObject) -> str:
     widened = (
         ""
         if wider < _WORTH_SAYING
-        else f" The interval is {wider:.1f} times wider because the halves of the log disagree."
+        else f" The interval is {wider:.1f} times as wide as the episodes alone would make it, because the halves of the log disagree."
     )
     return (
         f"Estimated difference per episode: {_number(difference['value'])} {_interval(difference['interval'])} (90 % interval over "
