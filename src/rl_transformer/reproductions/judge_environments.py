@@ -109,9 +109,11 @@ class JudgeEnvironments(Experiment):
         "mean of the log's own returns, which 12 logs share, and 4 of them miss it by 1.7 to 2.0 standard errors. In all other logs 92.4 % hold. The plain "
         "90 % interval of the logged mean, for which nothing is estimated, holds its value in 65 of 72 logs (studies/judge_log_luck.py; without Hopper). So it is "
         "not established that the judge's intervals are too narrow, nor that they are wide enough: the interval of the share says how little is known.",
+        "That was found with 12 seeds: 84.5 % [74.3, 95.1] with estimated propensities, an interval that holds the 88 % of the rule. So 18 more seeds are "
+        "measured. Their number was set before they were, the judge and the rules are unchanged, and the verdict is that of all 30 seeds.",
     )
     unit = "%"
-    seeds = 12
+    seeds = 30
     quick_seeds = 1
     enough_seeds = 5
 
