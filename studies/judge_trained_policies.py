@@ -1,14 +1,15 @@
 """Verdicts of `rlt judge` about Decision Transformers and clones that were trained from logs, beside what they earn in their environment.
 
-    python studies/judge_trained_policies.py --output FILE
+    python studies/judge_trained_policies.py t-maze|cartpole --output FILE
 
-`rlt reproduce judge-environments` judges policies that act by rules, because their values are known; here the policies are those
-that the library trains, with three targets and from two sizes of data, and their values come from 20,000 live episodes of the T-maze.
+`rlt reproduce judge-environments` judges policies that act by rules, because their values are known. The policies here are those
+that the library trains, with three targets and from two sizes of data. Their values come from rollouts in the environment.
 """
 
 import argparse
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,7 @@ from rl_transformer.reproductions.judged_tasks import TASKS, behaviors_of
 OPTIONS = FitOptions(hidden_size=64, critic_updates=2000, target_rate=0.1)
 LEARNED_FROM = (300, 3_000)
 JUDGED_ON = 10_000
-LIVE = 20_000
 SEED = 0x0DEC
-CORRIDOR = 10
-TASK = TASKS["t-maze"]
 ARMS = {
     "dt": {},
     "bc-25": {"model.conditions": [], "dataset.top_fraction": 0.25},
@@ -40,12 +38,35 @@ ARMS = {
 }
 
 
-def trained(arm, data, folder):
+@dataclass(frozen=True)
+class Studied:
+    """What differs between the tasks."""
+
+    name: str
+    env_id: str
+    env_kwargs: dict
+    context_length: int
+    targets: tuple[float, ...]
+    """In shares of the best logged return."""
+    rollouts: int
+    """Episodes that measure a policy's value: fewer where episodes are long."""
+
+
+STUDIED = {
+    # The last step's reward depends on the cue of the first one.
+    "t-maze": Studied("t-maze", t_maze_id(10), {}, 11, (0.5, 1.0, 1.5), 20_000),
+    # The logs of `rlt reproduce judge-environments` are cut off after 100 steps, too.
+    "cartpole": Studied("cartpole", "CartPole-v1", {"max_episode_steps": 100}, 5, (0.3, 0.6, 1.0), 4_000),
+}
+
+
+def trained(studied, arm, data, folder):
     """Return a policy that was trained on a log; it samples its actions, so that weights exist."""
     config = key_to_door()
     options = {
         **ARMS[arm],
-        "windows.context_length": CORRIDOR + 1,
+        "windows.context_length": studied.context_length,
+        "windows.start": "first" if data.lengths.max() <= studied.context_length else "any",
         "windows.return_balance": 0.0,
         "policy.action_selection": "sample",
         "training.threads": 1,
@@ -56,44 +77,51 @@ def trained(arm, data, folder):
     return load_policy(train(config, dataset=data))
 
 
-def candidates_of(size, data, folder):
+def candidates_of(studied, size, data, folder):
     """Return the policies that are learned from a log of this size, each with the targets that it is given."""
     most = float(data.episode_returns.max())
     found = []
     for arm in ARMS:
-        policy = trained(arm, data, folder / f"{arm}-{size}")
-        targets = (0.5 * most, most, 1.5 * most) if policy.spec.takes_target else (None,)
+        policy = trained(studied, arm, data, folder / f"{arm}-{size}")
+        targets = [share * most for share in studied.targets] if policy.spec.takes_target else [None]
         found += [Candidate(policy, target, name=f"{arm} from {size:,}, target {target}") for target in targets]
     return found
 
 
-def live(candidate):
-    """Return the mean return of live episodes, and its standard error."""
+def roll_out(studied, candidate):
+    """Return the mean return of rollouts, and its standard error."""
     targets = [] if candidate.target_return is None else [candidate.target_return]
-    report = evaluate(candidate.policy, env_id=t_maze_id(CORRIDOR), target_returns=targets, num_episodes=LIVE)
+    report = evaluate(
+        candidate.policy,
+        env_id=studied.env_id,
+        env_kwargs=studied.env_kwargs,
+        target_returns=targets,
+        num_episodes=studied.rollouts,
+    )
     returns = report.targets[0].episode_returns
-    return float(np.mean(returns)), float(np.std(returns, ddof=1) / np.sqrt(LIVE))
+    return float(np.mean(returns)), float(np.std(returns, ddof=1) / np.sqrt(len(returns)))
 
 
-def judged(folder):
+def judged(studied, folder):
     """Return one row per policy and kind of propensities."""
-    behavior = behaviors_of(TASK)["usual"]
+    task = TASKS[studied.name]
+    behavior = behaviors_of(task)["usual"]
 
     def draw(episodes, number):
-        return TASK.record(behavior, episodes, np.random.default_rng([SEED, number, len("t-maze")]))
+        return task.record(behavior, episodes, np.random.default_rng([SEED, number, len(studied.name)]))
 
-    candidates = [each for size in LEARNED_FROM for each in candidates_of(size, draw(size, size), folder)]
+    candidates = [each for size in LEARNED_FROM for each in candidates_of(studied, size, draw(size, size), folder)]
     log = draw(JUDGED_ON, 0)
     # Fresh episodes of the behavior: its value in the judged log is what chance made it there.
-    own = [float(returns.mean()) for returns in (draw(LIVE, number).episode_returns for number in range(1, 6))]
-    own_value, own_error = float(np.mean(own)), float(np.std(own, ddof=1) / np.sqrt(len(own)))
-    lived = [live(each) for each in candidates]
+    own = np.concatenate([draw(20_000, number).episode_returns for number in range(1, 6)])
+    own_value, own_error = float(own.mean()), float(own.std(ddof=1) / np.sqrt(len(own)))
+    values = [roll_out(studied, each) for each in candidates]
     logs = {
-        kind: read_log(log, CORRIDOR + 1, None, column, OPTIONS)
+        kind: read_log(log, studied.context_length, None, column, OPTIONS)
         for kind, column in (("estimated", None), ("recorded", DRAWN_WITH))
     }
     rows = []
-    for candidate, (value, error) in zip(candidates, lived, strict=True):
+    for candidate, (value, error) in zip(candidates, values, strict=True):
         # Critics and rare actions do not depend on where propensities come from.
         fitted = logs["estimated"]
         seen = fitted.actions.see(candidate, fitted.is_last)
@@ -123,11 +151,14 @@ def judged(folder):
 def main():
     """Measure, print and write one row per verdict."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("task", choices=list(STUDIED))
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
+    studied = STUDIED[arguments.task]
     with tempfile.TemporaryDirectory() as folder:
-        rows = judged(Path(folder))
-    content = {"learned_from": LEARNED_FROM, "judged_on": JUDGED_ON, "live_episodes": LIVE, "rows": rows}
+        rows = judged(studied, Path(folder))
+    sizes = {"learned_from": LEARNED_FROM, "judged_on": JUDGED_ON, "rollouts": studied.rollouts}
+    content = {"task": studied.name, **sizes, "rows": rows}
     arguments.output.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -28,8 +28,8 @@ from rl_transformer.runtime.free_space import check_disk_space
 from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.lora import apply_trunk_mode, merge_lora
-from rl_transformer.training.losses import HeldOutError
-from rl_transformer.training.metrics import Metrics, last_and_best, make_trackers
+from rl_transformer.training.losses import HeldOutLoss
+from rl_transformer.training.metrics import Metrics, last_and_best, make_trackers, memorization_note
 from rl_transformer.training.optimizer import describe_parameter_groups, learning_rate
 from rl_transformer.training.return_model import cross_fitted_returns, fit_return_model
 from rl_transformer.training.run_folder import mark_finished, write_run_files
@@ -39,6 +39,9 @@ from rl_transformer.windows.gathering import ConditionColumn, WindowSource
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowSampler
 from rl_transformer.windows.selection import SelectedData
+
+# The published recipe repeats its steps about 300 times, and does not memorize a million of them; a few thousand it would.
+_MANY_TIMES = 100
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def build_trainer(
         held_out = WindowSampler(
             data.dataset.offsets, data.split.held_out, seed=config.training.seed, start=config.windows.start
         )
-        evaluations.append(HeldOutError(policy.model, held_out, gatherer, config.training.batch_size))
+        evaluations.append(HeldOutLoss(policy.model, held_out, gatherer, config.training.batch_size))
     # Only the main process evaluates; environments in the others would do the same work again.
     evaluator = PolicyEvaluator(policy, config.evaluation) if config.evaluation.env_id and group.is_main else None
     if evaluator is not None:
@@ -156,7 +159,7 @@ def build_trainer(
         folder=folder,
         metrics=Metrics(folder, make_trackers(folder, config.training, config.to_dict())),
         evaluations=evaluations,
-        evaluate_every=config.evaluation.every,
+        evaluate_every=config.evaluate_every,
         stop_if_evaluation_fails=config.evaluation.on_error == "stop",
         data_fingerprint=data_fingerprint(policy.spec, data.dataset)
         + ("" if language_loss is None else language_loss.data_fingerprint)
@@ -226,9 +229,25 @@ class TrainingRun:
                 f"note: the warm-up of {training.warmup_steps} updates is as long as the run or longer: the learning "
                 f"rate ends at {reached:g} instead of {training.learning_rate:g}"
             )
+        if note := self._repetition_note():
+            log.info(note)
         # Which parameters are trained, and how fast, is the first question about a pretrained trunk.
         if self.built.has_pretrained_trunk:
             log.info("\n".join(describe_parameter_groups(self.trainer.optimizer, self.config.training)))
+
+    def _repetition_note(self) -> str | None:
+        """Return a note if each step is trained on so often that it may be memorized, and nothing would show it."""
+        config = self.config
+        lengths = self.data.dataset.lengths[self.data.split.train]
+        # Windows longer than an episode are padded, and padding is not trained on.
+        predicted = config.training.batch_size * np.minimum(lengths, config.window_length).mean()
+        times = config.training.train_steps * predicted / lengths.sum()
+        if config.dataset.validation_fraction or times < _MANY_TIMES:
+            return None
+        return (
+            f"note: every one of the {lengths.sum():,} steps is trained on about {times:,.0f} times; whether the policy "
+            "memorizes them, --dataset.validation_fraction 0.1 shows"
+        )
 
     def fit_return_model(self) -> None:
         """Train the return model, if the run has one; with ``returns.label`` expected, relabel the data."""
@@ -275,12 +294,14 @@ class TrainingRun:
         """Write the policy folder and the report, and mark the run as finished."""
         if not self.trainer.group.is_main:
             return
+        self.trainer.metrics.flush()  # report and note quote the file
+        if note := memorization_note(self.folder):
+            log.info(note)
         with self.trainer.policy_weights():
             # The trainer's model changes as well, which does no harm: its run is over.
             merge_lora(self.policy.model)
             self.policy.save(self.folder / "policy")
             if self.evaluator is not None:
-                self.trainer.metrics.flush()  # the report quotes the file
                 stop = self.trainer.stop_if_evaluation_fails
                 self.evaluator.write_report(self.folder, last_and_best, stop_if_it_fails=stop)
         # Last, so that a process killed before this point finishes the run again when it is resumed.

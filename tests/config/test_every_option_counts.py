@@ -150,7 +150,8 @@ KINDS = {
     "discrete": (walking_data, {}),
     "behavior_cloning": (point_data, {"model": {"arch": "behavior_cloning"}}),
     "unconditioned": (point_data, {"model": {"conditions": []}}),
-    "evaluated": (point_data, {"evaluation": {"env_id": POINT, "num_episodes": 1}}),
+    # Evaluated at the end only: a checkpoint is written before each evaluation.
+    "evaluated": (point_data, {"evaluation": {"env_id": POINT, "num_episodes": 1, "every": 100}}),
 }
 
 

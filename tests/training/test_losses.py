@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rl_transformer.models import DecisionTransformerConfig, DecisionTransformerModel
-from rl_transformer.training.losses import action_error, action_loss, masked_mean
+from rl_transformer.training.losses import action_loss, held_out_sums, masked_mean
 from rl_transformer.windows.batch import WindowBatch
 
 LENGTHS = (5, 1, 3)
@@ -78,8 +78,9 @@ def test_the_loss_and_its_gradient_equal_a_loop_over_real_steps_and_ignore_paddi
     batch.conditions[padding] = -1e3
     assert action_loss(model, batch).item() == pytest.approx(loop.item(), rel=1e-6)
     assert action_loss(model, batch, entropy_weight=0.0).item() == pytest.approx(loop.item(), rel=1e-6)
-    error, count = action_error(model, batch)
+    summed, error, count = held_out_sums(model, batch)
     assert count == sum(LENGTHS)
+    assert summed / count == pytest.approx(loop.item(), rel=1e-6)
     assert 0 < error / count < 2
 
 

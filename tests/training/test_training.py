@@ -4,11 +4,12 @@ import json
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from rl_transformer import RLTransformerError, load_policy, train
+from rl_transformer import RLTransformerError, TrajectoryDataset, load_policy, train
 from rl_transformer.training.metrics import Progress, read_metrics
 from rl_transformer.windows.sampling import WindowSampler
 from rl_transformer.windows.selection import split_episodes
@@ -23,8 +24,54 @@ def test_metrics_hold_every_step_once_and_no_wall_clock(tmp_path):
     rows = read_metrics(folder)
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
     assert [row["step"] for row in rows if "validation_action_error" in row] == [6, 12]
-    assert set().union(*rows) == {"step", "loss", "gradient_norm", "learning_rate", "validation_action_error"}
+    held_out = {"validation_loss", "validation_action_error"}
+    assert set().union(*rows) == {"step", "loss", "gradient_norm", "learning_rate", *held_out}
     assert [json.loads(line)["step"] for line in (folder / "timing.jsonl").read_text().splitlines()] == [4, 6, 8, 12]
+
+
+def random_walks(num_episodes=40, seed=0):
+    """Return episodes whose actions are drawn by chance, so that nothing about them can be learned, only memorized."""
+    random = np.random.default_rng(seed)
+    return TrajectoryDataset.from_episodes(
+        {
+            "observations": random.normal(size=(5, 3)),
+            "actions": random.integers(3, size=5),
+            "rewards": random.normal(size=5),
+            "terminated": True,
+        }
+        for _ in range(num_episodes)
+    )
+
+
+def memorizing_config(folder, steps, validation_fraction):
+    return tiny_config(
+        folder,
+        dataset={"validation_fraction": validation_fraction},
+        training={"train_steps": steps, "learning_rate": 1e-2, "warmup_steps": 1, "schedule": "constant"},
+    )
+
+
+def test_a_policy_that_memorizes_its_episodes_is_named_and_the_advised_length_does_not(tmp_path, capsys):
+    folder = train(memorizing_config(tmp_path / "run", 200, 0.3), dataset=random_walks())
+    losses = {row["step"]: row["validation_loss"] for row in read_metrics(folder) if "validation_loss" in row}
+    assert list(losses) == list(range(20, 201, 20))  # ten evaluations, however long the run
+    best = min(losses, key=losses.get)
+    printed = capsys.readouterr().out
+    assert f"lowest after {best} updates ({losses[best]:.4g}), and is {losses[200]:.4g} now" in printed
+    assert "trained on about" not in printed
+    # The fix, followed.
+    assert f"--train-steps {best} ends there" in printed
+    again = train(memorizing_config(tmp_path / "again", best, 0.3), dataset=random_walks())
+    assert read_metrics(again)[-1]["validation_loss"] < 1.05 * losses[best] < losses[200]
+
+
+def test_repeating_few_steps_without_a_held_out_loss_is_noted(tmp_path, capsys):
+    # 80 windows of five steps per update, and 200 steps.
+    for steps, is_noted in ((40, False), (60, True)):
+        config = memorizing_config(tmp_path / str(steps), steps, 0.0)
+        config.training.batch_size = 80
+        train(config, dataset=random_walks())
+        assert ("every one of the 200 steps is trained on about 120 times" in capsys.readouterr().out) == is_noted
 
 
 def test_run_json_records_machine_and_data(tmp_path):

@@ -17,7 +17,9 @@ class EvaluationConfig(Section):
     target_returns: list[float] = option([], "Target returns; []: the advised one, see rlt targets.", common=True)
     targets: dict[str, float] = option({}, "Targets of further conditions, for example {cost_to_go: 25}.")
     num_episodes: int = option(20, "Episodes per target.", above=0)
-    every: int = option(10_000, "Updates between evaluations; another one is made at the end.", above=0)
+    every: int | None = option(
+        None, "Updates between evaluations; another one is made at the end; null: a tenth of train_steps.", above=0
+    )
     # Far from 0, where seeds of recorded episodes usually begin, so that initial states of the data are not repeated.
     seed: int = option(1_000_000, "Seed of the first episode; later episodes count up.", at_least=0, below=2**63)
     max_live: int | None = option(

@@ -53,6 +53,12 @@ class RunConfig(ConfigBase):
         return factor * self.windows.context_length
 
     @property
+    def evaluate_every(self) -> int:
+        """Number of updates between evaluations during training."""
+        # A tenth, so that a run shows whether the loss on held-out episodes turns, however long it is.
+        return self.evaluation.every or max(1, self.training.train_steps // 10)
+
+    @property
     def needs_return_model(self) -> bool:
         """True if a return model is trained with the policy."""
         return self.returns.predict or self.returns.label == "expected" or self.policy.target == "generated"

@@ -137,20 +137,22 @@ class ActionLoss:
 
 
 @torch.inference_mode()
-def action_error(model: PolicyModel, batch: WindowBatch) -> tuple[float, int]:
-    """Return the summed error of greedy actions over real steps, and the number of these steps.
+def held_out_sums(model: PolicyModel, batch: WindowBatch) -> tuple[float, float, int]:
+    """Return loss and error of greedy actions, both summed over real steps, and the number of these steps.
 
-    The error of a step is the mean absolute difference of continuous actions; for discrete actions it is 0 if the
-    greedy action is the logged one and 1 otherwise.
+    The loss is that of `action_loss`, without the entropy bonus. The error of a step is the mean absolute difference of
+    continuous actions; for discrete actions it is 0 if the greedy action is the logged one and 1 otherwise.
     """
-    parameters = legal_parameters(model.predict_action, model.predict_actions(*batch.inputs).float(), batch)
-    errors = model.predict_action.error(parameters, batch.actions)
-    return float(torch.where(batch.valid_mask, errors, 0.0).sum()), int(batch.valid_mask.sum())
+    head = model.predict_action
+    parameters = legal_parameters(head, model.predict_actions(*batch.inputs).float(), batch)
+    values = (head.loss(parameters, batch.actions), head.error(parameters, batch.actions))
+    loss, error = (float(torch.where(batch.valid_mask, each, 0.0).sum()) for each in values)
+    return loss, error, int(batch.valid_mask.sum())
 
 
 @dataclass(frozen=True)
-class HeldOutError:
-    """Measures the mean error of greedy actions on held-out episodes; an `Evaluation` of the trainer."""
+class HeldOutLoss:
+    """Measures the mean loss, and the mean error of greedy actions, on held-out episodes; an `Evaluation` of the trainer."""
 
     model: PolicyModel
     sampler: WindowSampler
@@ -162,10 +164,12 @@ class HeldOutError:
         # Evenly spaced windows, the same at every evaluation: differences between evaluations then come from the
         # weights alone, not from the choice of windows.
         steps = np.linspace(0, self.sampler.num_steps - 1, count).astype(np.int64)
-        total = 0.0
+        total_loss = 0.0
+        total_error = 0.0
         num_steps = 0
         for part in np.array_split(steps, -(-count // self.batch_size)):  # in parts of at most batch_size windows
-            error, valid = action_error(self.model, self.gatherer.gather(self.sampler.locate(part)))
-            total += error
+            loss, error, valid = held_out_sums(self.model, self.gatherer.gather(self.sampler.locate(part)))
+            total_loss += loss
+            total_error += error
             num_steps += valid
-        return {"validation_action_error": total / num_steps}
+        return {"validation_loss": total_loss / num_steps, "validation_action_error": total_error / num_steps}
