@@ -29,7 +29,8 @@ from rl_transformer.runtime.paths import user_path
 from rl_transformer.training.distributed import ProcessGroup
 from rl_transformer.training.lora import apply_trunk_mode, merge_lora
 from rl_transformer.training.losses import HeldOutLoss
-from rl_transformer.training.metrics import Metrics, last_and_best, make_trackers, memorization_note
+from rl_transformer.training.memorization import memorization_note, repetition_note
+from rl_transformer.training.metrics import Metrics, last_and_best, make_trackers
 from rl_transformer.training.optimizer import describe_parameter_groups, learning_rate
 from rl_transformer.training.return_model import cross_fitted_returns, fit_return_model
 from rl_transformer.training.run_folder import mark_finished, write_run_files
@@ -39,9 +40,6 @@ from rl_transformer.windows.gathering import ConditionColumn, WindowSource
 from rl_transformer.windows.normalization import Normalizer
 from rl_transformer.windows.sampling import WindowSampler
 from rl_transformer.windows.selection import SelectedData
-
-# The published recipe repeats its steps about 300 times, and does not memorize a million of them; a few thousand it would.
-_MANY_TIMES = 100
 
 
 @dataclass(frozen=True)
@@ -229,25 +227,11 @@ class TrainingRun:
                 f"note: the warm-up of {training.warmup_steps} updates is as long as the run or longer: the learning "
                 f"rate ends at {reached:g} instead of {training.learning_rate:g}"
             )
-        if note := self._repetition_note():
+        if note := repetition_note(self.config, self.data.dataset.lengths[self.data.split.train]):
             log.info(note)
         # Which parameters are trained, and how fast, is the first question about a pretrained trunk.
         if self.built.has_pretrained_trunk:
             log.info("\n".join(describe_parameter_groups(self.trainer.optimizer, self.config.training)))
-
-    def _repetition_note(self) -> str | None:
-        """Return a note if each step is trained on so often that it may be memorized, and nothing would show it."""
-        config = self.config
-        lengths = self.data.dataset.lengths[self.data.split.train]
-        # Windows longer than an episode are padded, and padding is not trained on.
-        predicted = config.training.batch_size * np.minimum(lengths, config.window_length).mean()
-        times = config.training.train_steps * predicted / lengths.sum()
-        if config.dataset.validation_fraction or times < _MANY_TIMES:
-            return None
-        return (
-            f"note: every one of the {lengths.sum():,} steps is trained on about {times:,.0f} times; whether the policy "
-            "memorizes them, --dataset.validation_fraction 0.1 shows"
-        )
 
     def fit_return_model(self) -> None:
         """Train the return model, if the run has one; with ``returns.label`` expected, relabel the data."""

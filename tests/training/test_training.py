@@ -57,10 +57,10 @@ def test_a_policy_that_memorizes_its_episodes_is_named_and_the_advised_length_do
     assert list(losses) == list(range(20, 201, 20))  # ten evaluations, however long the run
     best = min(losses, key=losses.get)
     printed = capsys.readouterr().out
-    assert f"lowest after {best} updates ({losses[best]:.4g}), and is {losses[200]:.4g} now" in printed
+    assert f"lowest after {best} updates ({losses[best]:.4g}) and is {losses[200]:.4g} now" in printed
     assert "trained on about" not in printed
     # The fix, followed.
-    assert f"--train-steps {best} ends there" in printed
+    assert f"train again with --train-steps {best}" in printed
     again = train(memorizing_config(tmp_path / "again", best, 0.3), dataset=random_walks())
     assert read_metrics(again)[-1]["validation_loss"] < 1.05 * losses[best] < losses[200]
 
@@ -71,7 +71,7 @@ def test_repeating_few_steps_without_a_held_out_loss_is_noted(tmp_path, capsys):
         config = memorizing_config(tmp_path / str(steps), steps, 0.0)
         config.training.batch_size = 80
         train(config, dataset=random_walks())
-        assert ("every one of the 200 steps is trained on about 120 times" in capsys.readouterr().out) == is_noted
+        assert ("each of the 200 steps is trained on about 120 times" in capsys.readouterr().out) == is_noted
 
 
 def test_run_json_records_machine_and_data(tmp_path):

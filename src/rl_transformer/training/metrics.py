@@ -177,22 +177,6 @@ def last_and_best(folder: Path) -> dict[str, dict[str, float]]:
     return summary
 
 
-def memorization_note(folder: Path) -> str | None:
-    """Return a note if the loss on held-out episodes in metrics.jsonl was lower before the end; None without such a loss."""
-    losses = [(row["validation_loss"], row["step"]) for row in read_metrics(folder) if "validation_loss" in row]
-    if not losses:
-        return None
-    lowest, step = min(losses)
-    last = losses[-1][0]
-    # All evaluations have the same windows, so that a small rise is not chance; but it is not worth another run.
-    if last - lowest <= 0.05 * abs(lowest):
-        return None
-    return (
-        f"note: the loss on held-out episodes was lowest after {step} updates ({lowest:.4g}), and is {last:.4g} now: the policy "
-        f"memorizes its training episodes; --train-steps {step} ends there"
-    )
-
-
 def _append(path: Path, lines: list[str]) -> None:
     if not lines:
         return
