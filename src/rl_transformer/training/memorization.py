@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from rl_transformer.config import RunConfig
-from rl_transformer.runtime.shapes import Int
 from rl_transformer.training.metrics import read_metrics
 
 # The paper's recipe repeats the steps of Hopper about 300 times and memorizes few of them, because they are 400,000; a few
@@ -17,12 +16,12 @@ _MANY_TIMES = 100
 _NOTABLE_RISE = 0.05
 
 
-def repetition_note(config: RunConfig, lengths: Int[np.ndarray, X]) -> str | None:
+def repetition_note(config: RunConfig, lengths: np.ndarray) -> str | None:
     """Return a note if each step is trained on so often that it may be memorized, and no held-out loss would show it.
 
     Args:
         config: The options of the run.
-        lengths: Steps of the episodes to train on.
+        lengths: (E,) steps of the episodes to train on.
     """
     # Windows longer than an episode are padded, and padding is not trained on.
     predicted = config.training.batch_size * np.minimum(lengths, config.window_length).mean()
