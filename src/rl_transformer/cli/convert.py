@@ -120,7 +120,7 @@ def _convert_table(reader: TableReader, parsed: tuple[str, str, dict[str, str]],
     dataset = open_trajectories(f"rlt:{account['store']}")
     seconds = time.perf_counter() - started
     print(f"wrote {dataset}")
-    _print_account(account, seconds)
+    _print_account(account, mapping, seconds)
     summary = {"episodes": dataset.num_trajectories, "fingerprint": dataset.fingerprint, "seconds": round(seconds, 3)}
     return Outcome({**describe(dataset), **account, **summary})
 
@@ -143,10 +143,13 @@ def _mapping(args: Namespace, query: dict[str, str]) -> ColumnMapping:
     )
 
 
-def _print_account(account: dict, seconds: float) -> None:
+def _print_account(account: dict, mapping: ColumnMapping, seconds: float) -> None:
     """Print what became of every row."""
     rate = account["rows_in"] / max(seconds, 1e-9)
     held_out = f", {account['held_out_steps']:,} held out in {account['held_out']}" if account["held_out"] else ""
+    if held_out and str(mapping.split).startswith("entity"):
+        # The sessions of one customer would be on both sides if the mapping named the session alone.
+        held_out += f" (by {mapping.episode[0]})"
     dropped = sum(account["rows_dropped"].values())
     print(
         f"{account['rows_in']:,} rows: {account['steps_out']:,} steps{held_out}, {dropped:,} dropped; "

@@ -11,6 +11,7 @@ from rl_transformer import RLTransformerError, load_policy
 from rl_transformer.cli.convert import make_parser, run
 from rl_transformer.cli.main import main
 from rl_transformer.trajectories.open import open_trajectories, read_trajectories
+from rl_transformer.trajectories.tables.mapping import ColumnMapping
 
 FIRST_ID = 2**53 + 1  # float64 cannot hold it
 HEADER = ["Kunden-Nr.", "Zeitpunkt", "Filiale", "Außentemperatur °C", "Rabatt", "Umsatz (€)"]
@@ -59,6 +60,68 @@ def test_the_suggestion_knows_large_ids_and_decimal_commas(export, capsys):
     assert mapping["observe"] == ["Außentemperatur °C", "Umsatz (€)"]
     assert mapping["types"] == dict.fromkeys(mapping["observe"], "decimal_comma")
     assert "reward: no column was recognized; name one, and take it out" in text
+
+
+def visits(num_customers=40, *, interleaved=False):
+    """Rows of sessions of customers, under names that no pattern knows, in the order of the sessions or of time."""
+    random = np.random.default_rng(0)
+    rows = []
+    for customer in range(num_customers):
+        for session in range(int(random.integers(1, 4))):
+            begin = int(random.integers(10_000))
+            rows += [
+                [
+                    f"k{customer:03d}",
+                    f"s{customer:03d}-{session}",
+                    60 * (begin + i),
+                    f"{random.normal():.3f}",
+                    "ab"[i % 2],
+                ]
+                for i in range(int(random.integers(3, 7)))
+            ]
+    return sorted(rows, key=lambda row: row[2]) if interleaved else rows
+
+
+def write_visits(path, rows):
+    lines = [["Kunde", "Sitzung", "Sekunde", "Laune", "Anzeige"], *rows]
+    path.write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n", encoding="utf-8")
+
+
+def test_ids_whose_rows_follow_one_another_are_suggested_as_episodes_below_their_owner(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_visits(tmp_path / "visits.csv", visits())
+    assert main(["convert", "csv:visits.csv", "--suggest"]) == 0
+    text = capsys.readouterr().out
+    mapping = yaml.safe_load(text)
+    assert mapping["episode"] == ["Kunde", "Sitzung"]
+    assert mapping["categorical"] == ["Anzeige"]
+    assert "each has one Kunde" in text
+    # The suggestion, followed: no customer is on both sides of a split.
+    mapping |= {"action": "Anzeige", "order": "Sekunde", "observe": ["Laune"], "categorical": [], "keep": ["Kunde"]}
+    (tmp_path / "visits.yaml").write_text(yaml.safe_dump(mapping))
+    convert = ["convert", "csv:visits.csv", "--mapping", "visits.yaml", "--output", "visits", "--split", "entity:0.3"]
+    assert main(convert) == 0
+    assert "(by Kunde)" in capsys.readouterr().out
+    parts = [open_trajectories(uri) for uri in ("rlt:visits", "rlt:visits-held-out")]
+    customers = [set(np.asarray(part.columns["Kunde"]).tolist()) for part in parts]
+    assert all(customers)
+    assert not customers[0] & customers[1]
+
+
+def test_ids_whose_rows_are_scattered_are_not_taken_for_episodes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # Products of a shop look the same as sessions in the order of time.
+    write_visits(tmp_path / "visits.csv", visits(interleaved=True))
+    assert main(["convert", "csv:visits.csv", "--suggest"]) == 0
+    text = capsys.readouterr().out
+    assert "episode" not in yaml.safe_load(text)
+    assert "# episode: no column was recognized; name one" in text
+
+
+def test_an_entity_in_a_mapping_is_answered_with_its_place(export):
+    with pytest.raises(RLTransformerError, match="no field 'entity'") as caught:
+        ColumnMapping.from_values({"entity": "Kunde"}, where="laden.yaml")
+    assert "first in episode" in caught.value.fix
 
 
 def test_the_export_becomes_a_policy_whose_next_step_is_the_verdict(export, capsys):

@@ -61,6 +61,8 @@ class ColumnMapping:
         for name, value in values.items():
             if name not in known:
                 fix = f"{did_you_mean(str(name), known)}the fields are {', '.join(known)}"
+                if name == "entity":
+                    fix = "name the column of the entities first in episode, as in episode: [customer, session]"
                 raise RLTransformerError(f"there is no field {name!r} in a mapping", where=where, fix=fix)
             if value is None or value == [] or value == "":
                 continue
