@@ -468,7 +468,7 @@ def test_the_seconds_of_a_judgment_are_those_of_the_measurement():
         parts[f"{what}"][0] for what in ("acting on the log", "fitting the critic", "fitting the behavior")
     )
     assert (
-        f"{acting:.0f} s for what the policy would do, {critic:.0f} s for fitted Q evaluation, {behavior:.0f} s for the behavior"
+        f"{acting:.0f} s for the actions of the policy, {critic:.0f} s for fitted Q evaluation, {behavior:.0f} s for the behavior model"
         in page
     )
 
@@ -829,7 +829,9 @@ def test_what_the_readme_says_of_the_words_of_the_judge_follows_from_both_trials
     assert "179 of 180 stayed *not established*" in text_of("README.md")
     words = [row["verdict"] for _, _, row in judged("judge")]
     words += [row["verdict"] for _, _, row in judged("judge-environments")]
-    assert f"none of its {len(words) - words.count('not established')} better/worse verdicts was wrong" in text_of("README.md")
+    assert f"none of its {len(words) - words.count('not established')} better/worse verdicts was wrong" in text_of(
+        "README.md"
+    )
 
 
 def test_the_trial_of_the_judge_is_quoted_from_its_cells():
@@ -840,7 +842,7 @@ def test_the_trial_of_the_judge_is_quoted_from_its_cells():
     opened = [row["verdict"] == "not established" for size, row in rows if size == 10_000]
     wrong = values_of("judge", "10,000 episodes: fitted Q evaluation alone, wrong 'better'")
     figures = {
-        f'{words.count("better")} said "better" and {words.count("worse")} "worse"',
+        f'of {len(words):,}, {words.count("better")} said "better" and {words.count("worse")} "worse"',
         f"{100 * np.mean(supported):.1f} % of the cases with enough support",
         f'{100 * np.mean(opened):.1f} % of verdicts were "not established"',
         f"called {100 * wrong.mean():.1f} % wrongly",
@@ -962,7 +964,7 @@ def test_the_open_bandit_logs_are_quoted_from_the_study():
     rows = read("studies/results/judge_open_bandit.json")["rows"]
     page = text_of("docs/judge.md")
     assert {row["verdict"] for row in rows} == {"not established"}
-    assert 'All six words are "not established"' in page
+    assert 'All six verdicts are "not established"' in page
     assert len(rows) == 6
     clicks = [row["clicks_in_log"] for row in rows]
     assert f"with {min(clicks)} to {max(clicks)} clicks in each log" in page
