@@ -36,7 +36,11 @@ class DataConfig(Section):
     min_return: float | None = option(None, "Learn only from episodes with at least this return.")
     max_trajectories: int | None = option(None, "Learn only from the first N episodes.", above=0)
     validation_fraction: float = option(
-        0.0, "Fraction of episodes held out to measure the action error.", at_least=0, at_most=1, common=True
+        0.0,
+        "Fraction of episodes held out to measure loss and action error, which shows memorizing.",
+        at_least=0,
+        at_most=1,
+        common=True,
     )
 
 
