@@ -933,10 +933,14 @@ def test_what_a_pick_costs_is_quoted_from_the_study_and_follows_from_the_cells(t
         for row in read("studies/results/select_regret.json")["rows"]
         if row["episodes"] == 10_000
     }
-    assert f"the pick of the rule earned {regrets['rlt select']:.3f} less than the best of them" in page
-    assert f"weighted importance sampling {regrets['weighted importance sampling']:.3f} less" in page
-    assert f"one at random {regrets['random']:.3f}, and one by fitted Q evaluation alone" in page
-    assert f"fitted Q evaluation alone {regrets['fitted Q evaluation']:.3f} (" in page
+    assert "How much less the pick earns than the best of 40 policies" in page
+    for title, pick in (
+        ("the rule of `rlt select`", "rlt select"),
+        ("weighted importance sampling", "weighted importance sampling"),
+        ("fitted Q evaluation alone", "fitted Q evaluation"),
+        ("random choice", "random"),
+    ):
+        assert f"| {title} | {regrets[pick]:.3f} |" in page
 
 
 def test_the_estimates_of_other_libraries_are_quoted_from_the_study():
@@ -1050,6 +1054,6 @@ def test_the_verdicts_about_trained_policies_are_those_of_the_study():
         assert apart < np.hypot(row["standard_error"], row["live_standard_error"])
     page = text_of("docs/judge.md")
     assert (
-        f"All {len(rows) // 2} policies get a word, with estimated and with recorded propensities; each word is right"
-        in page
+        f"All {len(rows) // 2} policies receive a better/worse verdict, with estimated and with recorded propensities, "
+        "and each verdict is right" in page
     )
