@@ -441,10 +441,10 @@ def test_the_atari_table_is_that_of_the_measurement():
             "step of 10 games together, per game, sliding-window attention (ours)", "float32", None,
         ),
     }  # fmt: skip
-    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8").partition("**Atari sizes**")[2]
+    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8").partition("### Atari sizes")[2]
     for title, key in titles.items():
         (line,) = [
-            line for line in text.partition("**Images larger")[0].splitlines() if line.startswith(f"| {title} |")
+            line for line in text.partition("### Images larger")[0].splitlines() if line.startswith(f"| {title} |")
         ]
         ours, baseline, ratio = (cell.strip() for cell in line.strip("|").split("|")[1:4])
         found = rows[key]
