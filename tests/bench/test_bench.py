@@ -142,7 +142,7 @@ def test_a_training_row_has_its_fields(small, tmp_path, capsys):
     assert {row["float32_products"] for row in rows} == {cpu_linear.float32_products()}
     out = capsys.readouterr().out
     assert out.count("ratio") == 3
-    assert f"float32 products of ours on this CPU: {cpu_linear.float32_products()}" in out
+    assert f"our float32 matrix products on this CPU: {cpu_linear.float32_products()}" in out
 
 
 def make_sleeper(seconds):
@@ -195,7 +195,7 @@ def test_a_row_of_live_sessions_has_its_fields(small, tmp_path, capsys):
         assert row["sessions"] == 3
         assert row["call"]["median_ms"] == pytest.approx(3 * row["ours"]["median_ms"], rel=0.05)
         assert row["memory_per_session_kib"] > 0
-    assert capsys.readouterr().out.count("KiB a session") == 2
+    assert capsys.readouterr().out.count("KiB per session") == 2
     with pytest.raises(RLTransformerError, match="0 is not positive"):
         bench("act", sessions=0)
     with pytest.raises(RLTransformerError, match="has no effect on train"):

@@ -234,7 +234,7 @@ def test_wrong_arguments_are_refused(tmp_path, sides, capsys):
     assert "rlt evaluate" in refused(capsys, a, tmp_path / "runs")
     report(tmp_path / "runs/seed-0/report.json", [1.0])
     report(tmp_path / "runs/report.json", B)
-    assert "beside folders of seeds" in refused(capsys, a, tmp_path / "runs")
+    assert "next to folders of seeds" in refused(capsys, a, tmp_path / "runs")
     assert "does not end with .png" in refused(capsys, a, b, "--figure", tmp_path / "x.pdf")
     free = report(tmp_path / "free.json", B, targets=[entry(B, target=None)])
     assert "no policy here takes a target" in refused(capsys, free, free, "--target-return", "3")

@@ -57,7 +57,7 @@ def test_the_command_draws_runs_and_folders_of_seeds(tmp_path, capsys):
     found = json.loads(out.read_text())["runs"]
     assert [one["folders"] for one in found] == [["seed-0", "seed-1", "seed-2"], ["run"]]
     assert found[0]["curves"]["return_at_3"]["mean"] == pytest.approx([11, 21])
-    assert "seed-2 goes on to update 30" in capsys.readouterr().out
+    assert "seed-2 continues to update 30" in capsys.readouterr().out
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
@@ -71,5 +71,5 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert "metrics.jsonl, line 4: cannot be read as JSON" in capsys.readouterr().err
     empty = written(tmp_path / "empty", [])
     assert main(["plot", str(empty), *figure]) == 2
-    assert "no update is in the metrics" in capsys.readouterr().err
+    assert "the metrics of its runs have no update in common" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()

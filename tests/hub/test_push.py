@@ -95,21 +95,21 @@ def test_the_card_has_the_scores_and_the_baseline_beside_them(run):
     assert "| 3.25 |" in card
     assert 'license: "mit"' in card
     assert load_policy(run).spec.dataset["fingerprint"] in card
-    assert "No baseline stands beside it" not in card
+    assert "There is no baseline to compare with" not in card
 
 
 def test_what_is_not_known_is_said(run):
     (run / "report.json").unlink()
     card = policy_files(run, "me/point")[CARD].decode()
     assert "without an evaluation" in card
-    assert "No baseline stands beside it" in card
-    assert "No licence was named" in card
+    assert "There is no baseline to compare with" in card
+    assert "No license is given" in card
 
 
 def test_an_evaluation_of_another_policy_is_not_shared_as_this_ones(run):
     other = {**report(load_policy(run)), "policy": "0" * 64}
     (run / "report.json").write_text(json.dumps(other))
-    with pytest.raises(RLTransformerError, match="another policy"):
+    with pytest.raises(RLTransformerError, match="evaluates a different policy"):
         policy_files(run, "me/point")
 
 

@@ -165,7 +165,7 @@ def test_seed_intervals_are_students():
     ("arguments", "message"),
     [
         (["nothing"], "choose one of"),
-        (["gambling", "--seeds", "0"], "names no seeds"),
+        (["gambling", "--seeds", "0"], "names no seed, names one twice"),
         (["gambling", "--jobs", "0"], "not positive"),
         (["gambling", "--data", "rlt:x", "--env-id", "CartPole-v1"], "has its own data"),
         (["delayed", "--data", "rlt:x"], "one of the two is missing"),

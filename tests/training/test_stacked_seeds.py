@@ -88,7 +88,7 @@ def test_on_a_cpu_seeds_are_trained_one_after_the_other(tmp_path, capsys):
         assert torch.equal(model_weights(tmp_path / "seeds" / "seed-3")[key], tensor)
     assert [run["seed"] for run in json.loads((tmp_path / "o").read_text())["runs"]] == [2, 3]
     for slip, message in (
-        (["--seeds", "3..2"], "names no seeds"),
+        (["--seeds", "3..2"], "names no seed, names one twice"),
         (["--seeds", "0..1", "--seed", "0"], "give only one"),
     ):
         assert main([*arguments, "--output", str(tmp_path / "x"), *slip]) == 2

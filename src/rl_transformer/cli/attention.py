@@ -16,7 +16,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--data", type=str | None, default=None, help="URI of logged data; null: the run's own training data."
     )
     parser.add_argument("--num-windows", type=int, default=256, help="Number of windows to average over.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the choice of windows.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed for choosing the windows.")
     parser.add_argument("--figure", type=str | None, default=None, help="Draw one map per layer into this PNG file.")
     return parser
 
@@ -46,7 +46,7 @@ def run(args: Namespace) -> Outcome:
         )
         shares = " ".join(f"{head['own_token']:.2f}{'*' * head['is_markov']}" for head in layer["heads"])
         print(
-            f"layer {layer['layer']}: attention on the own token by head (even attention: {even['own_token']:.2f}): {shares}"
+            f"layer {layer['layer']}: each head's attention on the token itself (even attention: {even['own_token']:.2f}): {shares}"
         )
     if any(head["is_markov"] for layer in report["layers"] for head in layer["heads"]):
         print("*: more than half of its attention, also on random tokens: a Markov head (arXiv 2409.06985)")

@@ -8,14 +8,14 @@ from rl_transformer.cli.command import Outcome, new_parser
 
 # Options whose defaults differ between benchmarks; each benchmark accepts some of them.
 _OPTIONS = {
-    "--repeats": (int, "Rounds, in which the two sides take turns"),
-    "--sessions": (int, "Live sessions in one batch, timed instead of the comparison with transformers"),
+    "--repeats": (int, "Number of rounds; the two sides take turns"),
+    "--sessions": (int, "Time this many live sessions in one batch instead of comparing with transformers"),
     "--store-steps": (int, "Steps of the store on disk"),
     "--max-steps": (int, "Steps after which a game is cut off"),
     "--num-episodes": (int, "Episodes per target of this library"),
     "--baseline-episodes": (int, "Episodes per target of the baseline"),
     "--policy": (str, "Folder of a policy trained with the preset gym"),
-    "--streaming": (str, "Folder of a policy with sliding-window attention, to time as well"),
+    "--streaming": (str, "Folder of a policy with sliding-window attention to time as well"),
     "--env-id": (str, "The policy's environment"),
 }
 
@@ -24,7 +24,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
     from rl_transformer.bench import OPTIONS
 
-    parser = new_parser(prog, "Time this library against the published loop, both in turn.")
+    parser = new_parser(prog, "Time this library against the published loop, in alternating rounds.")
     parser.add_argument("name", type=str, help=f"Benchmark: {', '.join(OPTIONS)}.")
     # Defaults come from the benchmarks themselves, so that the help cannot differ from what runs.
     for flag, (kind, text) in _OPTIONS.items():
@@ -46,7 +46,7 @@ def run(args: Namespace) -> Outcome:
     with cpu_threads(args.threads):
         rows = bench(args.name, **{name: args[name] for name in names})
     processor = rows[0]["hardware"].get("processor", "this CPU")  # macOS and Windows do not tell
-    print(f"float32 products of ours on {processor}: {rows[0]['float32_products']}")
+    print(f"our float32 matrix products on {processor}: {rows[0]['float32_products']}")
     for row in rows:
         # Measurements have different labels; those that a row has identify it.
         about = ", ".join(str(row[key]) for key in ("what", "size", "dtype", "baseline_dtype") if key in row)
@@ -56,6 +56,6 @@ def run(args: Namespace) -> Outcome:
         if "memory_per_session_kib" in row:
             print(
                 f"  99 % of actions within {row['ours']['p99_ms']:g} ms, of calls of the whole batch within "
-                f"{row['call']['p99_ms']:g} ms; {row['memory_per_session_kib']:g} KiB a session"
+                f"{row['call']['p99_ms']:g} ms; {row['memory_per_session_kib']:g} KiB per session"
             )
     return Outcome(rows[0] if len(rows) == 1 else rows)

@@ -114,7 +114,7 @@ def add_shared_arguments(parser: ArgumentParser) -> None:
         action="append",  # one module each: with several values it would swallow an argument that follows it
         default=[],
         metavar="MODULE",
-        help="Your own module to import first, which registers readers, heads and so on; may be repeated.",
+        help="Module of your own to import first; it registers readers, heads and so on; may be repeated.",
     )
 
 
@@ -138,7 +138,7 @@ def parse_seeds(text: str, *, where: str = "--seeds") -> list[int]:
             seeds += range(int(first), min(int(last or first), int(first) + _MOST_SEEDS) + 1)
     if not 1 <= len(seeds) <= _MOST_SEEDS or len(set(seeds)) < len(seeds):
         raise RLTransformerError(
-            f"{text!r} names no seeds, or one of them twice, or more than {_MOST_SEEDS}",
+            f"{text!r} names no seed, names one twice, or names more than {_MOST_SEEDS}",
             where=where,
             fix="write a number of seeds (5), a range with both ends (0..4) or a list (0,2,7)",
         )

@@ -20,7 +20,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         prog, "Compare evaluations with the first one: differences with intervals, and what they establish."
     )
     parser.add_argument(
-        "reports", type=str, nargs="+", help="Files report.json, run folders, or folders of rlt train --seeds."
+        "reports", type=str, nargs="+", help="report.json files, run folders, or folders of rlt train --seeds."
     )
     parser.add_argument(
         "--paired", action="store_true", help="Compare seed by seed; all sides need the same training seeds."
@@ -29,7 +29,10 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--target-return", type=float | None, default=None, help="Target return to compare at, if a report has several."
     )
     parser.add_argument(
-        "--margin", type=float | None, default=None, help="Largest loss that does not matter: also judge 'not worse'."
+        "--margin",
+        type=float | None,
+        default=None,
+        help="Non-inferiority margin: the largest loss that does not matter; also judges 'not worse'.",
     )
     parser.add_argument("--csv", type=str | None, default=None, help="Write one row per side to this file.")
     parser.add_argument("--latex", type=str | None, default=None, help="Write a LaTeX table to this file.")
@@ -74,13 +77,13 @@ def _read_side(name: str, target_return: float | None) -> Side:
     if is_evaluated and (path / "report.json").exists():
         # Which of the two is meant cannot be known, and they may differ.
         fix = f"name {path / 'report.json'} itself, or move it away to compare the reports in seed-N"
-        raise RLTransformerError("holds a report.json beside folders of seeds", where=path, fix=fix)
+        raise RLTransformerError("holds a report.json next to folders of seeds", where=path, fix=fix)
     if not folders or (path / "report.json").exists():
         return make_side(name, {None: read_report(path / "report.json", fix=fix)}, target_return)
     reports: dict[int | None, StoredReport] = {}
     for seed, folder in folders.items():
         report = reports[seed] = read_report(folder / "report.json", fix=fix)
         if report.seeds:
-            fix = "name a folder whose seed-N hold one run each"
+            fix = "name a folder whose seed-N folders hold one run each"
             raise RLTransformerError("is of several training seeds", where=report.path, fix=fix)
     return make_side(name, reports, target_return)

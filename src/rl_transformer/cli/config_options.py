@@ -130,7 +130,7 @@ def resolve_config(args: Namespace, config: C, flags: Sequence[Flag]) -> C:
         f"{name} {in_file[name]} -> {value}" for name, value in given.items() if in_file.get(name, value) != value
     ]
     if changed:
-        print(f"note: other than in {args.config}: {', '.join(changed)}", flush=True)
+        print(f"note: options that differ from {args.config}: {', '.join(changed)}", flush=True)
     for name, value in values.items():
         config.set(name, value)
     config.output = args.output

@@ -23,14 +23,14 @@ LAYOUTS = ("store", "dqn-replay")
 # Options that say which column of a table is what, with their help. Those that take several names may be repeated.
 _SEVERAL = {
     "episode": "Tables: columns that name the episode of a row, such as user_id.",
-    "categorical": "Tables: columns of names that the policy sees, such as segment; an action listed here is discrete.",
+    "categorical": "Tables: categorical columns that the policy sees, such as segment; an action listed here is discrete.",
     "action": "Tables: columns of the action.",
     "keep": "Tables: columns that no policy sees, kept for rlt judge and rlt inspect: customers, times, propensities.",
 }
 _SINGLE = {
     "order": "Tables: column that orders the rows of an episode, such as a time.",
-    "gap": "Tables: a longer pause than this begins another episode: 30m, 12h, 2d, or a number in the unit of --order.",
-    "allowed": "Tables: columns (a glob) that say which discrete actions were allowed, one per action.",
+    "gap": "Tables: a pause longer than this starts a new episode: 30m, 12h, 2d, or a number in the unit of --order.",
+    "allowed": "Tables: glob of columns, one per discrete action, that say which actions were allowed.",
     "reward": "Tables: column of the reward.",
     "terminated": "Tables: column that is true where the task itself ended the episode.",
     "truncated": "Tables: column that is true where the episode was cut off.",
@@ -54,7 +54,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--mapping",
         type=str | None,
         default=None,
-        help="Tables: YAML file with these options; what is given here, too, wins.",
+        help="Tables: YAML file with these options; those on the command line take precedence.",
     )
     for name, text in _SEVERAL.items():
         parser.add_argument(f"--{name}", type=str, nargs="+", default=[], help=text)
@@ -115,7 +115,9 @@ def _convert_table(reader: TableReader, parsed: tuple[str, str, dict[str, str]],
         mapping = default
     if args.layout != "store" or args.clip_actions:
         what = "--clip-actions" if args.clip_actions else "--layout"
-        raise RLTransformerError("is not for tables", where=what, fix="convert to a store first, and that store then")
+        raise RLTransformerError(
+            "is not for tables", where=what, fix="convert to a store first, then convert that store"
+        )
     account = convert_table(table, mapping, args.output, source=args.uri, engine=args.engine)
     dataset = open_trajectories(f"rlt:{account['store']}")
     seconds = time.perf_counter() - started
@@ -158,7 +160,9 @@ def _print_account(account: dict, mapping: ColumnMapping, seconds: float) -> Non
     for reason, count in account["rows_dropped"].items():
         print(f"  dropped {count:,}: {reason}")
     if account["rows_tied"]:
-        print(f"  note: {account['rows_tied']:,} rows have the episode and moment of another row, and other values")
+        print(
+            f"  note: {account['rows_tied']:,} rows have the same episode and time as another row, but different values"
+        )
     if account["dropped_rows"]:
         print(f"  these rows are in {account['dropped_rows']}")
 
@@ -169,7 +173,7 @@ def _refuse_table_options(args: Namespace) -> None:
     given += ["engine"] * (args.engine != "local")
     if given:
         raise RLTransformerError(
-            f"{args.uri.partition(':')[0]}: is no table", where=f"--{given[0]}", fix="leave it out; it is for tables"
+            f"{args.uri.partition(':')[0]}: is not a table", where=f"--{given[0]}", fix="leave it out; it is for tables"
         )
 
 
@@ -179,7 +183,7 @@ def add_layout_argument(parser: ArgumentParser) -> None:
         "--layout",
         type=str,
         default="store",
-        help="store, or dqn-replay: replay buffers in Dopamine's layout, for gray frames and one button.",
+        help="store, or dqn-replay: replay buffers in Dopamine's layout, for grayscale frames and a single discrete action.",
     )
 
 

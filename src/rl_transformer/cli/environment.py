@@ -30,8 +30,7 @@ def add_environment_arguments(parser: ArgumentParser) -> None:
         "--atari-protocol",
         type=str | None,
         default=None,
-        help="For ALE/NAME-v5: paper (no sticky actions, up to 30 no-ops) or modern (sticky actions 0.25); both with gray "
-        "frames of 84 x 84 pixels, one per four frames.",
+        help="For ALE/NAME-v5: paper (no sticky actions, up to 30 no-ops) or modern (sticky actions 0.25); both with grayscale frames of 84 x 84 pixels, one per four frames.",
     )
     parser.add_argument(
         "--max-steps",
@@ -48,7 +47,7 @@ def add_step_timeout_argument(parser: ArgumentParser) -> None:
         "--step-timeout",
         type=float | None,
         default=None,
-        help="Seconds that one step or reset of the environment may take, as far as Python can end it; null: no limit.",
+        help="Time limit in seconds for one step or reset of the environment, where Python can interrupt it; null: no limit.",
     )
 
 

@@ -34,7 +34,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         nargs="+",
         type=float,
         default=[],
-        help="Target returns; without any, the advised one, see rlt targets.",
+        help="Target returns; without any, the advised one (see rlt targets).",
     )
     add_targets_argument(parser)
     add_environment_arguments(parser)

@@ -39,7 +39,9 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         default=None,
         help="How the exported policy chooses an action; default: as the policy does.",
     )
-    parser.add_argument("--data", type=str, default=None, help="Data whose steps are recorded; default: drawn ones.")
+    parser.add_argument(
+        "--data", type=str, default=None, help="Data whose steps are recorded; default: randomly drawn steps."
+    )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the recorded steps.")
     return parser
 

@@ -14,14 +14,16 @@ from rl_transformer.errors import RLTransformerError
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
-    parser = new_parser(prog, "Make a policy of a folder that transformers' DecisionTransformerModel was saved to.")
+    parser = new_parser(prog, "Make a policy from a folder saved by transformers' DecisionTransformerModel.")
     parser.add_argument("folder", type=str, help="The folder, with config.json and model.safetensors.")
     parser.add_argument("--output", type=str, required=True, help="Folder of the policy; it must be empty or new.")
     what = "of each feature of the training data's observations: numbers, or a .json or .npy file."
     parser.add_argument("--mean", nargs="+", type=str, required=True, help=f"Mean {what}")
     parser.add_argument("--std", nargs="+", type=str, required=True, help=f"Standard deviation {what}")
     parser.add_argument("--scale", type=float, required=True, help="Divisor of returns, for example 1000.")
-    parser.add_argument("--context-length", type=int, default=20, help="Timesteps that a prediction may see.")
+    parser.add_argument(
+        "--context-length", type=int, default=20, help="Context length: timesteps that a prediction may see."
+    )
     parser.add_argument("--action-low", type=float, default=-1.0, help="Lower bound of the actions.")
     parser.add_argument("--action-high", type=float, default=1.0, help="Upper bound of the actions.")
     return parser

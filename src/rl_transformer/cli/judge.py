@@ -12,18 +12,19 @@ from rl_transformer.runtime.paths import check_writable, user_path
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
-    parser = new_parser(
-        prog, "Say from logged episodes alone whether a policy is better: better, worse, or not established."
-    )
+    parser = new_parser(prog, "Judge a policy from logged episodes alone: better, worse, or not established.")
     parser.add_argument("folder", type=str, help="A run folder or a policy folder.")
     parser.add_argument("--data", type=str, required=True, help="URI of logged episodes that it was not trained on.")
     parser.add_argument(
-        "--against", type=str, default="behavior", help="behavior: what made the log; or another run or policy folder."
+        "--against",
+        type=str,
+        default="behavior",
+        help="What to compare with: behavior, which made the log, or another run or policy folder.",
     )
     add_judging_arguments(parser)
-    parser.add_argument("--margin", type=float, default=0.0, help="Smallest difference of the return that matters.")
+    parser.add_argument("--margin", type=float, default=0.0, help="Smallest difference in return that matters.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the folds and networks.")
-    parser.add_argument("--html", type=str | None, default=None, help="Write a page with pictures to this file.")
+    parser.add_argument("--html", type=str | None, default=None, help="Write an HTML page with figures to this file.")
     return parser
 
 

@@ -29,7 +29,7 @@ def add_judging_arguments(parser: ArgumentParser, *, when: str = "") -> None:
         "--target-return",
         type=float | None,
         default=None,
-        help="Target return of the policies; null: what each suggests.",
+        help="Target return of the policies; null: the one that each suggests.",
     )
     add_targets_argument(parser)
     parser.add_argument(
@@ -37,14 +37,13 @@ def add_judging_arguments(parser: ArgumentParser, *, when: str = "") -> None:
         type=str,
         nargs="+",
         default=[],
-        help=f"{when}Columns that tell whom an episode is about: episodes of one are resampled together; none may be in the "
-        "training data.",
+        help=f"{when}Columns that identify the entity of an episode, such as a patient: its episodes are resampled together, and it may not be in the training data.",
     )
     parser.add_argument(
         "--propensity",
         type=str | None,
         default=None,
-        help=f"{when}Column with the probability, or density, of each logged action; null: the column propensity; without one it is estimated.",
+        help=f"{when}Column with the probability, or density, of each logged action; null: the column propensity if there is one, otherwise an estimate.",
     )
     parser.add_argument(
         "--accept",
@@ -52,7 +51,7 @@ def add_judging_arguments(parser: ArgumentParser, *, when: str = "") -> None:
         action="append",
         default=[],
         metavar="KIND",
-        help=f"{when}Kind of a finding that is in order and withholds nothing, such as 'overlapping times'; may be repeated.",
+        help=f"{when}Kind of finding to accept, so that it does not withhold the result, such as 'overlapping times'; may be repeated.",
     )
 
 
@@ -83,9 +82,9 @@ def check_judged_data(
     }
     if len(set(parts.values())) > 1:
         raise RLTransformerError(
-            "the runs held out different episodes of this data, so that some have learned from what others are judged on",
+            "the runs held out different episodes of this data, so some were trained on episodes that others are judged on",
             where=dataset.location or "--data",
-            fix="judge them on data that none has seen (rlt convert --split), or train them with one --training.seed and "
+            fix="judge them on data that none was trained on (rlt convert --split), or train them with one --training.seed and "
             "--dataset.validation_fraction",
         )
     judged = take_episodes(dataset, next(iter(parts.values()))) if parts else dataset

@@ -28,13 +28,13 @@ def run(args: Namespace) -> Outcome:
     for name, found in curves.items():
         if not found:
             fix = "wait until all seeds have reached the same update, or leave it out"
-            raise RLTransformerError("no update is in the metrics of all its runs", where=name, fix=fix)
+            raise RLTransformerError("the metrics of its runs have no update in common", where=name, fix=fix)
         seeds = f"{len(read[name])} training seeds" if len(read[name]) > 1 else "one run"
         last = found.get("loss", next(iter(found.values())))["steps"][-1]
         print(f"{name}: {', '.join(found)}; {seeds}, up to update {last}")
         for seed, rows in read[name].items():
             if rows[-1]["step"] > last:
-                print(f"note: {name}, {seed} goes on to update {rows[-1]['step']}, which the others have not reached")
+                print(f"note: {name}, {seed} continues to update {rows[-1]['step']}, which the others have not reached")
     plot_learning_curves(list(curves.items()), user_path(args.figure))
     return Outcome(
         {"runs": [{"name": name, "folders": list(read[name]), "curves": found} for name, found in curves.items()]}

@@ -12,7 +12,7 @@ KIND = "import"
 
 def make_parser(prog: str) -> ArgumentParser:
     """Return the parser of the command."""
-    parser = new_parser(prog, "Convert a language model of a GGUF file, once, to a folder for --model.trunk.")
+    parser = new_parser(prog, "Convert the language model in a GGUF file, once, to a folder for --model.trunk.")
     parser.add_argument("kind", choices=[KIND], help="import.")
     parser.add_argument("file", type=str, help="GGUF file of a causal language model.")
     parser.add_argument("--output", type=str, required=True, help="Folder of safetensors to write; it must not exist.")
@@ -23,7 +23,9 @@ def make_parser(prog: str) -> ArgumentParser:
         default=None,
         help="Text file to measure bits per byte on, also with shuffled weights.",
     )
-    parser.add_argument("--context", type=int, default=128, help="With --held-out: tokens that the model sees at most.")
+    parser.add_argument(
+        "--context", type=int, default=128, help="With --held-out: most tokens that the model sees at once."
+    )
     return parser
 
 
@@ -35,7 +37,7 @@ def run(args: Namespace) -> Outcome:
 
     if args.held_out is not None and args.blocks is not None:
         raise RLTransformerError(
-            "the head of a language model fits all of its blocks only",
+            "the output head of a language model only fits the complete model",
             where="--held-out, --blocks",
             fix="give one of them",
         )

@@ -12,16 +12,18 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser = new_parser(prog, "Upload a policy with its model card to the Hugging Face Hub, as a private repository.")
     parser.add_argument("run", type=str, help="Run folder or policy folder.")
     parser.add_argument("repository", type=str, help="ORG/NAME on the Hub.")
-    parser.add_argument("--public", action="store_true", help="Let everybody read it.")
+    parser.add_argument("--public", action="store_true", help="Make the repository public.")
     parser.add_argument(
         "--baseline",
         nargs="+",
         type=str,
         default=[],
         metavar="RUN",
-        help="Evaluated runs, or report.json files, to set beside it in the card; %BC above all.",
+        help="Evaluated runs, or report.json files, to show next to it in the card; above all %BC.",
     )
-    parser.add_argument("--license", type=str | None, default=None, help="Licence in the Hub's spelling, such as mit.")
+    parser.add_argument(
+        "--license", type=str | None, default=None, help="License, by its identifier on the Hub, such as mit."
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="Print the model card and the files, and upload nothing."
     )

@@ -25,7 +25,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
 
     parser = new_parser(
         prog,
-        "Repeat an experiment of the papers and judge it by rules; a page says which rules were changed after its run.",
+        "Repeat an experiment from the papers and judge it by rules; its page lists the rules that were changed after the run.",
     )
     parser.add_argument("name", type=str, help=f"Experiment: {', '.join(EXPERIMENTS)}.")
     parser.add_argument("--quick", action="store_true", help="Run the same code at a smaller size, in minutes.")
@@ -51,7 +51,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser.add_argument(
         "--judge-again",
         action="store_true",
-        help="Measure nothing; hold finished results against the present rules. The page lists the earlier rules.",
+        help="Measure nothing; judge finished results by the current rules. The page lists the earlier rules.",
     )
     return parser
 
@@ -64,14 +64,14 @@ def _add_inputs(parser: ArgumentParser) -> None:
         "--tuning-data",
         type=str | None,
         default=None,
-        help="URI of other data of --env-id, on which learning rates are chosen, where the experiment does so; null: --data.",
+        help="URI of other data of --env-id for choosing learning rates, in experiments that do so; null: --data.",
     )
     parser.add_argument("--game", type=str | None, default=None, help="atari: the game of --replay, such as Breakout.")
     parser.add_argument(
         "--replay",
         type=str | None,
         default=None,
-        help="atari: folder of the game's replay buffers, such as Breakout/1/replay_logs; null: scripted players make data.",
+        help="atari: folder of the game's replay buffers, such as Breakout/1/replay_logs; null: scripted players generate the data.",
     )
     parser.add_argument(
         "--text",
@@ -112,7 +112,9 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError(f"{args.name} has its own data", where="--data", fix="leave --data and --env-id out")
     if args.tuning_data and not (args.data and experiment.takes_tuning_data):
         problem = (
-            "is taken beside --data only" if experiment.takes_tuning_data else f"{args.name} chooses nothing on data"
+            "is used together with --data only"
+            if experiment.takes_tuning_data
+            else f"{args.name} chooses nothing on data"
         )
         fix = "give --data and --env-id, too" if experiment.takes_tuning_data else "leave it out"
         raise RLTransformerError(problem, where="--tuning-data", fix=fix)

@@ -46,7 +46,9 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         help=f"With --env-id: live episodes of each policy; null: {_NUM_EPISODES}.",
     )
     add_environment_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0, help="Seed of folds, networks and resampling; of trials.")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="Seed of the folds, networks and resampling, or of the trials."
+    )
     return parser
 
 

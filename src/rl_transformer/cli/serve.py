@@ -20,14 +20,17 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     parser = new_parser(prog, "Serve a policy's sessions over HTTP, and to robots over a WebSocket.")
     parser.add_argument("folder", type=str, help="A run folder or a policy folder.")
     parser.add_argument(
-        "--host", type=str, default="127.0.0.1", help="Address to listen at; beyond this machine a token is needed."
+        "--host",
+        type=str,
+        default="127.0.0.1",
+        help="Address to listen on; one that other machines can reach needs a token.",
     )
-    parser.add_argument("--port", type=int, default=8000, help="Port to listen at; 0: any free one.")
+    parser.add_argument("--port", type=int, default=8000, help="Port to listen on; 0: any free one.")
     parser.add_argument(
         "--token-file",
         type=str | None,
         default=None,
-        help="File with the token that clients must send; for its owner only.",
+        help="File with the token that clients must send; only its owner may have access.",
     )
     parser.add_argument(
         "--allowed-host",
@@ -35,13 +38,13 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         type=str,
         default=[],
         metavar="NAME",
-        help="Names by which clients may call the server, beside localhost and addresses.",
+        help="Host names by which clients may call the server, besides localhost and IP addresses.",
     )
     parser.add_argument(
         "--keep-sessions",
         type=str | None,
         default=None,
-        help="Folder, or redis:// URL, that keeps the sessions over a restart.",
+        help="Folder or redis:// URL that keeps the sessions across a restart.",
     )
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")

@@ -9,12 +9,10 @@ from rl_transformer.cli.command import Outcome, new_parser
 
 def make_parser(prog: str, first: str | None) -> ArgumentParser:
     """Return the parser of the command."""
-    parser = new_parser(
-        prog, "Say which target return to aim for, how much of the data reached it, and what to expect."
-    )
+    parser = new_parser(prog, "Advise a target return: what share of the data reached it, and what to expect.")
     parser.add_argument("folder", type=str, help="A run folder or a policy folder.")
     parser.add_argument(
-        "--target-return", nargs="+", type=float, default=[], help="Targets to look at; without any, the usual ones."
+        "--target-return", nargs="+", type=float, default=[], help="Targets to describe; without any, the usual ones."
     )
     return parser
 

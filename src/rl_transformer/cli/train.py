@@ -64,7 +64,7 @@ def recipe_parser(
         )
     usage = f"{prog} PRESET --data URI --output DIR [options]"
     about = (
-        f"{description} PRESET is a recipe, one of {', '.join(PRESETS)}; with --config RUN/config.json it is left out."
+        f"{description} PRESET is a recipe, one of {', '.join(PRESETS)}; leave it out with --config RUN/config.json."
     )
     # `rlt train --help` without a preset shows one, so that there are defaults to show.
     name = "gym" if is_option else str(first)
@@ -92,7 +92,7 @@ def _starting_point(name: str | None, file: str | None) -> RunConfig:
     is_run = recorded is not None or {"output", "dataset", "model", "training"} <= values.keys()
     if name is None:
         if file is None or not is_run:
-            fix = f"write one of {', '.join(PRESETS)}; only with --config RUN/config.json it is left out"
+            fix = f"write one of {', '.join(PRESETS)}; leave it out only with --config RUN/config.json"
             raise RLTransformerError("no preset is named", where="rlt train", fix=fix)
         return preset(str(recorded)) if recorded else RunConfig()
     # A run's file sets every option. A preset beside it would have no effect, so it must be the one of that run.
@@ -109,7 +109,7 @@ def _starting_point(name: str | None, file: str | None) -> RunConfig:
         other = [option for option in set_by_preset if run.get(option) != start.get(option)]
         if other:
             raise RLTransformerError(
-                f"sets every option, and {other[0]} otherwise than the preset {name!r} that is given",
+                f"sets every option, and sets {other[0]} differently from the preset {name!r}",
                 where=str(file),
                 fix=f"leave {name} out to repeat that run, or leave --config out",
             )

@@ -46,7 +46,7 @@ def _verify_server(args: Namespace) -> Report:
     from rl_transformer.serve.check import check_server
     from rl_transformer.serve.server import read_token
 
-    _refuse(args, "data", fix="name the run to replay data; a server is asked for actions on drawn observations")
+    _refuse(args, "data", fix="name the run to replay data; a server is verified with randomly drawn observations")
     policy = None if args.policy is None else load_policy(args.policy)
     found = check_server(args.target, token=read_token(args.token_file), policy=policy)
     return Report(args.target, [Promise(**promise) for promise in found])

@@ -111,7 +111,7 @@ def _vectors(dataset: TrajectoryDataset) -> Float[np.ndarray, "N D"]:
     statistics = dataset.statistics
     if dataset.observations.ndim != 2 or statistics is None or dataset.spec.observation_space.is_wide:
         raise RLTransformerError(
-            "only observations of at most 1024 numbers can be judged, not pictures or larger categories",
+            "only observations of at most 1024 numbers can be judged, not images or larger categories",
             where=dataset.location or "data",
             fix="evaluate the policy live, or judge on data with vectors",
         )

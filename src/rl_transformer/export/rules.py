@@ -39,7 +39,7 @@ def check_exportable(policy: Policy) -> None:
         "the transformer of another library (model.trunk)": (spec.model.trunk is not None, _ACT_IN_PYTHON),
         f"the condition {', '.join(others)} of a plugin": (bool(others), _ACT_IN_PYTHON),
         "samples of the gaussian head": (samples, "export its best action instead: --action-selection greedy"),
-        "pictures beside numbers in one observation": (
+        "images combined with numbers in one observation": (
             spec.data.observation_space.streams is not None,
             f"{_ACT_IN_PYTHON}, or train on one of them: --dataset.observe NAME",
         ),

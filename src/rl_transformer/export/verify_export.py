@@ -71,7 +71,7 @@ def _read_rules(folder: Path) -> JsonObject:
         raise broken(f"lacks {', '.join(missing) or WINDOW}", where)
     unsafe = [name for name in rules["files"] if Path(name).name != name or not name.endswith(".onnx")]
     if unsafe:
-        raise broken(f"names {unsafe[0]!r}, which is no ONNX file in its folder", where)
+        raise broken(f"names {unsafe[0]!r}, which is not an ONNX file in its folder", where)
     return rules
 
 
@@ -84,7 +84,7 @@ def _check_network(path: Path, described: object) -> str:
         model = onnx.load_model_from_string(content)
         onnx.checker.check_model(model)
     except Exception as error:  # of protobuf, or of the checker
-        raise broken(f"is no valid ONNX file: {str(error)[:200]}", path) from None
+        raise broken(f"is not a valid ONNX file: {str(error)[:200]}", path) from None
     ports = [*model.graph.input, *model.graph.output]
     found = [(port.name, _dtype(port)) for port in ports]
     values = described if isinstance(described, Mapping) else {}

@@ -70,7 +70,7 @@ def export_policy(
     check_exportable(policy)
     if options.cached and policy.spec.model.attention_span is None:
         raise RLTransformerError(
-            "the policy has full attention, so that nothing it has computed for a timestep is valid at the next",
+            "the policy has full attention, so nothing computed for one timestep remains valid at the next",
             where="--cached",
             fix="leave it out, or train with --model.attention sliding_window",
         )
@@ -186,5 +186,5 @@ def _refuse_other_content(folder: Path) -> None:
     if rules.is_file() and read_json(rules, fix="name another folder").get("format") == FORMAT:
         return
     raise RLTransformerError(
-        "exists already and is no export", where=folder, fix="name another folder, or remove this one"
+        "already exists and is not an export", where=folder, fix="name another folder, or remove this one"
     )

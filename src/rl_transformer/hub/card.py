@@ -70,7 +70,7 @@ def _kind(spec: PolicySpec) -> str:
 
 
 def _space_text(spec: PolicySpec) -> str:
-    environment = code(spec.data.env_id) if spec.data.env_id else "an environment that its data does not name"
+    environment = code(spec.data.env_id) if spec.data.env_id else "an environment that the data does not name"
     return f"{environment} ({spec.data.action_space.kind.replace('_', '-')} actions)"
 
 
@@ -85,7 +85,7 @@ def _how_to_act(repository: str, spec: PolicySpec) -> str:
         "session.observe(reward)  # after the environment's step, before the next act",
         "```",
         "",
-        "`pip install 'rl-transformer[hub]'`. The folder holds JSON and safetensors only; loading it runs no code of it.",
+        "`pip install 'rl-transformer[hub]'`. The folder holds JSON and safetensors only; loading it runs no code from it.",
     ]
     return "\n".join(lines)
 
@@ -112,10 +112,12 @@ def _scores(report: StoredReport | None, baselines: Sequence[tuple[str, StoredRe
     # A lone score reads like a success, so the card names what would be needed to judge it.
     missing = []
     if report is None:
-        missing.append("This policy was pushed without an evaluation: nothing is known about what it earns.")
+        missing.append(
+            "This policy was pushed without an evaluation: nothing is known about the return that it achieves."
+        )
     if not baselines:
         missing.append(
-            "No baseline stands beside it. The one to beat is the cloning of the best episodes (%BC), which is often as good."
+            "There is no baseline to compare with. The one to beat is behavior cloning of the best episodes (%BC), which is often as good."
         )
     table = [*_HEADER, *rows] if rows else []
     return "\n".join([*table, *([""] if table and missing else []), *missing])
@@ -150,7 +152,7 @@ def _targets(spec: PolicySpec) -> str:
 
 
 def _limits(spec: PolicySpec, license_id: str | None) -> str:
-    licence = f"Licence: {license_id}." if license_id else "No licence was named; ask the owner before using it."
+    licence = f"Licence: {license_id}." if license_id else "No license is given; ask the owner before using it."
     return "\n".join(
         [
             f"- It sees the last {spec.context_length} timesteps, and knows only situations like those of its data.",

@@ -83,7 +83,9 @@ def push_policy(
         validate_repo_id(repository)
     except HFValidationError as error:
         raise RLTransformerError(
-            f"is no name of a repository: {error}", where=repository, fix="write it as ORG/NAME, for example me/hopper"
+            f"is not a name of a repository: {error}",
+            where=repository,
+            fix="write it as ORG/NAME, for example me/hopper",
         ) from None
     api = HfApi()
     try:
@@ -132,7 +134,7 @@ def _report_of(folder: Path, content_hash: str) -> StoredReport | None:
     # A card with the scores of other weights would be false.
     if report.policies != [content_hash]:
         raise RLTransformerError(
-            "is an evaluation of another policy than the one in this folder",
+            "evaluates a different policy from the one in this folder",
             where=path,
             fix=f"evaluate this one with rlt evaluate {folder} ... --json {path}, or remove the file",
         )

@@ -100,7 +100,7 @@ async def _body(request: Request) -> JsonObject:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
-        raise RLTransformerError("is no JSON object", where="body", fix="send what the page sends")
+        raise RLTransformerError("is not a JSON object", where="body", fix="send what the page sends")
     return values
 
 

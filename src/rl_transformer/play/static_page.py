@@ -39,7 +39,7 @@ def write_page(policy: Policy, game: Game, folder: Path, runtime: Path) -> None:
     fix = f"npm install onnxruntime-web@1.30.0, and name its folder with --web-runtime (here: {RUNTIME_FOLDER})"
     loaded = {name: read_bytes(runtime / name, fix=fix) for name in RUNTIME}
     if folder.exists() and not (folder / _CONTENT).exists() and any(folder.iterdir()):
-        raise RLTransformerError("holds something else than a page of rlt play", where=folder, fix="name a new folder")
+        raise RLTransformerError("holds something other than a page of rlt play", where=folder, fix="name a new folder")
 
     def fill(temporary: Path) -> None:
         """Write every file of the page."""

@@ -55,7 +55,7 @@ class Guard:
         if not self._is_known(host):
             raise RequestError(
                 FORBIDDEN,
-                f"the name {host!r:.100} is not one of this server",
+                f"the name {host!r:.100} is not a name of this server",
                 where="Host",
                 fix="use its address, or start it with --allowed-host NAME",
             )
@@ -85,7 +85,7 @@ class Guard:
         is_right = secrets.compare_digest(sent.strip().encode("utf-8", "surrogatepass"), self._token.encode())
         if kind.lower() not in ("bearer", "api-key") or not is_right:
             fix = "send the header Authorization: Bearer TOKEN, with the token of the server's --token-file"
-            raise RequestError(NO_TOKEN, "no token is sent, or another one", where="Authorization", fix=fix)
+            raise RequestError(NO_TOKEN, "the token is missing or wrong", where="Authorization", fix=fix)
 
 
 class Rates:

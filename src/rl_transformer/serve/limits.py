@@ -12,17 +12,17 @@ from rl_transformer.errors import RLTransformerError
 class ServeLimits:
     """What clients may use of a server; all numbers are larger than 0."""
 
-    max_sessions: int = option(1024, "Live sessions; a further one is refused until one ends.")
-    idle_seconds: float = option(900.0, "A session or WebSocket that is not used for so long is closed.")
-    body_bytes: int = option(2**20, "Bytes of a request or WebSocket message.")
-    json_depth: int = option(16, "Lists and objects inside each other in a request.")
+    max_sessions: int = option(1024, "Live sessions; at the limit, new ones are refused until one ends.")
+    idle_seconds: float = option(900.0, "Seconds after which an unused session or WebSocket is closed.")
+    body_bytes: int = option(2**20, "Size of a request or WebSocket message in bytes.")
+    json_depth: int = option(16, "Nesting depth of lists and objects in a request.")
     sessions_per_call: int = option(1024, "Sessions that act in one call of POST /v1/act.")
-    requests_per_second: float = option(2000.0, "Requests and messages of one client address per second.")
+    requests_per_second: float = option(2000.0, "Requests and messages per second from one client address.")
     max_connections: int = option(512, "Open connections; further ones are closed at once.")
-    read_seconds: float = option(10.0, "Seconds in which a request must have arrived.")
-    batch_milliseconds: float = option(1.0, "How long a request waits for others to act in the same forward pass.")
-    stop_seconds: float = option(30.0, "How long a server that is stopped finishes what it has accepted.")
-    reload_seconds: float = option(2.0, "How often the run folder is looked at for a newer policy.")
+    read_seconds: float = option(10.0, "Seconds within which a request must arrive completely.")
+    batch_milliseconds: float = option(1.0, "Milliseconds that a request waits for others to share its forward pass.")
+    stop_seconds: float = option(30.0, "Seconds that a stopping server has to finish accepted requests.")
+    reload_seconds: float = option(2.0, "Seconds between checks of the run folder for a newer policy.")
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -50,7 +50,7 @@ class LiveSessions:
         """Return a session and note that it is used."""
         live = self._by_key.get(key_of(session))
         if live is None:
-            problem = "there is no such session; it has ended, or was not used for long"
+            problem = "there is no such session; it has ended, or it expired unused"
             raise RequestError(NOT_FOUND, problem, where="session", fix="start one with POST /v1/sessions")
         live.used = self._clock()
         return live
@@ -152,5 +152,5 @@ def only_session(state: JsonObject) -> JsonObject:
     """Return a state after a check that it holds one session."""
     held = state.get("sessions")
     if not isinstance(held, list) or len(held) != 1:
-        raise RLTransformerError("does not hold one session", where="state", fix="send what GET gave, unchanged")
+        raise RLTransformerError("does not hold one session", where="state", fix="send what GET returned, unchanged")
     return state

@@ -26,7 +26,7 @@ class Outcome:
     action: Nested = None
     """What was executed; None: what the session chose."""
     further: Mapping[str, float | None] | None = None
-    """Outcomes beside the reward by name, such as cost."""
+    """Outcomes other than the reward, by name, such as cost."""
     step: int | None = None
     digest: str = ""
 
@@ -108,7 +108,9 @@ def read_act(session: str, body: object, *, where: str = "act") -> ActRequest:
         raise RequestError(WRONG_VALUE, "needs one of observation and row", where=where, fix="send one of them")
     if row is not None and (not isinstance(row, dict) or "allowed" in fields):
         fix = "send the values by column; the allowed actions are columns, too"
-        raise RequestError(WRONG_VALUE, "is not an object, or stands beside allowed", where=f"{where}: row", fix=fix)
+        raise RequestError(
+            WRONG_VALUE, "is not an object, or is sent together with allowed", where=f"{where}: row", fix=fix
+        )
     outcome = fields.get("outcome")
     return ActRequest(
         session,
@@ -204,7 +206,9 @@ def read_flag(fields: JsonMapping, name: str, where: str) -> bool:
 def read_session(value: object, where: str) -> str:
     """Return the id of a session as text."""
     if not isinstance(value, str):
-        raise RequestError(NOT_FOUND, "is not the id of a session", where=where, fix="send what POST /v1/sessions gave")
+        raise RequestError(
+            NOT_FOUND, "is not the id of a session", where=where, fix="send the id that POST /v1/sessions returned"
+        )
     return value
 
 

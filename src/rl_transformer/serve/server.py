@@ -31,7 +31,7 @@ class Address:
     port: int = 8000
     token: str | None = None
     names: Sequence[str] = ()
-    """Names by which clients may call it, beside localhost and addresses."""
+    """Host names by which clients may call it, besides localhost and IP addresses."""
 
 
 def read_token(path: str | None) -> str | None:
@@ -67,7 +67,7 @@ def bind(address: Address) -> socket.socket:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise RLTransformerError(f"is no address: {error}", where=f"--host {address.host}", fix=fix) from None
+        raise RLTransformerError(f"is not an address: {error}", where=f"--host {address.host}", fix=fix) from None
     family, _, _, _, place = found[0]
     # The resolved address counts, not the name, which can stand for any machine.
     if address.token is None and not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_loopback:

@@ -104,7 +104,7 @@ class Service:
             fix = "act first; an outcome counts once"
             raise RequestError(CONFLICT, "no action awaits an outcome", where="observe", fix=fix)
         if outcome.step not in (None, step):
-            problem = f"step {outcome.step} is sent, and the action of step {step} awaits its outcome"
+            problem = f"step {outcome.step} was sent, but the action of step {step} awaits its outcome"
             raise RequestError(CONFLICT, problem, where="observe: step", fix="report outcomes in order")
         report(live, outcome)
         live.observed = Remembered(step, outcome.digest, {"policy": live.engine.hash, "step": live.step})
@@ -114,7 +114,7 @@ class Service:
     def _repeat(self, live: LiveSession, last: Remembered, digest: str, *, where: str) -> JsonObject:
         """Return the answer that was given to the same request before."""
         if not digest or digest != last.digest:
-            problem = f"step {last.step} was answered before, to a request of another content"
+            problem = f"step {last.step} was already answered, for a request with different content"
             raise RequestError(CONFLICT, problem, where=f"{where}: step", fix="send the step that comes next")
         self.sessions.save(live)  # perhaps the last attempt failed
         return last.answer

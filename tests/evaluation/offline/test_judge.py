@@ -155,9 +155,9 @@ def test_an_estimate_beyond_what_was_earned_or_can_be_says_so():
     result = judge(Candidate(untrained_policy(data)), data, options=QUICK)
     assert result["possible_returns"]["high"] == longest
     estimates = result["estimates"]
-    estimates[FITTED_Q]["doubt"] = "beyond every return that is <possible>"
-    assert "; BEYOND EVERY RETURN" in as_text(result)
-    assert "beyond every return that is &lt;possible&gt;" in as_html({"run": "run", "data": "log", **result})
+    estimates[FITTED_Q]["doubt"] = "outside the range of returns that are <possible>"
+    assert "; OUTSIDE THE RANGE OF RETURNS" in as_text(result)
+    assert "outside the range of returns that are &lt;possible&gt;" in as_html({"run": "run", "data": "log", **result})
 
 
 def test_a_policy_judged_on_its_training_data_gets_no_verdict_for_it():
@@ -170,7 +170,7 @@ def test_a_policy_judged_on_its_training_data_gets_no_verdict_for_it():
 def test_what_no_gate_could_check_is_said_once():
     texts = [gate.text for gate in split_gates(choices(12), choices(12, seed=1), (), ()) if gate.passed is None]
     assert [text for text in texts if "not checked" in text] == [
-        "not checked whether both have the same entities (name the columns of one with --entity) or times (convert the table "
+        "not checked whether the two share entities (name their columns with --entity) or times (convert the table "
         "with --keep TIME)"
     ]
 

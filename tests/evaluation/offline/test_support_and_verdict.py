@@ -79,7 +79,11 @@ def test_a_clear_difference_with_support_is_called_by_its_name():
         (side(1.2, 1.2), {"gates": [Gate("held-out data", False, "trained on them", "hold some out")]}, "held-out"),
         (side(1.2, 1.2, Support(99.0, 0.3, 0.3, 0.1, 0.0, [], [])), {}, "99 episodes"),
         (side(1.2, 1.2, Support(900.0, 0.71, 0.3, 0.1, 0.0, [], [])), {}, "Pareto"),
-        (side(1.2, 1.2, Support(900.0, None, None, 0.1, 0.11, SOLID.by_timestep, SOLID.by_return)), {}, "hardly"),
+        (
+            side(1.2, 1.2, Support(900.0, None, None, 0.1, 0.11, SOLID.by_timestep, SOLID.by_return)),
+            {},
+            "rare or absent in the log",
+        ),
         (side(1.2, 1.2, replace(SOLID, mean_weight=(1.2, 0.05))), {}, "propensities are wrong"),
         (side(1.2, 1.2, replace(SOLID, mean_weight=(0.8, 0.05))), {}, "propensities are wrong"),
     ],

@@ -281,7 +281,7 @@ def test_a_suggested_mapping_can_be_read_and_used(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["rlt:x", "--order", "ts", "--output", "o"], "--order: rlt: is no table"),
+        (["rlt:x", "--order", "ts", "--output", "o"], "--order: rlt: is not a table"),
         (["parquet:nowhere", "--output", "o"], "there is no such file"),
         (["csv:nowhere.csv", "--suggest"], "there is no such file"),
     ],

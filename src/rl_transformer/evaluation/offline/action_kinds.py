@@ -86,7 +86,7 @@ class _Estimated:
         if recorded is not None:
             return f"recorded in the column {recorded}"
         count = len(np.unique(self.folds))
-        return f"estimated by a network, cross-fitted over {count} halves of the episodes and calibrated"
+        return f"estimated by a network, cross-fitted over {count} folds of the episodes and calibrated"
 
 
 class DiscreteActions(_Estimated):
@@ -181,7 +181,7 @@ class VectorActions(_Estimated):
             gates.append(Gate(DENSITY, False, text, "log actions before they are clipped, or evaluate the policy live"))
         if propensity_column(self.dataset, self.propensity) is None:
             error = self.calibration()["expected_calibration_error"]
-            text = f"tenths of the estimated Gaussians hold logged actions unevenly: error {error:.2f}"
+            text = f"logged actions fill the deciles of the estimated Gaussians unevenly: error {error:.2f}"
             passed = error <= LARGEST_CALIBRATION_ERROR
             fix = f"record the density with which each action was drawn in a column {PROPENSITY}"
             gates.append(Gate(DENSITY, passed, f"{text}, limit {LARGEST_CALIBRATION_ERROR}", "" if passed else fix))
@@ -227,7 +227,6 @@ def _weights_gate(candidate: Candidate) -> Gate:
     return Gate(
         WEIGHTS,
         False,
-        f"{candidate.name} takes one action vector at each step and never exactly a logged one, so that nothing but fitted Q "
-        "evaluation exists, whose interval does not count the error of its fit",
+        f"{candidate.name} is deterministic and never takes exactly a logged action vector: only fitted Q evaluation applies, and its interval leaves out the error of the fit",
         "train with model.action_head gaussian and policy.action_selection sample, or evaluate the policy live",
     )

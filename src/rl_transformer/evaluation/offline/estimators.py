@@ -28,14 +28,14 @@ FITTED_Q = "fitted_q_evaluation"
 MARGINALIZED = "marginalized_importance_sampling"
 MARGINALIZED_DOUBLY_ROBUST = "marginalized_doubly_robust"
 
-_MARKOV = "states are known and decide what follows"
+_MARKOV = "states are fully observed and Markov"
 ASSUMPTIONS = {
     BEHAVIOR: "none beyond independent units: it is the mean of the logged returns",
-    IMPORTANCE: "propensities are right, and the behavior sometimes does all that the policy does",
-    WEIGHTED: "as importance sampling, and many episodes: its bias vanishes as they grow",
-    DOUBLY_ROBUST: "propensities or critic are right, and the behavior sometimes does all that the policy does",
+    IMPORTANCE: "propensities are right, and the behavior sometimes takes every action that the policy takes",
+    WEIGHTED: "as for importance sampling, and many episodes: its bias vanishes as their number grows",
+    DOUBLY_ROBUST: "propensities or critic are right, and the behavior sometimes takes every action that the policy takes",
     WEIGHTED_DOUBLY_ROBUST: "propensities or critic are right, support, and many episodes",
-    FITTED_Q: "the critic is right; its interval is over starting states only, its fit counts as exact",
+    FITTED_Q: "the critic is right; its interval is over starting states only and treats the fit as exact",
     MARGINALIZED: f"{_MARKOV}, support, and many episodes",
     MARGINALIZED_DOUBLY_ROBUST: f"{_MARKOV}; critic or ratios are right, and support",
 }

@@ -39,12 +39,12 @@ def held_out_gate(policy: Policy, dataset: TrajectoryDataset) -> Gate:
     # The fingerprint is over the content, so that the same episodes in another format are recognized.
     trained_on = policy.spec.dataset.get("fingerprint")
     if trained_on is None:
-        return Gate(HELD_OUT, None, "not run: the policy does not say what it was trained on")
+        return Gate(HELD_OUT, None, "not run: the policy does not record what it was trained on")
     if trained_on == dataset.fingerprint:
         return Gate(
             HELD_OUT,
             False,
-            "the policy was trained on these very episodes, so that it looks better on them than it is",
+            "the policy was trained on these very episodes, so it looks better on them than it is",
             "judge on other episodes: rlt convert --split, or train with --dataset.validation_fraction 0.2",
         )
     return Gate(HELD_OUT, True, "the policy was trained on other data")
@@ -57,9 +57,7 @@ def leakage_gates(dataset: TrajectoryDataset, accepted: Sequence[str]) -> list[G
         dataset: The data to judge by.
         accepted: Kinds of findings that the user has looked at: they withhold nothing.
     """
-    return _gates(
-        LEAKAGE, find_leakage(dataset), LEAKAGE_KINDS, accepted, "observations hold nothing of what follows them"
-    )
+    return _gates(LEAKAGE, find_leakage(dataset), LEAKAGE_KINDS, accepted, "no leakage into the observations was found")
 
 
 def split_gates(
@@ -74,17 +72,17 @@ def split_gates(
         accepted: Kinds of findings that withhold nothing.
     """
     if training is None:
-        text = "the training data is not at hand: shared episodes, entities and times, and a changed behavior, would not be seen"
+        text = "the training data is not available: shared episodes, entities and times, and a changed behavior, cannot be detected"
         return [Gate(SPLIT, None, text)]
     findings = compare_splits(training, dataset, entity=entity)
     # A behavior that changed is named only: the verdict is about the behavior of the data to judge by.
     withholding = tuple({finding.kind for finding in findings if finding.level == "error"})
     gates = _gates(SPLIT, findings, withholding, accepted, "nothing is shared with the training data")
     # A verdict must say what it did not look at; `compare_splits` is silent about columns that nobody named.
-    unknown = [] if entity else ["entities (name the columns of one with --entity)"]
+    unknown = [] if entity else ["entities (name their columns with --entity)"]
     unknown += [] if time_column(training, dataset) else ["times (convert the table with --keep TIME)"]
     if unknown:
-        gates.append(Gate(SPLIT, None, f"not checked whether both have the same {' or '.join(unknown)}"))
+        gates.append(Gate(SPLIT, None, f"not checked whether the two share {' or '.join(unknown)}"))
     return gates
 
 
@@ -96,13 +94,17 @@ def _gates(
     for finding in findings:
         text = f"{finding.kind}: {finding.field} {finding.problem}"
         if finding.kind in withholding and finding.kind not in accepted:
-            fix = f"{finding.fix}; if it is in order, repeat with --accept '{finding.kind}'"
+            fix = f"{finding.fix}; if it is intended, repeat with --accept '{finding.kind}'"
             gates.append(Gate(name, False, text, fix))
         elif finding.level == "info":
             gates.append(Gate(name, None, text))
         else:
             gates.append(
-                Gate(name, True, f"{text} ({'accepted' if finding.kind in accepted else 'withholds nothing'})")
+                Gate(
+                    name,
+                    True,
+                    f"{text} ({'accepted' if finding.kind in accepted else 'does not withhold the verdict'})",
+                )
             )
     # What could not be checked is said aloud, beside what was: silence would read as success.
     return gates if any(gate.passed is not None for gate in gates) else [Gate(name, True, passed), *gates]

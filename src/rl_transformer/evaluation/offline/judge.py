@@ -156,7 +156,7 @@ def _doubt(value: float, steps: LoggedSteps) -> str | None:
         # Sums of rewards in another order differ in their last digits.
         slack = 1e-6 * (high - low)
         if not low - slack <= value <= high + slack:
-            return f"beyond every return that is {what} ({low:.4g} to {high:.4g})"
+            return f"outside the range of returns that are {what} ({low:.4g} to {high:.4g})"
     return None
 
 
@@ -172,7 +172,7 @@ def _describe_critic(steps: LoggedSteps) -> JsonObject:
     return {
         "mean_residual": float(steps.sum_by_episode(steps.corrections).mean()),
         "unit": "return per episode, under the behavior",
-        "history": "the last steps that the policy sees, as far as they fit, with timestep and rewards so far",
+        "history": "the last steps that the policy sees, as many as fit, with the timestep and the rewards so far",
     }
 
 
@@ -211,7 +211,7 @@ def read_log(
     # Whole entities share a fold, so that nobody's episodes are on both sides.
     of_unit = generator(Stream.OFFLINE_JUDGING, options.seed).permutation(int(units.max()) + 1) % _FOLDS
     folds = np.repeat(of_unit[units], dataset.lengths)
-    log.info(f"behavior: fitting its actions on {dataset.num_steps:,} steps")
+    log.info(f"behavior: fitting a model of its actions on {dataset.num_steps:,} steps")
     space = dataset.spec.action_space
     if space.is_continuous and np.dtype(space.dtype).kind != "f":
         raise RLTransformerError(
@@ -226,7 +226,7 @@ def read_log(
 def _judge_side(candidate: Candidate, logged: LogEstimates) -> tuple[LoggedSteps, Side, SeenLog]:
     """Return the log as one policy sees it, its estimates, and what it would do."""
     count = logged.dataset.num_trajectories
-    log.info(f"{candidate.name}: acting on {count:,} logged episodes, and fitting its values")
+    log.info(f"{candidate.name}: computing its actions in {count:,} logged episodes and fitting its values")
     seen = logged.actions.see(candidate, logged.is_last)
     return *estimate_side(seen, logged), seen
 

@@ -19,7 +19,7 @@ _SENTENCES = {
     "not established": "These logs do not establish whether the policy earns more or less than {against}.",
 }
 _COLORS = {"better": "#1d6b3a", "worse": "#a3200d", "not established": "#5a6472"}
-_BEHAVIOR = "the behavior that made the log"
+_BEHAVIOR = "the behavior that produced the log"
 _WORTH_SAYING = 1.5
 """From so many times the usual width on, a reader is told why an interval is wide."""
 
@@ -66,7 +66,7 @@ def as_html(result: JsonObject) -> str:
             f"{_belief(result)}Points are estimates, bars 90 % intervals; dashed: the logged mean.",
         ),
         _estimate_table(result),
-        "<h2>Does the log hold what the policy would do?</h2>",
+        "<h2>Does the log cover what the policy would do?</h2>",
         f"<p>{escape(_support_sentence(result))}</p>",
         _figure(_draw_support(result), "Share of the policy's actions that the behavior hardly ever takes.")
         if result["support"]["unsupported"] > 0
@@ -75,7 +75,7 @@ def as_html(result: JsonObject) -> str:
         _figure(_draw_likelihood(result), escape(result["likelihood"]["measure"].capitalize()) + "."),
         "<h2>What was checked</h2>",
         _gate_table(result),
-        f'<p class="small">Rule, fixed before: {escape(result["rule"])}. Target return: '
+        f'<p class="small">Rule, fixed in advance: {escape(result["rule"])}. Target return: '
         f"{'none' if target is None else _number(target)}. Propensities: {escape(result['behavior']['propensities'])}. "
         f"Policy {escape(result['policy'][:12])}.</p>",
     ]
@@ -94,7 +94,7 @@ def _difference_sentence(result: JsonObject) -> str:
     difference = result["difference"]
     behavior = result["behavior"]
     if not difference["supported"]:
-        return "No difference is given: the estimates below do not hold without support."
+        return "No difference is reported: without support, the estimates below are not valid."
     wider = difference["widened_by"]
     widened = (
         ""
@@ -109,7 +109,7 @@ def _difference_sentence(result: JsonObject) -> str:
 
 
 def _belief(result: JsonObject) -> str:
-    return "" if result["difference"]["supported"] else "Not to be quoted: without support none of these holds. "
+    return "" if result["difference"]["supported"] else "Do not quote these: without support none of them is valid. "
 
 
 def _support_sentence(result: JsonObject) -> str:
@@ -123,8 +123,7 @@ def _support_sentence(result: JsonObject) -> str:
         else "weights average {:.2f} (1 if propensities are right); ".format(support["mean_weight"][0])
     )
     return (
-        f"Weighted by how the policy acts, the {result['behavior']['episodes']:,} episodes are worth "
-        f"{support['effective_sample_size']:,.0f} (100 are needed); the heaviest one has {support['largest_share']:.1%} of the "
+        f"Weighted by how the policy acts, the {result['behavior']['episodes']:,} episodes have an effective sample size of {support['effective_sample_size']:,.0f} (100 are needed); the heaviest one carries {support['largest_share']:.1%} of the "
         f"weight; {tail}; {mean}{support['unsupported']:.1%} of the policy's actions have a behavior probability below "
         f"{support['floor']:g}."
     )
@@ -146,7 +145,7 @@ def _estimate_table(result: JsonObject) -> str:
         for name, each, chosen in rows
     )
     return (
-        "<table><tr><th>estimator</th><th>return</th><th>90 % interval</th><th>over</th><th>it assumes</th></tr>"
+        "<table><tr><th>estimator</th><th>return</th><th>90 % interval</th><th>over</th><th>assumptions</th></tr>"
         f"{body}</table>"
     )
 

@@ -192,7 +192,7 @@ def _outcomes(dataset: TrajectoryDataset, name: str, rows: Int[np.ndarray, "R"])
         return np.asarray(dataset.rewards[rows], np.float64)
     if name not in dataset.columns:
         raise RLTransformerError(
-            f"has no column {name!r}, which a condition of the policy follows",
+            f"has no column {name!r}, which a condition of the policy depends on",
             where=dataset.location or "data",
             fix="record it with every step",
         )

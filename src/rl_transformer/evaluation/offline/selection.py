@@ -33,7 +33,7 @@ _MOST_WEIGHTS = 2_000_000  # that are held at once: 16 MB
 RANKED = "ranked"
 UNSUPPORTED = "without support"
 WITHHELD = "withheld"
-"""A check of the data failed, so that no estimate of this policy can be believed."""
+"""A check of the data failed, so no estimate of this policy can be believed."""
 _STATES = (RANKED, UNSUPPORTED, WITHHELD)
 
 
@@ -166,12 +166,11 @@ def _notes(rows: Sequence[JsonObject]) -> list[str]:
     """Return what a reader must know before trying the pick."""
     pick = rows[0]
     if pick["status"] == WITHHELD:
-        return ["nothing is picked: what was found of the data decides how every policy looks on it"]
+        return ["no policy is picked: the failed checks of the data affect how every policy looks on it"]
     trial = "a live trial of all of them is worth more: rlt select RUNS --env-id ID --trials N"
     if pick["status"] == UNSUPPORTED:
         return [
-            "no policy has enough support for an expected regret; the order is that of fitted Q evaluation, whose error is not "
-            f"known; {trial}"
+            f"no policy has enough support for an expected regret; they are ordered by fitted Q evaluation, whose error is not known; {trial}"
         ]
     notes = []
     others = [row["run"] for row in rows if row["status"] != RANKED]

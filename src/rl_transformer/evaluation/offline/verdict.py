@@ -147,12 +147,12 @@ def decide(
     if not is_beyond:
         reasons.append(
             f"the {DECIDING:.0%} interval of the difference, [{difference - deciding:.4g}, {difference + deciding:.4g}], "
-            f"holds differences that do not matter (margin {margin:g})"
+            f"includes differences that do not matter (margin {margin:g})"
         )
         if is_supported and side:
             # The width falls with the square root of the number of episodes.
             needed = math.ceil(num_episodes * (deciding / (side * difference - margin)) ** 2)
-            advice.append(f"about {needed:,} episodes in all, if the difference is as estimated")
+            advice.append(f"about {needed:,} episodes in total, if the difference is as estimated")
     # Two estimates that err in different ways: one through its weights, the other through its critic.
     elif side * second <= margin:
         reasons.append("fitted Q evaluation puts the difference on the other side, or within the margin")
@@ -206,26 +206,28 @@ def _thin_support(support: Support) -> tuple[list[str], list[str]]:
     size = support.effective_sample_size
     if size < FEWEST_EPISODES:
         reasons.append(
-            f"weighted by how the policy acts, the log is worth {size:.0f} episodes, fewer than {FEWEST_EPISODES}"
+            f"weighted by how the policy acts, the log has an effective sample size of {size:.0f} episodes, fewer than {FEWEST_EPISODES}"
         )
         advice.append("episodes in which the behavior acts more like the policy, or a policy closer to the behavior")
     if support.pareto_k is not None and support.pareto_k > LARGEST_PARETO_K:
-        reasons.append(f"few episodes decide the estimate: Pareto k {support.pareto_k:.2f} is above {LARGEST_PARETO_K}")
+        reasons.append(
+            f"a few episodes dominate the estimate: Pareto k {support.pareto_k:.2f} is above {LARGEST_PARETO_K}"
+        )
         advice.append("more episodes of the kind that the policy prefers")
     if support.mean_weight is not None and _is_off(*support.mean_weight, size):
         mean, error = support.mean_weight
         reasons.append(
-            f"the propensities are wrong: weights average {mean:.3g} (standard error {error:.2g}), and would be 1 with right ones"
+            f"the propensities are wrong: weights average {mean:.3g} (standard error {error:.2g}), and with correct ones would average 1"
         )
         advice.append(
-            "a log with the probability with which each action was drawn, in a column that --propensity names"
+            "a log that records the probability with which each action was drawn, in a column named by --propensity"
         )
     if support.unsupported > LARGEST_UNSUPPORTED:
         # Where to look: people can add episodes of a kind, and seldom episodes in general.
         worst = max(support.by_timestep, key=lambda place: place["unsupported"])
         where = max(support.by_return, key=lambda place: place["unsupported"])
         reasons.append(
-            f"{support.unsupported:.1%} of the policy's actions are hardly in the log (behavior probability below {FLOOR}), most of "
+            f"{support.unsupported:.1%} of the policy's actions are rare or absent in the log (behavior probability below {FLOOR}), most of "
             f"them in timesteps {worst['first']} to {worst['last']} ({worst['unsupported']:.1%}) and in episodes with returns "
             f"from {where['low']:.4g} to {where['high']:.4g} ({where['unsupported']:.1%})"
         )
