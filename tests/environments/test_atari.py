@@ -110,7 +110,7 @@ def test_a_game_is_recorded_from_the_command_line_with_what_makes_it_again(tmp_p
         (["--atari-protocol", "old"], "there is no protocol 'old'"),
         (["--atari-protocol", "paper", "--env-kwargs", '{"frameskip": 4}'], "frameskip is set by the protocol, too"),
         (["--policy", "scripted:genius"], "there is no script 'scripted:genius'"),
-        (["--policy", "scripted:tracker?noise=2"], "'2' is no share of random actions"),
+        (["--policy", "scripted:tracker?noise=2"], "'2' is not a share of random actions"),
         (["--policy", "scripted:tracker", "--target-return", "3"], "scripted and random actions have no target"),
     ],
     ids=str,

@@ -118,7 +118,7 @@ ONE = {
         ([ONE, {**ONE, "name": "x"}], "episode 1: name: holds str, not numbers"),
         ([{**ONE, "further": {"a": 1}}], "episode 0: further: holds dict, not numbers"),
         ([{**ONE, "rewards": [[1], [2, 3]]}], "rewards: holds list"),
-        ([{**ONE, "rewards": [np.zeros(1), np.zeros(2)]}], "rewards: is no array of numbers of one shape"),
+        ([{**ONE, "rewards": [np.zeros(1), np.zeros(2)]}], "rewards: is not an array of numbers of one shape"),
         ([{**ONE, "rewards": [10**30, 1]}], "rewards: is no array of numbers"),
         ([{**ONE, "next_observations": np.zeros((3, 3))}], r"next_observations have the shape \(3, 3\)"),
         ([{**ONE, "terminals": [True, True]}], "terminals: is set at step 0 of 2"),
