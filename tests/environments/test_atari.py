@@ -123,7 +123,7 @@ def test_bad_words_are_refused(words, problem, tmp_path, capsys):
 def test_other_environments_have_neither_protocol_nor_tracker(tmp_path, capsys):
     words = ["collect", "CartPole-v1", "--num-episodes", "1", "--output", str(tmp_path / "x")]
     assert main([*words, "--atari-protocol", "paper"]) == 2
-    assert "is no game of ale-py" in capsys.readouterr().err
+    assert "is not a game of ale-py" in capsys.readouterr().err
     assert main([*words, "--policy", "scripted:tracker"]) == 2
     assert "there is no tracker for CartPole" in capsys.readouterr().err
     with pytest.raises(RLTransformerError, match="there is no protocol"):

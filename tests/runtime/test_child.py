@@ -122,7 +122,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
     uri = write_d4rl(tmp_path / "d.hdf5", telling_data())
     with h5py.File(tmp_path / "d.hdf5", "a") as file:
         file[b"rew\xffards"] = [1.0]
-    with pytest.raises(RLTransformerError, match="is no name"):
+    with pytest.raises(RLTransformerError, match="is not a valid name"):
         open_trajectories(uri)
 
 

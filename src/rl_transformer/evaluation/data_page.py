@@ -58,7 +58,7 @@ def data_page(
     Args:
         dataset: The data.
         leakage: Findings of `find_leakage`.
-        against: Data to judge by, which is drawn beside it.
+        against: Test data, which is drawn next to it.
         differences: Findings of `compare_splits`.
     """
     description = describe(dataset)
