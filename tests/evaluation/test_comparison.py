@@ -196,7 +196,7 @@ def test_one_run_against_seeds_has_no_interval(tmp_path, sides, capsys):
     assert difference["verdict"] == "not established"
     text = capsys.readouterr().out
     assert "+39, no interval (unpaired, Welch): not established" in text
-    assert "has no interval: it has one training seed only" in text
+    assert "has no interval: it has only one training seed" in text
 
 
 @pytest.mark.parametrize(

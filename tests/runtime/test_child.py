@@ -39,8 +39,8 @@ def check(path, name):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("crashes", r"ends the process that does \(SIGSEGV\)"),
-        ("exits", r"ends the process that does \(exit code 0\)"),
+        ("crashes", r"terminates the reading process \(SIGSEGV\)"),
+        ("exits", r"terminates the reading process \(exit code 0\)"),
         ("hangs", "takes more than 2 seconds"),
         ("fills_the_memory", "takes more than 4 GiB of memory"),
         ("refuses", "holds something else"),

@@ -119,7 +119,7 @@ ONE = {
         ([{**ONE, "further": {"a": 1}}], "episode 0: further: holds dict, not numbers"),
         ([{**ONE, "rewards": [[1], [2, 3]]}], "rewards: holds list"),
         ([{**ONE, "rewards": [np.zeros(1), np.zeros(2)]}], "rewards: is not an array of numbers of one shape"),
-        ([{**ONE, "rewards": [10**30, 1]}], "rewards: is no array of numbers"),
+        ([{**ONE, "rewards": [10**30, 1]}], "rewards: is not an array of numbers"),
         ([{**ONE, "next_observations": np.zeros((3, 3))}], r"next_observations have the shape \(3, 3\)"),
         ([{**ONE, "terminals": [True, True]}], "terminals: is set at step 0 of 2"),
         ([{name: ONE[name] for name in ("actions", "rewards")}], "has no observations"),

@@ -48,7 +48,7 @@ def check_in_child(path: Path, checker: str) -> None:
         return
     code, printed = _run_child(path, checker, seconds_to_read(stamp["bytes"]))
     if code != 0 or not printed:
-        problem = f"reading it crashes the process that reads it ({describe_end(code)})"
+        problem = f"reading it terminates the reading process ({describe_end(code)})"
         raise RLTransformerError(problem, where=path, fix=FIX)
     result = json.loads(printed)
     if "problem" in result:

@@ -61,8 +61,8 @@ class TrunkSource:
                 raise RLTransformerError(
                     "is a policy of rlt train, and a trunk is a language model",
                     where=name,
-                    fix="to train it further, repeat its command with --resume and a larger --train-steps; for a trunk, "
-                    "name a transformer, or a run of rlt pretrain",
+                    fix="to train it further, repeat its command with --resume and a larger --train-steps; to start another run "
+                    "from its weights, set model.init_from; for a trunk, name a transformer, or a run of rlt pretrain",
                 )
             kind = str(values.get("model_type"))
             if kind not in CONFIG_MAPPING:
