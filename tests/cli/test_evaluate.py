@@ -66,8 +66,8 @@ def test_every_option_of_the_environment_has_its_effect(ready, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--env-kwargs", "{size: 1}"], "--env-kwargs: '{size: 1}' is no JSON object"),
-        (["--env-kwargs", "[1]"], "--env-kwargs: '[1]' is no JSON object"),
+        (["--env-kwargs", "{size: 1}"], "--env-kwargs: '{size: 1}' is not a JSON object"),
+        (["--env-kwargs", "[1]"], "--env-kwargs: '[1]' is not a JSON object"),
         (["--env-kwargs", '{"sise": 1}'], "unexpected keyword argument 'sise'"),
         (["--max-live", "0"], "max_live: is 0"),
         (["--max-steps", "0"], "max_steps: is 0"),

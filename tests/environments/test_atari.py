@@ -110,7 +110,7 @@ def test_a_game_is_recorded_from_the_command_line_with_what_makes_it_again(tmp_p
         (["--atari-protocol", "old"], "there is no protocol 'old'"),
         (["--atari-protocol", "paper", "--env-kwargs", '{"frameskip": 4}'], "frameskip is set by the protocol, too"),
         (["--policy", "scripted:genius"], "there is no script 'scripted:genius'"),
-        (["--policy", "scripted:tracker?noise=2"], "'2' is no share of random actions"),
+        (["--policy", "scripted:tracker?noise=2"], "'2' is not a share of random actions"),
         (["--policy", "scripted:tracker", "--target-return", "3"], "scripted and random actions have no target"),
     ],
     ids=str,
@@ -123,7 +123,7 @@ def test_bad_words_are_refused(words, problem, tmp_path, capsys):
 def test_other_environments_have_neither_protocol_nor_tracker(tmp_path, capsys):
     words = ["collect", "CartPole-v1", "--num-episodes", "1", "--output", str(tmp_path / "x")]
     assert main([*words, "--atari-protocol", "paper"]) == 2
-    assert "is no game of ale-py" in capsys.readouterr().err
+    assert "is not a game of ale-py" in capsys.readouterr().err
     assert main([*words, "--policy", "scripted:tracker"]) == 2
     assert "there is no tracker for CartPole" in capsys.readouterr().err
     with pytest.raises(RLTransformerError, match="there is no protocol"):

@@ -196,7 +196,7 @@ def test_one_run_against_seeds_has_no_interval(tmp_path, sides, capsys):
     assert difference["verdict"] == "not established"
     text = capsys.readouterr().out
     assert "+39, no interval (unpaired, Welch): not established" in text
-    assert "has no interval: it has one training seed only" in text
+    assert "has no interval: it has only one training seed" in text
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_what_cannot_be_compared_is_refused_by_name(tmp_path, sides, capsys, val
 def test_wrong_arguments_are_refused(tmp_path, sides, capsys):
     a, b = sides["a"], sides["b"]
     others = report(tmp_path / "others.json", B, seeds=[5, 6, 7, 8, 9])
-    assert "nothing to compare with" in refused(capsys, a)
+    assert "there is nothing to compare" in refused(capsys, a)
     assert "--margin: is -1" in refused(capsys, a, b, "--margin", "-1")
     assert "others.json has the training seeds 5, 6, 7, 8, 9" in refused(capsys, a, others, "--paired")
     assert "has no target return 5, only 3" in refused(capsys, a, b, "--target-return", "5")

@@ -139,7 +139,7 @@ def test_output_layers_that_are_more_than_a_product_are_refused(tmp_path):
     torch.manual_seed(0)
     config = transformers.CohereConfig(**sizes, vocab_size=300, logit_scale=9.0)
     transformers.CohereForCausalLM(config).save_pretrained(tmp_path / "cohere")
-    refused_with_text(tmp_path, tmp_path / "cohere", "more than a product")
+    refused_with_text(tmp_path, tmp_path / "cohere", "not just a product")
 
 
 def test_an_output_layer_that_the_file_lacks_is_not_made_up(tmp_path):

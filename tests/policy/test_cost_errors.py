@@ -118,7 +118,7 @@ BAD_COSTS = {
     "NaN": (float("nan"), "the cost nan is not finite", "repair the environment's cost"),
     "infinite": (float("inf"), "the cost inf is not finite", "repair the environment's cost"),
     "a list": ([1.0, 2.0], r"cost has shape \(1, 2\) for 1 sessions", "pass one number per session"),
-    "beyond float32": (-1e300, "cost_to_go leaves the range of float32", "repair the environment's cost"),
+    "beyond float32": (-1e300, "cost_to_go exceeds the range of float32", "repair the environment's cost"),
 }
 
 
@@ -135,12 +135,12 @@ def test_a_cost_that_is_no_finite_number_is_refused_and_nothing_is_counted(name,
 BAD_TARGETS = {
     "an unknown condition": (
         {**TARGETS, "fuel_to_go": 1.0},
-        "'fuel_to_go' is not a condition of this policy beside the return",
+        "'fuel_to_go' is not a condition of this policy other than the return",
         "choose among",
     ),
     "the return": (
         {**TARGETS, "return_to_go": 5.0},
-        "is not a condition of this policy beside the return",
+        "is not a condition of this policy other than the return",
         "pass it as target_return",
     ),
     "NaN": ({"cost_to_go": float("nan")}, "nan is not a finite number", "pass a finite target"),
@@ -161,7 +161,7 @@ def test_a_policy_without_a_cost_refuses_a_target_for_it():
     policy = untrained_policy(point_data(3))
     with pytest.raises(
         RLTransformerError,
-        match=r"'cost_to_go' is not a condition of this policy beside the return\n  fix: choose among",
+        match=r"'cost_to_go' is not a condition of this policy other than the return\n  fix: choose among",
     ):
         evaluate(policy, env_id=POINT, targets=TARGETS, num_episodes=1)
 

@@ -105,7 +105,7 @@ def test_categories_of_the_same_number_and_another_meaning_are_not_taken_over(tm
     other_meaning = started(first, tmp_path / "other", categories(["gold", "silver"]), **options)
     assert not same(load_policy(first), other_meaning, "embed_state.weight")
     said = capsys.readouterr()
-    assert "the observations are others" in said.out + said.err
+    assert "the observations differ" in said.out + said.err
 
 
 def test_another_network_is_refused_with_the_options_that_work(earlier, tmp_path):

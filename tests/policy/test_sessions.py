@@ -232,7 +232,7 @@ def test_numbers_beyond_float32_are_refused_and_never_acted_on():
             policy.session(target).act(np.zeros(2))
     session = policy.session(1.0)
     session.act(np.zeros(2))
-    with pytest.raises(RLTransformerError, match="leaves the range of float32"):
+    with pytest.raises(RLTransformerError, match="exceeds the range of float32"):
         session.observe(-1e300)
 
 

@@ -39,8 +39,8 @@ def check(path, name):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("crashes", r"ends the process that does \(SIGSEGV\)"),
-        ("exits", r"ends the process that does \(exit code 0\)"),
+        ("crashes", r"terminates the reading process \(SIGSEGV\)"),
+        ("exits", r"terminates the reading process \(exit code 0\)"),
         ("hangs", "takes more than 2 seconds"),
         ("fills_the_memory", "takes more than 4 GiB of memory"),
         ("refuses", "holds something else"),
@@ -122,7 +122,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
     uri = write_d4rl(tmp_path / "d.hdf5", telling_data())
     with h5py.File(tmp_path / "d.hdf5", "a") as file:
         file[b"rew\xffards"] = [1.0]
-    with pytest.raises(RLTransformerError, match="is no name"):
+    with pytest.raises(RLTransformerError, match="is not a valid name"):
         open_trajectories(uri)
 
 

@@ -255,7 +255,7 @@ def test_files_have_the_permissions_of_the_umask(tmp_path):
 
 def test_a_pipe_or_device_is_never_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(RLTransformerError, match="is no regular file"):
+    with pytest.raises(RLTransformerError, match="is not a regular file"):
         write_text(tmp_path / "pipe", "content")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 

@@ -67,7 +67,7 @@ def test_every_library_says_it_otherwise(error, tmp_path, monkeypatch):
         return genuine(trainer, step, *rest)
 
     monkeypatch.setattr(Trainer, "backward", fails_at_the_sixth)
-    with pytest.raises(RLTransformerError, match=r"the memory is not enough for training\.batch_size 8") as caught:
+    with pytest.raises(RLTransformerError, match=r"there is not enough memory for training\.batch_size 8") as caught:
         train(tiny_config(tmp_path / "run"), dataset=point_data())
     assert caught.value.where == "training on cpu"
     assert caught.value.__cause__ is error
@@ -90,7 +90,7 @@ def test_data_too_large_for_the_memory_is_answered_with_a_store(tmp_path):
         yield data.trajectory(0)
         np.empty(2**60, np.uint8)
 
-    with pytest.raises(RLTransformerError, match="the memory is not enough for this data at once") as caught:
+    with pytest.raises(RLTransformerError, match="there is not enough memory for this data at once") as caught:
         TrajectoryDataset.in_memory(data.spec, episodes(), location="huge")
     assert "rlt convert" in caught.value.fix
     write_store(tmp_path / "store", data.spec, [data.trajectory(0)])

@@ -72,7 +72,7 @@ def test_json_is_read_as_yaml_to_the_same_values(tmp_path_factory, values):
         ("text", "does not hold a mapping"),
         ("", "does not hold a mapping"),
         ("a: 1\n---\nb: 2", "a second document"),
-        ("? [1]\n: 2", "is no name"),
+        ("? [1]\n: 2", "is not a name"),
         ("a: {: ", "cannot be read"),
         ("a: " + "[" * 50 + "]" * 50, "nested lists and mappings"),
         ("a: [" + "1, " * 30_000 + "]", "values in a YAML file"),

@@ -117,7 +117,7 @@ def test_a_step_that_is_sent_again_has_the_same_answer_and_counts_once(client):
     assert client.call("POST", f"{path}/act", first) == answer
     before = client.call("GET", f"{path}/state")
     for body, problem in (
-        ({"observation": [0.5, 0.4], "step": 0}, "another content"),
+        ({"observation": [0.5, 0.4], "step": 0}, "for a request with different content"),
         ({"observation": [0.5, 0.5], "step": 1}, "awaits its outcome"),
         ({"observation": [0.5, 0.5]}, "awaits its outcome"),
         ({"observation": [0.5, 0.5], "step": 3, "outcome": {"reward": 1}}, "the next one is 1"),

@@ -105,7 +105,7 @@ def test_an_evaluation_that_raises_costs_neither_updates_nor_the_policy(unreliab
     config = tiny_config(tmp_path / "run", evaluation={**EVALUATED, "env_id": unreliable})
     run = train(config, dataset=point_data())
     printed = capsys.readouterr()
-    assert "the evaluation failed, and training goes on" in printed.err
+    assert "the evaluation failed, and training continues" in printed.err
     assert "the simulator has lost its licence" in printed.err
     assert "there is no report.json" in printed.out
     rows = read_metrics(run)

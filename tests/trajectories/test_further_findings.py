@@ -25,7 +25,7 @@ def test_one_step_after_every_end_is_reported(lengths, flags):
     """As in D4RL data with a timeout one step after each terminal."""
     found = finding(of_lengths(lengths, flags), "consecutive ends")
     assert (found.level, found.field) == ("warning", flags[0])
-    assert "exactly one of one step" in found.problem
+    assert "exactly one episode of a single step" in found.problem
     assert "leave out the steps after it" in found.fix
 
 
@@ -139,7 +139,7 @@ def test_parts_of_a_tuple_are_named_by_numbers_or_texts(observe, tmp_path):
 
 @pytest.mark.parametrize("observe", [[1.5], [None], [True]])
 def test_what_is_no_name_of_a_part_is_refused(observe):
-    with pytest.raises(RLTransformerError, match=r"dataset\.observe: .* is no name of a part"):
+    with pytest.raises(RLTransformerError, match=r"dataset\.observe: .* is not the name of a part"):
         from_vectors(vectors(observations=TUPLES), observation_space=TUPLE_SPACE, observe=observe)
 
 

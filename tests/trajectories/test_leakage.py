@@ -71,7 +71,7 @@ def test_what_is_not_looked_at_is_said_with_the_reason():
     random = np.random.default_rng(0)
     seen = [{**e, "observations": random.integers(0, 255, (6, 36, 36, 3), np.uint8)} for e in cut(linear_system(0), 6)]
     (pictures,) = [f for f in find_leakage(dataset(seen)) if f.kind == NOT_CHECKED]
-    assert "pictures" in pictures.problem
+    assert "images" in pictures.problem
     (few,) = find_leakage(dataset(linear_system(0, count=3)))
     assert (few.kind, "only 3 episodes" in few.problem) == (NOT_CHECKED, True)
     wide = [f for f in find_leakage(dataset(linear_system(0, size=70))) if f.kind == NOT_CHECKED]

@@ -205,7 +205,7 @@ def test_a_part_of_very_many_values_beside_a_picture_is_refused_with_what_to_obs
     space = gym.spaces.Dict({"item": gym.spaces.Discrete(5000), "wrist": PARTS["wrist"]})
     columns = {"item": np.zeros(3, np.int64), "wrist": np.zeros((3, 1, 36, 36), np.uint8)}
     episode = {"observations": columns, "actions": [0, 1], "rewards": [0.0, 1.0], "terminated": True}
-    with pytest.raises(RLTransformerError, match="more than 1024 values beside the image wrist") as error:
+    with pytest.raises(RLTransformerError, match="more than 1024 values next to the image wrist") as error:
         TrajectoryDataset.from_episodes([episode], observation_space=space, action_space=gym.spaces.Discrete(2))
     assert "wrist" in error.value.fix
 

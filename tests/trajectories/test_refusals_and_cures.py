@@ -174,7 +174,7 @@ def test_data_without_rewards_is_for_behavior_cloning(tmp_path):
     data = from_vectors(vectors(rewards=None))
     found = finding(data, "no rewards")
     assert found.level == "warning"
-    assert "asking for another one means nothing" in found.problem
+    assert "a different target return has no meaning" in found.problem
     policy = load_policy(train(tiny_config(tmp_path / "run", model={"conditions": []}), dataset=data))
     assert policy.session().act(np.zeros(3)).shape == (2,)
     with pytest.raises(RLTransformerError, match="1 of 2 episodes have no rewards"):

@@ -26,17 +26,24 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--fix", type=str | None, default=None, help="Write a clean store into this empty or new folder."
     )
     parser.add_argument(
-        "--against", type=str | None, default=None, help="Data to judge by: is it free of the first, and alike?"
+        "--against",
+        type=str | None,
+        default=None,
+        help="Test data: check that it shares nothing with the first data set and is distributed alike.",
     )
     parser.add_argument(
-        "--entity", type=str, nargs="+", default=[], help="With --against: columns that tell whom an episode is about."
+        "--entity",
+        type=str,
+        nargs="+",
+        default=[],
+        help="With --against: columns that identify the entity of an episode, such as a patient.",
     )
     parser.add_argument(
         "--time", type=str | None, default=None, help="With --against: column with times, if its name does not say so."
     )
-    parser.add_argument("--html", type=str | None, default=None, help="Write a page with figures into this HTML file.")
+    parser.add_argument("--html", type=str | None, default=None, help="Write a page with figures to this HTML file.")
     parser.add_argument(
-        "--figure", type=str | None, default=None, help="Draw histograms of returns and lengths into this PNG file."
+        "--figure", type=str | None, default=None, help="Draw histograms of returns and lengths to this PNG file."
     )
     parser.add_argument("--verify", action="store_true", help="Read every byte of a store and compare its hashes.")
     parser.add_argument(
@@ -88,7 +95,7 @@ def run(args: Namespace) -> Outcome:
             "no data is named", where="rlt inspect", fix="name it as a URI; see rlt inspect --help"
         )
     if (args.entity or args.time) and args.against is None:
-        fix = "pass --against with the data to judge by, or leave it out"
+        fix = "pass --against with the test data, or leave it out"
         raise RLTransformerError("is for comparing two data sets", where="--entity, --time", fix=fix)
     for path, suffix in ((args.figure, ".png"), (args.html, ".html")):
         check_writable(path, suffix)

@@ -14,11 +14,11 @@ class EvaluationConfig(Section):
     """Evaluate the policy while it is trained, if an environment is given."""
 
     env_id: str | None = option(None, "Gymnasium id of the environment.", not_empty=True, common=True)
-    target_returns: list[float] = option([], "Target returns; []: the advised one, see rlt targets.", common=True)
+    target_returns: list[float] = option([], "Target returns; []: the advised one (see rlt targets).", common=True)
     targets: dict[str, float] = option({}, "Targets of further conditions, for example {cost_to_go: 25}.")
     num_episodes: int = option(20, "Episodes per target.", above=0)
     every: int | None = option(
-        None, "Updates between evaluations; another one is made at the end; null: a tenth of train_steps.", above=0
+        None, "Updates between evaluations, in addition to one at the end; null: a tenth of train_steps.", above=0
     )
     # Far from 0, where seeds of recorded episodes usually begin, so that initial states of the data are not repeated.
     seed: int = option(1_000_000, "Seed of the first episode; later episodes count up.", at_least=0, below=2**63)
@@ -33,7 +33,7 @@ class EvaluationConfig(Section):
     )
     step_timeout: float | None = option(
         None,
-        "Seconds that one step or reset of the environment may take, as far as Python can end it; null: no limit.",
+        "Time limit in seconds for one step or reset of the environment, where Python can interrupt it; null: no limit.",
         above=0,
     )
     env_kwargs: dict[str, str | bool | int | float | list | dict | None] = option(
@@ -44,7 +44,7 @@ class EvaluationConfig(Section):
     )
 
     on_error: Literal["continue", "stop"] = option(
-        "continue", "If an evaluation raises an exception: report it and go on training, or stop the run."
+        "continue", "If an evaluation raises an exception: report it and continue training, or stop the run."
     )
 
     def problems(self) -> Iterator[Problem]:

@@ -66,7 +66,7 @@ class ReturnConfig(Section):
     # Two is the least that keeps a model from labelling what it learned from; each more is another model to train.
     folds: int = option(
         2,
-        "Label expected: parts of the episodes, each labelled by a model that learned from the others; 1: one model labels all.",
+        "With label expected: number of folds of the episodes, each labelled by a model trained on the other folds; 1: one model labels all.",
         at_least=1,
     )
     predict: bool = option(
@@ -80,6 +80,6 @@ class ReturnConfig(Section):
         """Yield (option, problem, fix) for a kind that does not exist, and for an update that changes nothing."""
         kind = parse_return_kind(self.kind)
         if kind is None:
-            yield "kind", f"{self.kind!r} is no kind of return", KINDS_OF_RETURN
+            yield "kind", f"{self.kind!r} is not a kind of return", KINDS_OF_RETURN
         elif kind.steps is not None and self.update != "subtract":
             yield "update", "has no effect: the target of next:N is kept at every step", "leave it subtract"

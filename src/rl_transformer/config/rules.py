@@ -72,7 +72,7 @@ def contradictions(c: RunOptions) -> Iterator[Problem]:
         problem = "the continuous head has no distribution to sample from"
         yield "policy.action_selection", problem, "use greedy, or model.action_head gaussian"
     if 0 < c.policy.support_size < MIN_SUPPORT_SIZE:
-        problem = f"{c.policy.support_size} observations are too few to say what is far from them"
+        problem = f"{c.policy.support_size} observations are too few to detect what is far from them"
         yield "policy.support_size", problem, f"give {MIN_SUPPORT_SIZE} or more, or 0 to store none"
     yield from _without_effect(c)
 

@@ -38,7 +38,7 @@ class BehaviorModel:
 
     probabilities: Float64[np.ndarray, "N A"]
     temperatures: list[float]
-    """By which each fold's logits were divided so that its probabilities are calibrated; 1: they were."""
+    """Temperature by which each fold's logits were divided to calibrate its probabilities; 1: unchanged."""
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ class StepFeatures:
     past: Float[Tensor, "_ W"]
     """(N + 1, D + A): normalized observation and one-hot action of each step, and a row of zeros for what was before an episode."""
     actions: Int[Tensor, "N"] | Float[Tensor, "N A"]
-    """Joint actions, parts of a multi-discrete action as one number; or action vectors, in units of their spread."""
+    """Joint actions, with the parts of a multi-discrete action combined into one number; or action vectors, in units of their spread."""
     timesteps: Int[Tensor, "N"]
     progress: Float[Tensor, "N 2"]
     """Timestep and rewards before this step, scaled."""
     num_actions: int
     """A: the number of joint actions, or the length of an action vector."""
     history: int
-    """Steps that are read: this one and those before it."""
+    """Number of steps that are read: this one and those before it."""
     past_actions: bool = True
     """False: of the steps before it only the observations are read."""
 

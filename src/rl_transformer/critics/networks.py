@@ -35,12 +35,12 @@ class FitOptions:
     hidden_size: int = 128
     """The critic's."""
     behavior_updates: int = 8000
-    """The most that a network of the behavior gets: unseen episodes decide how many are best."""
+    """Largest number of updates of a behavior model; unseen episodes decide how many are best."""
     critic_updates: int = 4000
     learning_rate: float = 1e-3
-    """The critic's; networks of the behavior have a larger one."""
+    """The critic's; behavior models use a larger one."""
     target_rate: float = 0.05
-    """Share by which the critic's slowly following copy moves to it after each update."""
+    """Rate at which the critic's target network moves towards it after each update."""
     seed: int = 0
 
 

@@ -34,7 +34,7 @@ class GaussianBehavior:
     means: Float64[np.ndarray, "N A"]
     spreads: Float64[np.ndarray, "N A"]
     scales: list[float]
-    """By which each fold's spreads were multiplied so that they fit actions which it had not seen; 1: they did."""
+    """Factor that was applied to each fold's standard deviations to calibrate them on unseen actions; 1: unchanged."""
 
     def log_densities(self, actions: Float64[np.ndarray, "N A"]) -> Float64[np.ndarray, "N"]:
         """Return the log density of one action per step."""

@@ -57,11 +57,11 @@ def atari_arguments(env_id: str, protocol: str) -> JsonObject:
         protocol: paper or modern.
 
     Raises:
-        RLTransformerError: There is no such protocol, or the environment is no game of ale-py.
+        RLTransformerError: There is no such protocol, or the environment is not a game of ale-py.
     """
     if protocol not in PROTOCOLS:
         fix = f"choose one of {', '.join(PROTOCOLS)}"
         raise RLTransformerError(f"there is no protocol {protocol!r}", where="--atari-protocol", fix=fix)
     if not env_id.startswith("ALE/"):
-        raise RLTransformerError(f"{env_id} is no game of ale-py", where="--atari-protocol", fix="leave it out")
+        raise RLTransformerError(f"{env_id} is not a game of ale-py", where="--atari-protocol", fix="leave it out")
     return {"env_kwargs": PROTOCOLS[protocol].env_kwargs, "wrappers": PROTOCOLS[protocol].wrappers}

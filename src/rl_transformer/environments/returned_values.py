@@ -42,7 +42,7 @@ def misfit(observation: Nested, space: Space, path: str) -> str | None:
         try:
             shape = np.shape(observation)
         except ValueError:  # nested lists of unequal lengths
-            return f"{path} is no array, and its space has shape {space.shape}"
+            return f"{path} is not an array, and its space has shape {space.shape}"
         if shape != space.shape:
             return f"{path} has shape {shape}, and its space {space.shape}"
     return None

@@ -125,7 +125,7 @@ def _noise(text: str) -> tuple[float, float]:
         bounds = (-1.0, -1.0)
     if not 0 <= bounds[0] <= bounds[1] <= 1:
         fix = "give a number from 0 to 1, or two as 0..1"
-        raise RLTransformerError(f"{text!r} is no share of random actions", where="scripted: noise", fix=fix)
+        raise RLTransformerError(f"{text!r} is not a share of random actions", where="scripted: noise", fix=fix)
     return bounds
 
 

@@ -31,7 +31,7 @@ def find_wrapper(wrapper: Wrapper) -> Callable[[Any], gymnasium.Env]:
             ``my_module:MyWrapper``, or a callable, which is returned as it is.
 
     Raises:
-        RLTransformerError: There is no such wrapper, or its arguments are no JSON object.
+        RLTransformerError: There is no such wrapper, or its arguments are not a JSON object.
     """
     if callable(wrapper):
         return wrapper
@@ -75,14 +75,14 @@ def parse_arguments(text: str, *, where: str) -> JsonObject:
     """Return keyword arguments from a JSON object.
 
     Raises:
-        RLTransformerError: The text is no JSON object.
+        RLTransformerError: The text is not a JSON object.
     """
     try:
         arguments = json.loads(text)
     except json.JSONDecodeError as error:
         arguments = error
     if not isinstance(arguments, dict):
-        problem = f"{text!r:.200} is no JSON object"
+        problem = f"{text!r:.200} is not a JSON object"
         reason = f": {arguments}" if isinstance(arguments, ValueError) else ""
         raise RLTransformerError(problem + reason, where=where, fix="write it as '{\"size\": 5}', in single quotes")
     return arguments

@@ -45,7 +45,7 @@ def compare(sides: Sequence[Side], *, paired: bool = False, margin: float | None
     """
     if len(sides) < 2:
         fix = "name two or more: rlt compare A B"
-        raise RLTransformerError("there is nothing to compare with", where="rlt compare", fix=fix)
+        raise RLTransformerError("there is nothing to compare", where="rlt compare", fix=fix)
     if margin is not None and not 0 < margin < np.inf:
         raise RLTransformerError(f"is {margin}", where="--margin", fix="give a finite number above 0")
     check_comparable(sides)
@@ -162,7 +162,7 @@ def _notes(sides: Sequence[Side], scores: Sequence[Score]) -> list[str]:
     notes = []
     for side, score in zip(sides, scores, strict=True):
         if score["interval"] is None:
-            few = f"it has one {WORDS[score['interval_over']]} only"
+            few = f"it has only one {WORDS[score['interval_over']]}"
             notes.append(f"{side.name} has no interval: {few if score['count'] == 1 else 'its values are all equal'}")
         cut = sum(entry.get("truncated_by_limit", 0) for entry in side.entries.values())
         if cut:
@@ -173,7 +173,7 @@ def _notes(sides: Sequence[Side], scores: Sequence[Score]) -> list[str]:
     policies = [{policy for report in side.reports.values() for policy in report.policies} for side in sides]
     for i, side in enumerate(sides[1:], start=1):
         if any(policies[i] & other for other in policies[:i]):
-            notes.append(f"{side.name} holds a policy that another side holds, too")
+            notes.append(f"{side.name} holds the same policy as another side")
     versions = [report.values["versions"] for side in sides for report in side.reports.values()]
     names = sorted({name for one in versions for name in one})
     differing = [name for name in names if len({str(one.get(name)) for one in versions}) > 1]

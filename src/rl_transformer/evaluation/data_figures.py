@@ -42,7 +42,7 @@ def data_figures(dataset: TrajectoryDataset, against: TrajectoryDataset | None =
     samples = [SampledSteps.of(data) for data in every]
     figures = [
         _drawn(lambda axes: _histograms(axes, [d.episode_returns for d in every], "return of an episode"),
-               "Returns of episodes: what a target return can be asked for."),
+               "Returns of episodes: the range in which a target return makes sense."),
         _drawn(lambda axes: _histograms(axes, [d.lengths for d in every], "steps of an episode"),
                "Lengths of episodes."),
     ]  # fmt: skip
@@ -64,7 +64,7 @@ def _of_steps(
     if not all(sample.num_steps for sample in samples):
         return
     if samples[0].is_continuous:
-        caption = "Support of actions within their bounds: darker is more often."
+        caption = "Support of actions within their bounds: darker means more frequent."
         actions = [sample.actions for sample in samples]
         bounds = dataset.spec.action_space.bounds
         yield _drawn(lambda axes: _support(axes, actions, bounds, action_names(dataset.spec)), caption)
@@ -87,7 +87,7 @@ def _of_times(every: list[TrajectoryDataset]) -> Iterator[Figure]:
     if all(len(values) for values in pauses):
         label = f"pause between steps in {_short(names[0])}, powers of ten"
         yield _drawn(
-            lambda axes: _histograms(axes, pauses, label, is_log=True), "Gaps: pauses far right of all others."
+            lambda axes: _histograms(axes, pauses, label, is_log=True), "Gaps: pauses far to the right of all others."
         )
 
 
@@ -116,7 +116,7 @@ def _of_differences(dataset: TrajectoryDataset, samples: list[SampledSteps]) -> 
         axes.set_yticks(heights, [_short(names[i]) for i in largest], fontsize=8)
         axes.set_xlabel("difference of the means, in standard deviations")
 
-    caption = "Drift: how far the means of observations and actions have moved; half a standard deviation is much."
+    caption = "Drift: how far the means of observations and actions have moved; half a standard deviation is a lot."
     yield _drawn(draw, caption, max(_HEIGHT, 0.8 + 0.22 * len(largest)))
 
 

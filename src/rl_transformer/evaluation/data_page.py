@@ -58,7 +58,7 @@ def data_page(
     Args:
         dataset: The data.
         leakage: Findings of `find_leakage`.
-        against: Data to judge by, which is drawn beside it.
+        against: Test data, which is drawn next to it.
         differences: Findings of `compare_splits`.
     """
     description = describe(dataset)
@@ -73,8 +73,8 @@ def data_page(
         _findings("Findings", findings, "Nothing was found."),
     ]
     if against is not None:
-        title = f"Compared with {against.location or 'the data to judge by'}"
-        parts.append(_findings(title, list(differences), "They share nothing, and do not differ."))
+        title = f"Compared with {against.location or 'the test data'}"
+        parts.append(_findings(title, list(differences), "No shared content and no difference was found."))
     parts.append(_figures(data_figures(dataset, against) if len(dataset) else [], has_other=against is not None))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -94,10 +94,10 @@ def _verdict(findings: list[Finding]) -> str:
         text = f"Training would refuse this data: {counts['error']} kinds of errors."
         level = "error"
     elif counts["warning"]:
-        text = f"Training would take this data. Look at {counts['warning']} kinds of warnings first."
+        text = f"Training would accept this data. Look at its {counts['warning']} kinds of warnings first."
         level = "warning"
     else:
-        text = "Training would take this data, and nothing about it is suspicious."
+        text = "Training would accept this data, and no check found anything suspicious."
         level = "good"
     return f'<p class="verdict {level}"><b>{text}</b></p>'
 

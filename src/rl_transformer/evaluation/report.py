@@ -216,7 +216,7 @@ class EvaluationReport:
         chosen = [target for t in self.targets for target in t.episode_targets]
         if chosen:
             notes.append(
-                f"note: the advised target is {_span(chosen)}; rlt targets says why, --target-return sets another"
+                f"note: the advised target is {_span(chosen)}; rlt targets explains it, and --target-return sets another one"
             )
         if any(t.interval is None for t in self.targets):
             unit = "training seeds" if self.training_seeds else "episodes"

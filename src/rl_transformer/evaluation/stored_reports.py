@@ -72,7 +72,7 @@ def read_report(path: Path, *, fix: str = _FIX) -> StoredReport:
     values = {**lacking, **read_json(path, fix=fix)}
     wrong = _wrong_field(values)
     if wrong is not None:
-        raise RLTransformerError(f"is no report of an evaluation: {wrong} is missing or wrong", where=path, fix=_FIX)
+        raise RLTransformerError(f"is not an evaluation report: {wrong} is missing or wrong", where=path, fix=_FIX)
     return StoredReport(path, values)
 
 

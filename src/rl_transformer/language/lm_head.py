@@ -83,7 +83,7 @@ class LMHead(nn.Module):
         trunk.train(was_training)
         if not abs(expected - actual) <= 1e-3 * abs(expected):  # written so that NaN is an error, too
             raise RLTransformerError(
-                f"the output layer of {type(loaded).__name__} is more than a product with the word embeddings "
+                f"the output layer of {type(loaded).__name__} is not just a product with the word embeddings "
                 f"(loss {expected:.4f}, here {actual:.4f})",
                 where="language.text",
                 fix="leave language.text out, or choose a trunk such as GPT-2 or Llama",

@@ -94,7 +94,7 @@ def choose_statistics(own: Normalizer, spec: PolicySpec, initial: Policy | None,
     if own.observation_mean is None:  # images alone, which are not normalized
         return own
     if _layout(spec.data) != _layout(initial.spec.data):
-        log.info("statistics of observations: those of the new data, because the observations are others")
+        log.info("statistics of observations: those of the new data, because the observations differ")
         return own
     log.info("statistics of observations: those of the initial policy, which its weights were trained with")
     return replace(own, observation_mean=kept.observation_mean, observation_scale=kept.observation_scale)
@@ -127,11 +127,11 @@ def _changed_parts(spec: PolicySpec, earlier: PolicySpec) -> list[tuple[tuple[st
     """Return (prefixes of tensors, reason) for the parts of the network whose inputs or outputs mean something else."""
     changed = []
     if _layout(spec.data) != _layout(earlier.data):
-        changed.append((_OBSERVATION_PARTS, "the observations are others"))
+        changed.append((_OBSERVATION_PARTS, "the observations differ"))
     if _actions(spec.data) != _actions(earlier.data):
-        changed.append((_ACTION_PARTS, "the actions are others"))
+        changed.append((_ACTION_PARTS, "the actions differ"))
     elif spec.model.action_head != earlier.model.action_head:
-        changed.append((_ACTION_PARTS, "the action head is another"))
+        changed.append((_ACTION_PARTS, "the action head differs"))
     return changed
 
 
@@ -169,7 +169,7 @@ def _check_same_network(earlier: PolicySpec, config: RunConfig) -> None:
     if differing:
         options = " ".join(f"--model.{name} {_as_argument(value)}" for name, value in differing.items())
         raise RLTransformerError(
-            f"that policy has another network: {', '.join(sorted(differing))} differ",
+            f"that policy has a different network: {', '.join(sorted(differing))} differ",
             where=where,
             fix=f"pass {options}, or use the preset that it was trained with",
         )

@@ -164,7 +164,7 @@ def _check_options_fit_the_data(config: RunConfig, head_name: str, dataset: Traj
         )
     if options.stream_entry != "sum" and space.streams is None:
         raise RLTransformerError(
-            "these observations are not images beside other parts", where="model.stream_entry", fix="leave it sum"
+            "these observations do not combine images with other parts", where="model.stream_entry", fix="leave it sum"
         )
     if options.frame_stack > 1 and not space.is_image:
         raise RLTransformerError(

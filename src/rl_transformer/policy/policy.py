@@ -97,7 +97,7 @@ class Policy:
         """Continue the session of `PolicySession.state`, with the same actions to the bit.
 
         Raises:
-            RLTransformerError: It is no state of one session, belongs to another policy, or is damaged.
+            RLTransformerError: It is not the state of one session, belongs to another policy, or is damaged.
         """
         batch = self.restore_sessions(state)
         if len(batch) != 1:
@@ -122,7 +122,7 @@ class Policy:
         """Start several live episodes that act together.
 
         Args:
-            target_returns: The return to aim for of each; may be empty, because sessions can be added later.
+            target_returns: The return that each aims for; may be empty, because sessions can be added later.
             seeds: The seed of each.
             targets: Targets of further conditions, the same for all of them.
         """
@@ -166,13 +166,13 @@ class Policy:
         """Return the advice on targets: which one is advised, and what to expect of others.
 
         Args:
-            observation: An episode's first observation, of which similar starts are considered; None: all starts.
+            observation: An episode's first observation, to consider similar starts only; None: all starts.
 
         Returns:
             None if the policy takes no target, or is of a format that did not record what advice needs.
 
         Raises:
-            RLTransformerError: It is no observation of the policy's space.
+            RLTransformerError: It is not an observation of the policy's space.
         """
         advice = self.spec.advice
         quantiles = self.spec.return_quantiles

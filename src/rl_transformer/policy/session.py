@@ -76,7 +76,7 @@ class PolicySession:
 
         - ``propensity``: how likely this action was, and ``propensity_kind``: ``deterministic`` (1.0, the best action is
           always taken), ``probability``, ``density`` (in the environment's units), or ``unknown`` (None) where a sampled
-          action was clipped, or where the head does not tell.
+          action was clipped, or where the head does not report it.
         - ``action_probabilities``: of all discrete actions, after the mask; a list per part of a multi-discrete action.
         - ``log_density``: of the action, with a gaussian head.
         - ``support``: ``distance`` of the observation to the nearest of the training observations that the policy stores
@@ -85,7 +85,7 @@ class PolicySession:
         - ``target``: the return-to-go that is in force, and ``target_share``: the share of training episodes with at
           least that return, to about 1 %; of training steps, if returns belong to steps (``returns.kind``).
 
-        What a policy does not have is None.
+        Values that a policy does not have are None.
 
         Args:
             observation: What the environment returned, not normalized.
@@ -135,7 +135,7 @@ class PolicySession:
         """Report the outcome of the last action.
 
         Args:
-            reward: Its reward. None leaves the return-to-go as it is: the reward is not known yet (see `observe_late`), or
+            reward: Its reward. None leaves the return-to-go unchanged: the reward is not known yet (see `observe_late`), or
                 never will be.
             action: What was executed, in the environment's units, if it was not the action of `act`: a safety layer or a
                 person chose another one. The model then sees in its context what was done. None: that of `act`.
@@ -154,8 +154,8 @@ class PolicySession:
         It is clipped and subtracted as it would have been then. The order of late rewards does not matter.
 
         Raises:
-            RLTransformerError: None is missing, so that this one would be counted twice; or returns are discounted, so that
-                it would matter how late it is.
+            RLTransformerError: None is missing, so this one would be counted twice; or returns are discounted, where it
+                would matter how late it is.
         """
         self._batch.observe_late([self._row], [reward], **{name: [value] for name, value in outcomes.items()})
 

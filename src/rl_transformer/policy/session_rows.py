@@ -197,7 +197,7 @@ class SessionRows:
         """Return the conditions of ``rows`` after some outcomes; one that is not reported changes nothing.
 
         Raises:
-            RLTransformerError: A value leaves the range of float32.
+            RLTransformerError: A value exceeds the range of float32.
         """
         following = {}
         for condition in self._spec.conditions:
@@ -208,7 +208,7 @@ class SessionRows:
             if not (np.abs(after) <= np.finfo(np.float32).max).all():
                 grows = condition.name == "return_to_go" and self._spec.returns.depends_on_delay
                 raise RLTransformerError(
-                    f"{condition.name} leaves the range of float32",
+                    f"{condition.name} exceeds the range of float32",
                     where="observe",
                     fix=f"repair the environment's {condition.outcome}{f'; {RUNS_AWAY}' if grows else ''}",
                 )

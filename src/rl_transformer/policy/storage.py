@@ -100,7 +100,7 @@ def _read_verified(folder: Path) -> dict[str, bytes]:
             if _read_manifest(folder) == before:
                 raise
     raise RLTransformerError(
-        f"was replaced {_ATTEMPTS} times while it was read", where=folder, fix="load it when nothing writes it"
+        f"was replaced {_ATTEMPTS} times while it was read", where=folder, fix="load it when no process is writing it"
     )
 
 

@@ -33,7 +33,7 @@ def check_target_names(spec: PolicySpec, target_return: float | None, given: Map
         if name not in names or name == "return_to_go":
             fix = "pass it as target_return" if name == "return_to_go" else f"choose among {names}"
             raise RLTransformerError(
-                f"{name!r} is not a condition of this policy beside the return", where="targets", fix=fix
+                f"{name!r} is not a condition of this policy other than the return", where="targets", fix=fix
             )
 
 

@@ -22,10 +22,7 @@ from rl_transformer.trajectories.mixed_rows import numbers_of
 from rl_transformer.trajectories.nested import select_part, stack
 from rl_transformer.trajectories.spaces import Space
 
-RUNS_AWAY = (
-    "discounted:G divides what is missing by G at every step, so that a target that is not met runs away; returns.update keep "
-    "or returns.kind next:N hold it, and return_to_go can be set"
-)
+RUNS_AWAY = "discounted:G divides the remaining return by G at every step, so a target that is not met diverges; returns.update keep or returns.kind next:N keep it fixed, and return_to_go can be set"
 
 
 def check_rows(rows: Sequence[int] | np.ndarray, is_open: Bool[np.ndarray, "S"]) -> Int64[np.ndarray, "R"]:

@@ -42,13 +42,13 @@ def check_in_child(path: Path, checker: str) -> None:
             much memory.
     """
     if not path.is_file():
-        raise RLTransformerError("is no file" if path.exists() else "no such file", where=path, fix="check the path")
+        raise RLTransformerError("is not a file" if path.exists() else "no such file", where=path, fix="check the path")
     stamp: JsonObject = {"path": str(path.resolve()), "checker": checker, **file_stamp(path)}
     if is_remembered("checked", path, stamp):
         return
     code, printed = _run_child(path, checker, seconds_to_read(stamp["bytes"]))
     if code != 0 or not printed:
-        problem = f"reading it ends the process that does ({describe_end(code)})"
+        problem = f"reading it terminates the reading process ({describe_end(code)})"
         raise RLTransformerError(problem, where=path, fix=FIX)
     result = json.loads(printed)
     if "problem" in result:

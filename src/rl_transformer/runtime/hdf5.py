@@ -57,7 +57,9 @@ def _members(group: h5py.Group, path: Path, errors: list[Exception]) -> list[h5p
     members = []
     for name in group:
         if not isinstance(name, str):  # bytes that are no UTF-8
-            raise RLTransformerError(f"{name!r:.100} is no name", where=path, fix="download or copy the file again")
+            raise RLTransformerError(
+                f"{name!r:.100} is not a valid name", where=path, fix="download or copy the file again"
+            )
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise RLTransformerError(f"{name} is a link", where=path, fix=_FIX)
         try:

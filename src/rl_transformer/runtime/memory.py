@@ -51,5 +51,5 @@ def translate_memory_errors(what: str, *, where: object, fix: str) -> Iterator[N
         text = " ".join(str(error).split())
         if not isinstance(error, MemoryError) and not any(known in text.lower() for known in _TEXTS):
             raise
-        problem = f"the memory is not enough for {what}{text and f' ({text[:200]})'}"
+        problem = f"there is not enough memory for {what}{text and f' ({text[:200]})'}"
         raise RLTransformerError(problem, where=where, fix=fix) from error

@@ -100,5 +100,5 @@ def refuse_special_file(path: Path) -> None:
     """Raise an `RLTransformerError` if a pipe or device has the name, which a rename would replace."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise RLTransformerError(
-            "is no regular file", where=path, fix="name a file; a pipe or device cannot be replaced"
+            "is not a regular file", where=path, fix="name a file; a pipe or device cannot be replaced"
         )

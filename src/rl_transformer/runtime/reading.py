@@ -273,7 +273,7 @@ def _key(event: Any, mapping: dict[str, Any], line: int) -> str:
     """Return the key that a scalar event gives; a key is its text, even if it looks like a number."""
     text = getattr(event, "value", None)
     if not isinstance(text, str):
-        raise ValueError(f"line {line}: a list or mapping is no name")
+        raise ValueError(f"line {line}: a list or mapping is not a name")
     if text in mapping:
         raise ValueError(f"line {line}: the key {text!r:.100} is given twice")
     return text

@@ -65,9 +65,9 @@ def _receive(pipe: Connection) -> Any:
         result, error, notes = pipe.recv()
     except EOFError:
         raise RLTransformerError(
-            "a process that ran episodes has died, which no code of this library does",
+            "a process that ran episodes has died, which no code of this library causes",
             where="worker process",
-            fix="look for a crash of the environment above, or a lack of memory (dmesg); --max-live 1 needs the least of it",
+            fix="look for a crash of the environment above, or a lack of memory (dmesg); --max-live 1 needs the least memory",
         ) from None
     if error is not None:
         error.add_note(notes)

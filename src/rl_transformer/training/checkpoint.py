@@ -78,7 +78,7 @@ def save_checkpoint(
     if broken is not None:
         # Saved, they would be the newest state of the run, from which no update leads anywhere.
         raise RLTransformerError(
-            f"{broken} holds NaN or infinite values, so nothing is saved; the checkpoints before it are kept",
+            f"{broken} holds NaN or infinite values, so nothing is saved; earlier checkpoints are kept",
             where=f"update {step}",
             fix="lower training.learning_rate, or use training.precision float32, and resume or start again",
         )

@@ -142,9 +142,9 @@ class Metrics:
         if good == len(rows) and step == last:
             return
         raise RLTransformerError(
-            f"line {good + 1} is not the row of update {step + 1}: it is damaged, missing or there twice",
+            f"line {good + 1} is not the row of update {step + 1}: it is damaged, missing or duplicated",
             where=self._path,
-            fix="restore the file from a copy, or move it away to go on without the earlier rows",
+            fix="restore the file from a copy, or move it away to continue without the earlier rows",
         )
 
 
@@ -156,7 +156,7 @@ def read_metrics(folder: Path) -> list[JsonObject]:
     """
     path = folder / "metrics.jsonl"
     lines = read_bytes(path, fix="name the folder of a training run").splitlines()
-    fix = "continue the run with --resume, which drops a last line that was written in part, or restore the file"
+    fix = "continue the run with --resume, which drops a partly written last line, or restore the file"
     return [parse_json(line, where=f"{path}, line {number}", fix=fix) for number, line in enumerate(lines, start=1)]
 
 

@@ -160,7 +160,7 @@ def cross_fitted_returns(
         raise RLTransformerError(
             f"{len(trained)} episodes cannot be labelled in {folds} parts",
             where="returns.folds",
-            fix="record more episodes, or set it to 1: then the model labels what it learned from, luck included",
+            fix="record more episodes, or set it to 1: the model then labels the episodes it was trained on, and fits their luck, too",
         )
     expected = np.full(int(offsets[-1]), np.nan)
     others = np.setdiff1d(np.arange(len(offsets) - 1), trained)

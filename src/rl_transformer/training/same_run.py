@@ -95,7 +95,7 @@ def check_same_run(
     if other is not None:
         option, there, here = other
         raise RLTransformerError(
-            f"was written by another run: {option} was {there!r} there, and is {here!r} here",
+            f"was written by a different run: {option} was {there!r} there, and is {here!r} here",
             where=checkpoint,
             fix="remove this checkpoint and resume from the one before, or restore this run's own",
         )
@@ -160,7 +160,7 @@ def check_longer_run(stored: TrainedConfig, current: TrainedConfig, folder: Path
             raise RLTransformerError(
                 f"its learning rate falls to zero along a cosine of {length} updates, which was set when it began",
                 where=folder,
-                fix=f"repeat --training.schedule_steps {length}; up to update {length} it then is the uninterrupted run",
+                fix=f"repeat --training.schedule_steps {length}; up to update {length} it is then identical to the uninterrupted run",
             )
         raise RLTransformerError(
             f"its learning rate falls to zero along a cosine of {before.schedule_length} updates, so "

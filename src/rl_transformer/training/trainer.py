@@ -186,7 +186,7 @@ class Trainer:
         raise RLTransformerError(
             f"{name} is {values[name]}; no update was made; the batch came from {origin}",
             where=f"update {step}",
-            fix="look at this data with rlt inspect, lower training.learning_rate, or use training.precision float32",
+            fix="check this data with rlt inspect, lower training.learning_rate, or use training.precision float32",
         )
 
     def steps_until_due(self, most: int) -> int:
@@ -278,7 +278,7 @@ class Trainer:
                 if self.stop_if_evaluation_fails:
                     raise
                 problem = " ".join(str(error).split()) or type(error).__name__
-                progress.write(f"step {self.step}: the evaluation failed, and training goes on: {problem}")
+                progress.write(f"step {self.step}: the evaluation failed, and training continues: {problem}")
         self._evaluated = self.step
         if row:
             self.metrics.add(self.step, row)

@@ -48,7 +48,7 @@ def action_defects(space: Space, actions: np.ndarray, allowed: np.ndarray | None
     yield ActionDefect(bad, "action off the space", problem, fix)
     # Policies learn from legal actions only, so that one that was not would have an infinite loss.
     if allowed is not None and is_action_mask(space, np.asarray(allowed)) and not bad.any():
-        problem = "was not legal by the mask of its step"
+        problem = "is not legal according to the mask of its step"
         fix = "repair the mask or the action, remove the step, or leave the column allowed out"
         yield ActionDefect(illegal_steps(space, actions, np.asarray(allowed)), "illegal action", problem, fix)
 

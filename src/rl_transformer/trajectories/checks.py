@@ -210,7 +210,7 @@ class Checker:
             )
         elif not (trajectory.terminated or trajectory.truncated):
             # Only a warning: a policy can learn from the episode, but it has earned more than its returns-to-go say.
-            problem = "has no end: its returns-to-go only count what was recorded"
+            problem = "has no end: its returns-to-go include only what was recorded"
             self.add_finding(
                 "warning",
                 "unfinished episode",
@@ -226,7 +226,7 @@ class Checker:
             step = inner_end(name, np.asarray(values))
             if step is not None:
                 problem = f"is set at step {step}: the episode goes on after its end, or another one begins there"
-                fix = "cut the recording at these flags, and give every episode on its own; if they are none, rename it"
+                fix = "cut the recording at these flags, and give every episode on its own; if it is not such a flag, rename it"
                 positions = [{"episode": episode}]
                 self.add_finding("error", "end inside of an episode", name, problem, fix, positions=positions)
 

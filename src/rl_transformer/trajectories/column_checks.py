@@ -121,7 +121,7 @@ class Clocks:
 
 
 def _gaps(name: str, clock: _Clock) -> Iterator[Finding]:
-    fix = "end the episode there, or look what the recording left out"
+    fix = "end the episode there, or find out what the recording left out"
     if _COUNTER.match(name):
         if clock.skipped and clock.num_ones >= _MOST_FORWARD * clock.num_steps:
             places = clock.places["skipped"]

@@ -60,10 +60,7 @@ class ConsecutiveEnds:
             # What follows the last of them may not have been recorded.
             num_long -= is_last and self._run == 0
             if paired >= _MIN_PAIRS and paired >= 0.9 * num_long:
-                problem = (
-                    f"{paired} of {num_long} longer {flag} episodes are followed by exactly one of one step: the flag of "
-                    "an end, or another one, seems to be set again at the step after it"
-                )
+                problem = f"{paired} of {num_long} longer {flag} episodes are followed by exactly one episode of a single step: an end flag, the same or another one, seems to be set again at the following step"
                 yield Finding("warning", "consecutive ends", flag, problem, _ONE_END, paired)
 
     def _runs(self) -> Iterator[Finding]:

@@ -41,6 +41,6 @@ class EpisodeCopies:
         """Yield a warning if there are copies."""
         if self._copies:
             problem = f"is the same episode as number {self._first_episodes[self._copies[0][1]]}"
-            fix = "remove copies unless they are meant to weigh more"
+            fix = "remove the copies, unless these episodes are meant to have more weight"
             positions = [{"episode": episode} for episode, _ in self._copies[:MAX_POSITIONS]]
             yield Finding("warning", "duplicate episode", "episode", problem, fix, len(self._copies), positions)

@@ -57,5 +57,5 @@ class Treatment:
             f"{self.steps_out} of {self.steps_in} steps"
         ]
         if 2 * self.steps_out < self.steps_in:
-            lines.append("  more than half of the steps is gone: look whether the source can be repaired instead")
+            lines.append("  more than half of the steps were removed: check whether the source can be repaired instead")
         return "\n".join([*lines, *(f"  {cure}" for cure in self.cures)])

@@ -79,7 +79,7 @@ class Curing:
         extras = {name: v for name, v in episode.extras.items() if name not in self._left_out}
         for name in sorted(self._left_out.keys() & episode.extras.keys()):
             found = self._left_out[name]
-            reason = f"{found.problem}; the further column was left out of all episodes"
+            reason = f"{found.problem}; the extra column was left out of all episodes"
             self._note("removed", found.kind, name, found.level, reason, index, 0)
         episode = replace(episode, extras=extras)
         if self._finals and episode.final_observation is not None:
@@ -102,7 +102,7 @@ class Curing:
         for name in self._flags & set(episode.extras):
             borders |= _borders(name, np.asarray(episode.extras[name]), _length(episode))
         if borders:
-            reason = f"cut into {len(borders) + 1} episodes at the flag, whose returns were computed anew"
+            reason = f"cut into {len(borders) + 1} episodes at the flag, whose returns were recomputed"
             self._note("cut", _INNER_END, ", ".join(sorted(self._flags)), "error", reason, index, 0)
         # The observation after an inner end was not recorded: the next row is that of another episode.
         begin = 0
@@ -130,7 +130,7 @@ class Curing:
         errors, content = _errors_of(self._spec, episode)
         if errors:
             for position, finding in enumerate(errors):
-                reason = f"{finding.problem}, and nothing was recorded to repair the episode from"
+                reason = f"{finding.problem}, and the recording holds nothing to repair the episode with"
                 # Steps are counted once, whatever else the episode has.
                 steps = 0 if position else length
                 self._note("dropped", finding.kind, finding.field, "error", reason, index, steps)

@@ -69,7 +69,7 @@ class DataSpec:
             problem = f"the part {unsupported[0]!r} of the observations is {kind}, which is not supported"
             chosen = others
         else:
-            problem = f"a part of more than {WIDE} values beside the image {images[0]} is not supported"
+            problem = f"a part of more than {WIDE} values next to the image {images[0]} is not supported"
             chosen = images
         fix = "record observations of numbers"
         if chosen:
@@ -216,7 +216,7 @@ def part_names(observe: Sequence[str]) -> list[str]:
     for name in given:
         if not isinstance(name, str | Integral) or isinstance(name, bool):
             raise RLTransformerError(
-                f"{name!r} is no name of a part of the observations",
+                f"{name!r} is not the name of a part of the observations",
                 where="dataset.observe",
                 fix='give the names of parts, such as ["image"], or, for a tuple, their indices, such as [1]',
             )

@@ -245,7 +245,7 @@ class TrajectoryDataset:
             spec: Spaces of the data.
             trajectories: The episodes.
             location: URI of the data.
-            notes: Findings of the reader to add, who may still add to them while the episodes are read.
+            notes: Findings of the reader to add; the reader may still append to them while the episodes are read.
 
         Raises:
             RLTransformerError: There is no episode.

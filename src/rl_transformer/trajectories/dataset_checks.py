@@ -101,7 +101,7 @@ class ActionRange:
         if small.size:
             first = int(small[0])
             problem = f"uses {share[first]:.2g} of its bounds {low[first]:g} ... {high[first]:g}"
-            fix = "declare the bounds that actions really have, check their unit, or train with model.action_tanh false"
+            fix = "declare the true bounds of the actions, check their unit, or train with model.action_tanh false"
             positions = [{"feature": int(i)} for i in small]
             yield Finding("warning", "tiny actions", "actions", problem, fix, small.size, positions)
 
@@ -175,7 +175,7 @@ class Rewards:
     def findings(self) -> Iterator[Finding]:
         """Yield a warning if every reward is 0."""
         if self._is_zero and self._num_episodes:
-            problem = "are all 0, or were not recorded: every return is 0, and asking for another one means nothing"
+            problem = "are all 0, or were not recorded: every return is 0, so a different target return has no meaning"
             fix = "train behavior cloning (model.conditions []), or record the rewards"
             yield Finding("warning", "no rewards", "rewards", problem, fix, 1)
 
@@ -245,7 +245,7 @@ class Pictures:
                 continue
             problem = f"look like {size}, and are flattened to vectors of {box.flat_dim} numbers"
             if image_axes(box.shape) is None:
-                fix = f"resize them to {SMALLEST_IMAGE} x {SMALLEST_IMAGE} pixels or more, unless they are no pictures"
+                fix = f"resize them to {SMALLEST_IMAGE} x {SMALLEST_IMAGE} pixels or more, unless they are not images"
                 yield Finding("info", "flattened picture", name, problem, fix, 1)
             elif box.is_flattened:
                 fix = "write the store again from its source: rlt convert"
@@ -254,7 +254,7 @@ class Pictures:
                 cast = "pictures.view(np.uint8)" if "int8" in self._dtypes[name] else _FROM_FLOAT
                 fix = (
                     f"record uint8 pixels, such as {cast}, and let the environment "
-                    "give them, too (gymnasium.wrappers.TransformObservation), unless they are no pictures"
+                    "give them, too (gymnasium.wrappers.TransformObservation), unless they are not images"
                 )
                 yield Finding("warning", "flattened picture", name, problem, fix, 1)
 

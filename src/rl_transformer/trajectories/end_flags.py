@@ -106,10 +106,9 @@ def read_end_flags(columns: Mapping[str, ArrayLike], num_steps: int, *, where: o
         if inner is not None:
             what = "is 0" if _plain(name) in _INVERTED else "is set"
             raise RLTransformerError(
-                f"{what} at step {inner} of {num_steps}: an episode seems to end or begin there, inside of this one",
+                f"{what} at step {inner} of {num_steps}: an episode seems to end or begin there, inside this one",
                 where=f"{where}: {name}",
-                fix="cut the recording there, and give every episode on its own, with terminated or truncated; if it is "
-                "no flag of episode ends, give it another name",
+                fix="cut the recording there, and give every episode on its own, with terminated or truncated; if it is not a flag of episode ends, give it another name",
             )
         is_set = flag_at_end(
             end_marks(name, values) if is_ambiguous(name) else values, num_steps, where=f"{where}: {name}"
@@ -142,7 +141,7 @@ def refuse_unknown_flags(columns: Mapping[str, np.ndarray], *, where: object) ->
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
         if _SUSPICIOUS.search(words) and values.ndim <= 1 and _is_boolean(values):
             raise RLTransformerError(
-                f"{name!r} looks like a flag of episode ends, but no known one",
+                f"{name!r} looks like a flag of episode ends, but is not a known one",
                 where=where,
                 fix="call it terminated if the task ended the episode, or truncated if a time limit did; "
                 "if it is something else, give it a name without these words",

@@ -80,7 +80,7 @@ class Units:
         if len(found):
             positions = [{"episode": self._episodes[e], "feature": int(f)} for e, f in found[:MAX_POSITIONS]]
             problem = f"is more than {_UNIT:g} times larger or smaller than in other episodes, and so is its spread"
-            fix = "look whether these episodes were recorded in another unit, and convert them"
+            fix = "check whether these episodes were recorded in a different unit, and convert them"
             yield Finding("warning", "unit change", "observations", problem, fix, len(found), positions)
 
 
@@ -120,8 +120,8 @@ class Actions:
         # In so few steps as above, chance could do this.
         constant = np.flatnonzero(np.atleast_1d(self._low == self._high))
         if constant.size:
-            problem = "never changes, so that there is nothing to learn about it"
-            fix = "look whether the right column was recorded as the action, or leave the dimension out"
+            problem = "never changes, so there is nothing to learn about it"
+            fix = "check that the right column was recorded as the action, or leave the dimension out"
             positions = [{"feature": int(i)} for i in constant[:MAX_POSITIONS]]
             yield Finding("warning", "constant action", "actions", problem, fix, constant.size, positions)
         unused = np.flatnonzero(~self._taken)
@@ -163,8 +163,8 @@ class EndsAndReturns:
     def findings(self) -> Iterator[Finding]:
         """Yield findings about ends and returns."""
         if self._num_episodes >= _MANY and len(self._returns) == 1 and self._returns != {0.0}:
-            problem = f"are all {next(iter(self._returns)):g}: asking for another return means nothing"
-            fix = "train behavior cloning (model.conditions []), or record rewards that tell episodes apart"
+            problem = f"are all {next(iter(self._returns)):g}: a different target return has no meaning"
+            fix = "train behavior cloning (model.conditions []), or record rewards that differ between episodes"
             yield Finding("warning", "equal returns", "rewards", problem, fix, 1)
         if not self._terminated or self._num_truncated:
             return
@@ -173,10 +173,7 @@ class EndsAndReturns:
         # Single steps are bandits. At one length only, the task itself may have it.
         is_limit = at_longest >= _MANY and longest > 1 and len(self._terminated) > 1
         if is_limit and at_longest >= 0.3 * sum(self._terminated.values()):
-            problem = (
-                f"{at_longest} of {sum(self._terminated.values())} terminated episodes have exactly {longest} steps, the "
-                "most of all: a time limit seems to be recorded as an end of the task"
-            )
+            problem = f"{at_longest} of {sum(self._terminated.values())} terminated episodes have exactly {longest} steps, the maximum: a time limit seems to be recorded as termination"
             fix = "record these episodes as truncated, if a time limit ended them"
             yield Finding("info", "time limit as an end", "terminated", problem, fix, at_longest)
 
@@ -223,7 +220,7 @@ class FinalObservations:
         """Yield a warning if some are copies, where observations do not stand still anyway."""
         is_usual = self._num_still > _STILL * self._num_steps
         if self._count and not is_usual:
-            problem = "equals the last observation that was acted on, so that the one after the last action is missing"
+            problem = "equals the last observation that was acted on, so the one after the last action is missing"
             fix = "record the observation that the last action led to, or leave final observations out"
             yield Finding(
                 "warning", "repeated final observation", "final_observation", problem, fix, self._count, self._places

@@ -73,7 +73,7 @@ def find_leakage(dataset: TrajectoryDataset) -> list[Finding]:
     steps = SampledSteps.of(dataset)
     findings = list(overlapping_episodes(dataset))
     if not steps.observations.shape[1]:
-        return [*findings, _not_checked("the observations are pictures or indices of very many values")]
+        return [*findings, _not_checked("the observations are images or indices with very many values")]
     if len(steps.episodes) < _FEWEST_EPISODES or steps.num_steps < _FEWEST_STEPS:
         few = f"there are only {len(steps.episodes)} episodes and {steps.num_steps} steps"
         return [*findings, _not_checked(f"{few}; {_FEWEST_EPISODES} and {_FEWEST_STEPS} are needed")]
@@ -89,7 +89,7 @@ def find_leakage(dataset: TrajectoryDataset) -> list[Finding]:
             findings += later.findings_after(after, names)
         elif later.kind == ACTION:
             reason = f"there are more than {_MOST_FEATURES} numbers in an observation"
-            findings.append(_not_checked(reason, "whether observations were recorded after the action"))
+            findings.append(_not_checked(reason, "being recorded after the action"))
     findings += leaked_outcomes(steps, names, without_step_means)
     findings += leaked_ends(steps, names)
     return findings
@@ -118,15 +118,12 @@ class _Later:
     def findings_in_part(self, steps: SampledSteps, features: np.ndarray, names: list[str]) -> Iterator[Finding]:
         """Yield one finding for those of the features (D,) that are this step's value in some of the steps."""
         shares = np.where(features, shares_of_equal_steps(steps.observations, self.values, steps.step), 0)
-        problem = f"has the very digits of {self.what} of the same step, in up to {shares.max():.0%} of the steps"
+        problem = f"exactly equals {self.what} of the same step in up to {shares.max():.0%} of the steps"
         yield from _about(self.kind, shares > 0, names, problem, self.fix)
 
     def findings_after(self, features: np.ndarray, names: list[str]) -> Iterator[Finding]:
         """Yield one finding for features that already follow this step's value."""
-        problem = (
-            f"follows from the observation before and {self.what} of the same step, not of the step before: it seems to be "
-            "recorded after it"
-        )
+        problem = f"follows from the previous observation and {self.what} of the same step, not of the step before: it seems to be recorded afterwards"
         kind = AFTER_ACTION if self.kind == ACTION else self.kind
         yield from _about(kind, features, names, problem, self.fix)
 
@@ -138,10 +135,7 @@ def _later_values(steps: SampledSteps) -> Iterator[_Later]:
         # A total of numbers of actions counts them as numbers.
         numbers = np.column_stack([numbers, scaled_columns(steps.actions.astype(np.float64))])
     functions = smooth_functions(steps.actions) if steps.is_continuous else steps.action_numbers
-    fix = (
-        "record what was known before the action was chosen, or leave the feature out; if the recorded policy looked at "
-        "nothing else, it is no leak"
-    )
+    fix = "record what was known before the action was chosen, or leave the feature out; if the recorded policy used nothing else, it is not a leak"
     yield _Later(ACTION, "the action", functions, numbers, steps.actions, fix)
     rewards = steps.rewards[:, None]
     values = np.unique(rewards)
@@ -277,6 +271,6 @@ def _about(kind: str, features: np.ndarray, names: list[str], problem: str, fix:
         yield Finding("warning", kind, "observations", f"({listed}) {problem}", fix, found.size, positions)
 
 
-def _not_checked(reason: str, what: str = "whether observations hold what follows them") -> Finding:
-    problem = f"were not looked at for {what}: {reason}"
-    return Finding("info", NOT_CHECKED, "observations", problem, "look at how the columns were recorded", 1)
+def _not_checked(reason: str, what: str = "leakage of what follows them") -> Finding:
+    problem = f"were not checked for {what}: {reason}"
+    return Finding("info", NOT_CHECKED, "observations", problem, "check how the columns were recorded", 1)

@@ -28,7 +28,7 @@ _WITHIN = 0.1
 _MANY_VALUES = 12
 _FEWEST_OF_CLASS = 5
 _SCHEDULED = 1e-4
-_FIX = "leave the feature out: nothing knows it while the episode lasts; if it is a setting that decides the outcome, keep it"
+_FIX = "leave the feature out: it is not known while the episode lasts; if it is a setting that determines the outcome, keep it"
 
 
 def leaked_outcomes(
@@ -61,7 +61,7 @@ def leaked_outcomes(
         listed = ", ".join(repr(names[feature]) for feature in features[:5])
         positions = [{"feature": feature} for feature in features[:MAX_POSITIONS]]
         yield Finding(
-            "warning", OUTCOME, f"observations: {what}", f"({listed}) knows {what}", _FIX, len(features), positions
+            "warning", OUTCOME, f"observations: {what}", f"({listed}) reveals {what}", _FIX, len(features), positions
         )
 
 
@@ -76,7 +76,7 @@ def leaked_ends(steps: SampledSteps, names: list[str]) -> Iterator[Finding]:
     found = np.flatnonzero((shares >= _COPY) & (features.var(axis=0) > 0))
     if found.size:
         listed = ", ".join(repr(names[i]) for i in found[:5])
-        fix = "leave the feature out: whether a step ends the episode is known after it"
+        fix = "leave the feature out: whether a step ends the episode is only known after it"
         positions = [{"feature": int(i)} for i in found[:MAX_POSITIONS]]
         problem = f"({listed}) is the flag of the last step of an episode"
         yield Finding("warning", END, "observations", problem, fix, found.size, positions)

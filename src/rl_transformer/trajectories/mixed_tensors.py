@@ -41,7 +41,7 @@ def as_bytes(numbers: Tensor) -> Tensor:
 def _check_byte_order() -> None:
     if sys.byteorder != "little":
         raise RLTransformerError(
-            "pictures beside numbers are read on little-endian machines only",
+            "images combined with numbers can be read on little-endian machines only",
             where="observations",
-            fix="observe the pictures or the numbers alone: dataset.observe",
+            fix="observe the images or the numbers alone: dataset.observe",
         )

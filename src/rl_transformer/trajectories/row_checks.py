@@ -112,12 +112,12 @@ class Rows:
         """Yield warnings."""
         few = max(_RARE * self._num_steps, 1)
         if 0 < self._repeated.count <= few:
-            fix = "remove the copies: the recording wrote a step twice, or stood still"
+            fix = "remove the copies: the recorder wrote a step twice, or stalled"
             problem = "repeats the one before: observation, action and reward"
             yield Finding("warning", "repeated step", "step", problem, fix, self._repeated.count, self._repeated.first)
         if self._padding.count:
             fix = "cut the episode before its padding; these steps never happened"
-            problem = "ends with steps in which everything is 0, as padding to one length does"
+            problem = "ends with steps in which every value is 0, like padding to a fixed length"
             yield Finding("warning", "padding", "episode", problem, fix, self._padding.count, self._padding.first)
         if 0 < self._zeros.count <= few:
             fix = "repair or remove these steps, if the sensors did not really read 0"
@@ -188,7 +188,7 @@ class Codes:
                 positions += [{**place, "feature": feature} for place in places.first]
         if count:
             fix = "repair or remove these steps, or record whether the value is missing in a column of its own"
-            problem = f"is {shown:g}, far from all other values of its feature: it seems to stand for a missing one"
+            problem = f"is {shown:g}, far from all other values of its feature: it seems to encode a missing value"
             yield Finding("warning", "missing code", "observations", problem, fix, count, positions[:MAX_POSITIONS])
 
 
@@ -250,7 +250,7 @@ class EqualFeatures:
         if copies:
             positions = [{"feature": feature} for feature in copies[:MAX_POSITIONS]]
             problem = f"has the same value as feature {self._groups[copies[0]]} at every step"
-            fix = "leave it out, or look whether another column was meant"
+            fix = "leave it out, or check whether a different column was meant"
             yield Finding("warning", "equal features", "observations", problem, fix, len(copies), positions)
 
 

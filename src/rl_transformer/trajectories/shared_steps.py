@@ -94,8 +94,8 @@ def overlapping_episodes(dataset: TrajectoryDataset) -> Iterator[Finding]:
             {"episode": int(e), "step": 0, "other episode": int(other), "other step": int(row - offsets[other])}
             for e, row, other in zip(which, others, episode_of(others, offsets), strict=True)
         ][:MAX_POSITIONS]
-        problem = "begins with steps that also lie inside of another one, as windows that overlap do"
-        fix = "cut episodes that do not overlap; never split such data into a part to learn from and one to judge by"
+        problem = "begins with steps that also lie inside another episode, as overlapping windows do"
+        fix = "cut episodes that do not overlap; never split such data into training and test data"
         yield Finding("warning", OVERLAP, "episode", problem, fix, which.size, positions)
 
 

@@ -203,7 +203,7 @@ def _outliers(name: str, signal: _Signal) -> Iterator[Finding]:
     above = np.arange(_NUM_EXPONENTS) + _LEAST_EXPONENT > usual[:, None] + np.log2(_OUTLIER)
     count = max(features.size, int((signal.counts * above)[features].sum()))
     problem = f"is up to {signal.largest[first]:.3g}, and 99 % of its values are below {np.exp2(usual[first]):.3g}"
-    fix = "repair or remove these steps: they decide mean and scale of the feature, and all other values become equal"
+    fix = "repair or remove these steps: they dominate the feature's mean and scale, which makes all other values nearly equal"
     positions = [
         {"episode": int(signal.place[i, 0]), "step": int(signal.place[i, 1]), "feature": int(i)}
         for i in features[:MAX_POSITIONS]
@@ -218,8 +218,8 @@ def _frozen(name: str, signal: _Signal) -> Iterator[Finding]:
     if features.size:
         count = int(signal.frozen[features].sum())
         positions = [place for place in signal.frozen_places if is_frozen[place["feature"]]][:MAX_POSITIONS]
-        problem = "never changes in an episode, and changes at nearly every step of others"
-        fix = "look whether the sensor or the recording had failed, and remove these episodes"
+        problem = "never changes in an episode, but changes at nearly every step of others"
+        fix = "check whether the sensor or the recording failed, and if so remove these episodes"
         yield Finding("warning", "frozen signal", name, problem, fix, count, positions)
 
 
@@ -234,6 +234,6 @@ def _saturated(name: str, signal: _Signal) -> Iterator[Finding]:
         first = int(features[0])
         side = int(shares[:, first].argmax())
         problem = f"is exactly {signal.bounds[side, first]:.6g}, its {('smallest', 'largest')[side]} value, in {shares[side, first]:.0%} of the steps"
-        fix = "look whether the sensor's range was too small or the recording clipped it; what lies beyond is lost"
+        fix = "check whether the sensor's range was too small or the recording clipped it; values beyond it are lost"
         positions = [{"feature": int(i)} for i in features[:MAX_POSITIONS]]
         yield Finding("warning", "saturated signal", name, problem, fix, features.size, positions)

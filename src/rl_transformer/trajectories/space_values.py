@@ -116,7 +116,7 @@ def number_dtype(name: object) -> str:
     """Return the name of a dtype of numbers, as NumPy writes it; raise a `ValueError` or `TypeError` for another one."""
     kind = np.dtype(str(name))
     if kind.kind not in "biuf":
-        raise ValueError(f"{name!r:.100} is no dtype of numbers")
+        raise ValueError(f"{name!r:.100} is not a numeric dtype")
     return str(kind)
 
 

@@ -88,7 +88,7 @@ def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterat
     is_shared = known[order][at] == asked
     found = np.flatnonzero(is_shared)
     hashes = [step_hashes(train), step_hashes(test)]
-    fix = "take them out of one of the two: a policy is judged by what it has learned by heart"
+    fix = "remove them from one of the two; otherwise a policy is judged on what it has memorized"
     # On a grid, two honest episodes may be the same from beginning to end, and so may those of a step or two in any data.
     is_telling = hashes[0] is not None and hashes[1] is not None
     is_long = test.lengths[found] >= RUN
@@ -101,9 +101,7 @@ def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterat
             problem = f"is in both: {some.size} {which} of {len(test)} of the data to judge by"
             yield Finding(level, SHARED_EPISODES, "episode", problem, fix, some.size, positions)
     if hashes[0] is None or hashes[1] is None:
-        reason = (
-            "equal steps recur by chance, as on a grid or among a few hundred states, or there are millions of steps"
-        )
+        reason = "equal steps recur by chance, as on a grid or among a few hundred states, or because there are millions of steps"
         yield _not_compared("runs of equal steps", reason, "step")
         return
     runs, _ = run_hashes(hashes[0], train.offsets)
@@ -117,9 +115,7 @@ def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterat
             {"episode": int(e), "step": int(rows[again][i] - test.offsets[e])}
             for e, i in zip(which[:MAX_POSITIONS], first, strict=False)
         ]
-        problem = (
-            f"shares runs of {RUN} or more steps with the data to learn from, in {which.size} of {len(test)} episodes"
-        )
+        problem = f"shares runs of {RUN} or more steps with the training data, in {which.size} of {len(test)} episodes"
         yield Finding("error", SHARED_STEPS, "step", problem, fix, which.size, positions)
 
 
@@ -162,8 +158,8 @@ def _shared_entities(train: TrajectoryDataset, test: TrajectoryDataset, names: S
     if found:
         positions = [{"episode": index} for index in found[:MAX_POSITIONS]]
         entities = len({tuple(keys[1][index].tolist()) for index in found})
-        problem = f"is in both: {entities} entities, with {len(found)} of {len(test)} episodes of the data to judge by"
-        fix = "split by entity, so that nobody is in both parts"
+        problem = f"is in both: {entities} entities, with {len(found)} of {len(test)} episodes of the test data"
+        fix = "split by entity, so that no entity is in both parts"
         yield Finding("error", SHARED_ENTITIES, ", ".join(names), problem, fix, len(found), positions)
 
 
@@ -179,10 +175,8 @@ def _overlapping_times(train: TrajectoryDataset, test: TrajectoryDataset, time: 
     # Data to judge by that is older as a whole is unusual, but shares no time.
     if found.size and asked.max() >= known.min():
         positions = [{"episode": int(e), "step": 0} for e in found[:MAX_POSITIONS]]
-        problem = (
-            f"begins at or before {last:.12g}, the last one to learn from, in {found.size} of {len(test)} episodes"
-        )
-        fix = "split by time, so that all episodes to judge by begin later; what they share in time they may share in cause"
+        problem = f"begins at or before {last:.12g}, the last time in the training data, in {found.size} of {len(test)} episodes"
+        fix = "split by time, so that all test episodes begin after the training data ends; episodes of the same time may share causes"
         yield Finding("error", OVERLAPPING_TIMES, name, problem, fix, found.size, positions)
 
 
@@ -197,16 +191,13 @@ def _drift(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterator[Findin
     ):
         apart, chance = (float(value) for value in np.asarray(stats.ks_2samp(ours, theirs, method="asymp"))[:2])
         if chance < _CHANCE and apart >= 0.2:
-            problem = (
-                f"differ: {what} have the mean {np.mean(ours):.4g} in the data to learn from and {np.mean(theirs):.4g} in "
-                f"the data to judge by, and their distributions are {apart:.2f} apart (0 to 1)"
-            )
-            fix = "compare with references from the same data only, and look what has changed between the two"
+            problem = f"differ: {what} have the mean {np.mean(ours):.4g} in the training data and {np.mean(theirs):.4g} in the test data, and the Kolmogorov-Smirnov distance of their distributions is {apart:.2f} (0 to 1)"
+            fix = "compare only with references from the same data, and find out what changed between the two"
             yield Finding("warning", kind, field, problem, fix, 1)
     # Two images of one scene differ in every pixel, so that a linear model of pixels says nothing.
     samples = SampledSteps.of(train), SampledSteps.of(test)
     if not samples[0].observations.shape[1]:
-        yield _not_compared("behavior", "the observations are pictures or indices of very many values", "actions")
+        yield _not_compared("behavior", "the observations are images or indices with very many values", "actions")
         return
     if min(len(s.episodes) for s in samples) < _FEWEST_EPISODES:
         yield _not_compared("behavior", "too few episodes have only finite values", "actions")
@@ -217,11 +208,8 @@ def _drift(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterator[Findin
     ):
         if scores.chance < _CHANCE and scores.area >= _LARGE:
             what = "the observations" if kind == OBSERVATION_DRIFT else "the actions, given their observations,"
-            problem = (
-                f"differ: {what} tell of an episode to which part it belongs with an area under the curve of "
-                f"{scores.area:.2f} (0.5: not at all)"
-            )
-            fix = "weigh or choose episodes so that the parts agree, or judge by episodes of the same time and policy"
+            problem = f"differ: {what} reveal which part an episode belongs to, with an area under the ROC curve of {scores.area:.2f} (0.5: not at all)"
+            fix = "weight or select episodes so that the parts agree, or use test episodes of the same time and policy"
             yield Finding("warning", kind, field, problem, fix, 1)
 
 

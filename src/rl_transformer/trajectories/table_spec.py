@@ -213,5 +213,5 @@ def _text(value: object) -> str:
 
 def _size(value: object) -> int:
     if type(value) is not int or not 1 <= value <= 1_000_000:
-        raise ValueError(f"{value!r} is no number of numbers")
+        raise ValueError(f"{value!r} is not a count of numbers")
     return value

@@ -123,7 +123,7 @@ def test_engines_are_refused_where_they_cannot_be_used(tmp_path, capsys):
         assert main([*command, *given, "--output", str(tmp_path / "store")]) == 2
         assert message in capsys.readouterr().err
     assert main(["convert", "rlt:walks", "--engine", "ray", "--output", str(tmp_path / "store")]) == 2
-    assert "is no table" in capsys.readouterr().err
+    assert "is not a table" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_what_is_wrong_with_a_video_is_said_with_its_file(recording):
     pq.write_table(table, meta)
     video = folder / f"videos/{FRONT}/chunk-000/file-001.mp4"
     video.write_bytes(video.read_bytes()[:200])
-    with pytest.raises(RLTransformerError, match=r"cannot be decoded|ends the process") as caught:
+    with pytest.raises(RLTransformerError, match=r"cannot be decoded|terminates the reading process") as caught:
         read_trajectories(uri)
     assert str(caught.value.where) == str(video)
 

@@ -53,7 +53,7 @@ def opened(path):
 @pytest.mark.parametrize(
     ("checker", "problem"),
     [
-        ("crashes", r"ends the process that does \(SIGSEGV\)"),
+        ("crashes", r"terminates the reading process \(SIGSEGV\)"),
         ("hangs", "goes on for 2 seconds without a result"),
         ("hangs_at_the_start", "goes on for 2 seconds without a result"),
         ("fills_the_memory", "takes more than 4 GiB of memory"),

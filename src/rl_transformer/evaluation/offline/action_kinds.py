@@ -34,7 +34,7 @@ DENSITY = "density of the behavior"
 LARGEST_CALIBRATION_ERROR = 0.2
 _LARGEST_AT_BOUNDS = 0.01
 DRAWS = 8
-"""Actions of a policy of vectors that stand for what it does at a step."""
+"""Actions drawn per step to represent a policy over action vectors."""
 _SMALLEST_PROPENSITY = 1e-12
 
 
@@ -56,11 +56,11 @@ class SeenLog:
     action_values: Float64[np.ndarray, "N"]
     state_values: Float64[np.ndarray, "N"]
     missing: Float64[np.ndarray, "N"]
-    """The probability that it gives to actions of which the log can hardly tell anything."""
+    """The probability that it gives to actions about which the log says almost nothing."""
     acts: Float64[np.ndarray, "N A"]
     """Probabilities of joint actions, or the mean action vector."""
     has_weights: bool = True
-    """False: it never does exactly what was logged, so that no estimate but fitted Q evaluation exists."""
+    """False: it never takes exactly a logged action, so only fitted Q evaluation exists."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class VectorActions(_Estimated):
 
 
 LoggedActions: TypeAlias = DiscreteActions | VectorActions
-"""The actions of a log, with what is estimated of the behavior that took them."""
+"""The actions of a log, with the estimates of the behavior that took them."""
 
 
 def _weights_gate(candidate: Candidate) -> Gate:

@@ -50,7 +50,7 @@ class ValueEstimate:
     influences: Float64[np.ndarray, "E"]
     """How far each episode moves the estimate, times E."""
     folds: Int[np.ndarray, "E"] | None = None
-    """Number of the fold of each episode, whose networks were fitted without it; None: its interval does not count what they err by."""
+    """Number of the fold of each episode, whose networks were fitted without it; None: the interval leaves out their errors."""
 
 
 def estimate_values(steps: LoggedSteps) -> dict[str, ValueEstimate]:

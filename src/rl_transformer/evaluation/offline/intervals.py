@@ -26,7 +26,7 @@ def half_width(
 
     Args:
         influences: How far each episode moves the estimate, times E.
-        entities: Number of the entity of each episode: its episodes vary together. None: one entity per episode.
+        entities: Number of the entity of each episode; episodes of one entity are correlated. None: one entity per episode.
         confidence: Probability with which the interval should hold the value, such as 0.9.
         folds: Number of the fold of each episode, if networks were fitted per fold: where the folds' estimates differ by more
             than chance explains, the interval is that much wider. None: nothing was fitted.
@@ -40,10 +40,10 @@ def half_width(
 def disagreement(
     influences: Float64[np.ndarray, "E"], entities: Int[np.ndarray, "E"] | None, folds: Int[np.ndarray, "E"] | None
 ) -> float:
-    """Return how many times as far apart the folds' estimates are as chance explains, at least 1 (Birge 1932).
+    """Return by what factor the folds' estimates differ more than chance explains, at least 1 (Birge 1932).
 
-    Each fold is judged by networks that were fitted without it. Their errors are no part of the spread over episodes, but they
-    are independent of each other, so that they show as folds that disagree.
+    Each fold is judged by networks that were fitted without it. The spread over episodes does not include their errors, but
+    these are independent between folds, so they show up as folds that disagree.
     """
     if folds is None:
         return 1.0

@@ -1,4 +1,4 @@
-"""Judge a policy on logged episodes: from a dataset to a verdict, with everything that it rests on.
+"""Judge a policy on logged episodes: from a dataset to a verdict, with the evidence for it.
 
 Shapes: N steps, E episodes.
 """
@@ -48,7 +48,7 @@ _FEWEST_EPISODES = 20
 
 @dataclass(frozen=True)
 class LogEstimates:
-    """A dataset with what is estimated of its behavior."""
+    """A dataset and the estimates of its behavior."""
 
     dataset: TrajectoryDataset
     actions: LoggedActions
@@ -77,10 +77,10 @@ def judge(
     Args:
         candidate: The policy to judge.
         dataset: Logged episodes that it was not trained on.
-        against: Another policy; None: the behavior that made the log.
-        gates: What was checked of the data beforehand.
-        margin: The smallest difference of value that matters, in units of return.
-        entity: Columns that tell whom an episode is about; intervals are over them.
+        against: Another policy; None: the behavior that produced the log.
+        gates: Results of the checks of the data that were made beforehand.
+        margin: The smallest difference in value that matters, in units of return.
+        entity: Columns that identify the entity of an episode, such as a patient; intervals are over entities.
         propensity: Column with the probability, or density, of each logged action; None: the column propensity, if there is one.
         options: Sizes of the networks.
 
@@ -118,7 +118,7 @@ def estimate_sides(
     propensity: str | None = None,
     options: FitOptions | None = None,
 ) -> tuple[LogEstimates, list[tuple[LoggedSteps, Side, SeenLog]]]:
-    """Return what is estimated of the log, and per policy the log as it sees it, its estimates and what it would do.
+    """Return the estimates of the log and, per policy, the log as it sees it, its estimates and what it would do.
 
     Raises:
         RLTransformerError: Too few episodes, or data of a kind that cannot be judged.

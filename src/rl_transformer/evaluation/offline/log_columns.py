@@ -1,4 +1,4 @@
-"""Read what further columns of a log say: whom an episode is about, and how probable its actions were.
+"""Read what further columns of a log say: which entity an episode belongs to, and how probable its actions were.
 
 Shapes: N steps, E episodes.
 """

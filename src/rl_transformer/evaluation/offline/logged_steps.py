@@ -1,4 +1,4 @@
-"""The numbers of logged episodes from which a policy is judged, whatever the policy and the behavior are.
+"""The quantities of logged episodes from which a policy is judged, for any policy and behavior.
 
 Shapes: N steps, E episodes.
 """
@@ -24,15 +24,15 @@ class LoggedSteps:
     """(E + 1,): episode e has the rows from offsets[e] up to, not including, offsets[e + 1]."""
     rewards: Float64[np.ndarray, "N"]
     log_policy: Float64[np.ndarray, "N"]
-    """Log-probability of the logged action under the judged policy; minus infinity where it never acts so."""
+    """Log-probability of the logged action under the judged policy; minus infinity where it never takes that action."""
     log_behavior: Float64[np.ndarray, "N"]
-    """Log-probability of the logged action under the behavior that made the log."""
+    """Log-probability of the logged action under the behavior that produced the log."""
     action_values: Float64[np.ndarray, "N"] | None = None
     """The critic's value of the logged action, fitted on other episodes; None without a critic."""
     state_values: Float64[np.ndarray, "N"] | None = None
     """The critic's value of the state, averaged over the judged policy's actions."""
     marginal_ratios: Float64[np.ndarray, "N"] | None = None
-    """How much more often the judged policy is in this state and acts so than the behavior, if that is known."""
+    """Ratio of the judged policy's frequency of this state and action to that of the behavior, if known."""
     entities: Int[np.ndarray, "E"] | None = None
     """Number of the patient, user or machine of each episode; None: every episode is one of its own."""
     folds: Int[np.ndarray, "E"] | None = None

@@ -21,7 +21,7 @@ _SENTENCES = {
 _COLORS = {"better": "#1d6b3a", "worse": "#a3200d", "not established": "#5a6472"}
 _BEHAVIOR = "the behavior that produced the log"
 _WORTH_SAYING = 1.5
-"""From so many times the usual width on, a reader is told why an interval is wide."""
+"""Factor of the usual width from which the page explains why an interval is wide."""
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#1b2a41;max-width:56rem;margin:2rem auto;padding:0 1rem}
@@ -209,7 +209,7 @@ def _draw_estimates(result: JsonObject) -> Figure:
 
 
 def _draw_support(result: JsonObject) -> Figure:
-    """Draw where the policy does what the behavior hardly does: by timestep and by return of the episode."""
+    """Draw where the policy does what the behavior rarely does: by timestep and by return of the episode."""
     from matplotlib.figure import Figure
 
     # Not plots.figure, which has one pair of axes; both share the scale, so that their bars can be compared.

@@ -39,14 +39,14 @@ _STATES = (RANKED, UNSUPPORTED, WITHHELD)
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """One policy with what speaks against ranking it."""
+    """One policy, with any reasons against ranking it."""
 
     candidate: Candidate
     side: Side
     gates: list[Gate]
-    """What was checked of the data."""
+    """Results of the checks of the data."""
     weights: list[Gate]
-    """Whether importance weights of this policy exist and can be believed."""
+    """Whether this policy has importance weights, and whether they are reliable."""
 
     @property
     def reasons(self) -> list[str]:
@@ -61,7 +61,7 @@ class _Judged:
         return UNSUPPORTED if self.reasons else RANKED
 
     def to_dict(self) -> JsonObject:
-        """Return JSON-ready values; what only ranked policies have is None."""
+        """Return JSON-ready values; fields that only ranked policies have are None."""
         return {
             "run": self.candidate.name,
             "policy": self.candidate.policy.content_hash,
@@ -77,12 +77,12 @@ class _Judged:
 
 @dataclass(frozen=True)
 class Regrets:
-    """What is to be expected of choosing each of some policies."""
+    """Expected regret of choosing each of several policies."""
 
     expected: Float64[np.ndarray, "C"]
-    """How much less it earns than the best of them, on average over what the true values may be."""
+    """How much less each earns than the best of them, averaged over the distribution of the true values."""
     is_best: Float64[np.ndarray, "C"]
-    """Probability that it is the best of them; equal ones share it."""
+    """Probability that each is the best of them; equally good ones share it."""
 
 
 def select(
@@ -96,8 +96,8 @@ def select(
 ) -> JsonObject:
     """Return which policy to try first, and what is known of each; JSON-ready.
 
-    Policies with enough support are ordered by the estimate on which a verdict would rest. If no policy has, the order is
-    that of fitted Q evaluation, and no regret is given.
+    Policies with enough support are ordered by the estimate on which a verdict would rest. If none has enough, all
+    are ordered by fitted Q evaluation, and no regret is given.
 
     Args:
         candidates: Two or more policies, under names that differ.

@@ -1,4 +1,4 @@
-"""Whether a log holds what the judged policy would do, and where it does not.
+"""Measure how well a log covers what the judged policy would do, and where it does not.
 
 Shapes: N steps, E episodes, A joint actions.
 """
@@ -32,18 +32,18 @@ class Support:
     """How well the behavior covers a policy."""
 
     effective_sample_size: float
-    """Episodes that the weighted log is worth."""
+    """Effective number of episodes of the weighted log."""
     pareto_k: float | None
-    """Tail of the terms that the deciding estimate is a mean of."""
+    """Shape of the tail of the terms that the deciding estimate averages."""
     weights_pareto_k: float | None
     largest_share: float
-    """Share of all weight that the heaviest episode has."""
+    """Share of the total weight that the heaviest episode carries."""
     unsupported: float
     """Share of the policy's actions that the behavior takes with a probability below `FLOOR`."""
     by_timestep: list[JsonObject]
     by_return: list[JsonObject]
     mean_weight: tuple[float, float] | None = None
-    """Mean of the episodes' weights and its standard error: about 1 if the propensities are right. None: not of this kind."""
+    """Mean of the episodes' weights and its standard error: about 1 if the propensities are right. None: the estimate has no such mean."""
 
     def to_dict(self) -> JsonObject:
         """Return JSON-ready values."""

@@ -32,13 +32,13 @@ NOT_ESTABLISHED = "not established"
 REPORTED = 0.90
 """Confidence of the intervals that are reported."""
 DECIDING = 0.98
-"""Confidence of the interval that must exclude the margin: a wrong word in 1 % of cases on either side."""
+"""Confidence of the interval that must exclude the margin: a wrong verdict in 1 % of cases on either side."""
 FEWEST_EPISODES = 100
 LARGEST_PARETO_K = 0.7
 LARGEST_UNSUPPORTED = 0.10
 LARGEST_WEIGHT_ERROR = 0.05
 _ERRORS = 3
-"""So many standard errors the mean weight may be off."""
+"""Number of standard errors by which the mean weight may differ from 1."""
 
 RULE = (
     f"better (worse) only if no gate failed; the weighted log is worth {FEWEST_EPISODES} episodes or more; the Pareto k of the "
@@ -73,7 +73,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word, and everything that it rests on."""
+    """The verdict word, and the evidence for it."""
 
     word: str
     difference: float
@@ -82,7 +82,7 @@ class Verdict:
     deciding_interval: tuple[float, float]
     second_difference: float
     widened_by: float
-    """How many times as wide the intervals are as the spread over episodes alone makes them; 1: the folds agree."""
+    """Factor by which the intervals are wider than the spread over episodes alone would make them; 1: the folds agree."""
     margin: float
     is_supported: bool
     """True if every condition on gates and support holds, so that the interval can be believed."""
@@ -193,7 +193,7 @@ def failed_conditions(sides: Sequence[Side], gates: Sequence[Gate]) -> tuple[lis
 
 
 def _is_off(mean: float, error: float, size: float) -> bool:
-    """Return whether right propensities would hardly give this mean weight."""
+    """Return whether this mean weight is implausible if the propensities are right."""
     # A few heavy episodes that a log may lack make the mean too small, and nothing but wrong propensities makes it too large.
     off = mean - 1 if mean > 1 or size < FEWEST_EPISODES else 1 - mean
     return off > max(_ERRORS * error, LARGEST_WEIGHT_ERROR)

@@ -59,16 +59,14 @@ class TrunkSource:
             values, _ = PreTrainedConfig.get_config_dict(_local_or_hub_name(name), **_revision(name))
             if "model_type" not in values and ("training" in values or (user_path(name) / "policy.json").is_file()):
                 raise RLTransformerError(
-                    "is a policy of rlt train; a trunk is a language model, and a policy cannot be the start of another",
+                    "is a policy of rlt train, and a trunk is a language model",
                     where=name,
-                    fix="to train it further, repeat its command with --resume and a larger --train-steps; for a trunk, "
-                    "name a transformer, or a run of rlt pretrain",
+                    fix="to train it further, repeat its command with --resume and a larger --train-steps; to start another run "
+                    "from its weights, set model.init_from; for a trunk, name a transformer, or a run of rlt pretrain",
                 )
             kind = str(values.get("model_type"))
             if kind not in CONFIG_MAPPING:
-                problem = (
-                    "needs code of its own, which is never run" if "auto_map" in values else f"is of type {kind!r}"
-                )
+                problem = "requires custom code, which is never run" if "auto_map" in values else f"is of type {kind!r}"
                 raise RLTransformerError(
                     f"{problem}; transformers has no such architecture", where=name, fix="choose another transformer"
                 )
@@ -78,7 +76,7 @@ class TrunkSource:
                 unread = "an adapter's weights"
             if unread:
                 raise RLTransformerError(
-                    f"holds {unread}, which are not read", where=name, fix="merge and save it whole"
+                    f"holds {unread}, which are not read", where=name, fix="merge and save the complete model"
                 )
             config = CONFIG_MAPPING[kind].from_dict(strip_untrusted_keys(values))
         make_causal(config)

@@ -61,7 +61,7 @@ def _num_episodes(arrays: Mapping[str, h5py.Dataset], file: Path) -> int:
     """Return the number of episodes after checking that the file has the layout."""
     for name in ("version", "num_episodes"):
         if name not in arrays or arrays[name].shape != ():
-            problem = f"is no file of d3rlpy 2: it has no {name}; it has {', '.join(sorted(arrays)[:20]) or 'nothing'}"
+            problem = f"is not a d3rlpy 2 file: it has no {name}; it has {', '.join(sorted(arrays)[:20]) or 'nothing'}"
             raise RLTransformerError(problem, where=file, fix=_AGAIN)
     version = arrays["version"][()]
     version = version.decode(errors="replace") if isinstance(version, bytes) else str(version)

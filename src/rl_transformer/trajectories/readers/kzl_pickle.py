@@ -100,7 +100,7 @@ class _Room:
         except (ValueError, OverflowError):
             array = np.empty(0, object)
         if array.dtype.kind not in "biuf":
-            raise RLTransformerError("is no array of numbers of one shape", where=where, fix=SCRIPT)
+            raise RLTransformerError("is not an array of numbers of one shape", where=where, fix=SCRIPT)
         return array
 
 

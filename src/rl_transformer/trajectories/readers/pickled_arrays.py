@@ -86,7 +86,7 @@ def _dtype(arguments: _Arguments, room: Room) -> Unfinished:
     code = arguments[0] if arguments else None
     if not isinstance(code, str) or code not in _TYPES:
         shown = code if isinstance(code, str) else type(code).__name__
-        raise ForeignError(f"has an array of the type {shown!r:.50}, which is no plain number")
+        raise ForeignError(f"has an array of the type {shown!r:.50}, which is not a plain number")
     plain = np.dtype(code)
 
     def finish(state: _Arguments, room: Room) -> np.dtype:

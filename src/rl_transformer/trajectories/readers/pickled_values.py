@@ -196,7 +196,7 @@ class _Machine:
             name = self._pop()
             module = self._pop()
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("names a global by a value that is no text")
+            raise ValueError("names a global by a value that is not text")
         if (module, name) not in GLOBALS:
             shown = f"{module[:100]}.{name[:100]}".encode("unicode_escape").decode()
             raise ForeignError(f"names the global {shown}, and nothing that a file names is imported or called")

@@ -248,7 +248,7 @@ class _Reader:
             if silence.is_set():
                 problem = f"reading it goes on for {seconds:.0f} seconds without a result"
             else:
-                problem = f"reading it ends the process that does ({describe_end(self._exit_code())})"
+                problem = f"reading it terminates the reading process ({describe_end(self._exit_code())})"
             raise RLTransformerError(problem, where=where, fix=FIX) from error
         finally:
             has_come.set()

@@ -106,7 +106,7 @@ def memory_input(table: object, *, where: str, name: str = "") -> TableInput:
     except (pa.ArrowException, TypeError, ValueError) as error:
         problem = " ".join(str(error).split())[:300]
         fix = "give a mapping of columns of one length, an Arrow table or a DataFrame"
-        raise RLTransformerError(f"is no table: {problem}", where=where, fix=fix) from None
+        raise RLTransformerError(f"is not a table: {problem}", where=where, fix=fix) from None
     return TableInput(arrow.schema, [MemoryUnit(arrow, name or where)], where)
 
 

@@ -200,7 +200,9 @@ def _names(value: object, where: str) -> tuple[str, ...]:
     names: list[str] = []
     for item in given:
         if not isinstance(item, str):
-            raise RLTransformerError(f"{item!r:.100} is no name of a column", where=where, fix="give names as text")
+            raise RLTransformerError(
+                f"{item!r:.100} is not the name of a column", where=where, fix="give names as text"
+            )
         names += [part.strip() for part in item.split(",") if part.strip()]
     return tuple(names)
 

@@ -44,7 +44,9 @@ class Split:
             return cls(columns, threshold=_threshold(value, schema.field(columns.order).type, columns.order))
         if kind == "entity" and columns.episode:
             if not re.fullmatch(r"0?\.\d+", value) or float(value) == 0:
-                raise RLTransformerError(f"{value!r} is no share", where="split", fix="give a number between 0 and 1")
+                raise RLTransformerError(
+                    f"{value!r} is not a share", where="split", fix="give a number between 0 and 1"
+                )
             return cls(columns, share=float(value))
         need = {"time": "an order column", "entity": "an episode column"}.get(kind)
         fix = f"name {need} in the mapping" if need else f"write {_FORMS}"

@@ -64,7 +64,7 @@ def check_category(kind: pa.DataType, name: str, *, where: object) -> None:
         _is_text(kind) or pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
     ):
         raise RLTransformerError(
-            f"holds {kind}, whose values are no names",
+            f"holds {kind}, whose values are not names",
             where=f"{where}: {name}",
             fix="leave it out, or convert it to text",
         )
