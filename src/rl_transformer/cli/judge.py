@@ -19,7 +19,7 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
         "--against",
         type=str,
         default="behavior",
-        help="What to compare with: behavior, which made the log, or another run or policy folder.",
+        help="What to compare with: behavior, which produced the log, or another run or policy folder.",
     )
     add_judging_arguments(parser)
     parser.add_argument("--margin", type=float, default=0.0, help="Smallest difference in return that matters.")

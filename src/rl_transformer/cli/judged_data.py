@@ -37,7 +37,7 @@ def add_judging_arguments(parser: ArgumentParser, *, when: str = "") -> None:
         type=str,
         nargs="+",
         default=[],
-        help=f"{when}Columns that identify the entity of an episode, such as a patient: its episodes are resampled together, and it may not be in the training data.",
+        help=f"{when}Columns that identify the entity of an episode, such as a patient: its episodes are resampled together, and it must not be in the training data.",
     )
     parser.add_argument(
         "--propensity",

@@ -28,7 +28,7 @@ COMMANDS = {
     "evaluate": "Evaluate a policy in an environment.",
     "targets": "Advise a target return, and say what to expect of others.",
     "compare": "Compare evaluations: differences with intervals, and what they establish.",
-    "judge": "Judge from logs alone whether a policy is better than the behavior that made them.",
+    "judge": "Judge from logs alone whether a policy is better than the behavior that produced them.",
     "select": "Say which of several policies to try first, and what regret to expect.",
     "plot": "Draw the learning curves of training runs.",
     "collect": "Record episodes of random actions, or of a policy, as a store.",

@@ -96,7 +96,7 @@ class ModelConfig(Section):
     )
     timestep_embedding: Literal["before_norm", "after_norm", "window"] = option(
         "before_norm",
-        "Add the timestep embedding before the tokens' layer norm, as published, or after it (Reid et al.'s code); window: as published for Atari, one timestep per window, positions within it, and tanh instead of the norm.",
+        "Add it before the tokens' layer norm, as published, or after it (Reid et al.'s code); window: as published for Atari, one timestep per window, positions within it, and tanh instead of the norm.",
     )
     frame_stack: int = option(1, "Images per state, the newest last.", above=0)
     attention: Literal["full", "sliding_window"] = option(

@@ -68,7 +68,7 @@ def as_html(result: JsonObject) -> str:
         _estimate_table(result),
         "<h2>Does the log cover what the policy would do?</h2>",
         f"<p>{escape(_support_sentence(result))}</p>",
-        _figure(_draw_support(result), "Share of the policy's actions that the behavior hardly ever takes.")
+        _figure(_draw_support(result), "Share of the policy's actions that the behavior rarely or never takes.")
         if result["support"]["unsupported"] > 0
         else "",
         "<h2>Does the policy act like the log?</h2>",
@@ -103,7 +103,7 @@ def _difference_sentence(result: JsonObject) -> str:
     )
     return (
         f"Estimated difference per episode: {_number(difference['value'])} {_interval(difference['interval'])} (90 % interval over "
-        f"{result['rests_on']['unit']}, {_words(result['rests_on']['estimator'])}), where the {behavior['episodes']:,} logged "
+        f"{result['rests_on']['unit']}, {_words(result['rests_on']['estimator'])}); the {behavior['episodes']:,} logged "
         f"episodes earn {_number(behavior['value'])} on average.{widened}"
     )
 
