@@ -128,7 +128,13 @@ def test_reports_hold_targets_and_sums_of_raw_costs(processes):
 
 
 def test_evaluation_while_training_writes_raw_costs(tmp_path):
-    evaluation = {"env_id": TOLL, "target_returns": [4.0], "targets": {"cost_to_go": 90.0}, "num_episodes": 2}
+    evaluation = {
+        "env_id": TOLL,
+        "target_returns": [4.0],
+        "targets": {"cost_to_go": 90.0},
+        "num_episodes": 2,
+        "every": 100,
+    }
     config = tiny_config(tmp_path / "run", model={"conditions": BOTH}, evaluation=evaluation)
     folder = train(config, dataset=toll_data())
     (target,) = json.loads((folder / "report.json").read_text())["targets"]

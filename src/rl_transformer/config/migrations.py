@@ -47,7 +47,25 @@ def migrate_run_config(values: JsonMapping) -> JsonObject:
         for key, value in options.items():
             name, present = migrate_option(f"{section}.{key}", value)
             migrated[section][name.partition(".")[2]] = present
-    return _with_one_fold(_keep_unfinished_to_uri(migrated))
+    return _without_idle_every(_with_one_fold(_keep_unfinished_to_uri(migrated)))
+
+
+def _without_idle_every(values: JsonObject) -> JsonObject:
+    """Remove the former default of evaluation.every from the options of a run that was never evaluated.
+
+    Runs wrote every option, and a value without effect is refused where it differs from the default.
+    """
+    evaluation = values.get("evaluation")
+    dataset = values.get("dataset")
+    is_held_out = isinstance(dataset, dict) and dataset.get("validation_fraction")
+    if (
+        isinstance(evaluation, dict)
+        and not evaluation.get("env_id")
+        and not is_held_out
+        and evaluation.get("every") == 10_000
+    ):
+        del evaluation["every"]
+    return values
 
 
 def _with_one_fold(values: JsonObject) -> JsonObject:

@@ -55,8 +55,11 @@ class RunConfig(ConfigBase):
     @property
     def evaluate_every(self) -> int:
         """Number of updates between evaluations during training."""
+        if self.evaluation.every is not None:
+            return self.evaluation.every
         # A tenth, so that a run shows whether the loss on held-out episodes turns, however long it is.
-        return self.evaluation.every or max(1, self.training.train_steps // 10)
+        is_evaluated = self.evaluation.env_id or self.dataset.validation_fraction
+        return max(1, self.training.train_steps // 10) if is_evaluated else self.training.train_steps
 
     @property
     def needs_return_model(self) -> bool:
