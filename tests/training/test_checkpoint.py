@@ -105,7 +105,9 @@ def test_a_checkpoint_of_another_run_is_named_and_not_used(tmp_path):
     other = train(tiny_config(tmp_path / "other", training={"seed": 5, "train_steps": 16}), dataset=point_data())
     shutil.copytree(other / "checkpoints/step-16", folder / "checkpoints/step-16")
     longer = tiny_config(folder, training={"train_steps": 16})
-    with pytest.raises(RLTransformerError, match=r"a different run: training\.seed was 5 there, and is 0 here") as caught:
+    with pytest.raises(
+        RLTransformerError, match=r"a different run: training\.seed was 5 there, and is 0 here"
+    ) as caught:
         train(longer, resume=True, dataset=point_data())
     assert caught.value.where == str(folder / "checkpoints/step-16")
     assert (folder / "metrics.jsonl").read_bytes() == before

@@ -4,6 +4,7 @@ import datetime
 import shlex
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -11,7 +12,9 @@ from rl_transformer import RLTransformerError, load_policy
 from rl_transformer.cli.convert import make_parser, run
 from rl_transformer.cli.main import main
 from rl_transformer.trajectories.open import open_trajectories, read_trajectories
+from rl_transformer.trajectories.tables.inputs import memory_input
 from rl_transformer.trajectories.tables.mapping import ColumnMapping
+from rl_transformer.trajectories.tables.suggest import suggest_mapping
 
 FIRST_ID = 2**53 + 1  # float64 cannot hold it
 HEADER = ["Kunden-Nr.", "Zeitpunkt", "Filiale", "Außentemperatur °C", "Rabatt", "Umsatz (€)"]
@@ -116,6 +119,13 @@ def test_ids_whose_rows_are_scattered_are_not_taken_for_episodes(tmp_path, monke
     text = capsys.readouterr().out
     assert "episode" not in yaml.safe_load(text)
     assert "# episode: no column was recognized; name one" in text
+
+
+def test_a_table_with_lists_gets_a_suggestion():
+    table = pa.table({"user": ["a", "a", "b", "b"], "seen": [[1.0, 2.0]] * 4, "action": [0, 1, 0, 1]})
+    suggestion = suggest_mapping(memory_input(table, where="log"))
+    assert suggestion.mapping.observe == ("seen",)
+    assert suggestion.mapping.episode == ("user",)
 
 
 def test_an_entity_in_a_mapping_is_answered_with_its_place(export):

@@ -196,9 +196,11 @@ def _is_observed(column: pa.ChunkedArray, name: str) -> bool:
 
 def _looks_like_ids(column: pa.ChunkedArray, name: str) -> bool:
     """Return True for texts with digits, and for integers that are called ids, of which there are many, each in several rows."""
+    if pt.is_nested(column.type):
+        return False
     kind = plain_type(column.type)
     distinct = _num_distinct(column)
-    if pt.is_nested(column.type) or distinct < _FEWEST_IDS or 2 * distinct > len(column):
+    if distinct < _FEWEST_IDS or 2 * distinct > len(column):
         return False
     if not pt.is_string(kind):
         return pt.is_integer(kind) and _is_id(name)
