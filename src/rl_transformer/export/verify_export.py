@@ -46,7 +46,7 @@ def verify_export(folder: Path) -> Report:
         return report
     for name in sorted(rules["files"]):
         inside = report.check(
-            f"{name} holds its own numbers, all finite, and standard operators only",
+            f"{name} holds its own numbers, no NaN, and standard operators only",
             lambda name=name: _check_network(folder / name, rules["files"][name]),
         )
         if inside:
