@@ -486,11 +486,11 @@ def test_the_rates_on_ray_and_what_follows_for_a_cluster_are_those_of_the_measur
     measured = read("studies/results/ray-conversion-2cpu-2026-11-26.json")
     page = " ".join(text_of("docs/tables.md").split())
     for side, where in (
-        ("local", "rows per second locally"),
-        ("ray_1_worker", "with one worker"),
-        ("ray_2_workers", "with two"),
+        ("local", "local"),
+        ("ray_1_worker", "Ray, one worker"),
+        ("ray_2_workers", "Ray, two workers"),
     ):
-        assert f"{measured[side]['rows_per_second']:,} {where}" in page
+        assert f"| {where} | {measured[side]['rows_per_second']:,} |" in page
     speedups = []
     for side, workers in (("ray_1_worker", 1), ("ray_2_workers", 2)):
         seconds = measured[side]["seconds"]
