@@ -134,6 +134,9 @@ def test_what_is_said_of_longer_training_follows_from_its_pages():
     # Only the last interval excludes 0, and none lies beyond the margin; `fast` is better than `gym` on the first and the last.
     assert [gap["interval"][1] < 0 for gap in against_percent_bc] == [False, False, True]
     assert all(gap["interval"][1] > -184 for gap in against_percent_bc)
+    # On mixed the whole interval is within the margin, as the page's rule says.
+    assert against_percent_bc[0]["interval"][0] > -186
+    assert read("reproductions/results/locomotion/result.json")["rules"]["rival"]["holds"]
     assert [gym["interval"][0] > 0 for _, gym in found.values()] == [True, False, True]
 
 

@@ -167,3 +167,13 @@ def test_what_require_names_brings_the_module(place, module, extra):
 def test_every_extra_is_in_the_table_of_the_readme():
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert set(PROJECT["optional-dependencies"]) <= set(rows)
+
+
+def test_the_table_of_folders_lists_every_layer_from_bottom_to_top():
+    """The README's table and the import contract that `make check` verifies."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [layer.replace("rl_transformer.", "").split(" | ") for layer in contracts[0]["layers"]]
+    height = {name: -position for position, names in enumerate(layers) for name in names}
+    rows = re.findall(r"^\| \[`(\w+)(?:/|\.py)`\]\(src/", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(height)
+    assert sorted(rows, key=height.__getitem__) == rows

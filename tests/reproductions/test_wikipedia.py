@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rl_transformer.cli.main import main
+from rl_transformer.reproductions import language_starts
 from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.reproductions.reproduction import verdict
 from rl_transformer.reproductions.scaling import Scaling
@@ -47,6 +48,15 @@ def test_each_claim_is_judged_by_its_own_paired_differences(made, holds, tmp_pat
     outcome = "fail" if False in holds.values() else "pass" if all(holds.values()) else "not established"
     assert verdict(Wikipedia(), setup, summary) == outcome
     assert verdict(Wikipedia(), Setup(quick=False, seeds=7, output=tmp_path), summary) == "not established"
+
+
+@pytest.mark.parametrize("kind", ["text", "markov"])
+def test_language_models_are_pretrained_on_the_device_of_the_experiment(kind, tmp_path, monkeypatch):
+    pretrained = []
+    monkeypatch.setattr(language_starts, "pretrain", lambda config, resume: pretrained.append(config))
+    setup = Setup(quick=True, seeds=1, output=tmp_path / "out/w", device="cuda:1")
+    language_starts.language_model(kind, kind, {}, tmp_path / "text.txt", setup)
+    assert [config.training.device for config in pretrained] == ["cuda:1"]
 
 
 def test_one_seed_decides_nothing(tmp_path):

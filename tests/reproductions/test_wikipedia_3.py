@@ -100,6 +100,8 @@ def test_the_page_says_which_cells_a_gpu_measured(tmp_path):
     assert json.dumps(result)
 
 
-def test_a_device_has_no_effect_without_measurements_and_is_refused(capsys):
-    assert main(["reproduce", "wikipedia-3", "--check", "--device", "cpu"]) == 2
+@pytest.mark.parametrize("device", ["cpu", "cuda:99"])
+def test_a_device_has_no_effect_without_measurements_and_is_refused(device, capsys):
+    """Whether the machine has it or not: a page that a GPU measured is checked without one."""
+    assert main(["reproduce", "wikipedia-3", "--check", "--device", device]) == 2
     assert "--device: has no effect with --check" in capsys.readouterr().err

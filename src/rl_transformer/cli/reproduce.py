@@ -89,7 +89,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
         "--device",
         type=str | None,
         default=None,
-        help="Device that policies are trained and evaluated on: cpu, cuda or cuda:N; null: cpu.",
+        help="Device on which language models and policies are trained, and policies evaluated: cpu, cuda or cuda:N; null: cpu.",
     )
 
 
@@ -122,12 +122,12 @@ def run(args: Namespace) -> Outcome:
         raise RLTransformerError(f"{args.name} reads no text", where="--text", fix="leave it out")
     if args.language_model and not experiment.takes_language_model:
         raise RLTransformerError(f"{args.name} starts from no such model", where="--language-model", fix="leave it out")
-    device = args.device or "cpu"
-    find_device(device, where="--device")
     folder = f"{args.name}-{args.game.lower()}" if args.game else args.name
     output = Path(args.output or f"reproductions/{'quick' if args.quick else 'results'}/{folder}")
     if args.check or args.judge_again:
         return _without_measuring(args, experiment, output)
+    device = args.device or "cpu"
+    find_device(device, where="--device")
     setup = Setup(
         quick=args.quick,
         seeds=seeds,

@@ -33,6 +33,7 @@ def language_model(kind: str, name: str, options: JsonMapping, text: Path, setup
     """
     config = with_options(KINDS["text" if kind == "text" else "synthetic"](), options)
     config.training.threads = 1
+    config.training.device = setup.device
     if isinstance(config.dataset, TextConfig):
         config.dataset.uri = str(text)
     folder = setup.runs / "language" / name

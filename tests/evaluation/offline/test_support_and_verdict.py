@@ -95,6 +95,21 @@ def test_each_condition_alone_withholds_the_word_and_says_why(policy, options, r
     assert verdict.what_would_settle
 
 
+def test_unsupported_actions_are_located_only_where_places_differ():
+    def reason_and_advice(timesteps, returns):
+        verdict = word(side(1.2, 1.2, Support(900.0, None, None, 0.1, 0.11, timesteps, returns)))
+        return next(reason for reason in verdict.reasons if "rare" in reason), verdict.what_would_settle[0]
+
+    timesteps = [{"first": 0, "last": 4, "unsupported": 0.05}, {"first": 5, "last": 5, "unsupported": 0.3}]
+    returns = [{"low": 0.0, "high": 0.0, "unsupported": 0.2}, {"low": 0.5, "high": 1.0, "unsupported": 0.1}]
+    reason, advice = reason_and_advice(timesteps, returns)
+    assert reason.endswith("; the share is highest in timestep 5 (30.0%) and in episodes with return 0 (20.0%)")
+    assert advice.endswith("those actions in timestep 5")
+    reason, advice = reason_and_advice(timesteps[:1], returns[:1])  # one-step episodes, such as those of a bandit
+    assert reason.endswith("(behavior probability below 0.01)")
+    assert advice.endswith("also tries those actions")
+
+
 def test_a_mean_weight_that_chance_explains_withholds_nothing():
     for mean_weight in ((1.2, 0.07), (1.04, 0.001), (0.8, 0.07)):
         assert word(side(1.2, 1.2, replace(SOLID, mean_weight=mean_weight))).word == BETTER

@@ -223,15 +223,28 @@ def _thin_support(support: Support) -> tuple[list[str], list[str]]:
             "a log that records the probability with which each action was drawn, in a column named by --propensity"
         )
     if support.unsupported > LARGEST_UNSUPPORTED:
-        # Where to look: people can add episodes of a kind, and seldom episodes in general.
-        worst = max(support.by_timestep, key=lambda place: place["unsupported"])
-        where = max(support.by_return, key=lambda place: place["unsupported"])
+        where, when = _where_unsupported(support)
         reasons.append(
-            f"{support.unsupported:.1%} of the policy's actions are rare or absent in the log (behavior probability below {FLOOR}), most of "
-            f"them in timesteps {worst['first']} to {worst['last']} ({worst['unsupported']:.1%}) and in episodes with returns "
-            f"from {where['low']:.4g} to {where['high']:.4g} ({where['unsupported']:.1%})"
+            f"{support.unsupported:.1%} of the policy's actions are rare or absent in the log (behavior probability below {FLOOR}){where}"
         )
-        advice.append(
-            f"a log in which the behavior also tries those actions in timesteps {worst['first']} to {worst['last']}"
-        )
+        advice.append(f"a log in which the behavior also tries those actions{when}")
     return reasons, advice
+
+
+def _where_unsupported(support: Support) -> tuple[str, str]:
+    """Return where the share of unsupported actions is highest, and the timesteps alone; empty where one range holds the whole log."""
+    # Where to look: people can add episodes of a kind, and seldom episodes in general.
+    places = []
+    when = ""
+    if len(support.by_timestep) > 1:
+        worst = max(support.by_timestep, key=lambda place: place["unsupported"])
+        when = " in " + _range("timestep", worst["first"], worst["last"])
+        places.append(f"{when} ({worst['unsupported']:.1%})")
+    if len(support.by_return) > 1:
+        worst = max(support.by_return, key=lambda place: place["unsupported"])
+        places.append(f" in episodes with {_range('return', worst['low'], worst['high'])} ({worst['unsupported']:.1%})")
+    return ("; the share is highest" + " and".join(places) if places else ""), when
+
+
+def _range(name: str, low: float, high: float) -> str:
+    return f"{name} {low:.4g}" if low == high else f"{name}s from {low:.4g} to {high:.4g}"
