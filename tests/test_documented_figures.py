@@ -489,11 +489,11 @@ def test_the_rates_on_ray_and_what_follows_for_a_cluster_are_those_of_the_measur
     measured = read("studies/results/ray-conversion-2cpu-2026-11-26.json")
     page = " ".join(text_of("docs/tables.md").split())
     for side, where in (
-        ("local", "rows per second locally"),
-        ("ray_1_worker", "with one worker"),
-        ("ray_2_workers", "with two"),
+        ("local", "local"),
+        ("ray_1_worker", "Ray, one worker"),
+        ("ray_2_workers", "Ray, two workers"),
     ):
-        assert f"{measured[side]['rows_per_second']:,} {where}" in page
+        assert f"| {where} | {measured[side]['rows_per_second']:,} |" in page
     speedups = []
     for side, workers in (("ray_1_worker", 1), ("ray_2_workers", 2)):
         seconds = measured[side]["seconds"]
@@ -613,15 +613,15 @@ def test_the_planted_leaks_are_those_of_the_study():
     result = read("studies/results/leakage-2026-11-26.json")
     page = text_of("docs/data.md")
     share = 100 * result["found"] / result["planted"]
-    assert f"**{result['found']:,} of {result['planted']:,} were found, {share:.1f} %** (goal 95 %)" in page
+    assert f"**{result['found']:,} of {result['planted']:,} were found, {share:.1f} %** (rule: at least 95 %)" in page
     alarms, sets = len(result["alarms"]), result["clean_sets"]
     assert (alarms, result["refused"], result["clean_sets_read"], result["rule_holds"]) == (2, [], 50, True)
-    assert f"The two alarms in {sets} clean sets, {100 * alarms / sets:.1f} % (goal 2 %)" in page
+    assert f"Two alarms in {sets} clean sets, {100 * alarms / sets:.1f} % (rule: at most 2 %)" in page
     missed = result["missed"]
     known = sum(count for name, count in missed.items() if name.startswith("grid-expert"))
     assert f"Of the {sum(missed.values())} missed, {known} are actions that the position before determines" in page
     one = result["one_number_with_chance"]
-    assert f"Of {one['sets']} policies of one number in an environment with chance, {one['alarms']} raised" in page
+    assert f"Of {one['sets']} policies that use one number in a stochastic environment, {one['alarms']} raised" in page
     shared = [0, 0]
     for group, counts in result["by_group"].items():
         if set(counts) == {"one", "a tenth", "all"}:

@@ -19,6 +19,7 @@ from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.page import as_html, as_text
 from rl_transformer.evaluation.offline.policy_actions import action_probabilities
 from rl_transformer.policy import Policy
+from rl_transformer.policy.advice import TargetAdvice
 from rl_transformer.run import train
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.spaces import Space
@@ -75,6 +76,26 @@ def test_the_target_is_what_the_policy_is_given_and_not_what_the_episode_earned(
     data = choices(8)
     policy = sampling(untrained_policy(data))
     assert not np.allclose(action_probabilities(policy, data, 0.0), action_probabilities(policy, data, 5.0))
+
+
+def test_a_target_that_follows_from_the_start_is_used_and_named_as_such():
+    data = choices(60, propensity=True)
+    plain = sampling(untrained_policy(data))
+    advice = TargetAdvice(
+        coefficients=(1.0, 0.0), intercept=2.0, residuals=(0.0,) * 101, level=50, luck=0.0, least_share=0.1
+    )
+    policy = Policy(replace(plain.spec, advice=advice), plain.model, plain.normalizer, plain.return_model)
+    found = action_probabilities(policy, data, None)
+    first = int(data.offsets[3])
+    _, info = policy.session().act(data.observations[first], allowed=data.action_masks[first], return_info=True)
+    np.testing.assert_allclose(found[first], info["action_probabilities"], atol=1e-6)
+    for candidate, text in (
+        (Candidate(policy), "Target return: advised at the start of each episode, "),
+        (Candidate(policy, 2.0), "Target return: 2."),
+    ):
+        result = judge(candidate, data, options=QUICK)
+        assert result["target"]["depends_on_start"] == (candidate.target_return is None)
+        assert text in as_html({"run": "run", "data": "log", **result})
 
 
 def test_parts_of_an_action_are_judged_as_one():

@@ -267,12 +267,15 @@ def _target(candidate: Candidate, steps: LoggedSteps, verdict: Verdict, deciding
     """Return the target beside what the log says about it: calibration of returns."""
     spec = candidate.policy.spec
     target = candidate.target_return
+    # Every episode then had the target that its own first observation advises; the one shown is that of all starts.
+    follows_start = target is None and spec.advice is not None and spec.advice.depends_on_start
     if target is None:
         target = usual_target(spec)
     # Sums of logged rewards say nothing about a target in another unit.
     is_comparable = target is not None and spec.returns.note is None
     return {
         "target_return": target,
+        "depends_on_start": follows_start,
         "further_targets": dict(candidate.targets),
         "estimated_return": deciding.value if verdict.is_supported else None,
         "unit": spec.returns.note or "sum of the rewards of an episode",

@@ -52,7 +52,6 @@ def as_text(result: JsonObject) -> str:
 def as_html(result: JsonObject) -> str:
     """Return the page; it needs no other file and no network. Everything that comes from outside is escaped."""
     word = result["verdict"]
-    target = result["target"]["target_return"]
     title = f"{result['run']} on {result['data']}"
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -76,11 +75,18 @@ def as_html(result: JsonObject) -> str:
         "<h2>What was checked</h2>",
         _gate_table(result),
         f'<p class="small">Rule, fixed in advance: {escape(result["rule"])}. Target return: '
-        f"{'none' if target is None else _number(target)}. Propensities: {escape(result['behavior']['propensities'])}. "
+        f"{_target_text(result['target'])}. Propensities: {escape(result['behavior']['propensities'])}. "
         f"Policy {escape(result['policy'][:12])}.</p>",
     ]
     head = f'<meta charset="utf-8"><title>{escape(word)}: {escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+
+
+def _target_text(target: JsonObject) -> str:
+    if target["target_return"] is None:
+        return "none"
+    number = _number(target["target_return"])
+    return f"advised at the start of each episode, {number} over all starts" if target["depends_on_start"] else number
 
 
 def _sentence(result: JsonObject) -> str:
