@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
 from rl_transformer.cli.main import main
+from rl_transformer.config import RunConfig
 from rl_transformer.reproductions import reproduction
 from rl_transformer.run import train
 from tests.toys import TOLL, tiny_config, toll_data
@@ -19,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LEFT_OUT = re.compile(r"# not run here: (.+)")
-RUN, REASONED = 32, 28  # a block that is added or lost must be noticed here
+RUN, REASONED = 33, 28  # a block that is added or lost must be noticed here
 
 
 def blocks():
@@ -115,6 +117,21 @@ def test_every_path_that_is_named_exists():
         named += [(page, page.parent / target) for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
     assert len(named) > 100
     assert not [(page.name, str(target)) for page, target in named if not target.exists()]
+
+
+def test_every_option_that_a_page_names_exists():
+    """Written as `--section.field`; the change log also names old ones."""
+    sections = {section.name: type(getattr(RunConfig(), section.name)) for section in fields(RunConfig)}
+    known = {name: {f.name for f in fields(kind)} for name, kind in sections.items() if is_dataclass(kind)}
+    written = re.compile(rf"--({'|'.join(known)})\.([a-z_]+)\b")
+    named = {
+        (page.relative_to(ROOT).as_posix(), *option)
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for option in written.findall(page.read_text())
+    }
+    assert len(named) > 50
+    assert not {option for option in named if option[2] not in known[option[1]]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
