@@ -13,6 +13,7 @@ import pytest
 
 from rl_transformer.cli.main import main
 from rl_transformer.config import RunConfig
+from rl_transformer.language.config import KINDS
 from rl_transformer.reproductions import reproduction
 from rl_transformer.run import train
 from tests.toys import TOLL, tiny_config, toll_data
@@ -121,8 +122,12 @@ def test_every_path_that_is_named_exists():
 
 def test_every_option_that_a_page_names_exists():
     """Written as `--section.field`; the change log also names old ones."""
-    sections = {section.name: type(getattr(RunConfig(), section.name)) for section in fields(RunConfig)}
-    known = {name: {f.name for f in fields(kind)} for name, kind in sections.items() if is_dataclass(kind)}
+    known: dict[str, set[str]] = {}
+    for config in (RunConfig(), *(make() for make in KINDS.values())):
+        for section in fields(config):
+            value = getattr(config, section.name)
+            if is_dataclass(value):
+                known.setdefault(section.name, set()).update(field.name for field in fields(value))
     written = re.compile(rf"--({'|'.join(known)})\.([a-z_]+)\b")
     named = {
         (page.relative_to(ROOT).as_posix(), *option)
