@@ -137,6 +137,16 @@ def test_what_is_said_of_longer_training_follows_from_its_pages():
     # On mixed the whole interval is within the margin, as the page's rule says.
     assert against_percent_bc[0]["interval"][0] > -186
     assert read("reproductions/results/locomotion/result.json")["rules"]["rival"]["holds"]
+    # An earlier run, whose cells are in the history, differed in seed 0 alone.
+    values = np.array(against_percent_bc[0]["values"])
+    assert f"where its difference was -208 instead of {values[0]:.0f}" in text_of("README.md")
+    for first, shown in (
+        (-208.02, "was {:+.0f} [{:+.0f}, {:+.0f}]"),
+        ((values[0] - 208.02) / 2, "of seed 0, {:+.0f} [{:+.0f}, {:+.0f}]"),
+    ):
+        earlier = over_seeds([first, *values[1:].tolist()])
+        assert shown.format(earlier["mean"], *earlier["interval"]) in text_of("README.md")
+        assert earlier["interval"][0] < -186
     assert [gym["interval"][0] > 0 for _, gym in found.values()] == [True, False, True]
 
 
@@ -359,6 +369,18 @@ def test_the_p_values_of_the_language_page_are_those_of_the_committed_seeds():
     assert f"({independent:.4f} against {scratch:.4f}; {initial:.4f} for the language model's" in page
 
 
+def test_what_is_said_of_an_image_encoder_is_what_atari_measured():
+    rows = {r["what"].removeprefix("Pong: "): r for r in read("reproductions/results/atari/result.json")["rows"]}
+    shown = [
+        "{:.1f} [{:.1f}, {:.1f}]".format(rows[what]["mean"], *rows[what]["interval"])
+        for what in ("Decision Transformer, target: the data's best return", "behavior cloning on all data")
+    ]
+    data = f"{rows['mean of the data']['mean']:.1f}"
+    assert f"reached {shown[0]} (behavior cloning {shown[1]}, the data {data}; five seeds)" in text_of(
+        "docs/environments.md"
+    )
+
+
 def test_the_figures_of_a_real_language_model_are_those_of_its_page():
     result = read("reproductions/results/wikipedia-3/result.json")
     rows = {r["what"]: r for r in result["rows"]}
@@ -382,6 +404,10 @@ def test_the_figures_of_a_real_language_model_are_those_of_its_page():
     (p_value,) = {round(contrast["p_holm"], 3) for contrast in result["contrasts"].values()}
     text = text_of(page)
     assert f"for the two controls p = {p_value} for both" in text
+    ends = {title: np.array(rows[f"{title}: last 3 evaluations"]["values"]) for title in titles.values()}
+    gap = over_seeds(list(ends["pretrained blocks"] - ends["%BC, best 10 % of timesteps, the same blocks, random"]))
+    assert "its interval includes 0: {:+.0f} [{:+.0f}, {:+.0f}]".format(gap["mean"], *gap["interval"]) in text
+    assert len(pretrained) == 16
     errors = [rows[f"{title}: held-out action error"] for title in ("pretrained blocks", "the same blocks, random")]
     shown = ["{:.3f} [{:.3f}, {:.3f}]".format(error["mean"], *error["interval"]) for error in errors]
     assert f"(error {shown[0]} against {shown[1]} at random)" in text
@@ -839,11 +865,14 @@ def test_what_the_readme_says_of_the_words_of_the_judge_follows_from_both_trials
     ]
     assert (sum(learned), len(learned)) == (179, 180)
     assert "179 of 180 stayed *not established*" in text_of("README.md")
-    words = [row["verdict"] for _, _, row in judged("judge")]
-    words += [row["verdict"] for _, _, row in judged("judge-environments")]
-    assert f"none of its {len(words) - words.count('not established')} better/worse verdicts was wrong" in text_of(
-        "README.md"
-    )
+    spoken = {
+        name: sum(row["verdict"] != "not established" for *_, row in judged(name))
+        for name in ("judge", "judge-environments")
+    }
+    logs = sum(len(list((RESULTS / name / "cells").glob("*.json"))) for name in spoken)
+    text = text_of("README.md")
+    assert f"none of {sum(spoken.values())} better/worse verdicts, on {logs} logs, was wrong" in text
+    assert f"The {spoken['judge']} with tables use an estimator" in text
 
 
 def test_the_trial_of_the_judge_is_quoted_from_its_cells():

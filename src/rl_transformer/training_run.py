@@ -278,7 +278,6 @@ class TrainingRun:
         """Write the policy folder and the report, and mark the run as finished."""
         if not self.trainer.group.is_main:
             return
-        self.trainer.metrics.flush()  # report and note quote the file
         if note := memorization_note(self.folder):
             log.info(note)
         with self.trainer.policy_weights():

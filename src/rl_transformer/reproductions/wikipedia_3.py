@@ -89,9 +89,9 @@ class Wikipedia3(StartsExperiment):
         "of the weights.",
         "Updates, episodes and tuning seeds were lowered to fit the time of a lent GPU, after timing runs of 300 updates with tuning seeds and "
         "before any judged seed ran.",
-        "The first eight seeds had been run before, with earlier code, and left both contrasts open: +145 [+12, +277] against a random start and "
-        "+193 [+4, +381] against shuffled weights, p = 0.073 for both after correction. Sixteen seeds were decided on then, and all of them "
-        "were run anew. Such a second look finds an effect that is not there more often than one test in twenty; it found none.",
+        "The first eight seeds had been run before, with the same values, and left both contrasts open: +145 [+12, +277] against a random start "
+        "and +193 [+4, +381] against shuffled weights, p = 0.073 for both after correction. Eight more were decided on then. Such a second look "
+        "finds an effect that is not there more often than one test in twenty; it found none.",
         "%BC is the same network with random blocks, without returns; it has a rate of its own, and is described, not judged.",
         "Five hundredths of the episodes are held out, for the action error.",
     )
