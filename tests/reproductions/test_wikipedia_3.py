@@ -13,6 +13,7 @@ from rl_transformer.reproductions.experiment import Setup
 from rl_transformer.reproductions.page import as_page
 from rl_transformer.reproductions.reproduction import make_result
 from rl_transformer.reproductions.wikipedia_3 import CONTRASTS, Wikipedia3
+from rl_transformer.runtime.files import to_json
 from tests.language.tiny_llama import BLOCKS, write_tiny_llama
 from tests.reproductions.test_wikipedia_2 import LEARNED
 
@@ -88,7 +89,9 @@ def test_the_page_says_which_cells_a_gpu_measured(tmp_path):
                 }
             )
     summary = experiment.summarize(rows, setup)
-    described = {"command": "rlt", "versions": {}, "hardware": {"machine": "x86_64", "cores": 2}}
+    # In the order of the machine that measured, which is not that of the file: --check reads the file.
+    versions = {"torch": "2.13", "numpy": "2.4"}
+    described = {"command": "rlt", "versions": versions, "hardware": {"machine": "x86_64", "cores": 2}}
     result = make_result(experiment, setup, rows, summary, {"recipe": {}}, described)
     page = as_page(experiment, summary, result)
     assert (
@@ -97,7 +100,8 @@ def test_the_page_says_which_cells_a_gpu_measured(tmp_path):
     )
     assert "%BC, best 10 % of timesteps, the same blocks, random: area under the curve" in page
     assert "pretrained blocks: Markov heads after training | 2.000" in page
-    assert json.dumps(result)
+    assert "The others: x86_64, 2 cores; numpy 2.4, torch 2.13." in page
+    assert as_page(experiment, summary, json.loads(to_json(result))) == page
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:99"])

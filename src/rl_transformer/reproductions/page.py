@@ -120,7 +120,7 @@ def _cost_text(result: JSON) -> str:
     """Return how long the cells took, and on what: processes that shared a GPU have versions of their own."""
     machine = result["hardware"]
     processor = f"{machine.get('processor', machine['machine'])}, {machine['cores']} cores"
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
     minutes = f"{result['core_seconds'] / 60:.0f} minutes"
     shared = "one thread per cell, not counting policies that other experiments had trained before."
     if "devices" not in result:
