@@ -3,6 +3,9 @@ import subprocess
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Before torch is imported, and for every program that a test starts: two workers whose programs each use all cores
+# wait for one another, and take half as long again.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 import pytest
