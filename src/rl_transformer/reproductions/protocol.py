@@ -25,6 +25,7 @@ _REWORDED = (
     ("Decision Transformer asked for", "Decision Transformer with target return"),
     ("return when asked for", "return with target"),
     ("asked for", "target return"),
+    (": to 90 %", ": updates to 90 % of its own final score"),
 )
 
 

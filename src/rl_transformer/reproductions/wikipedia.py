@@ -194,7 +194,10 @@ class Wikipedia(Experiment):
         updates = {arm: over_seeds([updates_to_share(row) for row in pick(measured, arm=arm)]) for arm in STARTS}
         losses = {arm: over_seeds([row["losses"][-1] for row in pick(measured, arm=arm)]) for arm in STARTS}
         rows = [Row(f"{TITLES[arm]}: final", final[arm]) for arm in STARTS]
-        rows += [Row(f"{TITLES[arm]}: to 90 %", updates[arm], unit="updates") for arm in STARTS]
+        rows += [
+            Row(f"{TITLES[arm]}: updates to 90 % of its own final score", updates[arm], unit="updates")
+            for arm in STARTS
+        ]
         rows += [Row(f"{TITLES[arm]}: loss", losses[arm], unit="loss") for arm in STARTS]
         others = [arm for arm in STARTS if arm != "text"]
         better = {arm: paired_difference(final["text"], final[arm]) for arm in others}
