@@ -18,7 +18,7 @@ import torch
 
 from rl_transformer.cli.main import main as rlt
 from rl_transformer.evaluation.offline import action_kinds
-from rl_transformer.evaluation.offline.judge import judge
+from rl_transformer.evaluation.offline.judge import judge_candidate
 from rl_transformer.policy import load_policy
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.spaces import Space
@@ -74,7 +74,7 @@ def main():
             timed(name, parts)
         data = log_of(arguments.episodes, seed=2)
         began = time.monotonic(), time.process_time()
-        judge(action_kinds.Candidate(policy), data)
+        judge_candidate(action_kinds.Candidate(policy), data)
         wall, processor = time.monotonic() - began[0], time.process_time() - began[1]
     content = {
         "episodes": arguments.episodes,

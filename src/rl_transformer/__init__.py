@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rl_transformer.config import preset as preset
     from rl_transformer.errors import RLTransformerError as RLTransformerError
     from rl_transformer.evaluation.evaluate import evaluate as evaluate
+    from rl_transformer.evaluation.offline.judge_policy import judge as judge
     from rl_transformer.evaluation.report import EvaluationReport as EvaluationReport
     from rl_transformer.models import DecisionTransformerConfig as DecisionTransformerConfig
     from rl_transformer.models import DecisionTransformerGPT2Model as DecisionTransformerGPT2Model
@@ -28,6 +29,7 @@ _MODULES = {
     "RLTransformerError": "errors",
     "evaluate": "evaluation.evaluate",
     "EvaluationReport": "evaluation.report",
+    "judge": "evaluation.offline.judge_policy",
     "DecisionTransformerConfig": "models",
     "DecisionTransformerGPT2Model": "models",
     "DecisionTransformerModel": "models",

@@ -32,7 +32,7 @@ def run(args: Namespace) -> Outcome:
     """Judge, print the word with its reasons, and write the page. The exit code is 0 whatever the word is."""
     from rl_transformer.critics.networks import FitOptions
     from rl_transformer.evaluation.offline.action_kinds import Candidate
-    from rl_transformer.evaluation.offline.judge import judge
+    from rl_transformer.evaluation.offline.judge import judge_candidate
     from rl_transformer.evaluation.offline.page import as_html, as_text
     from rl_transformer.policy import load_policy
     from rl_transformer.runtime.files import write_output
@@ -44,7 +44,7 @@ def run(args: Namespace) -> Outcome:
     policies = {args.folder: policy} | ({} if other is None else {args.against: other})
     dataset, gates = check_judged_data(policies, open_trajectories(args.data), args.entity, args.accept)
     targets = parse_targets(args.target)
-    result = judge(
+    result = judge_candidate(
         Candidate(policy, args.target_return, targets, args.folder),
         dataset,
         against=None if other is None else Candidate(other, args.target_return, targets, args.against),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,10 @@ from rl_transformer.trajectories.dataset import TrajectoryDataset
 
 
 def take_episodes(dataset: TrajectoryDataset, episodes: Sequence[int] | np.ndarray) -> TrajectoryDataset:
-    """Return a copy of some episodes, in the order given; findings and the statistics of observations stay those of all."""
+    """Return a copy of some episodes, in the order given; findings and the statistics of observations stay those of all.
+
+    Its fingerprint names the whole and the choice. It is not that of a dataset which is made of the same episodes alone.
+    """
     chosen = np.asarray(episodes, np.int64)
     summary = dataset.summary
     lengths = dataset.lengths[chosen]
@@ -26,7 +30,15 @@ def take_episodes(dataset: TrajectoryDataset, episodes: Sequence[int] | np.ndarr
         episode_returns=summary.episode_returns[chosen],
         final_observations=None if finals is None else finals[chosen],
         content="",
+        fingerprint=_fingerprint_of(dataset, chosen),
     )
     # Copied, not mapped: rows of chosen episodes are not one piece of the file.
     columns = {name: np.asarray(column[rows]) for name, column in dataset.columns.items()}
     return TrajectoryDataset(dataset.spec, columns, taken, dataset.location)
+
+
+def _fingerprint_of(dataset: TrajectoryDataset, chosen: np.ndarray) -> str:
+    # With the fingerprint of the whole, a policy that learned from one part would count as trained on every other part.
+    if np.array_equal(chosen, np.arange(dataset.num_trajectories)):
+        return dataset.fingerprint
+    return hashlib.sha256(dataset.fingerprint.encode() + chosen.tobytes()).hexdigest()

@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+import rl_transformer as rlt
 from rl_transformer.cli.main import main
 from rl_transformer.critics.networks import FitOptions
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.offline.action_kinds import Candidate
 from rl_transformer.evaluation.offline.estimators import FITTED_Q, logged_value
 from rl_transformer.evaluation.offline.gates import HELD_OUT, held_out_gate, split_gates
-from rl_transformer.evaluation.offline.judge import _doubt, estimate_sides, judge
+from rl_transformer.evaluation.offline.judge import _doubt, estimate_sides, judge_candidate
 from rl_transformer.evaluation.offline.logged_steps import LoggedSteps
 from rl_transformer.evaluation.offline.page import as_html, as_text
 from rl_transformer.evaluation.offline.policy_actions import action_probabilities
-from rl_transformer.policy import Policy
+from rl_transformer.policy import Policy, load_policy
 from rl_transformer.policy.advice import TargetAdvice
 from rl_transformer.run import train
+from rl_transformer.runtime.files import to_json
 from rl_transformer.trajectories import TrajectoryDataset
 from rl_transformer.trajectories.spaces import Space
 from rl_transformer.trajectories.subset import take_episodes
@@ -93,7 +95,7 @@ def test_a_target_that_follows_from_the_start_is_used_and_named_as_such():
         (Candidate(policy), "Target return: advised at the start of each episode, "),
         (Candidate(policy, 2.0), "Target return: 2."),
     ):
-        result = judge(candidate, data, options=QUICK)
+        result = judge_candidate(candidate, data, options=QUICK)
         assert result["target"]["depends_on_start"] == (candidate.target_return is None)
         assert text in as_html({"run": "run", "data": "log", **result})
 
@@ -113,13 +115,13 @@ def test_parts_of_an_action_are_judged_as_one():
 def test_recorded_propensities_are_used_and_must_be_probabilities():
     data = choices(propensity=True)
     policy = sampling(untrained_policy(data))
-    result = judge(Candidate(policy), data, options=QUICK)
+    result = judge_candidate(Candidate(policy), data, options=QUICK)
     assert result["behavior"]["propensities"].startswith("recorded in the column")
     with pytest.raises(RLTransformerError, match="no column 'score'"):
-        judge(Candidate(policy), data, options=QUICK, propensity="score")
+        judge_candidate(Candidate(policy), data, options=QUICK, propensity="score")
     data.columns["propensity"][3] = 1.5
     with pytest.raises(RLTransformerError, match="probability"):
-        judge(Candidate(policy), data, options=QUICK)
+        judge_candidate(Candidate(policy), data, options=QUICK)
 
 
 def test_intervals_know_the_halves_of_the_log_that_networks_were_fitted_on():
@@ -153,7 +155,9 @@ def test_a_policy_that_clearly_earns_more_is_called_better():
             return (parameters.masked_fill(~allowed, -torch.inf).double().softmax(-1),)
 
     policy.model.predict_action = Prefers()
-    result = judge(Candidate(policy), data, options=FitOptions(hidden_size=32, behavior_updates=60, critic_updates=300))
+    result = judge_candidate(
+        Candidate(policy), data, options=FitOptions(hidden_size=32, behavior_updates=60, critic_updates=300)
+    )
     assert result["verdict"] == "better", as_text(result)
     gain = 0.3 * data.lengths.mean()
     low, high = result["difference"]["interval"]
@@ -173,7 +177,7 @@ def test_an_estimate_beyond_what_was_earned_or_can_be_says_so():
     assert "possible (1 to 5)" in _doubt(longest + 0.1, steps)
     few = replace(steps, rewards=np.where(steps.timesteps == 0, 1.0, 0.0))
     assert "in the log (1 to 1)" in _doubt(1.5, few)
-    result = judge(Candidate(untrained_policy(data)), data, options=QUICK)
+    result = judge_candidate(Candidate(untrained_policy(data)), data, options=QUICK)
     assert result["possible_returns"]["high"] == longest
     estimates = result["estimates"]
     estimates[FITTED_Q]["doubt"] = "outside the range of returns that are <possible>"
@@ -198,7 +202,7 @@ def test_what_no_gate_could_check_is_said_once():
 
 def test_the_page_escapes_what_comes_from_outside():
     data = choices()
-    result = judge(Candidate(untrained_policy(data)), data, options=QUICK)
+    result = judge_candidate(Candidate(untrained_policy(data)), data, options=QUICK)
     page = as_html({"run": "<script>alert(1)</script>", "data": "rlt:<b>", **result})
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
@@ -207,7 +211,7 @@ def test_the_page_escapes_what_comes_from_outside():
 
 def test_a_reader_is_told_why_an_interval_is_wide():
     data = choices(200, propensity=True)
-    result = judge(Candidate(sampling(untrained_policy(data))), data, options=QUICK)
+    result = judge_candidate(Candidate(sampling(untrained_policy(data))), data, options=QUICK)
     difference = {**result["difference"], "supported": True, "value": 0.1, "interval": [0.0, 0.2]}
     for widened, is_said in ((1.0, False), (1.4, False), (2.34, True)):
         shown = {**result, "run": "run", "data": "log", "difference": {**difference, "widened_by": widened}}
@@ -234,6 +238,55 @@ def test_the_command_writes_its_fields_and_ends_with_0_whatever_the_word(tmp_pat
             assert set(estimate) >= {"value", "interval", "unit", "assumptions"}
         assert (tmp_path / "j.html").read_text().startswith("<!doctype html>")
     assert HELD_OUT in capsys.readouterr().out
+
+
+def test_python_gives_what_the_command_gives(tmp_path, monkeypatch):
+    monkeypatch.setattr("rl_transformer.critics.networks.FitOptions.__init__.__defaults__", (16, 40, 40, 1e-3, 0.05, 0))
+    training, test = choices(60), choices(80, seed=5, propensity=True)
+    for name, data in (("training", training), ("test", test)):
+        data.save(tmp_path / name)
+    config = tiny_config(tmp_path / "run")
+    config.dataset.uri = f"rlt:{tmp_path / 'training'}"
+    policy = load_policy(train(config))
+    command = ["judge", str(tmp_path / "run"), "--data", f"rlt:{tmp_path / 'test'}", "--target-return", "3"]
+    assert main([*command, "--margin", "0.1", "--seed", "2", "--json", str(tmp_path / "j.json")]) == 0
+    printed = json.loads((tmp_path / "j.json").read_text())
+    result = rlt.judge(policy, test, training=training, target_return=3.0, margin=0.1, seed=2)
+    named = {"run", "data"}
+    assert {key: value for key, value in json.loads(to_json(result)).items() if key not in named} == {
+        key: value for key, value in printed.items() if key not in named
+    }
+    assert result["verdict"].upper() in as_text(result)
+    assert "<!doctype html>" in as_html(result)
+
+
+def test_python_withholds_the_verdict_where_training_and_test_share_episodes(monkeypatch, tmp_path):
+    monkeypatch.setattr("rl_transformer.critics.networks.FitOptions.__init__.__defaults__", (16, 40, 40, 1e-3, 0.05, 0))
+    data = choices(120, propensity=True)
+    test = take_episodes(data, range(40, 120))
+    policy = load_policy(train(tiny_config(tmp_path / "run"), dataset=data))
+
+    def states(episodes, **options):
+        gates = rlt.judge(policy, episodes, **options)["gates"]
+        return {state: [gate["text"] for gate in gates if gate["state"] == state] for state in ("failed", "not run")}
+
+    assert any("trained on these very episodes" in text for text in states(data)["failed"])
+    unseen = states(test)
+    assert not unseen["failed"]
+    assert any("training data is not available" in text for text in unseen["not run"])
+    assert all("episode is in both" in text for text in states(test, training=data)["failed"])
+    assert states(test, training=data)["failed"]
+    # Of two policies, each is checked.
+    other = load_policy(train(tiny_config(tmp_path / "other"), dataset=test))
+    assert any("trained on these very episodes" in text for text in states(test, against=other)["failed"])
+
+
+def test_parts_of_a_dataset_have_fingerprints_of_their_own():
+    data = choices(10)
+    parts = [take_episodes(data, chosen).fingerprint for chosen in (range(5), range(5, 10), range(5), range(10))]
+    assert parts[0] == parts[2]
+    assert len({*parts, data.fingerprint}) == 3
+    assert parts[3] == data.fingerprint
 
 
 def test_of_the_training_data_only_held_out_episodes_are_judged(tmp_path, capsys, monkeypatch):

@@ -12,7 +12,7 @@ from rl_transformer.critics.vectors import fit_gaussian_behavior, fit_vector_val
 from rl_transformer.errors import RLTransformerError
 from rl_transformer.evaluation.offline.action_kinds import DENSITY, LARGEST_CALIBRATION_ERROR, WEIGHTS, Candidate
 from rl_transformer.evaluation.offline.estimators import FITTED_Q
-from rl_transformer.evaluation.offline.judge import judge
+from rl_transformer.evaluation.offline.judge import judge_candidate
 from rl_transformer.evaluation.offline.logged_steps import last_steps
 from rl_transformer.evaluation.offline.page import as_html, as_text
 from rl_transformer.evaluation.offline.policy_actions import action_draws
@@ -79,7 +79,7 @@ def folds_of(data):
 def test_a_policy_that_aims_better_is_called_better_and_by_how_much():
     data = aims(600, propensity=True)
     options = FitOptions(hidden_size=16, behavior_updates=40, critic_updates=600, learning_rate=3e-3)
-    result = judge(Candidate(aiming(data)), data, options=options)
+    result = judge_candidate(Candidate(aiming(data)), data, options=options)
     assert result["verdict"] == "better", as_text(result)
     gain = STEPS * expected_reward() - float(np.add.reduceat(data.rewards, data.offsets[:-1]).mean())
     low, high = result["difference"]["interval"]
@@ -92,7 +92,7 @@ def test_a_policy_with_one_action_per_step_gets_no_word_and_only_fitted_q_evalua
     policy = aiming(data)
     spec = replace(policy.spec, action_selection="greedy")
     greedy = Policy(spec, policy.model, policy.normalizer, policy.return_model)
-    result = judge(Candidate(greedy), data, options=QUICK)
+    result = judge_candidate(Candidate(greedy), data, options=QUICK)
     assert result["verdict"] == "not established"
     assert list(result["estimates"]) == [FITTED_Q]
     assert result["difference"]["value"] is None
@@ -124,14 +124,14 @@ def test_the_estimated_density_of_a_gaussian_behavior_is_right_and_that_of_anoth
     assert behavior.calibration(units)["expected_calibration_error"] < LARGEST_CALIBRATION_ERROR
     random = np.random.default_rng(3)
     two = aims(200, lambda: random.choice([-0.6, 0.6], (STEPS, 1)) + random.normal(0, 0.02, (STEPS, 1)))
-    result = judge(Candidate(aiming(two)), two, options=QUICK)
+    result = judge_candidate(Candidate(aiming(two)), two, options=QUICK)
     assert any(gate["name"] == DENSITY and gate["state"] == "failed" for gate in result["gates"])
 
 
 def test_actions_at_their_bounds_have_no_density():
     random = np.random.default_rng(4)
     data = aims(60, lambda: random.normal(0, 1, (STEPS, 1)))
-    result = judge(Candidate(aiming(data)), data, options=QUICK)
+    result = judge_candidate(Candidate(aiming(data)), data, options=QUICK)
     assert any("at a bound" in reason for reason in result["reasons"])
 
 
@@ -154,11 +154,11 @@ def test_a_recorded_density_must_be_one():
     data = aims(30, propensity=True)
     data.columns["propensity"][2] = np.inf
     with pytest.raises(RLTransformerError, match="finite density"):
-        judge(Candidate(aiming(data)), data, options=QUICK)
+        judge_candidate(Candidate(aiming(data)), data, options=QUICK)
 
 
 def test_vectors_of_whole_numbers_are_refused_by_name(monkeypatch):
     monkeypatch.setattr("rl_transformer.evaluation.offline.judge._FEWEST_EPISODES", 2)
     data = box_int_data()
     with pytest.raises(RLTransformerError, match="whole numbers"):
-        judge(Candidate(untrained_policy(data, **SAMPLING)), data, options=QUICK)
+        judge_candidate(Candidate(untrained_policy(data, **SAMPLING)), data, options=QUICK)

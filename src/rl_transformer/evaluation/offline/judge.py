@@ -61,7 +61,7 @@ class LogEstimates:
         return last_steps(self.dataset.offsets)
 
 
-def judge(
+def judge_candidate(
     candidate: Candidate,
     dataset: TrajectoryDataset,
     *,
