@@ -40,6 +40,26 @@ def test_equal_episodes_on_a_grid_are_a_warning():
     assert kinds(episodes[:40], episodes[40:])["shared episodes"].level == "warning"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_more_equal_episodes_on_a_grid_than_chance_explains_are_an_error(seed):
+    """Such as those of two data sets that were collected with overlapping seeds."""
+    train, test = (grid(first, count=80, expert=0.3) for first in (seed, seed + 100))
+    again = [episode for episode in train if len(episode["rewards"]) >= 8][:20]
+
+    def levels(episodes):
+        found = compare_splits(dataset(train), dataset(episodes))
+        return {each.level for each in found if each.kind == "shared episodes"}
+
+    assert levels(test) <= {"warning"}
+    assert "error" in levels([*test[:60], *again])
+
+
+def test_one_frequent_path_is_one_coincidence():
+    walks = grid(0, count=80, expert=0.0)
+    longest = max(walks, key=lambda episode: len(episode["rewards"]))
+    assert kinds(walks, [longest] * 40)["shared episodes"].level == "warning"
+
+
 def test_entities_and_times_are_compared_if_they_were_kept():
     train, test = parts()
     for index, episode in enumerate([*train, *test]):

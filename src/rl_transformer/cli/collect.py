@@ -36,7 +36,12 @@ def make_parser(prog: str, first: str | None) -> ArgumentParser:
     add_targets_argument(parser)
     add_environment_arguments(parser)
     add_step_timeout_argument(parser)
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the first episode; episode i uses SEED + i.")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="Seed of the first episode; episode i uses SEED + i, so seeds of two data sets must be at least --num-episodes apart.",
+    )
     return parser
 
 

@@ -189,7 +189,7 @@ _BETWEEN = [
         "shared episodes",
         "episode",
         "episode",
-        "In both data sets; a warning where observations have few values.",
+        "In both data sets; a warning where chance may explain it, as in episodes of fewer than four steps.",
     ),
     ("error", "shared steps", "step", STEP, "Runs of steps that are in both data sets."),
     ("error", "shared entities", "a further column", "episode", "An entity with episodes in both data sets."),

@@ -91,6 +91,7 @@ def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterat
     fix = "remove them from one of the two; otherwise a policy is judged on what it has memorized"
     # On a grid, two honest episodes may be the same from beginning to end, and so may those of a step or two in any data.
     is_telling = hashes[0] is not None and hashes[1] is not None
+    is_telling = is_telling or _more_than_by_chance(known[train.lengths >= RUN], asked[test.lengths >= RUN])
     is_long = test.lengths[found] >= RUN
     for some, level, which in (
         (found[is_long], "error" if is_telling else "warning", "episodes"),
@@ -117,6 +118,17 @@ def _shared_content(train: TrajectoryDataset, test: TrajectoryDataset) -> Iterat
         ]
         problem = f"shares runs of {RUN} or more steps with the training data, in {which.size} of {len(test)} episodes"
         yield Finding("error", SHARED_STEPS, "step", problem, fix, which.size, positions)
+
+
+def _more_than_by_chance(known: np.ndarray, asked: np.ndarray) -> bool:
+    """Return whether two sets share more episodes, by their hashes (E,), than two halves of the first one do."""
+    # Different episodes are counted: one frequent path of a careful behavior is one coincidence and not hundreds.
+    first, second, others = (np.unique(hashes) for hashes in (known[::2], known[1::2], asked))
+    if not len(first) or not len(others):
+        return False
+    # Twice the share between halves, because the whole set has twice as many episodes to be equal to.
+    expected = min(1.0, 2 * (np.isin(first, second).sum() + 1) / (len(first) + 1))
+    return bool(stats.binom.sf(np.isin(others, known).sum() - 1, len(others), expected) < _CHANCE)
 
 
 def _whole_hashes(data: TrajectoryDataset) -> np.ndarray:
