@@ -190,7 +190,8 @@ def test_nohup_keeps_its_meaning():
 def test_workers_end_with_their_parent():
     code = (
         "import os, time\nfrom rl_transformer.runtime.workers import run_in_processes\n"
-        "def work(which):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        # One write each: of two workers that print at once, a line's end may come after the other's line.
+        "def work(which):\n    os.write(1, f'{os.getpid()}\\n'.encode())\n    time.sleep(60)\n"
         "run_in_processes(work, 2)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
