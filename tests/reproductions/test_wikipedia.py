@@ -54,9 +54,12 @@ def test_each_claim_is_judged_by_its_own_paired_differences(made, holds, tmp_pat
 def test_language_models_are_pretrained_on_the_device_of_the_experiment(kind, tmp_path, monkeypatch):
     pretrained = []
     monkeypatch.setattr(language_starts, "pretrain", lambda config, resume: pretrained.append(config))
-    setup = Setup(quick=True, seeds=1, output=tmp_path / "out/w", device="cuda:1")
-    language_starts.language_model(kind, kind, {}, tmp_path / "text.txt", setup)
-    assert [config.training.device for config in pretrained] == ["cuda:1"]
+    for device in ("cpu", "cuda:1"):
+        setup = Setup(quick=True, seeds=1, output=tmp_path / "out/w", device=device)
+        language_starts.language_model(kind, kind, {}, tmp_path / "text.txt", setup)
+    assert [config.training.device for config in pretrained] == ["cpu", "cuda:1"]
+    # One that was begun on the CPU is not resumed on a GPU, which would be refused.
+    assert len({config.output for config in pretrained}) == 2
 
 
 def test_one_seed_decides_nothing(tmp_path):

@@ -36,7 +36,8 @@ def language_model(kind: str, name: str, options: JsonMapping, text: Path, setup
     config.training.device = setup.device
     if isinstance(config.dataset, TextConfig):
         config.dataset.uri = str(text)
-    folder = setup.runs / "language" / name
+    # A run does not go on with another device, so each device has a folder of its own.
+    folder = setup.runs / "language" / (name if setup.device == "cpu" else f"{name}-{setup.device.replace(':', '-')}")
     config.output = str(folder)
     with waiting_lock(folder.with_suffix(".lock")):
         return pretrain(config, resume=True)

@@ -45,7 +45,9 @@ def held_out_gate(policy: Policy, dataset: TrajectoryDataset) -> Gate:
             HELD_OUT,
             False,
             "the policy was trained on these very episodes, so it looks better on them than it is",
-            "judge on other episodes: rlt convert --split, or train with --dataset.validation_fraction 0.2",
+            # The command finds the episodes that training held out; rlt.judge is given the episodes, and judges those.
+            "judge on other episodes (rlt convert --split), or train with --dataset.validation_fraction 0.2, of which the command "
+            "rlt judge takes the held-out episodes",
         )
     return Gate(HELD_OUT, True, "the policy was trained on other data")
 
